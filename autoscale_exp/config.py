@@ -1,0 +1,252 @@
+"""The schemas of all jobs: the one place where configuration meets code.
+
+Our own sections are dataclasses, so a wrong key or type fails before a job starts; `job` turns the composed
+config into them. Third-party objects (`trainer`, `logger`) stay open and are built from their `_target_`.
+Importing this module registers the schemas and resolvers with Hydra, which sweep workers rely on.
+"""
+
+import functools
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import MISSING, OmegaConf
+
+from autoscale_exp.runs.design import DdoConf, DesignConf, SingleConf, budget_label, probes_of, select_probe
+
+_INSTALLED = Path(__file__).parent / "conf"
+# Looked for in the package first, so that a stranger's site-packages/conf is never picked up.
+CONF_DIR = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parent.parent / "conf"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class TokenizerConf:
+    """A byte-level BPE trained on the training split, or a Hugging Face tokenizer."""
+
+    name: str = "bpe"  # "bpe" trains one; else a Hub name or the path of a saved tokenizer
+    vocab_size: int | None = None  # entries of a trained BPE; null for a Hugging Face tokenizer
+
+
+@dataclass
+class DataConf:
+    """A set of domains and how their text becomes rows."""
+
+    name: str = MISSING
+    domains: list[str] = MISSING  # the order of every list of weights, bounds and columns
+    store: str = MISSING  # folder of the token store
+    seq_len: int = MISSING  # tokens per row
+    validation_fraction: float = MISSING  # of the document groups, chosen by a hash of their names, is held out
+    validation_rows: int = MISSING  # rows per domain that are drawn from what is held out
+    tokenizer: TokenizerConf = field(default_factory=TokenizerConf)
+
+
+@dataclass
+class EnvironmentDataConf(DataConf):
+    """Text that the installed dependencies bring along; see data/environment.py."""
+
+    max_characters: int = MISSING  # per domain
+
+
+@dataclass
+class LocalDataConf(DataConf):
+    """A folder with one <domain>.jsonl, <domain>.jsonl.gz or sub-folder of text files per domain."""
+
+    path: str = MISSING
+    text_field: str = "text"
+    group_field: str | None = None  # documents that share it stay on one side of the split; null: each its own
+    group_separator: str | None = None  # only the part of the group field before it counts
+
+
+@dataclass
+class OptimizerConf:
+    """AdamW with linear warm-up, then decay to zero; weight decay spares biases and norms."""
+
+    lr: float = MISSING
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
+    weight_decay: float = 0.01
+    warmup_fraction: float = 0.1  # of the run's steps
+    schedule: str = "linear"  # linear or cosine
+    clip_norm: float = 1.0
+    batch_rows: int = MISSING  # rows per optimiser step, over all devices and accumulation
+
+
+@dataclass
+class ModelConf:
+    """Architecture and the optimiser settings that suit it."""
+
+    name: str = MISSING
+    family: str = MISSING  # gpt2
+    n_layer: int = MISSING
+    n_embd: int = MISSING
+    n_head: int = MISSING
+    dropout: float = MISSING
+    optimizer: OptimizerConf = field(default_factory=OptimizerConf)
+
+
+@dataclass
+class MixtureConf:
+    """Domain weights: shares of the tokens trained on."""
+
+    name: str = MISSING
+    kind: str = MISSING  # uniform, natural (shares of the training pool), weights or file
+    domains: list[str] | None = None  # the domains that `weights` are for; null: data.domains
+    weights: list[float] | None = None
+    path: str | None = None  # a mixture file, as written by fit
+
+
+@dataclass
+class PrepareConf:
+    """The `prepare` job: text to token store."""
+
+    data: DataConf = MISSING
+    num_processes: int = MISSING
+
+
+@dataclass
+class TrainConf:
+    """The `train` job: one run, or one probe of a design."""
+
+    name: str = MISSING  # of the experiment
+    output_dir: str = MISSING
+    run_name: str = MISSING
+    data: DataConf = MISSING
+    model: ModelConf = MISSING
+    mixture: MixtureConf = MISSING
+    design: DesignConf = MISSING
+    token_budget: int | None = None  # for design=single; a design over scales brings its own
+    seed: int = 0
+    max_epochs: int = 4  # times that a domain's pool may be repeated
+    num_validations: int = 1  # points of the validation curve, evenly spaced in tokens; the last is the end
+    micro_batch_rows: int | None = None  # rows per device and forward pass; null: the whole share of a step
+    num_workers: int = 0  # data loader processes
+    num_threads: int | None = None  # CPU threads of the run; null: torch's choice
+    checkpoint_minutes: float = 5.0  # between checkpoints for resumption
+    save_model: bool = False  # keep the trained weights as a Hugging Face folder
+    trainer: dict[str, Any] = MISSING
+    logger: dict[str, Any] | None = None
+
+
+@dataclass
+class LawConf:
+    """How losses are modelled; see laws/."""
+
+    name: str = MISSING
+
+
+@dataclass
+class ObjectiveConf:
+    """What is minimised: a mean over the validation domains of loss or of perplexity."""
+
+    name: str = MISSING
+    metric: str = MISSING  # loss (nats per token) or perplexity
+    weights: dict[str, float] | None = None  # per validation domain, summing to 1; null: equal
+
+
+@dataclass
+class BoundsConf:
+    """Limits of each domain's share of the budget: one number, or a list in domain order."""
+
+    lower: Any = 0.0
+    upper: Any = 1.0
+
+
+@dataclass
+class FitConf:
+    """The `fit` job: run records, or known optima, to optima per scale and mixtures at any budget."""
+
+    output_dir: str = MISSING
+    runs: str | None = None  # a runs.csv or the folder of a sweep
+    optima: str | None = None  # a CSV of known optima, instead of runs
+    target_tokens: list[int] = field(default_factory=list)
+    law: LawConf = MISSING
+    objective: ObjectiveConf = MISSING
+    bounds: BoundsConf = field(default_factory=BoundsConf)
+    num_resamples: int = 200  # for intervals, where repeated runs tell the seed noise
+    seed: int = 0
+
+
+@dataclass
+class ReportConf:
+    """The `report` job: a search, its fit and its target runs as one page."""
+
+    output_dir: str = MISSING
+    search: str = MISSING  # folder of the sweep
+    fit: str = MISSING  # folder of the fit
+    targets: str = MISSING  # folder of the target runs
+    reference: str = "uniform"  # the mixture that the others are compared with
+
+
+def _register() -> None:
+    store = ConfigStore.instance()
+    for name, schema in {
+        "base_prepare": PrepareConf,
+        "base_train": TrainConf,
+        "base_fit": FitConf,
+        "base_report": ReportConf,
+    }.items():
+        store.store(name=name, node=schema)
+    for group, name, schema in (
+        ("data", "base_environment", EnvironmentDataConf),
+        ("data", "base_local", LocalDataConf),
+        ("model", "base_model", ModelConf),
+        ("mixture", "base_mixture", MixtureConf),
+        ("design", "base_single", SingleConf),
+        ("design", "base_ddo", DdoConf),
+        ("law", "base_law", LawConf),
+        ("objective", "base_objective", ObjectiveConf),
+    ):
+        store.store(group=group, name=name, node=schema)
+    for name, resolver in {
+        "budget_label": budget_label,
+        "design_size": _design_size,
+        "num_cpus": lambda: len(os.sched_getaffinity(0)),
+        "run_name": _run_name,
+    }.items():
+        OmegaConf.register_new_resolver(name, resolver, replace=True)
+
+
+def _design_size(design: Any, domains: Any) -> int:
+    """How many probes a design has; a design of a single run has one whatever its budget."""
+    return len(probes_of(OmegaConf.to_object(design), list(domains), 1, "", 0))
+
+
+def _run_name(design: Any, domains: Any, token_budget: int | None, mixture: str, seed: int) -> str:
+    probes = probes_of(OmegaConf.to_object(design), list(domains), token_budget, mixture, seed)
+    return select_probe(probes, design.index).run
+
+
+_register()
+
+
+def job(config_name: str) -> Callable[[Callable[[Any], None]], Callable[[], None]]:
+    """Makes a function of a typed config the entry point of a job.
+
+    An error that the user caused (`ValueError`, `OSError`) ends a single run with one line and exit code 2. Inside
+    a multirun it is left to the function, because the other runs of the sweep go on.
+    """
+
+    def decorate(function: Callable[[Any], None]) -> Callable[[], None]:
+        @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)
+        @functools.wraps(function)
+        def run(composed: Any) -> None:
+            try:
+                function(OmegaConf.to_object(composed))
+            except (ValueError, OSError) as error:
+                if HydraConfig.get().mode == RunMode.MULTIRUN:
+                    raise
+                log.error("%s", error)
+                log.debug("where it happened", exc_info=True)
+                raise SystemExit(2) from None
+
+        return run
+
+    return decorate

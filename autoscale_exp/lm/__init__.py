@@ -1,0 +1,1 @@
+"""Lightning modules around transformers' language models."""

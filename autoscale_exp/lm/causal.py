@@ -1,0 +1,46 @@
+"""Causal language models: GPT-2."""
+
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from autoscale_exp.config import ModelConf
+from autoscale_exp.lm.language_model import LanguageModel
+
+
+class CausalLanguageModel(LanguageModel):
+    """GPT-2 from scratch; each token after a row's first is predicted from those before it.
+
+    Args:
+        conf: architecture and optimiser settings.
+        vocab_size: entries of the tokenizer.
+        end_of_text: id of the token between documents.
+        seq_len: tokens per row, the model's context.
+        num_steps: optimiser steps of the run.
+        seed: of the run.
+    """
+
+    def __init__(
+        self, conf: ModelConf, *, vocab_size: int, end_of_text: int, seq_len: int, num_steps: int, seed: int
+    ) -> None:
+        super().__init__(conf.optimizer, num_steps=num_steps, seed=seed)
+        self.model = GPT2LMHeadModel(
+            GPT2Config(
+                vocab_size=vocab_size,
+                n_positions=seq_len,
+                n_layer=conf.n_layer,
+                n_embd=conf.n_embd,
+                n_head=conf.n_head,
+                resid_pdrop=conf.dropout,
+                embd_pdrop=conf.dropout,
+                attn_pdrop=conf.dropout,
+                bos_token_id=end_of_text,
+                eos_token_id=end_of_text,
+                use_cache=False,
+            )
+        )
+
+    def token_losses(self, tokens: torch.Tensor) -> torch.Tensor:
+        """(B (T - 1),) losses in nats of the tokens after each row's first."""
+        hidden = self.model.transformer(tokens).last_hidden_state[:, :-1]  # (B, T - 1, n_embd)
+        logits = self.model.lm_head(hidden).flatten(0, 1)
+        return torch.nn.functional.cross_entropy(logits, tokens[:, 1:].flatten(), reduction="none")

@@ -1,0 +1,86 @@
+"""What all language models here share: the optimiser, its schedule, and the weighting of batches.
+
+Letters in shapes: B rows, T tokens per row.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningModule
+from transformers import get_cosine_schedule_with_warmup, get_linear_schedule_with_warmup
+
+from autoscale_exp.config import OptimizerConf
+from autoscale_exp.data.datamodule import Batch
+from autoscale_exp.mixture.permutation import derive_key
+
+SCHEDULES = {"linear": get_linear_schedule_with_warmup, "cosine": get_cosine_schedule_with_warmup}
+
+
+class LanguageModel(LightningModule):
+    """A language model in training; a subclass builds `self.model` and says what its loss is.
+
+    Args:
+        optimizer: settings of AdamW and its schedule.
+        num_steps: optimiser steps of the whole run.
+        seed: of the run; dropout masks are a function of it and the batch, so a resumed run draws the same.
+    """
+
+    model: torch.nn.Module
+
+    def __init__(self, optimizer: OptimizerConf, *, num_steps: int, seed: int) -> None:
+        super().__init__()
+        self.optimizer_conf = optimizer
+        self.num_steps = num_steps
+        self.seed = seed
+
+    def token_losses(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Losses in nats of all predicted tokens of (B, T) token ids, as one flat tensor."""
+        raise NotImplementedError
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Draws dropout from the seed and the place in the run."""
+        torch.manual_seed(derive_key(self.seed, "dropout", batch_idx, self.global_rank) >> 1)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
+        """The batch's part of the mean loss of its optimiser step.
+
+        Lightning divides by the number of accumulated batches and averages over devices; multiplying by both leaves
+        each row with the same weight, also in a last step that is not full.
+        """
+        loss = self.token_losses(batch.tokens).mean()
+        self.log("train/loss", loss, on_step=True, on_epoch=False)
+        return loss * (batch.share * self.trainer.accumulate_grad_batches * self.trainer.world_size)
+
+    def configure_optimizers(self) -> Any:
+        """AdamW without decay for biases and norms, and its schedule per step."""
+        conf = self.optimizer_conf
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(
+            [
+                {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": conf.weight_decay},
+                {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+            ],
+            lr=conf.lr,
+            betas=(conf.betas[0], conf.betas[1]),
+            fused=True,
+        )
+        num_warmup_steps = round(conf.warmup_fraction * self.num_steps)
+        schedule = SCHEDULES[conf.schedule](optimizer, num_warmup_steps, self.num_steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def mean_loss(self, batches: Iterator[torch.Tensor]) -> float:
+        """Mean loss in nats per predicted token over (B, T) batches, without dropout, each token counting once."""
+        was_training = self.training
+        self.eval()
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        count = 0
+        with torch.no_grad(), self.trainer.precision_plugin.forward_context():
+            for tokens in batches:
+                losses = self.token_losses(tokens.to(self.device))
+                total += losses.sum(dtype=torch.float64)
+                count += losses.numel()
+        self.train(was_training)
+        total = self.trainer.strategy.reduce(total, reduce_op="sum")
+        count = int(self.trainer.strategy.reduce(torch.tensor(count, device=self.device), reduce_op="sum"))
+        return float(total) / count

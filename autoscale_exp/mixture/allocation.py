@@ -1,0 +1,66 @@
+"""From domain weights or domain tokens to exact whole rows per domain."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+Int64Array = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+
+WEIGHT_SUM_TOLERANCE = 1e-6
+
+
+def check_weights(weights: Sequence[float], domains: Sequence[str], *, key: str) -> FloatArray:
+    """Validates domain weights and returns them as a (K,) array in the order of `domains`.
+
+    Raises:
+        ValueError: wrong length, an entry negative or not finite, or a sum off 1 by more than 1e-6.
+            The message starts with `key`, the name the user knows the weights by.
+    """
+    if len(weights) != len(domains):
+        raise ValueError(
+            f"{key} has {len(weights)} entries but data.domains has {len(domains)} "
+            f"({', '.join(domains)}); give one weight per domain, in that order"
+        )
+    for domain, weight in zip(domains, weights, strict=True):
+        if not math.isfinite(weight) or weight < 0:
+            raise ValueError(f"{key}: the weight of '{domain}' is {weight}; allowed are numbers from 0 to 1")
+    total = math.fsum(weights)
+    if abs(total - 1) > WEIGHT_SUM_TOLERANCE:
+        raise ValueError(f"{key} sum to {total:.9g}, not to 1; divide each weight by {total:.9g}")
+    return np.asarray(weights, dtype=np.float64) / total
+
+
+def allocate_rows(domain_tokens: npt.ArrayLike, seq_len: int) -> Int64Array:
+    """Whole rows per domain by the largest-remainder method (Hamilton's).
+
+    The total is the number of rows nearest to the requested tokens, and each domain gets its quota rounded down
+    or up, never further away. Equal remainders go to the earlier domain, so the result is deterministic.
+
+    Args:
+        domain_tokens: (K,) requested tokens per domain, >= 0; need not be whole rows.
+        seq_len: tokens per row.
+
+    Returns:
+        (K,) rows per domain; their sum times `seq_len` is within half a row of the requested total.
+
+    Raises:
+        ValueError: an entry is negative or not finite, or the total is below one row.
+    """
+    quota = np.asarray(domain_tokens, dtype=np.float64) / seq_len
+    if not np.all(np.isfinite(quota)) or np.any(quota < 0):
+        raise ValueError(f"domain tokens must be finite and not negative, but are {(quota * seq_len).tolist()}")
+    # Quotas that are whole up to rounding error must not lose a row to the floor.
+    quota = np.where(np.abs(quota - np.rint(quota)) < 1e-9 * np.maximum(quota, 1), np.rint(quota), quota)
+    num_rows = math.floor(math.fsum(quota.tolist()) + 0.5)
+    if num_rows < 1:
+        raise ValueError(
+            f"the token budget {quota.sum() * seq_len:.0f} is below one row of {seq_len} tokens; "
+            f"token_budget must be at least {seq_len}"
+        )
+    rows = np.floor(quota).astype(np.int64)
+    largest_remainders = np.argsort(-(quota - rows), kind="stable")
+    rows[largest_remainders[: num_rows - int(rows.sum())]] += 1
+    return rows

@@ -1,0 +1,70 @@
+"""Domain weights from the `mixture` section: uniform, natural, given, or read from a mixture file."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from autoscale_exp.config import MixtureConf
+from autoscale_exp.mixture.allocation import FloatArray, check_weights
+
+
+def resolve_weights(conf: MixtureConf, domains: Sequence[str], pool_rows: Sequence[int]) -> FloatArray:
+    """The weights of a mixture over `domains`.
+
+    Args:
+        conf: the `mixture` section.
+        domains: (K,) domains of the store, in the order of the result.
+        pool_rows: (K,) training rows that each has, for kind natural.
+
+    Returns:
+        (K,) weights summing to 1.
+
+    Raises:
+        ValueError: an unknown kind, a domain that the store or the mixture lacks, or weights that are not shares.
+    """
+    if conf.kind == "uniform":
+        return np.full(len(domains), 1 / len(domains))
+    if conf.kind == "natural":
+        return np.asarray(pool_rows, dtype=np.float64) / sum(pool_rows)
+    if conf.kind == "weights":
+        if conf.weights is None:
+            raise ValueError("mixture.weights is not set; give one weight per domain, in the order of data.domains")
+        return _in_order(conf.domains or domains, conf.weights, domains, key="mixture.weights")
+    if conf.kind == "file":
+        named, weights = read_mixture_file(Path(conf.path or ""))
+        return _in_order(named, weights, domains, key=f"the weights in '{conf.path}'")
+    raise ValueError(f"mixture.kind is '{conf.kind}'; allowed are uniform, natural, weights, file")
+
+
+def read_mixture_file(path: Path) -> tuple[list[str], list[float]]:
+    """Domains and weights of a mixture file, a YAML with these two lists.
+
+    Raises:
+        ValueError: the file is missing or is no mixture file.
+    """
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(path))
+        assert isinstance(content, dict)
+        return [str(d) for d in content["domains"]], [float(w) for w in content["weights"]]
+    except FileNotFoundError:
+        raise ValueError(f"mixture.path is '{path}', which does not exist; `fit` writes such files") from None
+    except (OmegaConfBaseException, OSError, AssertionError, KeyError, TypeError, ValueError):
+        raise ValueError(
+            f"mixture.path is '{path}', which is no mixture file: a YAML with lists domains and weights"
+        ) from None
+
+
+def _in_order(named: Sequence[str], weights: Sequence[float], domains: Sequence[str], *, key: str) -> FloatArray:
+    """`weights` of the `named` domains in the order of `domains`, which must be the same set."""
+    if set(named) != set(domains):
+        missing, unknown = sorted(set(domains) - set(named)), sorted(set(named) - set(domains))
+        raise ValueError(
+            f"{key} are for {', '.join(named)}, but data.domains is {', '.join(domains)}"
+            + (f"; missing: {', '.join(missing)}" if missing else "")
+            + (f"; unknown: {', '.join(unknown)}" if unknown else "")
+        )
+    checked = check_weights(weights, named, key=key)
+    return checked[[list(named).index(domain) for domain in domains]]

@@ -1,0 +1,1 @@
+"""Designs of probes, the records of finished runs, and the watch over a sweep."""

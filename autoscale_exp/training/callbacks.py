@@ -1,0 +1,158 @@
+"""What happens during a run beside training: validation, the point to resume from, and word of its progress."""
+
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, Trainer
+
+from autoscale_exp import atomic
+from autoscale_exp.data.store import TokenStore
+from autoscale_exp.lm.language_model import LanguageModel
+
+PROGRESS_SECONDS = 1.0  # between two looks at the run from outside
+
+
+class ValidationCurve(Callback):
+    """Losses of all validation domains at evenly spaced numbers of tokens; the last point is the end of the run.
+
+    Args:
+        store: validation rows per domain.
+        num_points: of the curve.
+        num_steps: optimiser steps of the run.
+        step_rows: rows per step.
+        total_rows: rows of the run.
+        batch_rows: rows per forward pass.
+
+    Attributes:
+        points: [{"tokens": ..., "losses": {domain: nats per token}}]
+    """
+
+    def __init__(
+        self, store: TokenStore, *, num_points: int, num_steps: int, step_rows: int, total_rows: int, batch_rows: int
+    ) -> None:
+        self.store = store
+        self.steps = {round(num_steps * point / num_points) for point in range(1, num_points + 1)} - {0}
+        self.step_rows = step_rows
+        self.total_rows = total_rows
+        self.batch_rows = batch_rows
+        self.points: list[dict[str, Any]] = []
+
+    def on_train_batch_end(self, trainer: Trainer, module: Any, *_: Any) -> None:
+        """Measures once the step of a point is done."""
+        tokens = min(trainer.global_step * self.step_rows, self.total_rows) * self.store.seq_len
+        if trainer.global_step not in self.steps or (self.points and self.points[-1]["tokens"] == tokens):
+            return
+        losses = {domain: module.mean_loss(self._batches(domain, trainer)) for domain in self.store.domains}
+        for domain, loss in losses.items():
+            if not math.isfinite(loss):
+                raise FloatingPointError(f"the validation loss of '{domain}' is {loss} after {tokens} tokens")
+        self.points.append({"tokens": tokens, "losses": losses})
+        for logger in trainer.loggers:
+            metrics = {f"val/{domain}": loss for domain, loss in losses.items()} | {"val/tokens": tokens}
+            logger.log_metrics(metrics, step=trainer.global_step)
+
+    def _batches(self, domain: str, trainer: Trainer) -> Iterator[torch.Tensor]:
+        rows = self.store.rows("validation", domain)[trainer.global_rank :: trainer.world_size]
+        for start in range(0, len(rows), self.batch_rows):
+            yield torch.from_numpy(rows[start : start + self.batch_rows].astype("int64"))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The points so far."""
+        return {"points": self.points}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes up the points of an interrupted run."""
+        self.points = state["points"]
+
+
+class ResumePoint(Callback):
+    """Writes a checkpoint every few minutes, between optimiser steps, in place of the one before.
+
+    Args:
+        path: of the checkpoint.
+        minutes: between two.
+
+    Attributes:
+        seconds: spent on the run so far, all its parts together.
+    """
+
+    def __init__(self, path: Path, minutes: float) -> None:
+        self.path = path
+        self.seconds_between = minutes * 60
+        self.seconds_before = 0.0
+        self._started = self._saved = time.perf_counter()
+        self._last_step = 0
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the run, the parts before an interruption included up to their checkpoint."""
+        return self.seconds_before + time.perf_counter() - self._started
+
+    def on_train_start(self, trainer: Trainer, module: Any) -> None:
+        """Starts the clock."""
+        self._started = self._saved = time.perf_counter()
+        self._last_step = trainer.global_step
+
+    def on_train_batch_end(self, trainer: Trainer, module: Any, *_: Any) -> None:
+        """Saves if it is time and no gradients wait for their step."""
+        if trainer.global_step == self._last_step:
+            return
+        self._last_step = trainer.global_step
+        due = time.perf_counter() - self._saved >= self.seconds_between
+        if trainer.strategy.broadcast(due):
+            temporary = self.path.with_suffix(".tmp")
+            trainer.save_checkpoint(temporary)  # on all ranks; the first one writes
+            if trainer.is_global_zero:
+                temporary.replace(self.path)
+            self._saved = time.perf_counter()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The time spent."""
+        return {"seconds": self.seconds}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes up the clock of an interrupted run."""
+        self.seconds_before = state["seconds"]
+
+
+class Progress(Callback):
+    """Keeps `progress.json` fresh for whoever watches the sweep, and stops a run whose loss is not finite."""
+
+    def __init__(self, path: Path, *, step_rows: int, total_rows: int, seq_len: int) -> None:
+        self.path = path
+        self.step_rows = step_rows
+        self.total_rows = total_rows
+        self.seq_len = seq_len
+        self._told = self._started = 0.0
+        self._first_step = 0
+
+    def on_train_start(self, trainer: Trainer, module: Any) -> None:
+        """Notes where this part of the run begins."""
+        self._started = time.perf_counter()
+        self._first_step = trainer.global_step
+
+    def on_train_batch_end(self, trainer: Trainer, module: LanguageModel, *_: Any) -> None:
+        """Once a second."""
+        now = time.perf_counter()
+        if now - self._told < PROGRESS_SECONDS:
+            return
+        self._told = now
+        loss = float(trainer.callback_metrics["train/loss"])
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                f"the training loss is {loss} at step {trainer.global_step}; lower the learning rate"
+            )
+        if trainer.is_global_zero:
+            rows = min(trainer.global_step * self.step_rows, self.total_rows)
+            done = (rows - self._first_step * self.step_rows) * self.seq_len
+            content = {
+                "tokens": rows * self.seq_len,
+                "total_tokens": self.total_rows * self.seq_len,
+                "tokens_per_second": done / (now - self._started),
+                "train_loss": loss,
+            }
+            atomic.write_json(self.path, content)

@@ -1,0 +1,151 @@
+"""What a run will do, checked in full before it starts. Imports no torch, so a user's mistake is told at once."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from autoscale_exp.config import OptimizerConf, TrainConf
+from autoscale_exp.data.store import TokenStore, differing_keys
+from autoscale_exp.mixture.allocation import FloatArray
+from autoscale_exp.mixture.sampler import MixtureSampler
+from autoscale_exp.mixture.weights import resolve_weights
+from autoscale_exp.runs.design import Probe, probes_of, select_probe
+from autoscale_exp.runs.record import RESULT
+
+FAMILIES = ("gpt2",)
+SCHEDULES = ("linear", "cosine")
+RESUME_POINT = "resume.ckpt"
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """All that defines one run, checked.
+
+    Attributes:
+        conf: the composed config.
+        store: rows to train on.
+        probe: which run of the design.
+        weights: (K,) base mixture of the design.
+        sampler: exact rows and their order.
+        seed: of initialisation, order and dropout.
+        identity: what the result depends on; two runs with the same identity are the same run.
+    """
+
+    conf: TrainConf
+    store: TokenStore
+    probe: Probe
+    weights: FloatArray
+    sampler: MixtureSampler
+    seed: int
+    identity: dict[str, Any]
+
+    @property
+    def num_steps(self) -> int:
+        """Optimiser steps."""
+        return -(-self.sampler.num_rows // self.conf.model.optimizer.batch_rows)
+
+
+def plan_run(conf: TrainConf, store: TokenStore) -> RunPlan:
+    """Checks everything that can be checked before training starts.
+
+    Raises:
+        ValueError: a section does not fit the store or itself; the message names key, value and remedy.
+    """
+    if store.domains != conf.data.domains:
+        raise ValueError(
+            f"data.domains is {conf.data.domains}, but the store '{store.folder}' was prepared with {store.domains}"
+        )
+    asked = {key: value for key, value in asdict(conf.data).items() if key != "store"}
+    stored = {key: value for key, value in store.manifest["config"].items() if key != "files"}
+    if differences := differing_keys(stored, asked):
+        raise ValueError(
+            f"the store '{store.folder}' was prepared with another config ({'; '.join(differences)}); "
+            "set data.store to another folder and prepare it, or use the stored values"
+        )
+    if conf.model.family not in FAMILIES:
+        raise ValueError(f"model.family is '{conf.model.family}'; allowed are {', '.join(FAMILIES)}")
+    if conf.model.n_embd % conf.model.n_head:
+        raise ValueError(f"model.n_embd is {conf.model.n_embd}, which model.n_head {conf.model.n_head} does not divide")
+    check_optimizer(conf.model.optimizer)
+    for key, value in (("num_validations", conf.num_validations), ("max_epochs", conf.max_epochs)):
+        if value < 1:
+            raise ValueError(f"{key} is {value}; it must be at least 1")
+    micro_batch(conf.model.optimizer.batch_rows, conf.micro_batch_rows, num_devices(conf))
+    pool_rows = [store.num_rows("train", domain) for domain in store.domains]
+    weights = resolve_weights(conf.mixture, store.domains, pool_rows)
+    probes = probes_of(conf.design, store.domains, conf.token_budget, conf.mixture.name, conf.seed)
+    probe = select_probe(probes, conf.design.index)
+    row_counts = probe.row_counts(weights, store.seq_len)
+    seed = conf.seed + probe.seed_offset
+    sampler = MixtureSampler(store.domains, pool_rows, row_counts.tolist(), seed=seed, max_epochs=conf.max_epochs)
+    identity = {
+        "run": probe.run,
+        "rows": dict(zip(store.domains, row_counts.tolist(), strict=True)),
+        "seed": seed,
+        "store": store.fingerprint,
+        "model": asdict(conf.model),
+        "num_validations": conf.num_validations,
+        "precision": str(conf.trainer.get("precision", "32-true")),
+    }
+    return RunPlan(conf, store, probe, weights, sampler, seed, identity)
+
+
+def num_devices(conf: TrainConf) -> int:
+    """Devices over all nodes that the trainer section asks for."""
+    devices = conf.trainer.get("devices", 1)
+    if devices in ("auto", -1, "-1"):
+        import torch
+
+        devices = max(1, torch.cuda.device_count())
+    return int(devices if not isinstance(devices, list) else len(devices)) * int(conf.trainer.get("num_nodes", 1))
+
+
+def micro_batch(step_rows: int, micro_batch_rows: int | None, num_devices: int) -> tuple[int, int]:
+    """Rows per device and forward pass, and forward passes per optimiser step.
+
+    Raises:
+        ValueError: the rows of a step cannot be divided so.
+    """
+    rows = micro_batch_rows or step_rows // num_devices
+    if rows < 1 or step_rows % (rows * num_devices):
+        raise ValueError(
+            f"model.optimizer.batch_rows is {step_rows}, which {num_devices} devices x micro_batch_rows {rows} do not "
+            "divide; choose micro_batch_rows so that they do"
+        )
+    return rows, step_rows // (rows * num_devices)
+
+
+def check_optimizer(conf: OptimizerConf) -> None:
+    """Checks the `model.optimizer` section before training.
+
+    Raises:
+        ValueError: a value is out of range; the message names key, value and what is allowed.
+    """
+    if conf.schedule not in SCHEDULES:
+        raise ValueError(f"model.optimizer.schedule is '{conf.schedule}'; allowed are {', '.join(SCHEDULES)}")
+    if not 0 <= conf.warmup_fraction < 1:
+        raise ValueError(f"model.optimizer.warmup_fraction is {conf.warmup_fraction}; allowed are shares below 1")
+    for key, value in (("lr", conf.lr), ("clip_norm", conf.clip_norm), ("batch_rows", conf.batch_rows)):
+        if not value > 0:
+            raise ValueError(f"model.optimizer.{key} is {value}; it must be positive")
+    if len(conf.betas) != 2 or not all(0 <= beta < 1 for beta in conf.betas):
+        raise ValueError(f"model.optimizer.betas is {conf.betas}; it must be two numbers from 0 to below 1")
+
+
+def is_finished(plan: RunPlan, folder: Path) -> bool:
+    """Whether `folder` holds the result of this very run.
+
+    Raises:
+        ValueError: it holds the result or the resume point of a run with another config; names what differs.
+    """
+    identity = folder / "identity.json"
+    begun = (folder / RESULT).exists() or (folder / RESUME_POINT).exists()
+    if begun and identity.exists():
+        differences = differing_keys(json.loads(identity.read_text(encoding="utf-8")), plan.identity)
+        if differences:
+            raise ValueError(
+                f"'{folder}' holds run '{plan.probe.run}' with another config ({'; '.join(differences)}); "
+                "delete that folder, or choose another output_dir or name"
+            )
+    return (folder / RESULT).exists()

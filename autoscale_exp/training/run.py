@@ -1,0 +1,130 @@
+"""Trains one planned run and writes its result."""
+
+import logging
+import platform
+import subprocess
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+
+from autoscale_exp import atomic
+from autoscale_exp.data.datamodule import MixtureDataModule
+from autoscale_exp.data.store import fingerprint
+from autoscale_exp.data.tokenizer import load_tokenizer
+from autoscale_exp.lm.causal import CausalLanguageModel
+from autoscale_exp.lm.language_model import LanguageModel
+from autoscale_exp.runs.record import FAILURE, RESULT
+from autoscale_exp.training.callbacks import Progress, ResumePoint, ValidationCurve
+from autoscale_exp.training.plan import RESUME_POINT, RunPlan, micro_batch, num_devices
+
+MODELS = {"gpt2": CausalLanguageModel}
+
+
+def train(plan: RunPlan, folder: Path) -> None:
+    """Trains one run in `folder`, from its resume point if there is one, and writes result.json last.
+
+    Raises:
+        FloatingPointError: a loss is not finite.
+    """
+    conf = plan.conf
+    (folder / FAILURE).unlink(missing_ok=True)
+    atomic.write_json(folder / "identity.json", plan.identity)
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # its banners, once per probe of a sweep
+    if conf.num_threads is not None:
+        torch.set_num_threads(conf.num_threads)
+    torch.manual_seed(plan.seed)
+    tokenizer = load_tokenizer(plan.store.folder / "tokenizer")
+    module = MODELS[conf.model.family](
+        conf.model,
+        vocab_size=plan.store.vocab_size,
+        end_of_text=tokenizer.eos_token_id,
+        seq_len=plan.store.seq_len,
+        num_steps=plan.num_steps,
+        seed=plan.seed,
+    )
+    step_rows = conf.model.optimizer.batch_rows
+    micro_batch_rows, accumulation = micro_batch(step_rows, conf.micro_batch_rows, num_devices(conf))
+    curve = ValidationCurve(
+        plan.store,
+        num_points=conf.num_validations,
+        num_steps=plan.num_steps,
+        step_rows=step_rows,
+        total_rows=plan.sampler.num_rows,
+        batch_rows=max(64, micro_batch_rows),
+    )
+    resume_point = ResumePoint(folder / RESUME_POINT, conf.checkpoint_minutes)
+    progress = Progress(
+        folder / "progress.json", step_rows=step_rows, total_rows=plan.sampler.num_rows, seq_len=plan.store.seq_len
+    )
+    trainer = instantiate(
+        conf.trainer,
+        max_steps=plan.num_steps,
+        max_epochs=1,
+        accumulate_grad_batches=accumulation,
+        gradient_clip_val=conf.model.optimizer.clip_norm,
+        callbacks=[curve, progress, resume_point],
+        logger=instantiate(conf.logger, save_dir=str(folder)) if conf.logger else False,
+        default_root_dir=str(folder),
+        enable_checkpointing=False,
+        limit_val_batches=0,
+        log_every_n_steps=max(1, min(50, plan.num_steps // 20)),
+    )
+    datamodule = MixtureDataModule(
+        plan.store, plan.sampler, step_rows=step_rows, micro_batch_rows=micro_batch_rows, num_workers=conf.num_workers
+    )
+    try:
+        checkpoint = resume_point.path if resume_point.path.exists() else None
+        trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
+    finally:
+        for logger in trainer.loggers:
+            logger.finalize("success")
+    assert trainer.global_step == plan.num_steps, (trainer.global_step, plan.num_steps)
+    if trainer.is_global_zero:
+        if conf.save_model:
+            module.model.save_pretrained(folder / "model")
+            tokenizer.save_pretrained(folder / "model")
+        atomic.write_json(folder / RESULT, describe_result(plan, module, curve, resume_point.seconds))
+        resume_point.path.unlink(missing_ok=True)
+
+
+def describe_result(plan: RunPlan, module: LanguageModel, curve: ValidationCurve, seconds: float) -> dict[str, Any]:
+    """The content of result.json."""
+    domains, seq_len = plan.store.domains, plan.store.seq_len
+    total_tokens = plan.sampler.num_rows * seq_len
+    return {
+        "run": plan.probe.run,
+        "experiment": plan.conf.name,
+        "mixture": plan.conf.mixture.name,
+        "scale": plan.probe.scale,
+        "token_budget": plan.probe.token_budget,
+        "seed": plan.seed,
+        "model": plan.conf.model.name,
+        "params": sum(p.numel() for p in module.model.parameters()),
+        "steps": plan.num_steps,
+        "requested_tokens": dict(zip(domains, plan.probe.domain_tokens(plan.weights).tolist(), strict=True)),
+        "tokens": dict(zip(domains, (plan.sampler.row_counts * seq_len).tolist(), strict=True)),
+        "unique_tokens": {d: plan.store.num_rows("train", d) * seq_len for d in domains},
+        "epochs": dict(zip(domains, plan.sampler.epochs(), strict=True)),
+        "losses": curve.points[-1]["losses"],
+        "validation_curve": curve.points,
+        "seconds": round(seconds, 3),
+        "tokens_per_second": round(total_tokens / seconds, 1),
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "versions": {name: version(name) for name in ("autoscale_exp", "torch", "pytorch-lightning", "transformers")}
+        | {"python": platform.python_version()},
+        "git_commit": git_commit(),
+        "fingerprint": fingerprint(plan.identity),
+    }
+
+
+def git_commit() -> str | None:
+    """Commit of the checkout that this package runs from, with '+' if it has changes; None outside of one."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty=+"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,215 @@
+"""The watch over a sweep: checks all its runs before the first starts, shows progress, and sums up at the end.
+
+Runs are watched through the files in their folders, so it does not matter in which process, or on which machine
+with the same file system, a launcher puts them.
+"""
+
+import json
+import shlex
+import threading
+import time
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+
+from autoscale_exp import atomic
+from autoscale_exp.config import TrainConf
+from autoscale_exp.data.store import open_store
+from autoscale_exp.runs.record import FAILURE, RESULT, read_results, table_of_results
+from autoscale_exp.training.plan import is_finished, num_devices, plan_run
+
+LOOK_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run of a sweep.
+
+    Attributes:
+        name: of the run.
+        folder: where it writes.
+        num_tokens: that it trains on.
+        overrides: that make `train` do this run.
+        finished: whether its result was there when the sweep started.
+    """
+
+    name: str
+    folder: Path
+    num_tokens: int
+    overrides: list[str]
+    finished: bool
+
+    @property
+    def command(self) -> str:
+        """Runs this one alone."""
+        return shlex.join(["python", "-m", "autoscale_exp.train", *self.overrides, "hydra.mode=RUN"])
+
+
+class SweepCallback(Callback):
+    """Hydra callback of the `train` job; does nothing in single runs."""
+
+    def __init__(self) -> None:
+        self._watch: SweepWatch | None = None
+        self._folder = Path()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return SweepCallback, ()  # launchers send callbacks to their workers; the watch stays here
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Checks every run of the sweep, then starts to watch.
+
+        SystemExit ends the job here, because Hydra turns an exception in a callback into a warning.
+        """
+        self._folder = Path(config.hydra.sweep.dir)
+        try:
+            self._watch = SweepWatch(plan_sweep(config))
+        except (ValueError, OSError) as error:
+            Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", markup=False)
+            raise SystemExit(2) from None
+        except Exception:
+            traceback.print_exc()
+            raise SystemExit(1) from None
+        self._watch.start()
+
+    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
+        """Writes the run table; lists failed runs with the commands that repeat them and exits with code 1."""
+        assert self._watch is not None
+        self._watch.stop()
+        runs = self._watch.runs
+        if any((run.folder / RESULT).exists() for run in runs):
+            atomic.write_text(self._folder / "runs.csv", table_of_results(read_results(self._folder)))
+        failed = [run for run in runs if not (run.folder / RESULT).exists()]
+        for run in failed:
+            failure = run.folder / FAILURE
+            reason = json.loads(failure.read_text())["error"] if failure.exists() else "it wrote no result"
+            self._watch.say(f"{run.name} failed: {reason}\n  again: {run.command}")
+        if failed:
+            self._watch.say(f"{len(failed)} of {len(runs)} runs failed; the sweep's command starts only these again")
+            raise SystemExit(1)
+        self._watch.say(f"{len(runs)} runs are finished; their table is '{self._folder}/runs.csv'")
+
+
+def plan_sweep(config: DictConfig) -> list[PlannedRun]:
+    """Composes and checks every run of a sweep, in the order in which they are launched.
+
+    Raises:
+        ValueError: a run cannot be made as configured.
+    """
+    runs: dict[str, PlannedRun] = {}
+    store = open_store(config.data.store)
+    params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
+    parsed = OverridesParser.create().parse_overrides([*params, *config.hydra.overrides.task])
+    for overrides in BasicSweeper.split_arguments(parsed, None)[0]:
+        conf = OmegaConf.to_object(hydra.compose(config_name=config.hydra.job.config_name, overrides=overrides))
+        assert isinstance(conf, TrainConf)
+        if num_devices(conf) > 1:
+            raise ValueError(
+                "trainer.devices is above 1 in a multirun, where Lightning would start the sweep again in every process;"
+                " start one run per command with design.index=<k> hydra.mode=RUN, or one task per GPU on a cluster"
+            )
+        plan = plan_run(conf, store)
+        folder = Path(config.hydra.sweep.dir) / "runs" / conf.run_name
+        if conf.run_name in runs:
+            raise ValueError(f"two runs of the sweep have the name '{conf.run_name}'; set run_name so that they differ")
+        num_tokens = plan.sampler.num_rows * store.seq_len
+        runs[conf.run_name] = PlannedRun(conf.run_name, folder, num_tokens, overrides, is_finished(plan, folder))
+    return list(runs.values())
+
+
+class SweepWatch:
+    """Follows the runs of a sweep from a thread of its own: a line per finished run, and on a terminal a live table."""
+
+    def __init__(self, runs: list[PlannedRun]) -> None:
+        self.runs = runs
+        self._console = Console(highlight=False, soft_wrap=True)
+        self._started = time.time()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+        self._ended = {run.name for run in runs if run.finished}
+        self._num_tokens = sum(run.num_tokens for run in runs if not run.finished)
+        self._done_tokens = 0
+
+    def start(self) -> None:
+        """Says what is to be done and begins to watch."""
+        skipped = f", {len(self._ended)} of them finished before" if self._ended else ""
+        self._console.print(f"{len(self.runs)} runs{skipped}; {self._num_tokens / 1e6:.2f}M tokens to train on")
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Looks a last time and ends."""
+        self._stopping.set()
+        self._thread.join()
+
+    def say(self, text: str) -> None:
+        """Prints a line above the table."""
+        self._console.print(text, markup=False)
+
+    def _follow(self) -> None:
+        if not self._console.is_terminal:
+            while not self._stopping.wait(LOOK_SECONDS):
+                self._report_ended()
+            self._report_ended()
+            return
+        with Live(console=self._console, refresh_per_second=2, transient=True) as live:
+            while not self._stopping.wait(LOOK_SECONDS):
+                self._report_ended()
+                live.update(self._table())
+            self._report_ended()
+
+    def _report_ended(self) -> None:
+        for run in self.runs:
+            if run.name in self._ended:
+                continue
+            result, failure = run.folder / RESULT, run.folder / FAILURE
+            if result.exists():
+                self._ended.add(run.name)
+                self._done_tokens += run.num_tokens
+                content = json.loads(result.read_text(encoding="utf-8"))
+                loss = sum(content["losses"].values()) / len(content["losses"])
+                self._say_ended(run, f"mean loss {loss:.4f}  {content['tokens_per_second']:>9,.0f} tokens/s")
+            elif failure.exists() and failure.stat().st_mtime >= self._started:
+                self._ended.add(run.name)
+                self._num_tokens -= run.num_tokens
+                self._say_ended(run, "failed")
+
+    def _say_ended(self, run: PlannedRun, what: str) -> None:
+        elapsed = time.time() - self._started
+        left = elapsed * (self._num_tokens - self._done_tokens) / max(self._done_tokens, 1)
+        count = f"[{len(self._ended):>{len(str(len(self.runs)))}}/{len(self.runs)}]"
+        self._console.print(
+            f"{count} {run.name:<24} {what}  {_minutes(elapsed)} gone, {_minutes(left)} left", markup=False
+        )
+
+    def _table(self) -> Table:
+        """The runs in progress and the whole."""
+        table = Table.grid("", "", "", "", padding=(0, 2))
+        running, rate, tokens = 0, 0.0, self._done_tokens
+        for run in self.runs:
+            progress = run.folder / "progress.json"
+            if run.name in self._ended or not progress.exists() or progress.stat().st_mtime < self._started:
+                continue
+            content = json.loads(progress.read_text(encoding="utf-8"))
+            running, rate, tokens = running + 1, rate + content["tokens_per_second"], tokens + content["tokens"]
+            bar = ProgressBar(content["total_tokens"], content["tokens"], width=24)
+            table.add_row(
+                run.name, bar, f"{content['tokens_per_second']:,.0f} tokens/s", f"loss {content['train_loss']:.3f}"
+            )
+        left = _minutes((self._num_tokens - tokens) / rate) if rate else "?"
+        whole = ProgressBar(self._num_tokens, tokens, width=24)
+        table.add_row(f"{len(self._ended)} of {len(self.runs)} runs", whole, f"{rate:,.0f} tokens/s", f"{left} left")
+        return table
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
