@@ -18,6 +18,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import MissingMandatoryValue
 
 from autoscale_exp.runs.design import DdoConf, DesignConf, SingleConf, budget_label, probes_of, select_probe
 
@@ -170,7 +171,7 @@ class FitConf:
     law: LawConf = MISSING
     objective: ObjectiveConf = MISSING
     bounds: BoundsConf = field(default_factory=BoundsConf)
-    num_resamples: int = 200  # for intervals, where repeated runs tell the seed noise
+    num_resamples: int = 100  # for intervals, where repeated runs tell the seed noise
     seed: int = 0
 
 
@@ -240,6 +241,9 @@ def job(config_name: str) -> Callable[[Callable[[Any], None]], Callable[[], None
         def run(composed: Any) -> None:
             try:
                 function(OmegaConf.to_object(composed))
+            except MissingMandatoryValue as error:
+                log.error("%s is not set; give %s=<value>", error.full_key, error.full_key)
+                raise SystemExit(2) from None
             except (ValueError, OSError) as error:
                 if HydraConfig.get().mode == RunMode.MULTIRUN:
                     raise

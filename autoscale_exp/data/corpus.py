@@ -1,7 +1,6 @@
 """Text as documents: which files hold a domain, and how they are read."""
 
 import gzip
-import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -88,11 +87,10 @@ class Corpus:
                     yield Document(text, str(path.relative_to(self.folder)))
 
     def _json_lines(self, path: Path) -> Iterator[Document]:
-        opened = gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
-        with opened as file:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
             number = 0
             try:
-                for number, line in enumerate(io.BufferedReader(file), start=1):  # type: ignore[arg-type,type-var]
+                for number, line in enumerate(file, start=1):
                     record = json.loads(line)
                     text = self._field(record, self.text_field)
                     if text.strip():

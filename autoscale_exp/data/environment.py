@@ -84,9 +84,8 @@ def dependency_closure(roots: Sequence[str]) -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
         closure[name] = package.version
-        for requirement in map(Requirement, package.requires or ()):
-            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
-                waiting.append(requirement.name)
+        needs = map(Requirement, package.requires or ())
+        waiting += [need.name for need in needs if need.marker is None or need.marker.evaluate({"extra": ""})]
     return dict(sorted(closure.items()))
 
 

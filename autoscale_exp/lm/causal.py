@@ -30,6 +30,7 @@ class CausalLanguageModel(LanguageModel):
                 n_layer=conf.n_layer,
                 n_embd=conf.n_embd,
                 n_head=conf.n_head,
+                activation_function="gelu_pytorch_tanh",  # GPT-2's own, as one kernel
                 resid_pdrop=conf.dropout,
                 embd_pdrop=conf.dropout,
                 attn_pdrop=conf.dropout,

@@ -33,6 +33,7 @@ class LanguageModel(LightningModule):
         self.optimizer_conf = optimizer
         self.num_steps = num_steps
         self.seed = seed
+        self.last_loss = torch.tensor(float("nan"))
 
     def token_losses(self, tokens: torch.Tensor) -> torch.Tensor:
         """Losses in nats of all predicted tokens of (B, T) token ids, as one flat tensor."""
@@ -49,7 +50,9 @@ class LanguageModel(LightningModule):
         each row with the same weight, also in a last step that is not full.
         """
         loss = self.token_losses(batch.tokens).mean()
-        self.log("train/loss", loss, on_step=True, on_epoch=False)
+        self.last_loss = loss.detach()
+        if batch_idx % self.trainer.log_every_n_steps == 0:
+            self.log("train/loss", self.last_loss, on_step=True, on_epoch=False)
         return loss * (batch.share * self.trainer.accumulate_grad_batches * self.trainer.world_size)
 
     def configure_optimizers(self) -> Any:

@@ -7,6 +7,7 @@ import numpy as np
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from autoscale_exp import atomic
 from autoscale_exp.config import MixtureConf
 from autoscale_exp.mixture.allocation import FloatArray, check_weights
 
@@ -55,6 +56,21 @@ def read_mixture_file(path: Path) -> tuple[list[str], list[float]]:
         raise ValueError(
             f"mixture.path is '{path}', which is no mixture file: a YAML with lists domains and weights"
         ) from None
+
+
+def write_mixture_file(path: Path, domains: Sequence[str], weights: FloatArray, token_budget: int, origin: str) -> None:
+    """Writes a mixture file, loadable as `mixture=from_file mixture.path=...`.
+
+    Args:
+        path: of the file.
+        domains: (K,) names.
+        weights: (K,) shares summing to 1, written in full precision.
+        token_budget: tokens that the mixture is meant for.
+        origin: one line on where it comes from.
+    """
+    lines = [f"# {origin}", f"token_budget: {token_budget}", f"domains: [{', '.join(domains)}]"]
+    lines += ["weights:", *(f"  - {float(w)!r} # {d}" for d, w in zip(domains, weights, strict=True))]
+    atomic.write_text(path, "\n".join(lines) + "\n")
 
 
 def _in_order(named: Sequence[str], weights: Sequence[float], domains: Sequence[str], *, key: str) -> FloatArray:

@@ -82,9 +82,9 @@ def ddo_probes(domains: Sequence[str], design: DdoConf) -> list[Probe]:
     unchanged = (1.0,) * len(domains)
     for budget in design.scales:
         scale = budget_label(budget)
-        probes.append(Probe(f"base_{scale}", budget, unchanged))
-        for repeat in range(1, design.base_repeats + 1):
-            probes.append(Probe(f"base_seed{repeat}_{scale}", budget, unchanged, seed_offset=repeat))
+        for repeat in range(design.base_repeats + 1):
+            name = f"base_seed{repeat}_{scale}" if repeat else f"base_{scale}"
+            probes.append(Probe(name, budget, unchanged, seed_offset=repeat))
         for index, domain in enumerate(domains):
             for factor in (design.factor, 1 / design.factor):
                 multipliers = (*unchanged[:index], factor, *unchanged[index + 1 :])

@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 
 from autoscale_exp import atomic
-from autoscale_exp.mixture.allocation import FloatArray
+from autoscale_exp.mixture.allocation import FloatArray, check_weights
 
 RESULT = "result.json"
 FAILURE = "failed.json"
-KNOWN_COLUMNS = ("run", "scale", "seed", "model", "params", "steps")
 
 
 @dataclass(frozen=True)
@@ -76,22 +75,31 @@ def table_of_results(results: Sequence[dict[str, Any]]) -> str:
     return text.getvalue()
 
 
-def read_run_table(path: Path) -> RunTable:
-    """Reads a run table, one row per finished run.
+def read_runs(path: Path) -> RunTable:
+    """Reads the runs of a sweep's folder, or of a run table.
+
+    Raises:
+        ValueError: see `parse_run_table`; or the path does not exist, or the folder has no finished run.
+    """
+    if path.is_dir():
+        return parse_run_table(table_of_results(read_results(path)), str(path))
+    return parse_run_table(_read_text(path, "runs"), str(path))
+
+
+def parse_run_table(text: str, path: str) -> RunTable:
+    """Parses a run table, one row per finished run.
 
     Columns: `run`; `tokens.<domain>` for each training domain; `loss.<validation domain>` in nats per token or
     `perplexity.<validation domain>`; optional `scale` and `seed`; others are carried along.
+
+    Args:
+        text: CSV with a header.
+        path: where it came from, for messages.
 
     Raises:
         ValueError: a column is missing or doubled, or an entry is missing, negative, not finite or a duplicate;
             the message names the row and the column.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise ValueError(f"runs is '{path}', which does not exist") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"'{path}' is not UTF-8 text: {error}") from None
     rows = [row for row in csv.reader(io.StringIO(text)) if row]
     if len(rows) < 2:
         raise ValueError(f"'{path}' has no runs; it needs a header and a row per run")
@@ -145,7 +153,43 @@ def read_run_table(path: Path) -> RunTable:
     )
 
 
-def _check_header(path: Path, header: Sequence[str]) -> None:
+def read_optima(path: Path) -> tuple[list[str], list[int], FloatArray]:
+    """Reads known optima: a CSV with columns `tokens` and `weights.<domain>`, one row per token budget.
+
+    Returns:
+        (K,) domains, (S,) budgets and (S, K) weights.
+
+    Raises:
+        ValueError: a column or a number is missing, or weights are not shares of 1; names row and column.
+    """
+    rows = [row for row in csv.reader(io.StringIO(_read_text(path, "optima"))) if row]
+    header = [name.strip() for name in rows[0]] if rows else []
+    domains = _suffixes(header, "weights")
+    if "tokens" not in header or len(domains) < 2:
+        raise ValueError(
+            f"'{path}' needs the columns tokens and weights.<domain>, but has {', '.join(header) or 'none'}"
+        )
+    budgets, weights = [], []
+    for number, row in enumerate(rows[1:], start=2):
+        if len(row) != len(header):
+            raise ValueError(f"'{path}', row {number}: {len(row)} cells, but the header has {len(header)} columns")
+        cells = dict(zip(header, row, strict=True))
+        budgets.append(round(_number(str(path), number, "tokens", cells["tokens"], 1)))
+        shares = [_number(str(path), number, f"weights.{d}", cells[f"weights.{d}"], 0) for d in domains]
+        weights.append(check_weights(shares, domains, key=f"'{path}', row {number}: the weights"))
+    return domains, budgets, np.array(weights)
+
+
+def _read_text(path: Path, key: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise ValueError(f"{key} is '{path}', which does not exist") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"'{path}' is not UTF-8 text: {error}") from None
+
+
+def _check_header(path: str, header: Sequence[str]) -> None:
     doubled = sorted({name for name in header if header.count(name) > 1})
     if doubled:
         raise ValueError(f"'{path}' has column '{doubled[0]}' more than once")
@@ -167,7 +211,7 @@ def _suffixes(header: Sequence[str], prefix: str) -> list[str]:
     return [name.removeprefix(f"{prefix}.") for name in header if name.startswith(f"{prefix}.")]
 
 
-def _number(path: Path, row: int, column: str, cell: str, minimum: float) -> float:
+def _number(path: str, row: int, column: str, cell: str, minimum: float) -> float:
     try:
         value = float(cell)
     except ValueError:

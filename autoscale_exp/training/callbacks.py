@@ -141,7 +141,7 @@ class Progress(Callback):
         if now - self._told < PROGRESS_SECONDS:
             return
         self._told = now
-        loss = float(trainer.callback_metrics["train/loss"])
+        loss = float(module.last_loss)
         if not math.isfinite(loss):
             raise FloatingPointError(
                 f"the training loss is {loss} at step {trainer.global_step}; lower the learning rate"

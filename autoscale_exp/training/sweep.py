@@ -115,8 +115,8 @@ def plan_sweep(config: DictConfig) -> list[PlannedRun]:
         assert isinstance(conf, TrainConf)
         if num_devices(conf) > 1:
             raise ValueError(
-                "trainer.devices is above 1 in a multirun, where Lightning would start the sweep again in every process;"
-                " start one run per command with design.index=<k> hydra.mode=RUN, or one task per GPU on a cluster"
+                "trainer.devices is above 1 in a multirun, where Lightning would start the sweep again in every "
+                "process; start one run per command with design.index=<k> hydra.mode=RUN, or one task per GPU"
             )
         plan = plan_run(conf, store)
         folder = Path(config.hydra.sweep.dir) / "runs" / conf.run_name

@@ -1,0 +1,55 @@
+"""What is minimised: a weighted mean over validation domains of loss or of perplexity."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from autoscale_exp.mixture.allocation import FloatArray, check_weights
+
+METRICS = ("loss", "perplexity")
+
+
+@dataclass(frozen=True)
+class Objective:
+    """J = sum over v of w_v L_v, or of w_v exp(L_v).
+
+    The two metrics can lead to quite different optima: perplexity weighs the domains that are hard to predict more.
+
+    Attributes:
+        name: for people.
+        metric: loss (nats per token) or perplexity.
+        weights: (V,) of the validation domains, summing to 1.
+    """
+
+    name: str
+    metric: str
+    weights: FloatArray
+
+    def __call__(self, losses: FloatArray) -> FloatArray:
+        """(...,) objective of (..., V) losses."""
+        return (losses if self.metric == "loss" else np.exp(losses)) @ self.weights
+
+
+def make_objective(
+    name: str, metric: str, weights: Mapping[str, float] | None, validation_domains: Sequence[str]
+) -> Objective:
+    """An objective over `validation_domains`, equally weighted unless told otherwise.
+
+    Raises:
+        ValueError: an unknown metric or domain, or weights that are not shares of 1.
+    """
+    if metric not in METRICS:
+        raise ValueError(f"objective.metric is '{metric}'; allowed are {', '.join(METRICS)}")
+    if weights is None:
+        return Objective(name, metric, np.full(len(validation_domains), 1 / len(validation_domains)))
+    unknown = [domain for domain in weights if domain not in validation_domains]
+    if unknown:
+        raise ValueError(
+            f"objective.weights names '{unknown[0]}', but the runs were validated on {', '.join(validation_domains)}"
+        )
+    if not math.isfinite(sum(weights.values())):
+        raise ValueError("objective.weights must be finite numbers")
+    listed = [weights.get(domain, 0.0) for domain in validation_domains]
+    return Objective(name, metric, check_weights(listed, validation_domains, key="objective.weights"))

@@ -1,0 +1,144 @@
+"""The best mixture at a token budget, with what holds it: bounds, and how exactly it is one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.optimize import brentq
+
+from autoscale_exp.mixture.allocation import FloatArray
+
+SUM_TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Limits of each domain's share of the budget.
+
+    Attributes:
+        lower: (K,) smallest shares.
+        upper: (K,) largest shares.
+    """
+
+    lower: FloatArray
+    upper: FloatArray
+
+    def active(self, weights: FloatArray) -> FloatArray:
+        """(K,) -1 where a weight sits on its lower bound, 1 on its upper, else 0. Bounds of 0 and 1 do not count."""
+        on_lower = (weights <= self.lower * (1 + 1e-6)) & (self.lower > 0)
+        on_upper = (weights >= self.upper * (1 - 1e-6)) & (self.upper < 1)
+        return np.where(on_lower, -1, np.where(on_upper, 1, 0))
+
+    def describe(self, weights: FloatArray, domains: Sequence[str]) -> list[str]:
+        """The active bounds in words, such as 'github: lower 0.0286'."""
+        active = self.active(weights)
+        return [
+            f"{domain}: {'lower' if side < 0 else 'upper'} {(self.lower if side < 0 else self.upper)[i]:.4g}"
+            for i, (domain, side) in enumerate(zip(domains, active, strict=True))
+            if side
+        ]
+
+
+def make_bounds(lower: Any, upper: Any, domains: Sequence[str]) -> Bounds:
+    """Bounds from one number or a list in domain order for each side.
+
+    Raises:
+        ValueError: a wrong length, a share outside 0 to 1, or bounds that no mixture can meet.
+    """
+    sides = {}
+    for key, value in (("bounds.lower", lower), ("bounds.upper", upper)):
+        shares = list(value) if isinstance(value, list | tuple) else [value] * len(domains)
+        if len(shares) != len(domains):
+            raise ValueError(
+                f"{key} has {len(shares)} entries, but there are {len(domains)} domains: {', '.join(domains)}"
+            )
+        for domain, share in zip(domains, shares, strict=True):
+            if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
+                raise ValueError(f"{key} of '{domain}' is {share}; allowed are shares of the budget from 0 to 1")
+        sides[key] = np.asarray(shares, dtype=np.float64)
+    bounds = Bounds(sides["bounds.lower"], sides["bounds.upper"])
+    for index, domain in enumerate(domains):
+        if bounds.lower[index] > bounds.upper[index]:
+            raise ValueError(
+                f"bounds.lower of '{domain}' is {bounds.lower[index]:g}, above its bounds.upper {bounds.upper[index]:g}"
+            )
+    if bounds.lower.sum() > 1 + SUM_TOLERANCE:
+        raise ValueError(f"bounds.lower sum to {bounds.lower.sum():.6g}; they must leave room within 1")
+    if bounds.upper.sum() < 1 - SUM_TOLERANCE:
+        raise ValueError(f"bounds.upper sum to {bounds.upper.sum():.6g}; they must reach 1")
+    return bounds
+
+
+@dataclass(frozen=True)
+class Optimum:
+    """A mixture that a law holds for the best at a budget.
+
+    Attributes:
+        tokens: the budget.
+        weights: (K,) shares, summing to 1.
+        active_bounds: in words.
+        method: how it was found.
+        objective_value: that the law predicts for it, or None where the law predicts no level.
+        kkt_residual: largest violation of the stationarity conditions, relative; None where it is not an optimisation.
+    """
+
+    tokens: int
+    weights: FloatArray
+    active_bounds: list[str]
+    method: str
+    objective_value: float | None = None
+    kkt_residual: float | None = None
+
+
+def power_law_optimum(
+    offset: FloatArray, exponent: FloatArray, unit: FloatArray, budget: float, bounds: Bounds
+) -> tuple[FloatArray, float]:
+    """Minimises sum_i (a_i + n_i / u_i)^(-gamma_i) over sum_i n_i = budget within bounds.
+
+    Convex. Off its bounds every domain meets gamma_i (a_i + n_i / u_i)^(-gamma_i - 1) / u_i = lambda (AutoScale,
+    arXiv 2407.20177, stage 1), so n_i(lambda) is closed-form and lambda the root of one monotone function.
+
+    Args:
+        offset: (K,) a_i, in units.
+        exponent: (K,) gamma_i >= 0; a domain with 0 does not respond and gets its lower bound.
+        unit: (K,) u_i, tokens that count as one.
+        budget: tokens.
+        bounds: shares of the budget.
+
+    Returns:
+        (K,) tokens summing to `budget`, and the KKT residual relative to lambda.
+
+    Raises:
+        ValueError: no domain responds.
+    """
+    lower, upper = bounds.lower * budget, bounds.upper * budget
+    responds = exponent > 0
+    if not responds.any():
+        raise ValueError(
+            "no domain's tokens change the objective by more than the fit can see; every mixture is as good"
+        )
+    safe_exponent = np.where(responds, exponent, 1.0)
+
+    def tokens_at(log_price: float) -> FloatArray:
+        wanted = np.exp((np.log(safe_exponent / unit) - log_price) / (safe_exponent + 1))
+        return np.clip(np.where(responds, unit * (wanted - offset), -np.inf), lower, upper)
+
+    def marginal(tokens: FloatArray) -> FloatArray:
+        return exponent / unit * (offset + tokens / unit) ** (-exponent - 1)
+
+    # At the lowest marginal gain of any domain at its upper bound all want theirs; at the highest, at lower, none.
+    least = np.log(marginal(np.maximum(upper, 1e-9 * unit))[responds].min()) - 1
+    greatest = np.log(marginal(np.maximum(lower, 1e-12 * unit))[responds].max()) + 1
+    if tokens_at(least).sum() <= budget:  # all are on their upper bounds, so the rest goes to who does not respond
+        tokens = tokens_at(least)
+        room = np.where(responds, 0.0, upper - tokens)
+        tokens = tokens + room * (budget - tokens.sum()) / max(room.sum(), 1e-300)
+        return tokens, 0.0
+    log_price = brentq(lambda x: tokens_at(x).sum() - budget, least, greatest, xtol=1e-14, rtol=8.9e-16, maxiter=500)
+    tokens = tokens_at(log_price)
+    free = responds & (tokens > lower) & (tokens < upper)
+    tokens[free] *= (budget - tokens[~free].sum()) / tokens[free].sum() if free.any() else 1.0
+    price = np.exp(log_price)
+    residual = np.abs(marginal(tokens)[free] - price).max(initial=0.0) / price
+    return tokens, float(residual)

@@ -1,0 +1,94 @@
+"""The `report` job: a search, its fit and its target runs as summary.json, a terminal table and one HTML page."""
+
+import json
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from autoscale_exp import atomic
+from autoscale_exp.config import ReportConf, job
+from autoscale_exp.reporting.comparison import MixtureRuns, group_by_mixture, objective_of_fit, speedup
+from autoscale_exp.reporting.page import render_page
+from autoscale_exp.runs.design import budget_label
+from autoscale_exp.runs.record import read_results
+
+log = logging.getLogger(__name__)
+
+
+@job("report")
+def main(conf: ReportConf) -> None:
+    """Writes summary.json and report.html."""
+    fit_file = Path(conf.fit) / "fit.json"
+    if not fit_file.is_file():
+        raise ValueError(f"fit is '{conf.fit}', which has no fit.json; run `python -m autoscale_exp.fit` first")
+    fit = json.loads(fit_file.read_text(encoding="utf-8"))
+    search = read_results(Path(conf.search))
+    mixtures = group_by_mixture(read_results(Path(conf.targets)), objective_of_fit(fit))
+    if conf.reference not in mixtures:
+        raise ValueError(f"reference is '{conf.reference}', but the target runs are of {', '.join(mixtures)}")
+    summary = summarise(search, fit, mixtures, conf.reference)
+    folder = Path(conf.output_dir)
+    atomic.write_json(folder / "summary.json", summary)
+    atomic.write_text(folder / "report.html", render_page(search, fit, mixtures, conf.reference, summary))
+    show(summary, mixtures, conf.reference)
+    log.info("written to '%s'", folder / "report.html")
+
+
+def summarise(
+    search: list[dict[str, Any]], fit: dict[str, Any], mixtures: dict[str, MixtureRuns], reference: str
+) -> dict[str, Any]:
+    """The content of summary.json.
+
+    `speedup_vs_<reference>` is of the mixture that was fitted for the target's budget. Seconds are of training,
+    added up over runs, however many ran at a time.
+    """
+    others = [name for name in mixtures if name != reference]
+    if not others:
+        raise ValueError(f"all target runs are of '{reference}'; train another mixture to compare it with")
+    runs = [result for mixture in mixtures.values() for result in mixture.results]
+    budget = runs[0]["token_budget"]
+    best = "autoscale" if "autoscale" in mixtures else others[0]
+    trained = mixtures[best].results[0]["tokens"]
+    fitted = next((target for target in fit["targets"] if target["tokens"] == budget), None)
+    search_seconds = sum(result["seconds"] for result in search)
+    return {
+        "objective": fit["objective"]["name"],
+        "scales": [scale["tokens"] for scale in fit["scales"]],
+        "target_tokens": budget,
+        "weights": fitted["weights"] if fitted else {d: n / sum(trained.values()) for d, n in trained.items()},
+        "final": {name: mixture.final.tolist() for name, mixture in mixtures.items()},
+        f"speedup_vs_{reference}": speedup(mixtures[best], mixtures[reference]),
+        "search_tokens": sum(sum(result["tokens"].values()) for result in search),
+        "search_seconds": round(search_seconds, 1),
+        "seconds": round(search_seconds + sum(result["seconds"] for result in runs), 1),
+    }
+
+
+def show(summary: dict[str, Any], mixtures: dict[str, MixtureRuns], reference: str) -> None:
+    """Prints the comparison."""
+    base = mixtures[reference]
+    table = Table(title=f"{summary['objective']} after {budget_label(summary['target_tokens'])} tokens")
+    for column in ("mixture", "final, per seed", "mean", f"against {reference}", "sooner"):
+        table.add_column(column, justify="left" if column == "mixture" else "right")
+    for name, mixture in mixtures.items():
+        values = ", ".join(f"{value:.4f}" for value in mixture.final)
+        mean = float(mixture.final.mean())
+        change = f"{mean / base.final.mean() - 1:+.2%}" if mixture is not base else ""
+        sooner = f"{speedup(mixture, base):+.1%}" if mixture is not base else ""
+        spread = "" if math.isnan(mixture.spread) else f" ± {mixture.spread:.4f}"
+        table.add_row(name, values, f"{mean:.4f}{spread}", change, sooner)
+    console = Console()
+    console.print(table)
+    console.print(
+        f"search: {summary['search_tokens'] / 1e6:.1f}M tokens in {summary['search_seconds']:.0f} s of training; "
+        f"a target run: {summary['target_tokens'] / 1e6:.1f}M tokens",
+        highlight=False,
+    )
+
+
+if __name__ == "__main__":
+    main()

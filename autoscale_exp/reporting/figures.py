@@ -1,0 +1,169 @@
+"""Figures: weights against scale, responses of the law, validation curves, losses per domain."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("agg")
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
+
+from autoscale_exp.runs.design import budget_label
+
+# Okabe and Ito's palette, told apart with every kind of colour vision; markers help in print.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#B8A600")
+MARKERS = "osD^vP*X"
+STYLE = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "legend.frameon": False,
+    "figure.constrained_layout.use": True,
+    "svg.hashsalt": "autoscale_exp",  # the same figure is the same file
+}
+
+
+def colour(index: int) -> str:
+    """Colour of the domain or mixture at `index`."""
+    return COLOURS[index % len(COLOURS)]
+
+
+def _token_axis(axes: Axes, tokens: list[int]) -> None:
+    axes.set_xscale("log")
+    axes.set_xticks(tokens)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: budget_label(round(x))))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.minorticks_off()
+
+
+def plot_weights(content: dict[str, Any]) -> Figure:
+    """Optimal weight of each domain against the token budget, with 90 % intervals; extrapolations are hollow."""
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(6.4, 4.0))
+        entries = sorted(content["scales"] + content["targets"], key=lambda entry: entry["tokens"])
+        tokens = [entry["tokens"] for entry in entries]
+        targets = {entry["tokens"] for entry in content["targets"]}
+        last_scale = max(entry["tokens"] for entry in content["scales"])
+        for i, domain in enumerate(content["domains"]):
+            shift = 1.03 ** (i - (len(content["domains"]) - 1) / 2)  # so that intervals do not hide one another
+            weights = [entry["weights"][domain] for entry in entries]
+            known = [k for k, t in enumerate(tokens) if t <= last_scale]
+            beyond = [k for k, t in enumerate(tokens) if t >= last_scale]
+            for part, style in ((known, "-"), (beyond, "--")):
+                axes.plot([tokens[k] * shift for k in part], [weights[k] for k in part], style, color=colour(i), lw=1.6)
+            for k, entry in enumerate(entries):
+                if entry["interval"]:
+                    axes.plot([tokens[k] * shift] * 2, entry["interval"][domain], color=colour(i), lw=1, alpha=0.6)
+                fill = "white" if tokens[k] in targets else colour(i)
+                label = domain if k == 0 else None
+                axes.plot(tokens[k] * shift, weights[k], MARKERS[i % 8], color=colour(i), mfc=fill, ms=6, label=label)
+        _token_axis(axes, tokens)
+        axes.set(xlabel="token budget", ylabel="domain weight", ylim=(0, None))
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+        return figure
+
+
+def plot_responses(content: dict[str, Any]) -> Figure:
+    """Per domain the objective, relative to the base probe's, against multiples of the domain's base tokens."""
+    responses = content["diagnostics"]["responses"]
+    with plt.rc_context(STYLE):
+        columns = min(4, len(content["domains"]))
+        rows = -(-len(content["domains"]) // columns)
+        figure, grid = plt.subplots(rows, columns, figsize=(2.5 * columns, 2.5 * rows), sharey=True, squeeze=False)
+        for axes in grid.flat[len(content["domains"]) :]:
+            axes.set_visible(False)
+        for i, domain in enumerate(content["domains"]):
+            axes = grid.flat[i]
+            for s, of_scale in enumerate(responses):
+                response = of_scale[i]
+                multiples, ratios = np.array(response["points"]).T
+                x = np.geomspace(multiples.min() / 1.3, multiples.max() * 1.3, 80)
+                y = (response["offset"] + x) ** -response["exponent"] + response["floor"]
+                label = budget_label(content["scales"][s]["tokens"]) + " tokens"
+                axes.plot(x, y, color=colour(s), lw=1.4)
+                axes.plot(multiples, ratios, MARKERS[s], color=colour(s), ms=5, label=label)
+            axes.set_xscale("log")
+            axes.set_xticks([1 / 3, 1, 3], ["1/3", "1", "3"])
+            axes.minorticks_off()
+            axes.set_title(domain, fontsize=10)
+        figure.supxlabel("tokens of the domain, multiples of the base probe's", fontsize=10)
+        figure.supylabel(f"{content['objective']['name']} / base probe's", fontsize=10)
+        grid.flat[0].legend(loc="best", fontsize=8)
+        return figure
+
+
+def plot_validation_curves(targets: dict[str, Any], reference: str) -> Figure:
+    """Objective against tokens for each mixture, a thin line per seed, and where each reaches the reference's end."""
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(6.4, 4.0))
+        for i, (name, mixture) in enumerate(targets.items()):
+            for values in mixture["curves"]:
+                axes.plot(mixture["tokens"], values, color=colour(i), lw=0.7, alpha=0.5)
+            mean = np.mean(mixture["curves"], axis=0)
+            axes.plot(mixture["tokens"], mean, color=colour(i), lw=2, label=f"{name}, mean of {len(mixture['curves'])}")
+        end = float(np.mean([values[-1] for values in targets[reference]["curves"]]))
+        axes.axhline(end, color="0.4", lw=1, ls=":")
+        for i, (name, mixture) in enumerate(targets.items()):
+            if name != reference and mixture["tokens_to_reach_reference"] is not None:
+                at = mixture["tokens_to_reach_reference"]
+                axes.plot(at, end, "o", color=colour(i), ms=7, zorder=5)
+                axes.annotate(
+                    f"{mixture['speedup']:.0%} sooner", (at, end), (0, -22), textcoords="offset points", ha="center"
+                )
+        total = targets[reference]["tokens"][-1]
+        spread = [
+            values[k] for m in targets.values() for values in m["curves"] for k in range(len(values) // 4, len(values))
+        ]
+        margin = 0.08 * (max(spread) - min(spread))
+        axes.set(xlabel="training tokens", ylabel=targets[reference]["objective"])
+        axes.set(xlim=(0, total * 1.02), ylim=(min(spread) - margin, max(spread) + margin))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: budget_label(round(x)) if x else "0"))
+        axes.legend()
+        return figure
+
+
+def plot_domain_losses(targets: dict[str, Any], reference: str) -> Figure:
+    """Final loss of each validation domain less the reference's, a dot per seed."""
+    with plt.rc_context(STYLE):
+        domains = list(targets[reference]["losses"][0])
+        figure, axes = plt.subplots(figsize=(6.4, 0.6 + 0.45 * len(domains)))
+        base = {d: np.mean([losses[d] for losses in targets[reference]["losses"]]) for d in domains}
+        for i, (name, mixture) in enumerate(targets.items()):
+            for y, domain in enumerate(domains):
+                differences = [losses[domain] - base[domain] for losses in mixture["losses"]]
+                height = [y + (i - (len(targets) - 1) / 2) * 0.22] * len(differences)
+                axes.plot(
+                    differences, height, MARKERS[i], color=colour(i), ms=6, alpha=0.8, label=name if y == 0 else None
+                )
+        axes.axvline(0, color="0.4", lw=1, ls=":")
+        axes.set_yticks(range(len(domains)), domains)
+        axes.invert_yaxis()
+        axes.set_xlabel(f"loss less {reference}'s mean, nats per token (left is better)")
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+        return figure
+
+
+def save_fit_figures(content: dict[str, Any], folder: Path) -> None:
+    """Writes weights.png and, where a law was fitted, responses.png."""
+    figures = {"weights.png": plot_weights(content)}
+    if content["diagnostics"].get("responses"):
+        figures["responses.png"] = plot_responses(content)
+    for name, figure in figures.items():
+        figure.savefig(folder / name, dpi=150)
+        plt.close(figure)
+
+
+def as_svg(figure: Figure) -> str:
+    """A figure as an SVG element, to be put into a page."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    plt.close(figure)
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
