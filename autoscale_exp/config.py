@@ -6,27 +6,26 @@ Importing this module registers the schemas and resolvers with Hydra, which swee
 """
 
 import functools
-import logging
 import os
-from collections.abc import Callable
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
+from hydra.errors import HydraException
 from omegaconf import MISSING, OmegaConf
-from omegaconf.errors import MissingMandatoryValue
+from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue, OmegaConfBaseException
 
 from autoscale_exp.runs.design import DdoConf, DesignConf, SingleConf, budget_label, probes_of, select_probe
 
 _INSTALLED = Path(__file__).parent / "conf"
 # Looked for in the package first, so that a stranger's site-packages/conf is never picked up.
 CONF_DIR = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parent.parent / "conf"
-
-log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -206,22 +205,25 @@ def _register() -> None:
         ("objective", "base_objective", ObjectiveConf),
     ):
         store.store(group=group, name=name, node=schema)
-    for name, resolver in {
+    resolvers: dict[str, Callable[..., Any]] = {
         "budget_label": budget_label,
         "design_size": _design_size,
         "num_cpus": lambda: len(os.sched_getaffinity(0)),
         "run_name": _run_name,
-    }.items():
+    }
+    for name, resolver in resolvers.items():
         OmegaConf.register_new_resolver(name, resolver, replace=True)
 
 
 def _design_size(design: Any, domains: Any) -> int:
     """How many probes a design has; a design of a single run has one whatever its budget."""
-    return len(probes_of(OmegaConf.to_object(design), list(domains), 1, "", 0))
+    typed: Any = OmegaConf.to_object(design)
+    return len(probes_of(typed, list(domains), 1, "", 0))
 
 
 def _run_name(design: Any, domains: Any, token_budget: int | None, mixture: str, seed: int) -> str:
-    probes = probes_of(OmegaConf.to_object(design), list(domains), token_budget, mixture, seed)
+    typed: Any = OmegaConf.to_object(design)
+    probes = probes_of(typed, list(domains), token_budget, mixture, seed)
     return select_probe(probes, design.index).run
 
 
@@ -231,26 +233,44 @@ _register()
 def job(config_name: str) -> Callable[[Callable[[Any], None]], Callable[[], None]]:
     """Makes a function of a typed config the entry point of a job.
 
-    An error that the user caused (`ValueError`, `OSError`) ends a single run with one line and exit code 2. Inside
-    a multirun it is left to the function, because the other runs of the sweep go on.
+    An error that the user caused (a config that does not compose, `ValueError`, `OSError`) ends the job with one line
+    and exit code 2. Inside a multirun errors of a run are the function's business, because the other runs go on.
     """
 
     def decorate(function: Callable[[Any], None]) -> Callable[[], None]:
         @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)
         @functools.wraps(function)
         def run(composed: Any) -> None:
-            try:
+            with _user_errors():
                 function(OmegaConf.to_object(composed))
-            except MissingMandatoryValue as error:
-                log.error("%s is not set; give %s=<value>", error.full_key, error.full_key)
-                raise SystemExit(2) from None
-            except (ValueError, OSError) as error:
-                if HydraConfig.get().mode == RunMode.MULTIRUN:
-                    raise
-                log.error("%s", error)
-                log.debug("where it happened", exc_info=True)
-                raise SystemExit(2) from None
 
-        return run
+        @functools.wraps(function)
+        def entry() -> None:
+            os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands exceptions on instead of printing pages of them
+            with _user_errors():
+                run()
+
+        return entry
 
     return decorate
+
+
+@contextmanager
+def _user_errors() -> Iterator[None]:
+    """Turns errors that the user caused into one line and exit code 2."""
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
+        sys.stderr.write(f"error: {_one_line(error)}\n")
+        raise SystemExit(2) from None
+
+
+def _one_line(error: BaseException) -> str:
+    """The part of a message that is for the user; Hydra and omegaconf add where in their code it came up."""
+    if isinstance(error, MissingMandatoryValue | InterpolationToMissingValueError):
+        key = re.sub(r".*[mM]issing mandatory value: ", "", str(error).splitlines()[0])
+        return f"{key} is not set; give it a value, as in {key}=..."
+    message = re.sub(r"^\w+ raised while resolving interpolation: ", "", str(error).splitlines()[0])
+    if isinstance(error, HydraException) and error.__cause__ is not None:
+        return f"{message} {_one_line(error.__cause__)}"
+    return message

@@ -42,7 +42,9 @@ def prepare_store(conf: DataConf) -> TokenStore:
     started = time.perf_counter()
     corpus = open_corpus(conf)
     identity = {key: value for key, value in asdict(conf).items() if key != "store"}
-    identity["files"] = {d: {p.name: p.stat().st_size for p in corpus.files(d)} for d in conf.domains}
+    identity["files"] = {
+        d: {p.relative_to(corpus.folder).as_posix(): p.stat().st_size for p in corpus.files(d)} for d in conf.domains
+    }
     if (folder / "manifest.json").exists():
         store = open_store(folder)
         differences = differing_keys(store.manifest["config"], identity)

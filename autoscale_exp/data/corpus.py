@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,7 +99,7 @@ class Corpus:
                         if self.group_field is not None:
                             group = self._field(record, self.group_field)
                         yield Document(text, group.split(self.group_separator)[0] if self.group_separator else group)
-            except (EOFError, gzip.BadGzipFile, ValueError, TypeError) as error:
+            except (EOFError, gzip.BadGzipFile, zlib.error, ValueError, TypeError) as error:
                 raise ValueError(f"'{path}', line {number}: {error}") from None
 
     @staticmethod
@@ -106,6 +107,7 @@ class Corpus:
         if not isinstance(record, dict) or not isinstance(record.get(name), str):
             has = ", ".join(sorted(record)) if isinstance(record, dict) else type(record).__name__
             raise ValueError(f"expected a JSON object with the text field '{name}', found {has}; see data.text_field")
+        record[name].encode()  # JSON may hold an escaped half of a surrogate pair, which is no text
         return record[name]
 
 

@@ -193,7 +193,7 @@ def _docs(packages: Sequence[str]) -> Iterator[tuple[str, str]]:
     for package in packages:
         yield (
             f"readme/{package}/README",
-            importlib.metadata.distribution(package).metadata.get_payload() or "",
+            (importlib.metadata.distribution(package).read_text("METADATA") or "").partition("\n\n")[2],
         )
     for name, text in _read(_files(packages, [".html", ".rst", ".md", ".txt"])):
         if not re.search(r"licen[cs]e|notice|/data/|top_level|entry_points|cmake|requirements", name, re.IGNORECASE):

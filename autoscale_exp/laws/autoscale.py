@@ -64,8 +64,8 @@ class ScalePath:
                 "run the design at another scale, or ask for target_tokens=[] only"
             )
         bounded = np.array([bounds.active(share) != 0 for share in shares]).any(axis=0)
-        for domain, zero in zip(domains, (shares <= 0).any(axis=0) & ~bounded, strict=True):
-            if zero:
+        for index, domain in enumerate(domains):
+            if not bounded[index] and (shares[:, index] <= 0).any():
                 raise ValueError(
                     f"the optimum of '{domain}' is 0 at some scale, which has no ratio to extrapolate by; "
                     "set bounds.lower above 0"

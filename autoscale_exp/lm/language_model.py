@@ -26,7 +26,7 @@ class LanguageModel(LightningModule):
         seed: of the run; dropout masks are a function of it and the batch, so a resumed run draws the same.
     """
 
-    model: torch.nn.Module
+    model: Any  # a transformers model, whose attributes torch does not declare
 
     def __init__(self, optimizer: OptimizerConf, *, num_steps: int, seed: int) -> None:
         super().__init__()
@@ -34,6 +34,7 @@ class LanguageModel(LightningModule):
         self.num_steps = num_steps
         self.seed = seed
         self.last_loss = torch.tensor(float("nan"))
+        self.log_every_batches = max(1, min(50, num_steps // 20))
 
     def token_losses(self, tokens: torch.Tensor) -> torch.Tensor:
         """Losses in nats of all predicted tokens of (B, T) token ids, as one flat tensor."""
@@ -51,7 +52,7 @@ class LanguageModel(LightningModule):
         """
         loss = self.token_losses(batch.tokens).mean()
         self.last_loss = loss.detach()
-        if batch_idx % self.trainer.log_every_n_steps == 0:
+        if batch_idx % self.log_every_batches == 0:
             self.log("train/loss", self.last_loss, on_step=True, on_epoch=False)
         return loss * (batch.share * self.trainer.accumulate_grad_batches * self.trainer.world_size)
 

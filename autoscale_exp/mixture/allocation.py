@@ -53,13 +53,14 @@ def allocate_rows(domain_tokens: npt.ArrayLike, seq_len: int) -> Int64Array:
     if not np.all(np.isfinite(quota)) or np.any(quota < 0):
         raise ValueError(f"domain tokens must be finite and not negative, but are {(quota * seq_len).tolist()}")
     # Quotas that are whole up to rounding error must not lose a row to the floor.
-    quota = np.where(np.abs(quota - np.rint(quota)) < 1e-9 * np.maximum(quota, 1), np.rint(quota), quota)
-    num_rows = math.floor(math.fsum(quota.tolist()) + 0.5)
-    if num_rows < 1:
+    quota = np.where(np.abs(quota - np.rint(quota)) < 1e-12 * np.maximum(quota, 1), np.rint(quota), quota)
+    total = math.fsum(quota.tolist())
+    if total < 1 - 1e-12:
         raise ValueError(
-            f"the token budget {quota.sum() * seq_len:.0f} is below one row of {seq_len} tokens; "
+            f"the token budget {total * seq_len:.0f} is below one row of {seq_len} tokens; "
             f"token_budget must be at least {seq_len}"
         )
+    num_rows = math.floor(total + 0.5)
     rows = np.floor(quota).astype(np.int64)
     largest_remainders = np.argsort(-(quota - rows), kind="stable")
     rows[largest_remainders[: num_rows - int(rows.sum())]] += 1

@@ -1,11 +1,13 @@
 """Domain weights from the `mixture` section: uniform, natural, given, or read from a mixture file."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from autoscale_exp import atomic
 from autoscale_exp.config import MixtureConf
@@ -35,7 +37,9 @@ def resolve_weights(conf: MixtureConf, domains: Sequence[str], pool_rows: Sequen
             raise ValueError("mixture.weights is not set; give one weight per domain, in the order of data.domains")
         return _in_order(conf.domains or domains, conf.weights, domains, key="mixture.weights")
     if conf.kind == "file":
-        named, weights = read_mixture_file(Path(conf.path or ""))
+        if conf.path is None:
+            raise ValueError("mixture.path is not set; give a mixture file, as `fit` writes them")
+        named, weights = read_mixture_file(Path(conf.path))
         return _in_order(named, weights, domains, key=f"the weights in '{conf.path}'")
     raise ValueError(f"mixture.kind is '{conf.kind}'; allowed are uniform, natural, weights, file")
 
@@ -52,7 +56,7 @@ def read_mixture_file(path: Path) -> tuple[list[str], list[float]]:
         return [str(d) for d in content["domains"]], [float(w) for w in content["weights"]]
     except FileNotFoundError:
         raise ValueError(f"mixture.path is '{path}', which does not exist; `fit` writes such files") from None
-    except (OmegaConfBaseException, OSError, AssertionError, KeyError, TypeError, ValueError):
+    except (OmegaConfBaseException, YAMLError, OSError, AssertionError, KeyError, TypeError, ValueError):
         raise ValueError(
             f"mixture.path is '{path}', which is no mixture file: a YAML with lists domains and weights"
         ) from None
@@ -68,13 +72,17 @@ def write_mixture_file(path: Path, domains: Sequence[str], weights: FloatArray, 
         token_budget: tokens that the mixture is meant for.
         origin: one line on where it comes from.
     """
-    lines = [f"# {origin}", f"token_budget: {token_budget}", f"domains: [{', '.join(domains)}]"]
+    names = json.dumps(list(domains), ensure_ascii=False)  # quoted, or YAML reads 'no' as false
+    lines = [f"# {origin}", f"token_budget: {token_budget}", f"domains: {names}"]
     lines += ["weights:", *(f"  - {float(w)!r} # {d}" for d, w in zip(domains, weights, strict=True))]
     atomic.write_text(path, "\n".join(lines) + "\n")
 
 
 def _in_order(named: Sequence[str], weights: Sequence[float], domains: Sequence[str], *, key: str) -> FloatArray:
     """`weights` of the `named` domains in the order of `domains`, which must be the same set."""
+    for domain in named:
+        if list(named).count(domain) > 1:
+            raise ValueError(f"{key} name '{domain}' twice; give one weight per domain")
     if set(named) != set(domains):
         missing, unknown = sorted(set(domains) - set(named)), sorted(set(named) - set(domains))
         raise ValueError(

@@ -18,7 +18,7 @@ from autoscale_exp.runs.design import budget_label
 # Okabe and Ito's palette, told apart with every kind of colour vision; markers help in print.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#B8A600")
 MARKERS = "osD^vP*X"
-STYLE = {
+STYLE: Any = {
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,

@@ -11,7 +11,6 @@ from pytorch_lightning import Callback, Trainer
 
 from autoscale_exp import atomic
 from autoscale_exp.data.store import TokenStore
-from autoscale_exp.lm.language_model import LanguageModel
 
 PROGRESS_SECONDS = 1.0  # between two looks at the run from outside
 
@@ -135,7 +134,7 @@ class Progress(Callback):
         self._started = time.perf_counter()
         self._first_step = trainer.global_step
 
-    def on_train_batch_end(self, trainer: Trainer, module: LanguageModel, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, module: Any, *_: Any) -> None:
         """Once a second."""
         now = time.perf_counter()
         if now - self._told < PROGRESS_SECONDS:

@@ -4,6 +4,7 @@ import logging
 import platform
 import subprocess
 import time
+import warnings
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ def train(plan: RunPlan, folder: Path) -> None:
     (folder / FAILURE).unlink(missing_ok=True)
     atomic.write_json(folder / "identity.json", plan.identity)
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # its banners, once per probe of a sweep
+    warnings.filterwarnings("ignore", message=r".*LeafSpec", module="pytorch_lightning")  # Lightning 2.6.6, torch 2.13
     if conf.num_threads is not None:
         torch.set_num_threads(conf.num_threads)
     torch.manual_seed(plan.seed)
@@ -71,7 +73,7 @@ def train(plan: RunPlan, folder: Path) -> None:
         default_root_dir=str(folder),
         enable_checkpointing=False,
         limit_val_batches=0,
-        log_every_n_steps=max(1, min(50, plan.num_steps // 20)),
+        log_every_n_steps=1,  # what to log is the module's decision
     )
     datamodule = MixtureDataModule(
         plan.store, plan.sampler, step_rows=step_rows, micro_batch_rows=micro_batch_rows, num_workers=conf.num_workers

@@ -1,0 +1,48 @@
+import numpy as np
+import pytest
+
+from autoscale_exp.laws.objective import make_objective
+from autoscale_exp.reporting.comparison import group_by_mixture, speedup, tokens_to_reach
+
+OBJECTIVE = make_objective("mean_loss", "loss", None, ["a"])
+
+
+def runs(mixture, *curves, budget=400):
+    points = [100, 200, 300, 400]
+    return [
+        {"mixture": mixture, "seed": seed, "token_budget": budget}
+        | {"validation_curve": [{"tokens": t, "losses": {"a": loss}} for t, loss in zip(points, curve, strict=True)]}
+        for seed, curve in enumerate(curves)
+    ]
+
+
+def test_speedup_is_the_share_of_tokens_saved():
+    groups = group_by_mixture([*runs("uniform", [4, 3, 2.5, 2.0]), *runs("ours", [3, 2.2, 1.8, 1.6])], OBJECTIVE)
+    assert speedup(groups["ours"], groups["uniform"]) == pytest.approx(1 - 250 / 400)
+
+
+def test_a_mixture_that_loses_has_a_negative_speedup():
+    groups = group_by_mixture([*runs("uniform", [3, 2.2, 1.8, 1.6]), *runs("ours", [4, 3, 2.5, 2.0])], OBJECTIVE)
+    assert speedup(groups["ours"], groups["uniform"]) == pytest.approx(-(1 - 250 / 400))
+
+
+def test_a_mixture_against_itself_has_none():
+    group = group_by_mixture(runs("uniform", [4, 3, 2.5, 2.0]), OBJECTIVE)["uniform"]
+    assert speedup(group, group) == pytest.approx(0)
+
+
+def test_curves_are_averaged_over_seeds_and_the_spread_is_theirs():
+    group = group_by_mixture(runs("u", [4, 3, 2.5, 2.0], [5, 4, 3.5, 3.0]), OBJECTIVE)["u"]
+    np.testing.assert_allclose(group.mean_curve, [4.5, 3.5, 3.0, 2.5])
+    assert group.spread == pytest.approx(np.sqrt(0.5))
+
+
+def test_a_level_that_is_never_reached():
+    assert tokens_to_reach(np.array([1.0, 2.0]), np.array([3.0, 2.0]), 1.9) is None
+
+
+def test_runs_that_differ_in_budget_or_seeds_are_not_compared():
+    with pytest.raises(ValueError, match="differ in token budget"):
+        group_by_mixture([*runs("a", [4, 3, 2, 1]), *runs("b", [4, 3, 2, 1], budget=800)], OBJECTIVE)
+    with pytest.raises(ValueError, match="seeds"):
+        group_by_mixture([*runs("a", [4, 3, 2, 1]), *runs("b", [4, 3, 2, 1], [4, 3, 2, 1])], OBJECTIVE)

@@ -1,0 +1,64 @@
+import numpy as np
+import pytest
+
+from autoscale_exp.runs.design import DdoConf, SingleConf, budget_label, ddo_probes, probes_of, select_probe
+
+UNIFORM = np.full(3, 1 / 3)
+
+
+def test_ddo_has_a_base_and_two_probes_per_domain_at_each_scale():
+    probes = ddo_probes(["a", "b", "c"], DdoConf(scales=[600_000, 1_800_000]))
+    assert len(probes) == 2 * (2 * 3 + 1)
+    assert [p.run for p in probes[:3]] == ["base_0.6M", "a_x3_0.6M", "a_x0.333_0.6M"]
+    assert len({p.run for p in probes}) == len(probes)
+
+
+def test_base_repeats_differ_only_in_seed():
+    probes = ddo_probes(["a", "b"], DdoConf(scales=[1000], base_repeats=2))
+    repeats = [p for p in probes if p.run.startswith("base")]
+    assert [p.seed_offset for p in repeats] == [0, 1, 2]
+    assert {p.multipliers for p in repeats} == {(1.0, 1.0)}
+
+
+def test_a_probe_changes_an_amount_and_leaves_the_other_domains_exactly():
+    base, up, down, *_ = ddo_probes(["a", "b", "c"], DdoConf(scales=[100_000]))
+    rows = {p.run: p.row_counts(UNIFORM, 64) for p in (base, up, down)}
+    np.testing.assert_array_equal(rows[up.run][1:], rows[base.run][1:])
+    np.testing.assert_array_equal(rows[down.run][1:], rows[base.run][1:])
+    assert rows[up.run][0] == 3 * rows[base.run][0]
+    assert rows[down.run][0] == round(rows[base.run][0] / 3)
+    assert rows[up.run].sum() > rows[base.run].sum() > rows[down.run].sum()
+
+
+@pytest.mark.parametrize(
+    ("tokens", "label"),
+    [(600_000, "0.6M"), (1_200_000_000, "1.2B"), (25_000_000_000, "25B"), (64_000, "64K"), (1_234_567, "1.234567M")],
+)
+def test_labels_of_budgets_are_exact(tokens, label):
+    assert budget_label(tokens) == label
+
+
+def test_a_single_run_is_named_by_mixture_budget_and_seed():
+    assert [p.run for p in probes_of(SingleConf(), ["a", "b"], 5_000_000, "natural", 3)] == ["natural_5M_seed3"]
+
+
+@pytest.mark.parametrize(
+    ("conf", "budget", "message"),
+    [
+        (SingleConf(), None, "token_budget must be a positive"),
+        (DdoConf(), None, "design.scales"),
+        (DdoConf(scales=[10, 10]), None, "design.scales must be distinct"),
+        (DdoConf(scales=[10], factor=1.0), None, "design.factor must be above 1"),
+    ],
+)
+def test_bad_designs_are_refused(conf, budget, message):
+    with pytest.raises(ValueError, match=message):
+        probes_of(conf, ["a", "b"], budget, "uniform", 0)
+
+
+def test_a_probe_that_is_not_there_or_has_an_unsafe_name_is_refused():
+    probes = ddo_probes(["a", "b c"], DdoConf(scales=[1000]))
+    with pytest.raises(ValueError, match=r"design.index is 5, but the design has probes 0 to 4"):
+        select_probe(probes, 5)
+    with pytest.raises(ValueError, match="b c_x3_1K"):
+        select_probe(probes, 3)

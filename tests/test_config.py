@@ -1,0 +1,101 @@
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from autoscale_exp.config import CONF_DIR, TrainConf
+
+ROOT = Path(__file__).parent.parent
+JOBS = [path.stem for path in sorted(CONF_DIR.glob("*.yaml"))]
+GROUPS = [path for path in sorted(CONF_DIR.glob("*/*.yaml")) if path.parent.name != "experiment"]
+EXPERIMENTS = [path.stem for path in sorted((CONF_DIR / "experiment").glob("*.yaml"))]
+# What a user must give, for options that have no sensible default.
+GIVEN = {
+    "local": ["data.domains=[a,b]", "data.path=somewhere"],
+    "seven": ["data.path=somewhere"],
+    "custom": ["mixture.weights=[1]"],
+    "from_file": ["mixture.path=x.yaml"],
+    "ddo": ["design.scales=[1000]"],
+}
+JOB_OF_GROUP = {"law": "fit", "objective": "fit"}
+
+
+def composed(job, *overrides):
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        return OmegaConf.to_object(compose(job, overrides=[*overrides]))
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_every_job_composes(job):
+    assert composed(job, *(["token_budget=1000"] if job == "train" else [])) is not None
+
+
+@pytest.mark.parametrize("path", GROUPS, ids=lambda path: f"{path.parent.name}={path.stem}")
+def test_every_option_of_every_group_composes(path):
+    group, option = path.parent.name, path.stem
+    given = GIVEN.get(option, []) if (group, option) != ("law", "ddo") else []
+    job = JOB_OF_GROUP.get(group, "train")
+    budget = ["token_budget=1000"] if job == "train" else []
+    conf = composed(job, f"{group}={option}", *budget, *given)
+    assert getattr(conf, group) is not None
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_instantiates(experiment, tmp_path):
+    conf = composed("train", f"experiment={experiment}")
+    assert isinstance(conf, TrainConf)
+    trainer = instantiate({**conf.trainer, "accelerator": "cpu"}, logger=False, default_root_dir=str(tmp_path))
+    assert trainer.num_devices == 1
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_every_job_is_a_module_and_a_console_script(job):
+    scripts = re.findall(r'autoscale-(\w+) = "autoscale_exp\.(\w+):main"', (ROOT / "pyproject.toml").read_text())
+    assert (job, job) in scripts
+    assert (ROOT / "autoscale_exp" / f"{job}.py").is_file()
+
+
+@pytest.mark.parametrize(
+    ("module", "forbidden"),
+    [
+        ("autoscale_exp.laws.ddo", "torch,hydra,omegaconf,pytorch_lightning,transformers,matplotlib"),
+        ("autoscale_exp.laws.autoscale", "torch,hydra,omegaconf,pytorch_lightning,transformers,matplotlib"),
+        ("autoscale_exp.mixture.allocation", "torch,hydra,omegaconf,pytorch_lightning,transformers,scipy"),
+        ("autoscale_exp.mixture.sampler", "torch,hydra,omegaconf,pytorch_lightning,transformers,scipy"),
+        ("autoscale_exp.runs.design", "torch,hydra,omegaconf,pytorch_lightning,transformers,scipy"),
+        ("autoscale_exp.runs.record", "torch,hydra,omegaconf,pytorch_lightning,transformers,scipy"),
+        ("autoscale_exp.fit", "torch,pytorch_lightning,transformers,datasets,wandb,matplotlib"),
+        ("autoscale_exp.train", "torch,pytorch_lightning,transformers,datasets,wandb"),
+    ],
+)
+def test_pure_modules_stay_light(module, forbidden):
+    code = f"import sys, {module}; print([m for m in '{forbidden}'.split(',') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def commands(text):
+    return re.findall(r"python -m autoscale_exp\.\w+[^\n`|]*", text.replace("\\\n", " "))
+
+
+def test_the_commands_of_the_readme_are_real():
+    for command in commands((ROOT / "README.md").read_text()):
+        job, *arguments = command.removeprefix("python -m autoscale_exp.").split()
+        assert (CONF_DIR / f"{job}.yaml").is_file(), command
+        for argument in arguments:
+            key, _, value = argument.strip("'\"").partition("=")
+            if (CONF_DIR / key).is_dir():
+                assert (CONF_DIR / key / f"{value}.yaml").is_file(), command
+
+
+def test_the_quickstart_is_the_readmes_stages_in_order():
+    """`make quickstart` runs what the README says stage by stage, so that neither can drift from the other."""
+    makefile = (ROOT / "Makefile").read_text().replace("$(RUN)", "python -m autoscale_exp")
+    made = [re.sub(r"\s+", " ", c).strip() for c in commands(makefile.replace("$(OUT)", "outputs/quickstart"))]
+    written = [re.sub(r"\s+", " ", c.split("#")[0]).strip() for c in commands((ROOT / "README.md").read_text())]
+    assert made
+    assert [c for c in written if c in made] == made
