@@ -175,6 +175,39 @@ class FitConf:
 
 
 @dataclass
+class ImportRunsConf:
+    """The `import_runs` job: a run table from other people's files."""
+
+    source: str = MISSING  # regmix, olmix, sweep or wandb
+    output: str = MISSING  # the run table to write
+    mixtures: str | None = None  # CSV with a row of weights per run
+    losses: str | None = None  # CSV with a row of losses per run
+    tokens: int | None = None  # that each of those runs was trained on
+    folder: str | None = None  # of a sweep
+    project: str | None = None  # entity/project at W&B
+
+
+@dataclass
+class PredictConf:
+    """The `predict` job: losses of mixtures under a fitted law."""
+
+    law: str = MISSING  # a law.json
+    runs: str = MISSING  # CSV with columns run and tokens.<domain>
+    output: str = MISSING  # CSV to write
+    num_draws: int = 200  # for the spread of predictions
+    seed: int = 0
+
+
+@dataclass
+class ExportConf:
+    """The `export` job: a mixture for another training stack."""
+
+    mixture: str = MISSING  # a mixture file
+    format: str = MISSING  # megatron, hugging_face, mosaic, litdata or olmo
+    output: str | None = None  # file to write; null: the terminal
+
+
+@dataclass
 class ReportConf:
     """The `report` job: a search, its fit and its target runs as one page."""
 
@@ -192,19 +225,23 @@ def _register() -> None:
         "base_train": TrainConf,
         "base_fit": FitConf,
         "base_report": ReportConf,
+        "base_import_runs": ImportRunsConf,
+        "base_predict": PredictConf,
+        "base_export": ExportConf,
     }.items():
         store.store(name=name, node=schema)
-    for group, name, schema in (
-        ("data", "base_environment", EnvironmentDataConf),
-        ("data", "base_local", LocalDataConf),
-        ("model", "base_model", ModelConf),
-        ("mixture", "base_mixture", MixtureConf),
-        ("design", "base_single", SingleConf),
-        ("design", "base_ddo", DdoConf),
-        ("law", "base_law", LawConf),
-        ("objective", "base_objective", ObjectiveConf),
-    ):
-        store.store(group=group, name=name, node=schema)
+    # In a group of their own: `export mixture=<file>` must not be taken for a choice from a group named mixture.
+    for name, schema in {
+        "environment": EnvironmentDataConf,
+        "local": LocalDataConf,
+        "model": ModelConf,
+        "mixture": MixtureConf,
+        "single": SingleConf,
+        "ddo": DdoConf,
+        "law": LawConf,
+        "objective": ObjectiveConf,
+    }.items():
+        store.store(group="schema", name=name, node=schema)
     resolvers: dict[str, Callable[..., Any]] = {
         "budget_label": budget_label,
         "design_size": _design_size,
@@ -233,12 +270,17 @@ _register()
 def job(config_name: str) -> Callable[[Callable[[Any], None]], Callable[[], None]]:
     """Makes a function of a typed config the entry point of a job.
 
+    `config_name` is a file under conf/. Jobs with keys named like groups have theirs in conf/standalone/, where there
+    are no groups.
+
     An error that the user caused (a config that does not compose, `ValueError`, `OSError`) ends the job with one line
     and exit code 2. Inside a multirun errors of a run are the function's business, because the other runs go on.
     """
 
     def decorate(function: Callable[[Any], None]) -> Callable[[], None]:
-        @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)
+        path = CONF_DIR / config_name
+
+        @hydra.main(version_base="1.3", config_path=str(path.parent), config_name=path.name)
         @functools.wraps(function)
         def run(composed: Any) -> None:
             with _user_errors():

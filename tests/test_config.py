@@ -11,8 +11,9 @@ from omegaconf import OmegaConf
 from autoscale_exp.config import CONF_DIR, TrainConf
 
 ROOT = Path(__file__).parent.parent
+STANDALONE = {path.stem: path for path in sorted((CONF_DIR / "standalone").glob("*.yaml"))}
 JOBS = [path.stem for path in sorted(CONF_DIR.glob("*.yaml"))]
-GROUPS = [path for path in sorted(CONF_DIR.glob("*/*.yaml")) if path.parent.name != "experiment"]
+GROUPS = [path for path in sorted(CONF_DIR.glob("*/*.yaml")) if path.parent.name not in ("experiment", "standalone")]
 EXPERIMENTS = [path.stem for path in sorted((CONF_DIR / "experiment").glob("*.yaml"))]
 # What a user must give, for options that have no sensible default.
 GIVEN = {
@@ -53,7 +54,7 @@ def test_every_experiment_instantiates(experiment, tmp_path):
     assert trainer.num_devices == 1
 
 
-@pytest.mark.parametrize("job", JOBS)
+@pytest.mark.parametrize("job", [*JOBS, *STANDALONE])
 def test_every_job_is_a_module_and_a_console_script(job):
     scripts = re.findall(r'autoscale-(\w+) = "autoscale_exp\.(\w+):main"', (ROOT / "pyproject.toml").read_text())
     assert (job, job) in scripts
@@ -85,10 +86,10 @@ def commands(text):
 def test_the_commands_of_the_readme_are_real():
     for command in commands((ROOT / "README.md").read_text()):
         job, *arguments = command.removeprefix("python -m autoscale_exp.").split()
-        assert (CONF_DIR / f"{job}.yaml").is_file(), command
+        assert job in {*JOBS, *STANDALONE}, command
         for argument in arguments:
             key, _, value = argument.strip("'\"").partition("=")
-            if (CONF_DIR / key).is_dir():
+            if (CONF_DIR / key).is_dir() and job in JOBS:
                 assert (CONF_DIR / key / f"{value}.yaml").is_file(), command
 
 

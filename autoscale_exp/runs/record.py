@@ -180,6 +180,33 @@ def read_optima(path: Path) -> tuple[list[str], list[int], FloatArray]:
     return domains, budgets, np.array(weights)
 
 
+def read_mixtures(path: Path, domains: Sequence[str]) -> tuple[list[str], FloatArray]:
+    """Reads mixtures to predict: a CSV with columns `run` and `tokens.<domain>`; others do not matter.
+
+    Returns:
+        (R,) names and (R, K) tokens in the order of `domains`.
+
+    Raises:
+        ValueError: a column or a number is missing, or a domain is unknown; names row and column.
+    """
+    rows = [row for row in csv.reader(io.StringIO(_read_text(path, "runs"))) if row]
+    header = [name.strip() for name in rows[0]] if rows else []
+    named = _suffixes(header, "tokens")
+    if "run" not in header or set(named) != set(domains):
+        raise ValueError(
+            f"'{path}' needs the columns run and tokens.<domain> for {', '.join(domains)}, "
+            f"but has {', '.join(header) or 'none'}"
+        )
+    names, tokens = [], []
+    for number, row in enumerate(rows[1:], start=2):
+        if len(row) != len(header):
+            raise ValueError(f"'{path}', row {number}: {len(row)} cells, but the header has {len(header)} columns")
+        cells = dict(zip(header, row, strict=True))
+        names.append(cells["run"])
+        tokens.append([_number(str(path), number, f"tokens.{d}", cells[f"tokens.{d}"], 0) for d in domains])
+    return names, np.array(tokens).reshape(len(names), len(domains))
+
+
 def _read_text(path: Path, key: str) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")

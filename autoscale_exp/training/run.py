@@ -78,6 +78,9 @@ def train(plan: RunPlan, folder: Path) -> None:
     datamodule = MixtureDataModule(
         plan.store, plan.sampler, step_rows=step_rows, micro_batch_rows=micro_batch_rows, num_workers=conf.num_workers
     )
+    for logger in trainer.loggers:  # what import_runs needs to make a run table of W&B's runs
+        tokens = dict(zip(plan.store.domains, (plan.sampler.row_counts * plan.store.seq_len).tolist(), strict=True))
+        logger.log_hyperparams({"run": plan.probe.run, "scale": plan.probe.scale, "seed": plan.seed, "tokens": tokens})
     try:
         checkpoint = resume_point.path if resume_point.path.exists() else None
         trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
@@ -98,7 +101,7 @@ def describe_result(plan: RunPlan, module: LanguageModel, curve: ValidationCurve
     domains, seq_len = plan.store.domains, plan.store.seq_len
     total_tokens = plan.sampler.num_rows * seq_len
     return {
-        "run": plan.probe.run,
+        "run": plan.conf.run_name,
         "experiment": plan.conf.name,
         "mixture": plan.conf.mixture.name,
         "scale": plan.probe.scale,

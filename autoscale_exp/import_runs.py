@@ -1,0 +1,52 @@
+"""The `import_runs` job: a run table from RegMix's or Olmix's files, a sweep's folder or a W&B project."""
+
+import logging
+from pathlib import Path
+
+from autoscale_exp import atomic
+from autoscale_exp.config import ImportRunsConf, job
+from autoscale_exp.runs.imports import join_olmix, join_regmix, table_of_wandb_runs
+from autoscale_exp.runs.record import parse_run_table, read_results, table_of_results
+
+log = logging.getLogger(__name__)
+
+SOURCES = ("regmix", "olmix", "sweep", "wandb")
+NEEDS = {
+    "regmix": ("mixtures", "losses", "tokens"),
+    "olmix": ("mixtures", "losses", "tokens"),
+    "sweep": ("folder",),
+    "wandb": ("project",),
+}
+
+
+@job("standalone/import_runs")
+def main(conf: ImportRunsConf) -> None:
+    """Writes `output`, checked as fits check it."""
+    if conf.source not in SOURCES:
+        raise ValueError(f"source is '{conf.source}'; allowed are {', '.join(SOURCES)}")
+    missing = [key for key in NEEDS[conf.source] if getattr(conf, key) is None]
+    if missing:
+        raise ValueError(f"source={conf.source} needs {' and '.join(f'{key}=...' for key in missing)}")
+    if conf.source == "sweep":
+        text = table_of_results(read_results(Path(str(conf.folder))))
+    elif conf.source == "wandb":
+        import wandb  # takes seconds, and asks for an account
+
+        text = table_of_wandb_runs(wandb.Api().runs(conf.project))
+    else:
+        join = join_regmix if conf.source == "regmix" else join_olmix
+        text, remark = join(Path(str(conf.mixtures)), Path(str(conf.losses)), int(conf.tokens or 0))
+        log.info(remark)
+    table = parse_run_table(text, conf.source)
+    atomic.write_text(Path(conf.output), text)
+    log.info(
+        "%d runs, %d domains, %d validation domains in '%s'",
+        len(table.runs),
+        len(table.domains),
+        len(table.validation_domains),
+        conf.output,
+    )
+
+
+if __name__ == "__main__":
+    main()
