@@ -16,7 +16,7 @@ from autoscale_exp.laws.autoscale import ScalePath
 from autoscale_exp.laws.objective import Objective
 from autoscale_exp.laws.optimum import Bounds, Optimum, power_law_optimum
 from autoscale_exp.mixture.allocation import FloatArray, Int64Array
-from autoscale_exp.runs.record import RunTable
+from autoscale_exp.runs.record import RunTable, scales_of
 
 # An offset of 1,000 base amounts or an exponent of 20 is a straight line to three points: no evidence of curvature.
 OFFSET_LIMIT, EXPONENT_LIMIT = 1e3, 20.0
@@ -110,13 +110,6 @@ def fit_response(
     best = max((fit for fit in fits if fit.cost <= least + 1e-18), key=lambda fit: fit.x[1])
     offset, exponent = np.exp(np.minimum(best.x[:2], LOG_LIMITS))
     return float(offset), float(exponent), float(best.x[2]), float(np.sqrt(2 * best.cost / len(values)))
-
-
-def group_by_scale(table: RunTable) -> list[Int64Array]:
-    """Row indices of each scale, smallest first; the whole table is one scale if it has no scale column."""
-    labels = table.scales or [""] * len(table.runs)
-    groups = [np.array([r for r, label in enumerate(labels) if label == scale]) for scale in dict.fromkeys(labels)]
-    return sorted(groups, key=lambda rows: float(np.median(table.domain_tokens[rows].sum(axis=1))))
 
 
 def fit_scale(table: RunTable, rows: Int64Array, objective: Objective, losses: FloatArray) -> DdoScale:
@@ -221,7 +214,7 @@ def fit_ddo(table: RunTable, objective: Objective, bounds: Bounds, *, losses: Fl
         losses: (R, V) in place of the table's, for resampling.
     """
     values = table.losses if losses is None else losses
-    groups = group_by_scale(table)
+    groups = scales_of(table)
     scales = [fit_scale(table, rows, objective, values) for rows in groups]
     return DdoLaw(table.domains, objective, scales, groups, bounds)
 

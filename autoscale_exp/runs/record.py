@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from autoscale_exp import atomic
-from autoscale_exp.mixture.allocation import FloatArray, check_weights
+from autoscale_exp.mixture.allocation import FloatArray, Int64Array, check_weights
 
 RESULT = "result.json"
 FAILURE = "failed.json"
@@ -42,6 +42,38 @@ class RunTable:
     scales: list[str] | None
     seeds: list[int] | None
     others: list[dict[str, str]]
+
+
+def select_runs(table: RunTable, rows: Int64Array) -> RunTable:
+    """The runs at `rows`, in that order."""
+    return RunTable(
+        runs=[table.runs[r] for r in rows],
+        domains=table.domains,
+        validation_domains=table.validation_domains,
+        domain_tokens=table.domain_tokens[rows],
+        losses=table.losses[rows],
+        scales=None if table.scales is None else [table.scales[r] for r in rows],
+        seeds=None if table.seeds is None else [table.seeds[r] for r in rows],
+        others=[table.others[r] for r in rows],
+    )
+
+
+def scales_of(table: RunTable) -> list[Int64Array]:
+    """Row indices of each scale, smallest first.
+
+    Scales are the labels of the table's `scale` column. Without one, runs of equal total tokens are a scale if every
+    total has at least four runs; else, as in a single DDO design, all runs are one.
+    """
+    totals = table.domain_tokens.sum(axis=1)
+    if table.scales is not None:
+        labels = list(table.scales)
+    else:
+        rounded = np.round(np.log(totals) / np.log(1.01)).astype(int).tolist()  # equal to about 1 %
+        labels = [str(total) for total in rounded]
+        if min(labels.count(label) for label in labels) < 4:
+            labels = [""] * len(labels)
+    groups = [np.array([r for r, other in enumerate(labels) if other == label]) for label in dict.fromkeys(labels)]
+    return sorted(groups, key=lambda rows: float(np.median(totals[rows])))
 
 
 def read_results(folder: Path) -> list[dict[str, Any]]:
