@@ -1,0 +1,236 @@
+"""Laws of loss fitted to each validation domain by itself: all that they share but the formula.
+
+A law supplies its parameters with weak priors, and its formula with derivatives. Positive parameters are fitted as
+logarithms. Tokens are in units of the median run's total, so that parameters are of order 1 at any scale.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, NamedTuple, Self
+
+import numpy as np
+
+from autoscale_exp.laws.robust_fit import Prior, RobustFit, robust_fit
+from autoscale_exp.mixture.allocation import FloatArray, Int64Array
+from autoscale_exp.runs.record import RunTable
+
+NUM_STARTS = 4
+CHUNK = 2048  # mixtures evaluated at once: about 100 MB at 20 domains
+SAME_BUDGET = 0.01  # largest difference of log total tokens that is one budget
+ARRAYS = ("own", "parameters", "covariance", "lower", "upper", "run_noise")
+
+
+class Parameter(NamedTuple):
+    """A parameter of a formula, the same for all validation domains but for the data-dependent reference.
+
+    Attributes:
+        mean: of its prior, as fitted (mostly logarithms).
+        spread: standard deviation of the prior.
+        lower: limit.
+        upper: limit.
+        starts: values to start from; `mean` if empty.
+        of_level: all of these are over the log of the validation domain's median loss.
+        per_domain: one such parameter for each training domain.
+        own: added to mean and starts where the training domain is the validation domain's own.
+    """
+
+    mean: float
+    spread: float
+    lower: float
+    upper: float
+    starts: tuple[float, ...] = ()
+    of_level: bool = False
+    per_domain: bool = False
+    own: float = 0.0
+
+
+# The loss at the even mixture is near the median loss; half of it, give or take, is irreducible.
+LEVEL = Parameter(0.0, 0.5, -5.0, 5.0, of_level=True)
+ODDS = Parameter(0.0, 1.0, -12.0, 12.0, (0.0, 1.0, -1.0, 0.5))
+
+Values = dict[str, FloatArray]
+Terms = tuple[FloatArray, Values, FloatArray]
+
+
+@dataclass(frozen=True)
+class ParametricLaw(ABC):
+    """A fitted law; see `Law` for what is common to all laws.
+
+    Attributes:
+        own: (V,) training domain of each validation domain, or -1.
+        unit: tokens that count as 1.
+        scaled: whether the runs differ in total tokens.
+        parameters: (V, P), in the order of `layout`.
+        covariance: (V, P, P) of the parameters.
+        lower: (V, P) their limits.
+        upper: (V, P) their limits.
+    """
+
+    name: ClassVar[str]
+    domains: list[str]
+    validation_domains: list[str]
+    own: Int64Array
+    unit: float
+    scaled: bool
+    parameters: FloatArray
+    covariance: FloatArray
+    lower: FloatArray
+    upper: FloatArray
+    run_noise: FloatArray
+    diagnostics: dict[str, Any]
+
+    @abstractmethod
+    def layout(self) -> dict[str, Parameter]:
+        """The formula's parameters by name."""
+
+    @abstractmethod
+    def formula(self, values: Values, tokens: FloatArray) -> Terms:
+        """The losses and their derivatives.
+
+        Args:
+            values: by name (V, 1), or (V, 1, K) for parameters per domain.
+            tokens: (R, K) in units.
+
+        Returns:
+            (V, R) losses; by name their derivatives, (V, R) or (V, R, K); (V, R, K) derivatives by log tokens.
+        """
+
+    def num_free(self) -> int:
+        """Parameters of one validation domain that many runs would determine; also the least number of runs."""
+        return self.num_fitted()
+
+    def num_fitted(self) -> int:
+        """P, which counts an amplitude that repeats another parameter where that helps the fit."""
+        return sum(len(self.domains) if p.per_domain else 1 for p in self.layout().values())
+
+    def budget_note(self) -> str:
+        """What to say of other budgets when all runs have one."""
+        return "all runs have the same total tokens: at other budgets losses follow the law's form and its priors"
+
+    @classmethod
+    def fit(cls, table: RunTable, own: Int64Array) -> Self:
+        """Fits the law to all runs of a table.
+
+        Args:
+            table: R runs.
+            own: (V,) training domain of each validation domain, or -1.
+
+        Raises:
+            ValueError: too few runs, or the law has no use for such domains.
+        """
+        totals = table.domain_tokens.sum(axis=1)
+        unit, scaled = float(np.median(totals)), bool(np.ptp(np.log(totals)) > SAME_BUDGET)
+        none = np.empty((len(own), 0))
+        law = cls(
+            table.domains, table.validation_domains, np.asarray(own), unit, scaled, none, none, none, none, none, {}
+        )
+        law.check_domains()
+        if len(table.runs) < law.num_free():
+            raise ValueError(
+                f"law.name={cls.name} needs at least {law.num_free()} runs for {len(law.domains)} domains, but there "
+                f"are {len(table.runs)}; train more runs, or choose a law with fewer parameters (see laws/law.py)"
+            )
+        tokens, losses = table.domain_tokens / unit, table.losses.T
+        prior, starts = law.prior(losses)
+        with np.errstate(over="ignore", invalid="ignore"):  # a trial step too far; it is not taken
+            fit = robust_fit(lambda parameters: law._curve(parameters, tokens), losses, prior, starts)
+        law = replace(law, parameters=fit.parameters, covariance=fit.covariance, lower=prior.lower, upper=prior.upper)
+        return replace(law, run_noise=fit.noise, diagnostics=law._diagnose(fit, table))
+
+    def check_domains(self) -> None:
+        """Raises ValueError where the law cannot express a validation domain."""
+        return
+
+    def predict(self, domain_tokens: FloatArray) -> FloatArray:
+        """(..., V) losses in nats per token of (..., K) domain tokens."""
+        tokens = np.asarray(domain_tokens, dtype=np.float64) / self.unit
+        flat, values = tokens.reshape(-1, len(self.domains)), self._values(self.parameters)
+        chunks = [self.formula(values, flat[i : i + CHUNK])[0].T for i in range(0, max(len(flat), 1), CHUNK)]
+        return np.concatenate(chunks).reshape(*tokens.shape[:-1], len(self.validation_domains))
+
+    def slopes(self, domain_tokens: FloatArray) -> FloatArray:
+        """(V, K) derivatives of the losses with respect to tokens, at (K,) tokens > 0."""
+        tokens = np.asarray(domain_tokens, dtype=np.float64)
+        return self.formula(self._values(self.parameters), tokens[None] / self.unit)[2][:, 0] / tokens
+
+    def draws(self, num_draws: int, rng: np.random.Generator) -> Sequence[Self]:
+        """Laws with parameters drawn from their approximate normal distribution, within the limits."""
+        sizes, directions = np.linalg.eigh(self.covariance)
+        root = directions * np.sqrt(np.maximum(sizes, 0))[:, None, :]
+        normal = rng.standard_normal((num_draws, *self.parameters.shape, 1))
+        drawn = self.parameters + (root @ normal)[..., 0]
+        drawn = np.clip(drawn, self.lower, self.upper)
+        return [replace(self, parameters=parameters) for parameters in drawn]
+
+    def content(self) -> dict[str, Any]:
+        """Plain JSON from which `from_content` makes the same law again."""
+        plain = ("domains", "validation_domains", "unit", "scaled", "diagnostics")
+        return {
+            "law": self.name,
+            **{key: getattr(self, key) for key in plain},
+            **{key: getattr(self, key).tolist() for key in ARRAYS},
+        }
+
+    @classmethod
+    def from_content(cls, content: dict[str, Any]) -> Self:
+        """The law that `content` was made of."""
+        fields: dict[str, Any] = {k: np.array(v) if k in ARRAYS else v for k, v in content.items() if k != "law"}
+        return cls(**fields)
+
+    def _values(self, parameters: FloatArray) -> Values:
+        values, start = {}, 0
+        for name, parameter in self.layout().items():
+            stop = start + (len(self.domains) if parameter.per_domain else 1)
+            values[name] = parameters[:, None, start:stop] if parameter.per_domain else parameters[:, start:stop]
+            start = stop
+        return values
+
+    def _curve(self, parameters: FloatArray, tokens: FloatArray) -> tuple[FloatArray, FloatArray]:
+        losses, by_name, _ = self.formula(self._values(parameters), tokens)
+        derivatives, start = np.empty((*losses.shape, self.num_fitted())), 0
+        for name, parameter in self.layout().items():
+            stop = start + (len(self.domains) if parameter.per_domain else 1)
+            derivatives[:, :, start:stop] = by_name[name] if parameter.per_domain else by_name[name][:, :, None]
+            start = stop
+        return losses, derivatives
+
+    def prior(self, losses: FloatArray) -> tuple[Prior, list[FloatArray]]:
+        """The prior and (V, P) starts, from the layout and (V, R) losses."""
+        level = np.log(np.median(losses, axis=1).clip(1e-3))[:, None]
+        is_own = self.own[:, None] == np.arange(len(self.domains))
+        columns: dict[str, list[FloatArray]] = {key: [] for key in ("mean", "spread", "lower", "upper", "starts")}
+        for parameter in self.layout().values():
+            shift = is_own * parameter.own if parameter.per_domain else np.zeros((len(is_own), 1))
+            base = level * parameter.of_level + np.zeros_like(shift)
+            columns["mean"].append(base + shift + parameter.mean)
+            columns["spread"].append(np.full_like(base, parameter.spread))
+            columns["lower"].append(base + parameter.lower)
+            columns["upper"].append(base + parameter.upper)
+            starts = parameter.starts or (parameter.mean,) * NUM_STARTS
+            columns["starts"].append(np.array([base + shift + start for start in starts]))
+        mean, spread, lower, upper, starts_of = (np.concatenate(c, axis=-1) for c in columns.values())
+        return Prior(mean, spread, lower, upper), list(np.clip(starts_of, lower, upper))
+
+    def _diagnose(self, fit: RobustFit, table: RunTable) -> dict[str, Any]:
+        labels = [
+            name.removeprefix("log_").replace("_", " ") + (f" of '{domain}'" if domain else "")
+            for name, parameter in self.layout().items()
+            for domain in (self.domains if parameter.per_domain else [""])
+        ]
+        at_limit = (self.parameters <= self.lower) | (self.parameters >= self.upper)
+        notes = []
+        for index, validation_domain in enumerate(self.validation_domains):
+            limited = at_limit[index]
+            if not fit.converged[index]:
+                notes.append(f"{validation_domain}: its fit did not converge")
+            if limited.any():
+                listed = ", ".join(labels[column] for column in np.flatnonzero(limited))
+                notes.append(f"{validation_domain}: on a limit of what the fit allows: {listed}")
+        if not self.scaled:
+            notes.append(self.budget_note())
+        for domain, most in zip(self.domains, table.domain_tokens.max(axis=0), strict=True):
+            if most == 0:
+                notes.append(f"no run was trained on '{domain}': what it does is the priors' guess")
+        num_params = self.num_free() * len(self.validation_domains)
+        return {"converged": bool(fit.converged.all()), "num_params": num_params, "notes": notes}

@@ -1,0 +1,131 @@
+"""RegMix's regression: gradient-boosted trees on the domain weights (and the log of total tokens where it varies).
+
+Source: RegMix, arXiv 2407.01492, and its notebook: LightGBM gbdt, learning rate 1e-2, at most 1,000 trees, stopped
+early after 3 rounds without progress, seed 42, defaults otherwise. Theirs stops on the test set whose score it then
+reports; ours stops on every tenth training run and then grows as many trees on all of them.
+Limits: piecewise constant, so no slopes and no optimum but by sampling; flat beyond the runs, so other budgets follow
+the nearest budget seen. Needs `pip install autoscale_exp[lightgbm]`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from autoscale_exp.laws.parametric import SAME_BUDGET
+from autoscale_exp.laws.terms import split_tokens
+from autoscale_exp.mixture.allocation import FloatArray, Int64Array
+from autoscale_exp.runs.record import RunTable
+
+# One thread and `deterministic`: the same trees anywhere. Tables are small, so threads would not help.
+SETTINGS = {
+    "objective": "regression",
+    "learning_rate": 1e-2,
+    "seed": 42,
+    "num_threads": 1,
+    "deterministic": True,
+    "verbosity": -1,
+}
+NUM_TREES, PATIENCE, HELD_OUT = 1000, 3, 10
+LEAST_RUNS = 45  # a leaf holds at least 20 runs: with less than 40 to grow on there is no split
+
+
+@dataclass(frozen=True)
+class LightGbmLaw:
+    """Trees per validation domain; see `Law`.
+
+    Attributes:
+        unit: tokens that count as 1.
+        scaled: whether log total tokens is a feature.
+        trees: (V,) models as LightGBM's text.
+        boosters: the same, ready to predict.
+    """
+
+    name: ClassVar[str] = "lightgbm"
+    domains: list[str]
+    validation_domains: list[str]
+    unit: float
+    scaled: bool
+    trees: list[str]
+    boosters: list[Any]
+    run_noise: FloatArray
+    diagnostics: dict[str, Any]
+
+    @classmethod
+    def fit(cls, table: RunTable, own: Int64Array) -> Self:
+        """Grows trees on all runs of a table.
+
+        Raises:
+            ValueError: too few runs, or lightgbm is not installed.
+        """
+        if len(table.runs) < LEAST_RUNS:
+            raise ValueError(
+                f"law.name=lightgbm needs at least {LEAST_RUNS} runs, but there are {len(table.runs)}: its leaves hold "
+                "20 runs each; train more runs, or choose another law"
+            )
+        lightgbm = _lightgbm()
+        totals = table.domain_tokens.sum(axis=1)
+        unit, scaled = float(np.median(totals)), bool(np.ptp(np.log(totals)) > SAME_BUDGET)
+        features = _features(table.domain_tokens / unit, scaled)
+        held_out = np.arange(len(features)) % HELD_OUT == HELD_OUT - 1
+        boosters, noise, counts = [], [], []
+        for losses in table.losses.T:
+            first = lightgbm.train(
+                SETTINGS,
+                lightgbm.Dataset(features[~held_out], losses[~held_out]),
+                NUM_TREES,
+                valid_sets=[lightgbm.Dataset(features[held_out], losses[held_out])],
+                callbacks=[lightgbm.early_stopping(PATIENCE, verbose=False)],
+            )
+            counts.append(first.best_iteration or NUM_TREES)
+            noise.append(float(np.sqrt(np.mean((first.predict(features[held_out]) - losses[held_out]) ** 2))))
+            boosters.append(lightgbm.train(SETTINGS, lightgbm.Dataset(features, losses), counts[-1]))
+        notes = ["trees are flat between and beyond runs: the optimum is sought by sampling, and has no interval"]
+        if not scaled:
+            notes.append(
+                "all runs have the same total tokens, so the law has no scale: other budgets get the same losses"
+            )
+        diagnostics = {"converged": True, "num_params": 31 * sum(counts), "notes": notes}  # 31 leaves at most
+        trees = [booster.model_to_string() for booster in boosters]
+        return cls(table.domains, table.validation_domains, unit, scaled, trees, boosters, np.array(noise), diagnostics)
+
+    def predict(self, domain_tokens: FloatArray) -> FloatArray:
+        """(..., V) losses in nats per token of (..., K) domain tokens."""
+        tokens = np.asarray(domain_tokens, dtype=np.float64) / self.unit
+        features = _features(tokens.reshape(-1, len(self.domains)), self.scaled)
+        losses = np.stack([booster.predict(features) for booster in self.boosters], axis=-1)
+        return losses.reshape(*tokens.shape[:-1], len(self.boosters))
+
+    def slopes(self, domain_tokens: FloatArray) -> FloatArray:
+        """There are none."""
+        raise NotImplementedError("law.name=lightgbm is piecewise constant: its optimum is sought by sampling")
+
+    def draws(self, num_draws: int, rng: np.random.Generator) -> Sequence[Self]:
+        """None: trees do not say what the runs leave open."""
+        return []
+
+    def content(self) -> dict[str, Any]:
+        """Plain JSON from which `from_content` makes the same law again."""
+        keys = ("domains", "validation_domains", "unit", "scaled", "trees", "diagnostics")
+        return {"law": self.name, **{key: getattr(self, key) for key in keys}, "run_noise": self.run_noise.tolist()}
+
+    @classmethod
+    def from_content(cls, content: dict[str, Any]) -> Self:
+        """The law that `content` was made of."""
+        fields = {key: value for key, value in content.items() if key != "law"}
+        boosters = [_lightgbm().Booster(model_str=text) for text in fields["trees"]]
+        return cls(**fields | {"boosters": boosters, "run_noise": np.array(fields["run_noise"])})
+
+
+def _features(tokens: FloatArray, scaled: bool) -> FloatArray:
+    weights, log_total = split_tokens(tokens)
+    return np.column_stack([weights, log_total]) if scaled else weights
+
+
+def _lightgbm() -> Any:
+    try:
+        return import_module("lightgbm")
+    except ImportError:
+        raise ValueError("law.name=lightgbm needs LightGBM: `pip install autoscale_exp[lightgbm]`") from None
