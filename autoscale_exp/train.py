@@ -8,7 +8,7 @@ from hydra.types import RunMode
 
 from autoscale_exp.config import TrainConf, job
 from autoscale_exp.data.store import open_store
-from autoscale_exp.runs.record import write_failure
+from autoscale_exp.runs.record import RESULT, write_failure
 from autoscale_exp.training.plan import is_finished, plan_run
 
 log = logging.getLogger(__name__)
@@ -22,13 +22,14 @@ def main(conf: TrainConf) -> None:
     try:
         plan = plan_run(conf, open_store(conf.data.store))
         if is_finished(plan, folder):
-            log.info("%s is finished already", conf.run_name)
+            log.debug("%s is finished already", conf.run_name)
             return
         from autoscale_exp.training.run import train  # imports torch, which takes seconds, once all is checked
 
         train(plan, folder)
     except Exception as error:
-        write_failure(folder, conf.run_name, error)
+        if not (folder / RESULT).exists():  # a finished run stays finished when another is refused its folder
+            write_failure(folder, conf.run_name, error)
         if hydra.mode != RunMode.MULTIRUN:
             raise
         log.exception("%s failed", conf.run_name)  # the sweep goes on and lists it at its end

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from hydra.utils import instantiate
 
 from autoscale_exp import atomic
@@ -90,6 +91,7 @@ def train(plan: RunPlan, folder: Path) -> None:
     assert trainer.global_step == plan.num_steps, (trainer.global_step, plan.num_steps)
     if trainer.is_global_zero:
         if conf.save_model:
+            transformers.utils.logging.disable_progress_bar()  # for a file or two, across the sweep's own display
             module.model.save_pretrained(folder / "model")
             tokenizer.save_pretrained(folder / "model")
         atomic.write_json(folder / RESULT, describe_result(plan, module, curve, resume_point.seconds))

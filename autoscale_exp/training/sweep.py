@@ -109,7 +109,9 @@ def plan_sweep(config: DictConfig) -> list[PlannedRun]:
     runs: dict[str, PlannedRun] = {}
     store = open_store(config.data.store)
     params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
-    parsed = OverridesParser.create().parse_overrides([*params, *config.hydra.overrides.task])
+    # As typed: an override such as run_name=lr_${model.optimizer.lr} has another value in every run.
+    task: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
+    parsed = OverridesParser.create().parse_overrides([*params, *task])
     for overrides in BasicSweeper.split_arguments(parsed, None)[0]:
         conf = OmegaConf.to_object(hydra.compose(config_name=config.hydra.job.config_name, overrides=overrides))
         assert isinstance(conf, TrainConf)

@@ -1,0 +1,110 @@
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from autoscale_exp.data.datamodule import Batch, MixtureBatches, ResumableLoader
+from autoscale_exp.data.store import TokenStore
+from autoscale_exp.mixture.sampler import MixtureSampler
+
+SEQ_LEN = 4
+STEP_ROWS = 24
+POOLS = {"web": 90, "books": 25}
+
+
+@pytest.fixture(scope="module")
+def numbered(tmp_path_factory: pytest.TempPathFactory) -> TokenStore:
+    """A store in which every token of a row is the row's number, plus 1000 in the second domain."""
+    folder = tmp_path_factory.mktemp("numbered")
+    (folder / "train").mkdir()
+    for index, (domain, rows) in enumerate(POOLS.items()):
+        np.repeat(np.arange(rows, dtype="<u2") + 1000 * index, SEQ_LEN).tofile(folder / "train" / f"{domain}.bin")
+    domains = {domain: {"train": {"rows": rows}} for domain, rows in POOLS.items()}
+    return TokenStore(folder, {"domains": domains, "config": {"seq_len": SEQ_LEN}, "dtype": "<u2"})
+
+
+@pytest.fixture(scope="module")
+def sampler() -> MixtureSampler:
+    return MixtureSampler(
+        list(POOLS), list(POOLS.values()), [70, 41], seed=3, max_epochs=2
+    )  # 4 steps of 24 rows, one of 15
+
+
+def batches_of(store: TokenStore, sampler: MixtureSampler, world_size: int, accumulation: int) -> list[MixtureBatches]:
+    micro = STEP_ROWS // (world_size * accumulation)
+    return [
+        MixtureBatches(store, sampler, step_rows=STEP_ROWS, micro_batch_rows=micro, rank=rank, world_size=world_size)
+        for rank in range(world_size)
+    ]
+
+
+def steps(ranks: list[MixtureBatches], accumulation: int) -> Iterator[list[list[Batch]]]:
+    """Per optimiser step and rank, the batches."""
+    for start in range(0, len(ranks[0]), accumulation):
+        yield [[rank[i] for i in range(start, min(start + accumulation, len(rank)))] for rank in ranks]
+
+
+def numbers(batches: list[Batch]) -> list[int]:
+    for batch in batches:
+        assert (batch.tokens == batch.tokens[:, :1]).all()
+        assert batch.tokens.shape[1] == SEQ_LEN
+    return [row for batch in batches if batch.share for row in batch.tokens[:, 0].tolist()]
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_the_ranks_of_a_step_share_its_rows(world_size, accumulation, numbered, sampler):
+    ranks = batches_of(numbered, sampler, world_size, accumulation)
+    num_steps = 0
+    for step, of_ranks in enumerate(steps(ranks, accumulation)):
+        domain, row = sampler.rows(step * STEP_ROWS, min((step + 1) * STEP_ROWS, sampler.num_rows))
+        expected = (1000 * domain + row).tolist()
+        drawn = [numbers(batches) for batches in of_ranks]
+        assert sorted(itertools.chain(*drawn)) == sorted(expected)
+        num_steps += 1
+    assert num_steps == 5
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize("accumulation", [1, 2, 4])
+def test_every_row_of_a_step_has_the_same_share(world_size, accumulation, numbered, sampler):
+    for step, of_ranks in enumerate(steps(batches_of(numbered, sampler, world_size, accumulation), accumulation)):
+        num_rows = STEP_ROWS if step < 4 else 15
+        batches = list(itertools.chain(*of_ranks))
+        assert sum(batch.share for batch in batches) == pytest.approx(1, abs=1e-12)
+        for batch in batches:
+            assert batch.share in (0, pytest.approx(len(batch.tokens) / num_rows))
+
+
+def test_one_rank_reads_the_rows_in_the_samplers_order(numbered, sampler):
+    domain, row = sampler.rows(0, sampler.num_rows)
+    (rank,) = batches_of(numbered, sampler, 1, 2)
+    assert numbers([rank[i] for i in range(len(rank))]) == (1000 * domain + row).tolist()
+
+
+def test_a_rank_without_rows_takes_part_with_no_share(numbered):
+    sampler = MixtureSampler(list(POOLS), list(POOLS.values()), [25, 0], seed=0, max_epochs=1)
+    last = [rank[len(rank) - 1] for rank in batches_of(numbered, sampler, 3, 1)]
+    assert [batch.share for batch in last] == [1, 0, 0]
+    assert [len(batch.tokens) for batch in last] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("num_rows", [24, 25, 26, 40, 47])
+def test_all_ranks_have_as_many_batches(num_rows, numbered):
+    sampler = MixtureSampler(list(POOLS), list(POOLS.values()), [num_rows, 0], seed=0, max_epochs=1)
+    ranks = batches_of(numbered, sampler, 3, 2)
+    assert {len(rank) for rank in ranks} == {2 + -(-(num_rows - 24) // 12)}
+    for rank in ranks:
+        assert all(len(rank[i].tokens) for i in range(len(rank)))
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_loader_goes_on_behind_the_batches_consumed(num_workers, numbered, sampler):
+    (batches,) = batches_of(numbered, sampler, 1, 2)
+    state = ResumableLoader(batches, lambda: 7).state_dict()
+    loader = ResumableLoader(batches, lambda: 0, num_workers=num_workers)
+    loader.load_state_dict(state)
+    rest = list(loader)
+    assert [numbers([batch]) for batch in rest] == [numbers([batches[i]]) for i in range(7, len(batches))]
+    assert len(loader) == len(batches)

@@ -1,0 +1,66 @@
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from autoscale_exp.laws.backtest import backtest
+from autoscale_exp.laws.decision import gain_over, useful_probes, verdict
+from autoscale_exp.laws.objective import make_objective
+from autoscale_exp.runs.record import select_runs
+from tests.laws.synthetic import DOMAINS, ddo_table
+
+OBJECTIVE = make_objective("mean_loss", "loss", None, DOMAINS)
+
+
+@dataclass
+class OwnTokens:
+    """L_v = 10 n_v^-exponent_v; draws differ in one domain's exponent."""
+
+    exponent: np.ndarray
+    domains: list = field(default_factory=lambda: DOMAINS)
+    validation_domains: list = field(default_factory=lambda: DOMAINS)
+    run_noise: np.ndarray = field(default_factory=lambda: np.full(3, 0.001))
+
+    def predict(self, tokens):
+        return 10 * np.asarray(tokens) ** -self.exponent
+
+
+def test_gain_is_the_mean_of_paired_differences_with_their_quantiles():
+    reference, mixture = np.arange(101.0), np.arange(101.0) - np.linspace(-1, 3, 101)
+    gain = gain_over(reference, mixture)
+    assert gain.mean == pytest.approx(1.0)
+    assert gain.interval == pytest.approx((-0.8, 2.8))
+    assert gain.probability == pytest.approx(0.75, abs=0.01)
+
+
+def test_a_gain_that_may_be_none_is_not_called_better():
+    sure = gain_over(np.full(100, 2.0), np.linspace(1.0, 1.5, 100))
+    unsure = gain_over(np.full(100, 2.0), np.linspace(1.0, 2.5, 100))
+    assert verdict(sure, "uniform", ["a x3"]).startswith("better than uniform by 0.7500 (37.5%)")
+    assert verdict(unsure, "uniform", ["a x3"]).startswith("cannot be told apart from uniform")
+    assert verdict(unsure, "uniform", ["a x3", "b x3"]).endswith("most useful next probes are a x3, b x3")
+
+
+def test_the_most_useful_probes_are_of_the_domain_that_draws_disagree_on():
+    rng = np.random.default_rng(0)
+    draws = [OwnTokens(np.array([0.2, 0.2 + 0.03 * z, 0.2])) for z in rng.standard_normal(60)]
+    uniform = np.full(3, 1 / 3)
+    tilted = np.array([0.3, 0.4, 0.3])
+    gains = np.array([float(OBJECTIVE(d.predict(uniform * 3e4)) - OBJECTIVE(d.predict(tilted * 3e4))) for d in draws])
+    useful = useful_probes(draws, OBJECTIVE, uniform, 3e4, gains)
+    assert all(name.startswith("b ") for name in useful[:2])
+
+
+def test_the_back_test_predicts_the_scale_left_out():
+    table = ddo_table()
+    tested = backtest("transfer", table, OBJECTIVE)
+    assert tested is not None
+    assert tested.runs == 7
+    assert tested.tokens == pytest.approx(100_000, rel=0.01)
+    assert abs(tested.level_error) < 0.3
+    assert tested.difference_error < tested.difference_spread
+
+
+def test_one_scale_has_no_back_test():
+    table = ddo_table()
+    assert backtest("transfer", select_runs(table, np.arange(7)), OBJECTIVE) is None

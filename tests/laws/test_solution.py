@@ -1,0 +1,145 @@
+import json
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from autoscale_exp.config import CONF_DIR
+from autoscale_exp.fit import make_request, write_fit
+from autoscale_exp.laws.law import law_class
+from autoscale_exp.laws.solution import solve_ddo, solve_law
+from autoscale_exp.mixture.weights import read_mixture_file
+from autoscale_exp.runs.record import RunTable
+from tests.laws.synthetic import DOMAINS, ddo_table, true_losses
+
+
+def request_for(table, *overrides):
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        conf = OmegaConf.to_object(compose("fit", overrides=["runs=x", "num_draws=40", *overrides]))
+    return make_request(conf, table)
+
+
+def best_of_grid(budget, mean=lambda losses: losses.mean(axis=1)):
+    steps = np.linspace(0, 1, 101)
+    grid = np.array([(a, b, 1 - a - b) for a in steps for b in steps if a + b <= 1 + 1e-9])
+    return grid[mean(true_losses(grid * budget)).argmin()]
+
+
+@pytest.fixture(scope="module")
+def clean():
+    table = ddo_table(noise=0.002, repeats=2)
+    return solve_law("pooled_transfer", table, request_for(table, "objective=mean_loss", "target_tokens=[300_000]"))
+
+
+def test_every_entry_has_the_contracts_keys_and_weights_that_sum_to_one(clean):
+    content, _ = clean
+    assert {"law", "objective", "domains", "scales", "targets", "diagnostics"} <= set(content)
+    for entry in content["scales"] + content["targets"]:
+        assert {"tokens", "weights", "domain_tokens", "objective_value", "active_bounds", "interval", "method"} <= set(
+            entry
+        )
+        assert sum(entry["weights"].values()) == pytest.approx(1, abs=1e-9)
+        assert sum(entry["domain_tokens"].values()) == pytest.approx(entry["tokens"])
+
+
+def test_the_offer_is_near_the_true_optimum_and_far_from_uniform(clean):
+    offered = np.array(list(clean[0]["targets"][0]["weights"].values()))
+    best = best_of_grid(300_000)
+    loss = lambda weights: true_losses(weights * 300_000).mean()  # noqa: E731
+    uniform = loss(np.full(3, 1 / 3))
+    assert uniform - loss(offered) > 0.7 * (uniform - loss(best))
+
+
+def test_a_clear_gain_is_called_better_and_noise_is_not(clean):
+    assert clean[0]["targets"][0]["gains"]["uniform"]["probability"] >= 0.9
+    noisy = ddo_table(noise=0.3, seed=3, repeats=2)
+    content, _ = solve_law(
+        "pooled_transfer", noisy, request_for(noisy, "objective=mean_loss", "target_tokens=[300_000]")
+    )
+    target = content["targets"][0]
+    assert target["verdict"].startswith("cannot be told apart from uniform")
+    assert min(target["weights"].values()) > 0.1
+
+
+def test_the_law_written_predicts_as_the_law_fitted(clean, tmp_path):
+    content, law = clean
+    write_fit(tmp_path, content, law)
+    read = json.loads((tmp_path / "law.json").read_text())
+    again = law_class(read["law"]).from_content(read)
+    target = content["targets"][0]
+    predicted = again.predict(np.array(list(target["domain_tokens"].values())))
+    np.testing.assert_allclose(predicted, list(target["losses"].values()), rtol=1e-9)
+    domains, weights = read_mixture_file(tmp_path / "mixtures" / "0.3M.yaml")
+    assert dict(zip(domains, weights, strict=True)) == target["weights"]
+
+
+def test_constraints_of_the_config_hold():
+    table = ddo_table(noise=0.002, repeats=2)
+    options = [
+        "objective=mean_loss",
+        "uncertainty=none",
+        "target_tokens=[300_000]",
+        "bounds.lower=0.05",
+        "bounds.max_epochs=2",
+        "bounds.unique_tokens=[1_000_000,40_000,1_000_000]",
+        "+bounds.groups.rest={domains:[a,b],upper:0.55}",
+    ]
+    content, _ = solve_law("pooled_transfer", table, request_for(table, *options))
+    weights = content["targets"][0]["weights"]
+    assert weights["b"] <= 2 * 40_000 / 300_000 + 1e-9
+    assert weights["a"] + weights["b"] <= 0.55 + 1e-9
+    assert content["targets"][0]["interval"] is None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["bounds.max_epochs=2"], "bounds.unique_tokens is not set"),
+        (["bounds.unique_tokens=[1,1,1]"], "without bounds.max_epochs"),
+        (["+bounds.groups.g={domains:[z],upper:0.5}"], "bounds.groups.g names 'z'"),
+        (["+bounds.groups.g={domains:[a]}"], "give it as {domains"),
+        (["objective.aggregate=median"], "objective.aggregate is 'median'"),
+    ],
+)
+def test_bad_requests_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        request_for(ddo_table(), *options)
+
+
+def test_the_published_law_refuses_what_it_cannot_meet():
+    table = ddo_table(repeats=1)
+    with pytest.raises(ValueError, match=r"law=ddo knows no objective.kl_weight.*law=default"):
+        solve_ddo(table, request_for(table, "objective.kl_weight=0.1"))
+
+
+def test_the_published_law_has_intervals_only_where_runs_repeat():
+    for repeats in (0, 2):
+        table = ddo_table(noise=0.003, repeats=repeats)
+        content, _ = solve_ddo(table, request_for(table, "objective=mean_loss", "bounds.lower=0.02"))
+        interval = content["scales"][0]["interval"]
+        if repeats:
+            weights = content["scales"][0]["weights"]
+            assert all(interval[d][0] <= weights[d] <= interval[d][1] for d in DOMAINS)
+        else:
+            assert interval is None
+            assert any("the noise is unknown" in note for note in content["diagnostics"]["notes"])
+
+
+def test_the_order_of_rows_does_not_matter():
+    table = ddo_table(noise=0.002, repeats=1)
+    order = np.random.default_rng(0).permutation(len(table.runs))
+    shuffled = RunTable(
+        [table.runs[r] for r in order],
+        DOMAINS,
+        DOMAINS,
+        table.domain_tokens[order],
+        table.losses[order],
+        [table.scales[r] for r in order],
+        None,
+        table.others,
+    )
+    asked = ("objective=mean_loss", "uncertainty=none", "target_tokens=[300_000]")
+    first, second = (solve_law("pooled_transfer", t, request_for(t, *asked))[0] for t in (table, shuffled))
+    for one, two in zip(first["targets"], second["targets"], strict=True):
+        np.testing.assert_allclose(list(one["weights"].values()), list(two["weights"].values()), atol=1e-4)

@@ -1,0 +1,108 @@
+import itertools
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autoscale_exp.mixture.allocation import allocate_rows, check_weights
+
+DOMAINS = ["web", "books", "arxiv"]
+EXACT = Fraction(1, 10**6)  # rows; far above rounding error, far below what a wrong allocation is off by
+
+
+@st.composite
+def requests(draw, max_budget: int = 10**13):
+    shares = np.array(draw(st.lists(st.integers(0, 1000), min_size=1, max_size=8).filter(any)), dtype=float)
+    seq_len = draw(st.sampled_from([1, 16, 64, 1000, 1024]))
+    return shares / shares.sum() * draw(st.integers(2 * seq_len, max_budget)), seq_len
+
+
+@given(requests())
+@settings(max_examples=200, deadline=None)
+def test_total_is_the_number_of_rows_nearest_to_the_budget(request):
+    domain_tokens, seq_len = request
+    quota = sum(Fraction(tokens) for tokens in domain_tokens) / seq_len
+    tolerance = max(EXACT, quota / 10**12)
+    assert abs(int(allocate_rows(domain_tokens, seq_len).sum()) - quota) <= Fraction(1, 2) + tolerance
+
+
+@given(requests())
+@settings(max_examples=200, deadline=None)
+def test_every_domain_gets_its_quota_rounded_down_or_up(request):
+    domain_tokens, seq_len = request
+    for rows, tokens in zip(allocate_rows(domain_tokens, seq_len).tolist(), domain_tokens, strict=True):
+        quota = Fraction(tokens) / seq_len
+        tolerance = max(EXACT, quota / 10**12)
+        assert math.floor(quota - tolerance) <= rows <= math.ceil(quota + tolerance)
+        assert rows > 0 or quota < 1
+
+
+@given(st.lists(st.integers(0, 400), min_size=2, max_size=4), st.sampled_from([7, 10, 64]))
+@settings(max_examples=100, deadline=None)
+def test_no_other_allocation_of_the_same_total_is_nearer_to_the_quotas(domain_tokens, seq_len):
+    if sum(domain_tokens) < seq_len:
+        return
+    rows = allocate_rows(domain_tokens, seq_len)
+    quota = np.array(domain_tokens) / seq_len
+    around = [range(max(0, int(q) - 1), int(q) + 3) for q in quota]
+    others = [np.array(other) for other in itertools.product(*around) if sum(other) == rows.sum()]
+    assert np.abs(rows - quota).sum() <= min(np.abs(other - quota).sum() for other in others) + 1e-9
+
+
+@given(st.lists(st.integers(0, 10**9), min_size=1, max_size=8).filter(any), st.sampled_from([16, 64, 1000, 1024]))
+@settings(max_examples=200, deadline=None)
+def test_whole_quotas_are_exact_in_spite_of_rounding(rows, seq_len):
+    weights = np.array(rows) / sum(rows)
+    assert allocate_rows(weights * sum(rows) * seq_len, seq_len).tolist() == rows
+
+
+def test_fractions_count_at_a_trillion_tokens():
+    assert allocate_rows(np.array([1e9 + 0.3, 1e9 + 0.3, 1e9 + 0.4]) * 1024, 1024).sum() == 3_000_000_001
+
+
+@pytest.mark.parametrize(
+    ("quota", "rows"),
+    [([1.5, 1.5], [2, 1]), ([0.5, 0.5, 0.5, 0.5], [1, 1, 0, 0]), ([2.25, 0.25, 2.25, 0.25], [3, 0, 2, 0])],
+)
+def test_equal_remainders_go_to_the_earlier_domain(quota, rows):
+    assert allocate_rows(np.array(quota) * 64, 64).tolist() == rows
+
+
+@pytest.mark.parametrize("weights", [[0.7, 0.2, 0.1], [0.1] * 10, [1 / 3] * 3, [1.0, 0.0]])
+def test_a_budget_of_one_row_is_enough(weights):
+    assert allocate_rows(np.array(weights) * 64, 64).sum() == 1
+
+
+def test_a_budget_below_one_row_is_an_error():
+    with pytest.raises(ValueError, match="budget 63 is below one row of 64 tokens; token_budget must be at least 64"):
+        allocate_rows([31.5, 31.5], 64)
+
+
+@pytest.mark.parametrize("tokens", [-64.0, math.nan, math.inf])
+def test_tokens_that_are_no_amount_are_an_error(tokens):
+    with pytest.raises(ValueError, match="domain tokens must be finite and not negative"):
+        allocate_rows([640.0, tokens], 64)
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ([0.5, 0.5], r"^mixture.weights has 2 entries but data.domains has 3 \(web, books, arxiv\)"),
+        ([0.7, 0.5, -0.2], "^mixture.weights: the weight of 'arxiv' is -0.2"),
+        ([0.5, math.nan, 0.5], "^mixture.weights: the weight of 'books' is nan"),
+        ([math.inf, 0.5, 0.5], "^mixture.weights: the weight of 'web' is inf"),
+        ([0.5, 0.5, 0.5], "^mixture.weights sum to 1.5, not to 1; divide each weight by 1.5"),
+        ([0.3, 0.3, 0.3], "^mixture.weights sum to 0.9, not to 1"),
+    ],
+)
+def test_weights_that_are_no_shares_are_an_error(weights, message):
+    with pytest.raises(ValueError, match=message):
+        check_weights(weights, DOMAINS, key="mixture.weights")
+
+
+def test_weights_rounded_in_a_file_come_back_as_exact_shares():
+    weights = check_weights([0.3333333, 0.3333333, 0.3333333], DOMAINS, key="mixture.weights")
+    np.testing.assert_allclose(weights, 1 / 3, rtol=1e-15)

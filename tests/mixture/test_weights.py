@@ -1,0 +1,85 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from autoscale_exp.config import MixtureConf
+from autoscale_exp.mixture.weights import read_mixture_file, resolve_weights, write_mixture_file
+
+DOMAINS = ["web", "books", "code"]
+POOL_ROWS = [600, 300, 100]
+
+
+def test_uniform_weights_are_equal():
+    assert resolve_weights(MixtureConf(kind="uniform"), DOMAINS, POOL_ROWS).tolist() == [1 / 3] * 3
+
+
+def test_natural_weights_are_the_shares_of_the_pool():
+    assert resolve_weights(MixtureConf(kind="natural"), DOMAINS, POOL_ROWS).tolist() == [0.6, 0.3, 0.1]
+
+
+def test_weights_without_names_are_in_the_order_of_the_domains():
+    mixture = MixtureConf(kind="weights", weights=[0.5, 0.2, 0.3])
+    assert resolve_weights(mixture, DOMAINS, POOL_ROWS).tolist() == [0.5, 0.2, 0.3]
+
+
+def test_named_weights_are_put_in_the_order_of_the_domains():
+    mixture = MixtureConf(kind="weights", domains=["code", "web", "books"], weights=[0.5, 0.2, 0.3])
+    assert resolve_weights(mixture, DOMAINS, POOL_ROWS).tolist() == [0.2, 0.3, 0.5]
+
+
+def test_a_mixture_file_is_read_as_it_was_written(tmp_path: Path):
+    weights = np.array([0.1 + 0.2, 1 / 3, 1 - (0.1 + 0.2) - 1 / 3])
+    path = tmp_path / "3M.yaml"
+    write_mixture_file(path, ["code", "web", "books"], weights, 3_000_000, "a test")
+    assert read_mixture_file(path) == (["code", "web", "books"], weights.tolist())
+    resolved = resolve_weights(MixtureConf(kind="file", path=str(path)), DOMAINS, POOL_ROWS)
+    np.testing.assert_allclose(resolved, weights[[1, 2, 0]], rtol=1e-15)
+
+
+@pytest.mark.parametrize("name", ["no", "null", "1e3", "a: b", "日本"])
+def test_any_domain_name_survives_a_mixture_file(name, tmp_path: Path):
+    path = tmp_path / "mixture.yaml"
+    write_mixture_file(path, ["web", name], np.array([0.5, 0.5]), 1000, "a test")
+    assert read_mixture_file(path)[0] == ["web", name]
+
+
+def test_a_mixture_file_may_be_written_by_hand(tmp_path: Path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("domains: [books, web, code]\nweights: [0.25, 0.5, 0.25]\n")
+    assert resolve_weights(MixtureConf(kind="file", path=str(path)), DOMAINS, POOL_ROWS).tolist() == [0.5, 0.25, 0.25]
+
+
+@pytest.mark.parametrize(
+    ("mixture", "message"),
+    [
+        (MixtureConf(kind="random"), "mixture.kind is 'random'; allowed are uniform, natural, weights, file"),
+        (MixtureConf(kind="weights"), "mixture.weights is not set"),
+        (MixtureConf(kind="weights", weights=[0.5, 0.5]), "mixture.weights has 2 entries but data.domains has 3"),
+        (MixtureConf(kind="weights", weights=[0.5, 0.6, -0.1]), "the weight of 'code' is -0.1"),
+        (MixtureConf(kind="file"), "mixture.path"),
+        (MixtureConf(kind="file", path="no/such.yaml"), "mixture.path is 'no/such.yaml', which does not exist"),
+        (
+            MixtureConf(kind="weights", domains=["web", "books", "wiki"], weights=[0.2, 0.3, 0.5]),
+            "missing: code; unknown: wiki",
+        ),
+        (MixtureConf(kind="weights", domains=["web", "books"], weights=[0.5, 0.5]), "missing: code$"),
+        (
+            MixtureConf(kind="weights", domains=["web", "web", "books", "code"], weights=[0.2, 0.2, 0.3, 0.3]),
+            "mixture.weights.*'web' twice",
+        ),
+    ],
+)
+def test_a_mixture_that_does_not_fit_is_an_error(mixture, message):
+    with pytest.raises(ValueError, match=message):
+        resolve_weights(mixture, DOMAINS, POOL_ROWS)
+
+
+@pytest.mark.parametrize(
+    "content", ["weights: [1.0]", "domains: [web]", "[1, 2]", "domains: 3\nweights: [1]", "a: [", ""]
+)
+def test_a_file_that_is_no_mixture_is_an_error(content, tmp_path: Path):
+    path = tmp_path / "mixture.yaml"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=r"mixture.yaml', which is no mixture file: .* domains and weights"):
+        read_mixture_file(path)

@@ -1,0 +1,148 @@
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from autoscale_exp.data.store import TokenStore
+from autoscale_exp.training.plan import is_finished, micro_batch, num_devices, plan_run
+
+
+def test_a_plan_has_the_rows_steps_and_seed_of_its_probe(compose_train, store: TokenStore):
+    plan = plan_run(compose_train("seed=3"), store)
+    assert plan.sampler.row_counts.tolist() == [31, 31, 30]  # 92 rows over three domains
+    assert plan.num_steps == 12
+    assert plan.seed == plan.sampler.seed == 3
+    assert plan.probe.run == "uniform_1.472K_seed3"
+
+
+def test_a_probe_of_a_design_changes_one_domain_and_keeps_the_others_rows(compose_train, store: TokenStore):
+    design = ["design=ddo", f"design.scales=[{16 * 92}]", "design.base_repeats=1"]
+    plans = [plan_run(compose_train(*design, f"design.index={index}"), store) for index in range(8)]
+    assert [plan.sampler.row_counts.tolist() for plan in plans] == [
+        [31, 31, 30],
+        [31, 31, 30],
+        [93, 31, 30],
+        [10, 31, 30],
+        [31, 93, 30],
+        [31, 10, 30],
+        [31, 31, 90],
+        [31, 31, 10],
+    ]
+    assert [plan.seed for plan in plans] == [0, 1, 0, 0, 0, 0, 0, 0]
+
+
+def test_weights_are_realised_in_rows(compose_train, store: TokenStore):
+    plan = plan_run(compose_train("mixture=custom", "mixture.weights=[0.5,0.25,0.25]"), store)
+    assert plan.sampler.row_counts.tolist() == [46, 23, 23]
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("seed=1", "seed: 0, not 1"),
+        ("model.optimizer.lr=1e-4", "model.optimizer.lr: 0.002, not 0.0001"),
+        ("model.n_layer=2", "model.n_layer: 1, not 2"),
+        ("num_validations=3", "num_validations: 1, not 3"),
+        ("trainer=bf16", "precision: 32-true, not bf16-mixed"),
+        ("token_budget=1600", r"rows.fruit: 31, not 34; rows.code: 31, not 33; rows.sums: 30, not 33"),
+    ],
+)
+@pytest.mark.parametrize("begun", ["result.json", "resume.ckpt"])
+def test_a_folder_of_another_run_is_an_error_that_names_what_differs(
+    override, key, begun, compose_train, store: TokenStore, tmp_path: Path
+):
+    (tmp_path / "identity.json").write_text(json.dumps(plan_run(compose_train(), store).identity))
+    (tmp_path / begun).write_text("{}")
+    with pytest.raises(ValueError, match=rf"with another config \(.*{key}.*\); delete that folder"):
+        is_finished(plan_run(compose_train(override), store), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "override", ["num_workers=2", "micro_batch_rows=4", "num_threads=2", "checkpoint_minutes=1", "save_model=true"]
+)
+def test_what_does_not_change_the_result_is_not_part_of_the_identity(override, compose_train, store: TokenStore):
+    assert plan_run(compose_train(override), store).identity == plan_run(compose_train(), store).identity
+
+
+def test_a_run_is_finished_only_with_its_result(compose_train, store: TokenStore, tmp_path: Path):
+    plan = plan_run(compose_train(), store)
+    assert not is_finished(plan, tmp_path / "nowhere")
+    (tmp_path / "identity.json").write_text(json.dumps(plan.identity))
+    assert not is_finished(plan, tmp_path)
+    (tmp_path / "resume.ckpt").touch()
+    assert not is_finished(plan, tmp_path)
+    (tmp_path / "result.json").write_text("{}")
+    assert is_finished(plan, tmp_path)
+
+
+def test_a_run_that_never_got_to_a_checkpoint_may_be_replaced(compose_train, store: TokenStore, tmp_path: Path):
+    (tmp_path / "identity.json").write_text(json.dumps(plan_run(compose_train("seed=1"), store).identity))
+    assert not is_finished(plan_run(compose_train(), store), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["data.domains=[fruit,code]"], r"data.domains is \['fruit', 'code'\], but the store .*'sums'"),
+        (["data.seq_len=32"], r"was prepared with another config \(seq_len: 16, not 32\); set data.store"),
+        (["data.tokenizer.vocab_size=400"], r"\(tokenizer.vocab_size: 300, not 400\)"),
+        (["model.family=rnn"], "model.family is 'rnn'; allowed are gpt2"),
+        (["model.n_head=3"], "model.n_embd is 16, which model.n_head 3 does not divide"),
+        (["model.optimizer.schedule=step"], "model.optimizer.schedule is 'step'; allowed are linear, cosine"),
+        (["model.optimizer.warmup_fraction=1"], "model.optimizer.warmup_fraction is 1.0; allowed are shares below 1"),
+        (["model.optimizer.lr=0"], "model.optimizer.lr is 0.0; it must be positive"),
+        (["model.optimizer.lr=nan"], "model.optimizer.lr is nan; it must be positive"),
+        (["model.optimizer.clip_norm=-1"], "model.optimizer.clip_norm is -1.0; it must be positive"),
+        (["model.optimizer.batch_rows=0"], "model.optimizer.batch_rows is 0; it must be positive"),
+        (["model.optimizer.betas=[0.9]"], r"model.optimizer.betas is \[0.9\]"),
+        (["model.optimizer.betas=[0.9,1.0]"], r"model.optimizer.betas is \[0.9, 1.0\]"),
+        (["num_validations=0"], "num_validations is 0; it must be at least 1"),
+        (["max_epochs=0"], "max_epochs is 0; it must be at least 1"),
+        (["micro_batch_rows=3"], "batch_rows is 8, which 1 devices x micro_batch_rows 3 do not divide"),
+        (["trainer.devices=3"], "batch_rows is 8, which 3 devices x micro_batch_rows 2 do not divide"),
+        (["mixture=custom", "mixture.weights=[0.5,0.5]"], "mixture.weights has 2 entries but data.domains has 3"),
+        (["mixture=custom", "mixture.weights=[0.5,0.5,0.5]"], "mixture.weights sum to 1.5, not to 1"),
+        (["mixture=custom", "mixture.weights=[1.5,-0.5,0]"], "the weight of 'code' is -0.5"),
+        (["mixture=llama"], "missing: code, fruit, sums; unknown: arxiv"),
+        (["token_budget=1_000_000"], "domain 'fruit' has .* max_epochs is 4, but the mixture asks for"),
+        (["token_budget=15"], "the token budget 15 is below one row of 16 tokens"),
+        (["token_budget=null"], "token_budget must be a positive number of tokens for design=single"),
+        (["design.index=1"], "design.index is 1, but the design has probes 0 to 0"),
+        (["design=ddo", "design.scales=[]"], "design.scales must be distinct positive token budgets"),
+    ],
+)
+def test_a_run_that_cannot_be_is_an_error_before_it_starts(overrides, message, compose_train, store: TokenStore):
+    with pytest.raises(ValueError, match=message):
+        plan_run(compose_train(*overrides), store)
+
+
+@pytest.mark.parametrize(
+    ("step_rows", "micro_batch_rows", "devices", "expected"),
+    [(80, None, 1, (80, 1)), (80, None, 4, (20, 1)), (80, 10, 4, (10, 2)), (80, 80, 1, (80, 1)), (6, 1, 3, (1, 2))],
+)
+def test_a_step_is_cut_into_devices_and_forward_passes(step_rows, micro_batch_rows, devices, expected):
+    assert micro_batch(step_rows, micro_batch_rows, devices) == expected
+
+
+@pytest.mark.parametrize(
+    ("step_rows", "micro_batch_rows", "devices"), [(80, 30, 1), (80, 80, 2), (2, None, 3), (8, -1, 1)]
+)
+def test_a_step_that_cannot_be_cut_so_is_an_error(step_rows, micro_batch_rows, devices):
+    with pytest.raises(ValueError, match=f"batch_rows is {step_rows}, which {devices} devices"):
+        micro_batch(step_rows, micro_batch_rows, devices)
+
+
+@pytest.mark.parametrize(
+    ("trainer", "expected"),
+    [({}, 1), ({"devices": 4}, 4), ({"devices": "2", "num_nodes": 3}, 6), ({"devices": [0, 2, 5]}, 3)],
+)
+def test_devices_are_counted_over_nodes(trainer, expected, compose_train):
+    assert num_devices(replace(compose_train(), trainer=trainer)) == expected
+
+
+def test_a_plan_is_made_without_torch():
+    check = "import sys, autoscale_exp.train, autoscale_exp.training.sweep; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", check], check=True)

@@ -1,0 +1,256 @@
+import itertools
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2LMHeadModel
+
+from autoscale_exp.data.store import TokenStore
+from autoscale_exp.lm.causal import CausalLanguageModel
+from autoscale_exp.training.callbacks import Progress
+from autoscale_exp.training.plan import RunPlan, is_finished, plan_run
+from autoscale_exp.training.run import train
+
+
+class Interrupted(Exception):
+    pass
+
+
+@contextmanager
+def interrupted_after(num_batches: int) -> Iterator[None]:
+    seen = itertools.count(1)
+    original = Progress.on_train_batch_end
+
+    def on_train_batch_end(self: Progress, trainer: Any, module: Any, *args: Any) -> None:
+        original(self, trainer, module, *args)
+        if next(seen) == num_batches:
+            raise Interrupted
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Progress, "on_train_batch_end", on_train_batch_end)
+        yield
+
+
+def result_of(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "result.json").read_text())
+
+
+def weights_of(folder: Path) -> bytes:
+    return (folder / "model" / "model.safetensors").read_bytes()
+
+
+def trained(plan: RunPlan, folder: Path) -> dict[str, Any]:
+    train(plan, folder)
+    return result_of(folder)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "batches", "steps"),
+    [
+        ([], [5], [4]),  # in the middle of saving step 5: the checkpoint is that of step 4
+        ([], [2, 6], [1, 6]),
+        (["model.dropout=0.2", "num_validations=5"], [8], [7]),
+        (["num_workers=1"], [5], [4]),
+        (["micro_batch_rows=4"], [11], [5]),
+        (["micro_batch_rows=2", "model.dropout=0.2", "num_validations=4", "num_workers=1"], [30, 6], [7, 8]),
+        (["model.optimizer.schedule=linear", "mixture=custom", "mixture.weights=[0.9,0.1,0]"], [12], [11]),
+    ],
+)
+def test_an_interrupted_run_ends_exactly_as_an_uninterrupted_one(
+    overrides, batches, steps, compose_train, store: TokenStore, tmp_path: Path
+):
+    plan = plan_run(compose_train("checkpoint_minutes=0", "save_model=true", *overrides), store)
+    expected = trained(plan, tmp_path / "whole")
+    folder = tmp_path / "parts"
+    for num_batches, step in zip(batches, steps, strict=True):
+        with interrupted_after(num_batches), pytest.raises(Interrupted):
+            train(plan, folder)
+        assert torch.load(folder / "resume.ckpt")["global_step"] == step
+        assert not (folder / "result.json").exists()
+    result = trained(plan, folder)
+    assert result["losses"] == expected["losses"]
+    assert result["validation_curve"] == expected["validation_curve"]
+    assert weights_of(folder) == weights_of(tmp_path / "whole")
+    assert not (folder / "resume.ckpt").exists()
+
+
+def test_the_seconds_of_all_parts_of_a_run_are_counted(compose_train, store: TokenStore, tmp_path: Path):
+    plan = plan_run(compose_train("checkpoint_minutes=0"), store)
+    with interrupted_after(6), pytest.raises(Interrupted):
+        train(plan, tmp_path)
+    checkpoint = torch.load(tmp_path / "resume.ckpt")
+    (clock,) = (state for state in checkpoint["callbacks"].values() if "seconds" in state)
+    assert 0 < clock["seconds"] < 1000
+    clock["seconds"] += 1000
+    torch.save(checkpoint, tmp_path / "resume.ckpt")
+    assert trained(plan, tmp_path)["seconds"] > 1000
+
+
+def test_training_is_that_of_a_plain_loop_around_transformers(compose_train, store: TokenStore, tmp_path: Path):
+    conf = compose_train(
+        "model.optimizer.schedule=linear", "model.optimizer.lr=0.01", "model.optimizer.weight_decay=0.1"
+    )
+    plan = plan_run(conf, store)
+    torch.manual_seed(plan.seed)
+    module = CausalLanguageModel(
+        conf.model, vocab_size=300, end_of_text=0, seq_len=16, num_steps=plan.num_steps, seed=plan.seed
+    )
+    model: GPT2LMHeadModel = module.model
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    spared = [p for p in model.parameters() if p.ndim == 1]
+    optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": 0.1}, {"params": spared, "weight_decay": 0.0}])
+    for step in range(12):
+        domain, row = plan.sampler.rows(8 * step, min(8 * step + 8, 92))
+        rows = [store.rows("train", store.domains[d])[r].astype("int64") for d, r in zip(domain, row, strict=True)]
+        tokens = torch.stack([torch.from_numpy(r) for r in rows])
+        for group in optimizer.param_groups:
+            group["lr"] = 0.01 * (step if step < 1 else (12 - step) / 11)  # one step of warm-up
+        optimizer.zero_grad()
+        model(input_ids=tokens, labels=tokens).loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+    model.eval()
+    losses = {}
+    for name in store.domains:
+        tokens = torch.from_numpy(store.rows("validation", name).astype("int64"))
+        with torch.no_grad():
+            losses[name] = model(input_ids=tokens, labels=tokens).loss.item()
+    assert trained(plan, tmp_path)["losses"] == pytest.approx(losses, abs=1e-5)
+
+
+def test_accumulation_does_not_change_the_losses(compose_train, store: TokenStore, tmp_path: Path):
+    whole, *parts = (
+        trained(plan_run(compose_train(f"micro_batch_rows={rows}"), store), tmp_path / str(rows))["losses"]
+        for rows in (8, 4, 1)
+    )
+    assert parts == [pytest.approx(whole, abs=1e-5)] * 2
+
+
+@pytest.mark.slow
+def test_two_devices_train_as_one(compose_train, train_overrides, store: TokenStore, tmp_path: Path):
+    rows = ["token_budget=1552", "num_validations=4"]  # 97 rows: in the last step the second device has none
+    curve = trained(plan_run(compose_train(*rows), store), tmp_path / "one")["validation_curve"]
+    devices = ["trainer.devices=2", "+trainer.strategy=ddp", f"output_dir={tmp_path}", "run_name=two", "~logger"]
+    command = [sys.executable, "-m", "autoscale_exp.train", *train_overrides, *rows, *devices]
+    subprocess.run(command, cwd=tmp_path, check=True, timeout=300)
+    of_two = result_of(tmp_path / "runs" / "two")["validation_curve"]
+    assert [point["tokens"] for point in of_two] == [point["tokens"] for point in curve]
+    assert [point["losses"] for point in of_two] == [pytest.approx(point["losses"], abs=1e-5) for point in curve]
+
+
+def test_training_lowers_the_loss_of_what_is_trained_on(compose_train, store: TokenStore, tmp_path: Path):
+    overrides = ["mixture=custom", "mixture.weights=[0,0,1]", "token_budget=32_000", "model.optimizer.lr=0.01"]
+    losses = trained(plan_run(compose_train(*overrides), store), tmp_path)["losses"]
+    assert losses["sums"] < 3.5 < math.log(300) - 1 < min(losses["fruit"], losses["code"])
+
+
+def test_a_result_has_what_was_asked_and_what_was_done(compose_train, store: TokenStore, tmp_path: Path):
+    conf = compose_train("mixture=custom", "mixture.weights=[0.5,0.3,0.2]", "mixture.name=mine", "seed=4")
+    plan = plan_run(conf, store)
+    result = trained(plan, tmp_path)
+    assert list(result) == [
+        "run",
+        "experiment",
+        "mixture",
+        "scale",
+        "token_budget",
+        "seed",
+        "model",
+        "params",
+        "steps",
+        "requested_tokens",
+        "tokens",
+        "unique_tokens",
+        "epochs",
+        "losses",
+        "validation_curve",
+        "seconds",
+        "tokens_per_second",
+        "finished",
+        "versions",
+        "git_commit",
+        "fingerprint",
+    ]
+    assert (result["experiment"], result["mixture"], result["model"]) == ("tiny", "mine", "gpt2_tiny")
+    assert (result["scale"], result["token_budget"], result["seed"], result["steps"]) == ("1.472K", 1472, 4, 12)
+    assert result["requested_tokens"] == pytest.approx({"fruit": 736, "code": 441.6, "sums": 294.4})
+    assert result["tokens"] == {"fruit": 46 * 16, "code": 28 * 16, "sums": 18 * 16}  # quotas 46, 27.6 and 18.4 rows
+    pools = {domain: store.rows("train", domain).size for domain in store.domains}
+    assert result["unique_tokens"] == pools
+    assert result["epochs"] == pytest.approx({d: tokens / pools[d] for d, tokens in result["tokens"].items()})
+    assert result["params"] == (300 + 16) * 16 + 12 * 16**2 + 13 * 16 + 2 * 16
+    assert result["tokens_per_second"] == pytest.approx(1472 / result["seconds"], rel=0.01)
+    assert result["versions"]["torch"] == torch.__version__
+    other = plan_run(compose_train("seed=5"), store)
+    assert result["fingerprint"] != trained(other, tmp_path / "other")["fingerprint"]
+
+
+def test_a_run_is_named_by_its_run_name(compose_train, store: TokenStore, tmp_path: Path):
+    assert trained(plan_run(compose_train("run_name=lr_2e-3"), store), tmp_path)["run"] == "lr_2e-3"
+
+
+def test_the_result_is_written_last(compose_train, store: TokenStore, tmp_path: Path):
+    conf = compose_train("save_model=true", "num_validations=3", "checkpoint_minutes=0")
+    logger = {"_target_": "pytorch_lightning.loggers.CSVLogger", "name": None, "version": "metrics"}
+    train(plan_run(replace(conf, logger=logger), store), tmp_path)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(files) > 5
+    assert max(files, key=lambda path: path.stat().st_mtime_ns).name == "result.json"
+
+
+def test_a_finished_run_is_skipped_and_another_is_refused(compose_train, store: TokenStore, tmp_path: Path):
+    plan = plan_run(compose_train(), store)
+    train(plan, tmp_path)
+    assert is_finished(plan, tmp_path)
+    with pytest.raises(ValueError, match=r"model.optimizer.lr: 0.002, not 0.003"):
+        is_finished(plan_run(compose_train("model.optimizer.lr=0.003"), store), tmp_path)
+
+
+def test_an_interrupted_run_is_not_resumed_with_another_config(compose_train, store: TokenStore, tmp_path: Path):
+    with interrupted_after(4), pytest.raises(Interrupted):
+        train(plan_run(compose_train("checkpoint_minutes=0"), store), tmp_path)
+    with pytest.raises(ValueError, match="seed: 0, not 1"):
+        is_finished(plan_run(compose_train("seed=1"), store), tmp_path)
+
+
+def test_an_absurd_learning_rate_leaves_no_result(compose_train, store: TokenStore, tmp_path: Path):
+    plan = plan_run(compose_train("model.optimizer.lr=1e12"), store)
+    with pytest.raises(FloatingPointError, match="loss"):
+        train(plan, tmp_path)
+    assert not (tmp_path / "result.json").exists()
+    assert not is_finished(plan, tmp_path)
+
+
+def test_a_saved_model_is_loaded_by_transformers_with_the_same_loss(compose_train, store: TokenStore, tmp_path: Path):
+    losses = trained(plan_run(compose_train("save_model=true", "model.dropout=0.1"), store), tmp_path)["losses"]
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model").eval()
+    for domain, loss in losses.items():
+        tokens = torch.from_numpy(store.rows("validation", domain).astype("int64"))
+        with torch.no_grad():
+            assert model(input_ids=tokens, labels=tokens).loss.item() == pytest.approx(loss, abs=1e-5)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
+    assert tokenizer.eos_token_id == model.config.eos_token_id
+    assert len(tokenizer) == model.config.vocab_size
+
+
+@pytest.mark.parametrize("override", ["seed=1", "model.n_layer=2"])
+def test_runs_that_differ_have_other_losses(override, compose_train, store: TokenStore, tmp_path: Path):
+    first, second = (
+        trained(plan_run(compose_train(*overrides), store), tmp_path / str(number))["losses"]
+        for number, overrides in enumerate(([], [override]))
+    )
+    assert all(first[domain] != second[domain] for domain in store.domains)
+
+
+def test_the_same_run_has_the_same_losses(compose_train, store: TokenStore, tmp_path: Path):
+    plans = [plan_run(compose_train("model.dropout=0.2"), store) for _ in range(2)]
+    first, second = (trained(plan, tmp_path / str(number))["losses"] for number, plan in enumerate(plans))
+    assert first == second

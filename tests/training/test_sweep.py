@@ -1,0 +1,150 @@
+import csv
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from autoscale_exp.data.store import TokenStore
+
+pytestmark = pytest.mark.slow
+
+PROBES = ["base", "fruit_x3", "fruit_x0.333", "code_x3", "code_x0.333", "sums_x3", "sums_x0.333"]
+DDO = ["design=ddo", "design.scales=[640,1280]", "design.index=range(0,14)", "checkpoint_minutes=0"]
+FIRST_SCALE = "design.index=range(0,7)"
+NAMES = [f"{probe}_{scale}" for scale in ("0.64K", "1.28K") for probe in PROBES]
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture(scope="module")
+def start(store: TokenStore, train_overrides: list[str], tmp_path_factory: pytest.TempPathFactory) -> Start:
+    """Starts the `train` job as a multirun, in a process group of its own."""
+
+    def started(folder: Path, *overrides: str) -> "subprocess.Popen[str]":
+        command = [sys.executable, "-m", "autoscale_exp.train", *train_overrides, f"output_dir={folder}", *overrides]
+        return subprocess.Popen(
+            [*command, "hydra.mode=MULTIRUN"],
+            cwd=tmp_path_factory.mktemp("cwd"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    return started
+
+
+def ended(process: "subprocess.Popen[str]") -> "subprocess.CompletedProcess[str]":
+    out, err = process.communicate(timeout=300)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def table_of(folder: Path) -> dict[str, dict[str, str]]:
+    """Run table by name, without what depends on the clock."""
+    with (folder / "runs.csv").open() as file:
+        rows = {row["run"]: row for row in csv.DictReader(file)}
+    for row in rows.values():
+        assert float(row.pop("seconds")) > 0
+    return rows
+
+
+@pytest.fixture(scope="module")
+def finished(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sweep") / "out"
+    process = ended(start(folder, *DDO))
+    assert process.returncode == 0, process.stderr
+    assert f"14 runs are finished; their table is '{folder}/runs.csv'" in process.stdout
+    return folder
+
+
+def test_a_sweep_ends_with_a_table_of_all_its_runs(finished: Path, store: TokenStore):
+    table = table_of(finished)
+    assert sorted(table) == sorted(NAMES)
+    base = {"fruit": 14, "code": 13, "sums": 13}
+    for name in NAMES[:7]:
+        rows = dict(base)
+        for domain in base:
+            if name.startswith(domain):
+                rows[domain] = base[domain] * 3 if "x3" in name else round(base[domain] / 3)
+        assert {d: float(table[name][f"tokens.{d}"]) for d in base} == {d: n * 16 for d, n in rows.items()}
+    result = json.loads((finished / "runs" / "code_x3_1.28K" / "result.json").read_text())
+    assert {d: float(table["code_x3_1.28K"][f"loss.{d}"]) for d in store.domains} == result["losses"]
+    assert len({row["loss.fruit"] for row in table.values()}) == 14
+
+
+def test_a_finished_sweep_is_not_trained_again(finished: Path, start: Start):
+    results = sorted(finished.glob("runs/*/result.json"))
+    before = [path.stat().st_mtime_ns for path in results]
+    table = (finished / "runs.csv").read_text()
+    process = ended(start(finished, *DDO, FIRST_SCALE))
+    assert process.returncode == 0, process.stderr
+    assert [path.stat().st_mtime_ns for path in results] == before
+    assert (finished / "runs.csv").read_text() == table
+
+
+def test_a_sweep_over_folders_of_other_runs_is_refused_before_it_starts(finished: Path, start: Start):
+    before = sorted(finished.rglob("*"))
+    process = ended(start(finished, *DDO, "model.optimizer.lr=1e-3"))
+    assert process.returncode == 2
+    assert process.stdout == ""
+    (line,) = process.stderr.splitlines()
+    assert line.startswith(f"error: '{finished}/runs/base_0.64K' holds run 'base_0.64K' with another config")
+    assert "model.optimizer.lr: 0.002, not 0.001" in line
+    assert sorted(finished.rglob("*")) == before
+
+
+def test_a_killed_sweep_goes_on_to_the_same_losses_with_another_launcher(finished: Path, start: Start, tmp_path: Path):
+    folder = tmp_path / "out"
+    process = start(folder, *DDO, FIRST_SCALE)
+    while not (list(folder.glob("runs/*/result.json")) and list(folder.glob("runs/*/resume.ckpt"))):
+        assert process.poll() is None, process.stderr
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGKILL)
+    ended(process)
+    results = {path: path.stat().st_mtime_ns for path in folder.glob("runs/*/result.json")}
+    assert 0 < len(results) < 7
+    assert not (folder / "runs.csv").exists()
+    process = ended(start(folder, *DDO, FIRST_SCALE, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"))
+    assert process.returncode == 0, process.stderr
+    assert {path: path.stat().st_mtime_ns for path in results} == results
+    assert table_of(folder) == {name: row for name, row in table_of(finished).items() if name in NAMES[:7]}
+
+
+def test_a_run_that_fails_does_not_stop_the_others(start: Start, compose_train, tmp_path: Path):
+    folder = tmp_path / "out"
+    process = ended(start(folder, "model.optimizer.lr=1e12,1e-3,2e-3", "run_name=lr_${model.optimizer.lr}"))
+    assert process.returncode == 1
+    assert sorted(path.parent.name for path in folder.glob("runs/*/result.json")) == ["lr_0.001", "lr_0.002"]
+    assert sorted(table_of(folder)) == ["lr_0.001", "lr_0.002"]
+    failure = json.loads((folder / "runs" / "lr_1000000000000.0" / "failed.json").read_text())
+    assert failure["run"] == "lr_1000000000000.0"
+    assert failure["error"].startswith("FloatingPointError: the ")
+    assert f"lr_1000000000000.0 failed: {failure['error']}" in process.stdout
+    assert "1 of 3 runs failed" in process.stdout
+    (command,) = (line for line in process.stdout.splitlines() if line.startswith("  again: "))
+    words = shlex.split(command)
+    assert words[1:4] == ["python", "-m", "autoscale_exp.train"]
+    assert words[-1] == "hydra.mode=RUN"
+    again = compose_train(*words[4:-1])
+    assert (again.run_name, again.model.optimizer.lr) == ("lr_1000000000000.0", 1e12)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["mixture=custom", "mixture.weights=[0.5,0.6,0.1]", "seed=0,1"], "mixture.weights sum to 1.2, not to 1"),
+        (["seed=0,1", "run_name=same"], "two runs of the sweep have the name 'same'; set run_name"),
+    ],
+)
+def test_a_sweep_that_cannot_be_ends_before_any_run_has_a_folder(overrides, message, start: Start, tmp_path: Path):
+    process = ended(start(tmp_path / "out", *overrides))
+    assert process.returncode == 2
+    (line,) = process.stderr.splitlines()
+    assert line.startswith(f"error: {message}")
+    assert not (tmp_path / "out" / "runs").exists()
