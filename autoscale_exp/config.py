@@ -144,11 +144,15 @@ class LawConf:
 
 @dataclass
 class ObjectiveConf:
-    """What is minimised: a mean over the validation domains of loss or of perplexity."""
+    """What is minimised: a mean, or the worst, over the validation domains of loss or of perplexity."""
 
     name: str = MISSING
     metric: str = MISSING  # loss (nats per token) or perplexity
+    aggregate: str = "mean"  # mean or worst
     weights: dict[str, float] | None = None  # per validation domain, summing to 1; null: equal
+    kl_weight: float = 0.0  # times the divergence of the mixture from `prior`, added to the objective
+    prior: list[float] | None = None  # weights in domain order; null: uniform
+    no_worse_than_uniform: bool = False  # for no validation domain
 
 
 @dataclass
@@ -157,6 +161,9 @@ class BoundsConf:
 
     lower: Any = 0.0
     upper: Any = 1.0
+    max_epochs: float | None = None  # a domain's unique tokens may be repeated so often at the target; null: no limit
+    unique_tokens: list[int] | None = None  # in domain order; null: from the sweep's results
+    groups: dict[str, Any] = field(default_factory=dict)  # name: {domains: [...], upper: share of the budget}
 
 
 @dataclass
@@ -170,7 +177,8 @@ class FitConf:
     law: LawConf = MISSING
     objective: ObjectiveConf = MISSING
     bounds: BoundsConf = field(default_factory=BoundsConf)
-    num_resamples: int = 100  # for intervals, where repeated runs tell the seed noise
+    uncertainty: str = "intervals"  # or none, which is faster
+    num_draws: int = 100  # fits, or draws of a fit, behind the intervals
     seed: int = 0
 
 
@@ -214,6 +222,7 @@ class ReportConf:
     output_dir: str = MISSING
     search: str = MISSING  # folder of the sweep
     fit: str = MISSING  # folder of the fit
+    published: str | None = None  # folder of the published law's fit, to be shown beside it
     targets: str = MISSING  # folder of the target runs
     reference: str = "uniform"  # the mixture that the others are compared with
 

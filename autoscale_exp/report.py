@@ -22,10 +22,8 @@ log = logging.getLogger(__name__)
 @job("report")
 def main(conf: ReportConf) -> None:
     """Writes summary.json and report.html."""
-    fit_file = Path(conf.fit) / "fit.json"
-    if not fit_file.is_file():
-        raise ValueError(f"fit is '{conf.fit}', which has no fit.json; run `python -m autoscale_exp.fit` first")
-    fit = json.loads(fit_file.read_text(encoding="utf-8"))
+    fit = read_fit("fit", conf.fit)
+    published = read_fit("published", conf.published) if conf.published else None
     search = read_results(Path(conf.search))
     mixtures = group_by_mixture(read_results(Path(conf.targets)), objective_of_fit(fit))
     if conf.reference not in mixtures:
@@ -33,9 +31,17 @@ def main(conf: ReportConf) -> None:
     summary = summarise(search, fit, mixtures, conf.reference)
     folder = Path(conf.output_dir)
     atomic.write_json(folder / "summary.json", summary)
-    atomic.write_text(folder / "report.html", render_page(search, fit, mixtures, conf.reference, summary))
+    atomic.write_text(folder / "report.html", render_page(search, fit, published, mixtures, conf.reference, summary))
     show(summary, mixtures, conf.reference)
     log.info("written to '%s'", folder / "report.html")
+
+
+def read_fit(key: str, folder: str) -> dict[str, Any]:
+    """The fit.json in a folder that the config names by `key`."""
+    path = Path(folder) / "fit.json"
+    if not path.is_file():
+        raise ValueError(f"{key} is '{folder}', which has no fit.json; run `python -m autoscale_exp.fit` first")
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def summarise(

@@ -118,7 +118,8 @@ def fit_scale(table: RunTable, rows: Int64Array, objective: Objective, losses: F
     Raises:
         ValueError: the rows hold no DDO design; the message says which probe is missing.
     """
-    base, varied = _find_design(table, rows)
+    base, varied = find_design(table, rows)
+    _check_design(table, rows, base, varied)
     values = objective(losses)
     base_objective = float(values[base].mean())
     base_tokens = table.domain_tokens[base[0]]
@@ -143,22 +144,27 @@ def fit_scale(table: RunTable, rows: Int64Array, objective: Objective, losses: F
     return DdoScale(base_tokens, base_objective, offset, exponent, floor, residual, points, notes)
 
 
-def _find_design(table: RunTable, rows: Int64Array) -> tuple[list[int], list[list[int]]]:
-    """The base rows, and per domain the rows that differ from the base in that domain alone."""
+def find_design(table: RunTable, rows: Int64Array) -> tuple[list[int], list[list[int]]]:
+    """The rows of the base run and its repeats, and per domain the rows that differ from it in that domain alone.
+
+    The base is the run that most others differ from in one domain only.
+    """
     tokens = table.domain_tokens[rows]
     best: tuple[int, list[int], list[list[int]]] = (-1, [], [])
     for candidate in tokens:
         differs = ~np.isclose(tokens, candidate, rtol=1e-3)  # others may be off by a row where budgets were rounded
-        base = rows[differs.sum(axis=1) == 0].tolist()
         single = differs.sum(axis=1) == 1
         varied = [rows[single & differs[:, index]].tolist() for index in range(len(table.domains))]
-        score = int(single.sum())
-        if score > best[0]:
-            best = score, base, varied
-    _, base, varied = best
+        if single.sum() > best[0]:
+            best = int(single.sum()), rows[differs.sum(axis=1) == 0].tolist(), varied
+    return best[1:]
+
+
+def _check_design(table: RunTable, rows: Int64Array, base: list[int], varied: list[list[int]]) -> None:
+    """Raises ValueError where a domain lacks two probes, or a run belongs to no domain."""
     label = f"scale {table.scales[rows[0]]}" if table.scales else "the table"
-    for domain, of_domain in zip(table.domains, varied, strict=True):
-        if len({float(table.domain_tokens[r, table.domains.index(domain)]) for r in of_domain}) < 2:
+    for index, (domain, of_domain) in enumerate(zip(table.domains, varied, strict=True)):
+        if len({float(table.domain_tokens[r, index]) for r in of_domain}) < 2:
             raise ValueError(
                 f"law=ddo needs a base run and, per domain, two runs that change only that domain; in {label}, "
                 f"with base '{table.runs[base[0]]}', '{domain}' has {len(of_domain)}. Train the missing probes (the "
@@ -170,7 +176,6 @@ def _find_design(table: RunTable, rows: Int64Array) -> tuple[list[int], list[lis
             f"law=ddo cannot use run '{table.runs[unused[0]]}' of {label}: it differs from the base run "
             f"'{table.runs[base[0]]}' in more than one domain; leave it out, or choose another law"
         )
-    return base, varied
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What is minimised: a weighted mean over validation domains of loss or of perplexity."""
+"""What is minimised: a weighted mean, or the worst, over validation domains of loss or of perplexity."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,31 +9,39 @@ import numpy as np
 from autoscale_exp.mixture.allocation import FloatArray, check_weights
 
 METRICS = ("loss", "perplexity")
+AGGREGATES = ("mean", "worst")
 
 
 @dataclass(frozen=True)
 class Objective:
-    """J = sum over v of w_v L_v, or of w_v exp(L_v).
+    """J = sum over v of w_v L_v, or of w_v exp(L_v); or the largest L_v or exp(L_v).
 
     The two metrics can lead to quite different optima: perplexity weighs the domains that are hard to predict more.
 
     Attributes:
         name: for people.
         metric: loss (nats per token) or perplexity.
-        weights: (V,) of the validation domains, summing to 1.
+        weights: (V,) of the validation domains, summing to 1; without effect on the worst.
+        aggregate: mean or worst.
     """
 
     name: str
     metric: str
     weights: FloatArray
+    aggregate: str = "mean"
 
     def __call__(self, losses: FloatArray) -> FloatArray:
         """(...,) objective of (..., V) losses."""
-        return (losses if self.metric == "loss" else np.exp(losses)) @ self.weights
+        values = losses if self.metric == "loss" else np.exp(losses)
+        return values @ self.weights if self.aggregate == "mean" else values.max(axis=-1)
 
 
 def make_objective(
-    name: str, metric: str, weights: Mapping[str, float] | None, validation_domains: Sequence[str]
+    name: str,
+    metric: str,
+    weights: Mapping[str, float] | None,
+    validation_domains: Sequence[str],
+    aggregate: str = "mean",
 ) -> Objective:
     """An objective over `validation_domains`, equally weighted unless told otherwise.
 
@@ -42,8 +50,10 @@ def make_objective(
     """
     if metric not in METRICS:
         raise ValueError(f"objective.metric is '{metric}'; allowed are {', '.join(METRICS)}")
+    if aggregate not in AGGREGATES:
+        raise ValueError(f"objective.aggregate is '{aggregate}'; allowed are {', '.join(AGGREGATES)}")
     if weights is None:
-        return Objective(name, metric, np.full(len(validation_domains), 1 / len(validation_domains)))
+        return Objective(name, metric, np.full(len(validation_domains), 1 / len(validation_domains)), aggregate)
     unknown = [domain for domain in weights if domain not in validation_domains]
     if unknown:
         raise ValueError(
@@ -52,4 +62,4 @@ def make_objective(
     if not math.isfinite(sum(weights.values())):
         raise ValueError("objective.weights must be finite numbers")
     listed = [weights.get(domain, 0.0) for domain in validation_domains]
-    return Objective(name, metric, check_weights(listed, validation_domains, key="objective.weights"))
+    return Objective(name, metric, check_weights(listed, validation_domains, key="objective.weights"), aggregate)

@@ -84,17 +84,15 @@ def plot_responses(content: dict[str, Any]) -> Figure:
             for s, of_scale in enumerate(responses):
                 response = of_scale[i]
                 multiples, ratios = np.array(response["points"]).T
-                x = np.geomspace(multiples.min() / 1.3, multiples.max() * 1.3, 80)
-                y = (response["offset"] + x) ** -response["exponent"] + response["floor"]
                 label = budget_label(content["scales"][s]["tokens"]) + " tokens"
-                axes.plot(x, y, color=colour(s), lw=1.4)
+                axes.plot(*np.array(response["curve"]).T, color=colour(s), lw=1.4)
                 axes.plot(multiples, ratios, MARKERS[s], color=colour(s), ms=5, label=label)
             axes.set_xscale("log")
             axes.set_xticks([1 / 3, 1, 3], ["1/3", "1", "3"])
             axes.minorticks_off()
             axes.set_title(domain, fontsize=10)
         figure.supxlabel("tokens of the domain, multiples of the base probe's", fontsize=10)
-        figure.supylabel(f"{content['objective']['name']} / base probe's", fontsize=10)
+        figure.supylabel(f"{content['objective']['name'].replace('_', ' ')} / base probe's", fontsize=10)
         grid.flat[0].legend(loc="best", fontsize=8)
         return figure
 

@@ -15,6 +15,7 @@ from autoscale_exp.runs.design import budget_label
 def render_page(
     search: list[dict[str, Any]],
     fit: dict[str, Any],
+    published: dict[str, Any] | None,
     mixtures: dict[str, MixtureRuns],
     reference: str,
     summary: dict[str, Any],
@@ -24,6 +25,7 @@ def render_page(
     Args:
         search: result.json of every probe.
         fit: content of fit.json.
+        published: that of the published law's fit, or None.
         mixtures: target runs by mixture.
         reference: the mixture that others are compared with.
         summary: content of summary.json.
@@ -43,6 +45,8 @@ def render_page(
         for name, mixture in mixtures.items()
     }
     drawn = {"weights": figures.plot_weights(fit)}
+    if published:
+        drawn["published"] = figures.plot_weights(published)
     if fit["diagnostics"].get("responses"):
         drawn["responses"] = figures.plot_responses(fit)
     drawn["curves"] = figures.plot_validation_curves(plotted, reference)
@@ -52,6 +56,7 @@ def render_page(
     template = environment.from_string(resources.files(__package__).joinpath("page.html.j2").read_text("utf-8"))
     return template.render(
         fit=fit,
+        published=published,
         search=search,
         mixtures=mixtures,
         reference=reference,

@@ -90,6 +90,18 @@ def read_results(folder: Path) -> list[dict[str, Any]]:
     return results
 
 
+def unique_tokens_of(folder: Path, domains: Sequence[str]) -> list[int]:
+    """(K,) unique tokens of each domain, as the runs of a sweep recorded them.
+
+    Raises:
+        ValueError: `folder` is no sweep's.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"bounds.unique_tokens is not set, and '{folder}' is no sweep's folder to take them from")
+    unique = read_results(folder)[0]["unique_tokens"]
+    return [unique[domain] for domain in domains]
+
+
 def table_of_results(results: Sequence[dict[str, Any]]) -> str:
     """The run table of finished runs, as CSV text."""
     domains = list(results[0]["tokens"])

@@ -1,0 +1,234 @@
+"""What a mixture must meet: shares, what the domains' unique tokens allow, caps of groups, and no domain made worse."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.optimize import brentq, linprog
+
+from autoscale_exp.laws.optimum import SUM_TOLERANCE, Bounds
+from autoscale_exp.mixture.allocation import FloatArray, Int64Array
+
+ON_LIMIT = 1e-6  # relative; a share this near to a limit is on it, as in Bounds.active
+
+
+@dataclass(frozen=True)
+class GroupCap:
+    """At most a share of the budget for several domains together.
+
+    Attributes:
+        name: for people.
+        members: indices of domains.
+        share: largest sum of their shares.
+    """
+
+    name: str
+    members: Sequence[int]
+    share: float
+
+
+@dataclass(frozen=True)
+class Constraints:
+    """All that holds a mixture.
+
+    Attributes:
+        bounds: smallest and largest share of each domain.
+        unique_tokens: (K,) tokens that each domain has without repeating any; None for no limit.
+        max_epochs: how often they may be repeated; needed with unique_tokens.
+        groups: caps on sums of shares; a domain may be in several.
+        no_worse_than: (K,) shares of a reference mixture: no validation domain's loss may be above the one under it.
+        reference_name: of that mixture, for people.
+    """
+
+    bounds: Bounds
+    unique_tokens: FloatArray | None = None
+    max_epochs: float | None = None
+    groups: Sequence[GroupCap] = ()
+    no_worse_than: FloatArray | None = None
+    reference_name: str = "uniform"
+
+    def caps(self, budget: float) -> FloatArray:
+        """(K,) shares that the unique tokens allow at `budget`; inf where they are no limit."""
+        if self.unique_tokens is None:
+            return np.full(len(self.bounds.lower), np.inf)
+        if self.max_epochs is None or not self.max_epochs > 0:
+            raise ValueError(f"max_epochs is {self.max_epochs}; with unique_tokens it must be a number above 0")
+        unique = np.asarray(self.unique_tokens, dtype=np.float64)
+        if unique.shape != self.bounds.lower.shape or not (unique >= 0).all():
+            raise ValueError(f"unique_tokens must be {len(self.bounds.lower)} numbers of at least 0, one per domain")
+        return unique * self.max_epochs / budget
+
+    def upper(self, budget: float) -> FloatArray:
+        """(K,) largest shares: bounds and caps together."""
+        return np.minimum(self.bounds.upper, self.caps(budget))
+
+    def violation(self, weights: FloatArray, budget: float) -> float:
+        """Largest by which shares break the sum, bounds, caps and groups; no_worse_than is not looked at."""
+        sums = [weights[list(group.members)].sum() - group.share for group in self.groups]
+        outside = [*(self.bounds.lower - weights), *(weights - self.upper(budget)), *sums, abs(weights.sum() - 1)]
+        return float(max(0.0, *outside))
+
+    def describe(self, weights: FloatArray, budget: float, domains: Sequence[str]) -> list[str]:
+        """The bounds, caps and groups that shares sit on, in words, such as 'books: cap of 4 epochs 0.12'."""
+        caps, upper = self.caps(budget), self.upper(budget)
+        side = Bounds(self.bounds.lower, upper).active(weights)
+        notes = []
+        for i, domain in enumerate(domains):
+            if side[i] < 0:
+                notes.append(f"{domain}: lower {self.bounds.lower[i]:.4g}")
+            elif side[i] > 0 and caps[i] < self.bounds.upper[i]:
+                notes.append(f"{domain}: cap of {self.max_epochs:g} epochs {caps[i]:.4g}")
+            elif side[i] > 0:
+                notes.append(f"{domain}: upper {upper[i]:.4g}")
+        full = [g for g in self.groups if weights[list(g.members)].sum() >= g.share * (1 - ON_LIMIT)]
+        return notes + [f"group {group.name}: {group.share:.4g}" for group in full]
+
+
+def check_constraints(constraints: Constraints, budget: float, domains: Sequence[str]) -> None:
+    """Refuses bounds, caps and groups that no mixture meets together; no_worse_than needs a law and is not looked at.
+
+    Raises:
+        ValueError: a malformed entry, or a clash: its message names who clashes, by how much, and the remedies.
+    """
+    if not budget > 0:
+        raise ValueError(f"the token budget is {budget}; it must be above 0")
+    if len(constraints.bounds.lower) != len(domains):
+        raise ValueError(f"bounds are for {len(constraints.bounds.lower)} domains, but the law has {len(domains)}")
+    reference = constraints.no_worse_than
+    if reference is not None:
+        check_shares(reference, len(domains), f"the reference mixture '{constraints.reference_name}'")
+    _check_domains(constraints, budget, domains)
+    _check_groups(constraints, budget, domains)
+
+
+def check_shares(weights: FloatArray, num_domains: int, name: str) -> None:
+    """Refuses anything but `num_domains` shares that sum to 1.
+
+    Raises:
+        ValueError: its message starts with `name`.
+    """
+    shares = np.asarray(weights)
+    if shares.shape != (num_domains,) or not (shares >= 0).all() or abs(shares.sum() - 1) > 1e-6:
+        raise ValueError(f"{name} must be {num_domains} shares of at least 0 that sum to 1, but is {shares.tolist()}")
+
+
+def _check_domains(constraints: Constraints, budget: float, domains: Sequence[str]) -> None:
+    lower, caps = constraints.bounds.lower, constraints.caps(budget)
+    upper = constraints.upper(budget)
+    if lower.sum() > 1 + SUM_TOLERANCE:
+        raise ValueError(f"bounds.lower sum to {lower.sum():.6g}; they must leave room within 1")
+    for i in np.flatnonzero(lower > upper + SUM_TOLERANCE).tolist():
+        if caps[i] >= constraints.bounds.upper[i]:
+            raise ValueError(f"bounds.lower of '{domains[i]}' is {lower[i]:g}, above its bounds.upper {upper[i]:g}")
+        assert constraints.max_epochs is not None
+        epochs = f"{constraints.max_epochs * lower[i] / caps[i]:.4g}" if caps[i] > 0 else "any number of"
+        raise ValueError(
+            f"'{domains[i]}' has unique tokens for a share of {caps[i]:.4g} in {constraints.max_epochs:g} epochs at "
+            f"{_tokens(budget)} tokens, below its bounds.lower {lower[i]:g}; lower that bound or the budget"
+            + (f", or raise max_epochs to {epochs}" if caps[i] > 0 else "")
+        )
+    if upper.sum() >= 1 - SUM_TOLERANCE:
+        return
+    capped = np.flatnonzero(caps < constraints.bounds.upper)
+    if not len(capped):
+        raise ValueError(f"bounds.upper sum to {upper.sum():.6g}; they must reach 1")
+    raise ValueError(
+        f"caps from unique tokens in {constraints.max_epochs:g} epochs and bounds.upper sum to {upper.sum():.4g}, "
+        f"below 1, at {_tokens(budget)} tokens (capped: {_named(capped, domains, caps)}); "
+        + _remedy(constraints, budget)
+    )
+
+
+def _remedy(constraints: Constraints, budget: float) -> str:
+    """How far max_epochs or the budget would have to move for shares to reach 1."""
+    assert constraints.max_epochs is not None
+
+    def excess(log_factor: float) -> float:
+        assert constraints.max_epochs is not None
+        more = replace(constraints, max_epochs=constraints.max_epochs * float(np.exp(log_factor)))
+        return float(more.upper(budget).sum()) - 1
+
+    if excess(60.0) <= 0:
+        return "raise bounds.upper too, as the domains with tokens do not reach 1 by theirs"
+    factor = float(np.exp(brentq(excess, 0.0, 60.0)))
+    return (
+        f"raise max_epochs to {constraints.max_epochs * factor:.4g} or lower the budget to {_tokens(budget / factor)}"
+    )
+
+
+def _check_groups(constraints: Constraints, budget: float, domains: Sequence[str]) -> None:
+    lower, upper = constraints.bounds.lower, constraints.upper(budget)
+    for group in constraints.groups:
+        members = list(group.members)
+        if not members or len(set(members)) != len(members) or not set(members) <= set(range(len(domains))):
+            raise ValueError(f"group '{group.name}' has members {members}; allowed are indices 0 to {len(domains) - 1}")
+        if not 0 <= group.share <= 1:
+            raise ValueError(f"the cap of group '{group.name}' is {group.share}; allowed are shares from 0 to 1")
+        least = lower[members].sum()
+        if least > group.share + SUM_TOLERANCE:
+            raise ValueError(
+                f"lower bounds of members of group '{group.name}' sum to {least:.4g} "
+                f"({_named(members, domains, lower)}) but its cap is {group.share:g}; lower those "
+                "bounds or raise the cap"
+            )
+    if not constraints.groups:
+        return
+    # Shares grow from `lower`, which all groups allow, so a mixture exists if and only if they can grow to a sum of 1.
+    rows = group_rows(constraints)
+    shares = np.array([group.share for group in constraints.groups])
+    most = linprog(
+        -np.ones(len(lower)),
+        A_ub=rows,
+        b_ub=np.maximum(shares, rows @ lower),
+        bounds=list(zip(lower.tolist(), upper.tolist(), strict=True)),
+    )
+    total = 1.0 if most.x is None else float(most.x.sum())
+    if total < 1 - SUM_TOLERANCE:
+        full = [g for g, row in zip(constraints.groups, rows, strict=True) if row @ most.x >= g.share - 1e-9]
+        outside = np.flatnonzero(rows.sum(axis=0) == 0)
+        rest = f"; upper bounds and caps of the domains in no group sum to {upper[outside].sum():.4g}"
+        raise ValueError(
+            f"caps of groups {', '.join(f'{g.name} ({g.share:g})' for g in full)} and the largest shares of domains "
+            f"leave at most {total:.4g} of the budget to mix{rest}; raise the caps of groups or these"
+        )
+
+
+def group_rows(constraints: Constraints) -> FloatArray:
+    """(G, K) of 1 for the members of each group, else 0."""
+    rows = np.zeros((len(constraints.groups), len(constraints.bounds.lower)))
+    for row, group in zip(rows, constraints.groups, strict=True):
+        row[list(group.members)] = 1
+    return rows
+
+
+def implied_limits(constraints: Constraints, budget: float) -> tuple[FloatArray, FloatArray]:
+    """(K,) smallest and largest shares that the sum, caps and groups leave, so that no domain seems free but is not.
+
+    Lower bounds that sum to 1, for example, leave no domain any room.
+    """
+    lower, upper = constraints.bounds.lower.copy(), constraints.upper(budget)
+    upper = np.maximum(upper, lower)
+    for _ in range(4):
+        upper = np.minimum(upper, 1 - (lower.sum() - lower))
+        for group, row in zip(constraints.groups, group_rows(constraints), strict=True):
+            inside = row > 0
+            room = group.share - lower[inside].sum() + lower[inside]
+            upper[inside] = np.minimum(upper[inside], room)
+            if not inside.all():  # what the group leaves has to fit into the others
+                spare = upper[~inside].sum() - upper[~inside]
+                lower[~inside] = np.maximum(lower[~inside], 1 - group.share - spare)
+        lower = np.maximum(lower, 1 - (upper.sum() - upper))
+        upper = np.maximum(upper, lower)
+    return lower, upper
+
+
+def _named(indices: Sequence[int] | Int64Array, domains: Sequence[str], shares: FloatArray) -> str:
+    shown = [f"{domains[i]} {shares[i]:.4g}" for i in indices[:8]]
+    return ", ".join(shown) + (f" and {len(indices) - 8} more" if len(indices) > 8 else "")
+
+
+def _tokens(count: float) -> str:
+    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M")):
+        if count >= size:
+            return f"{count / size:.4g}{unit}"
+    return f"{count:.6g}"

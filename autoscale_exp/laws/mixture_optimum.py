@@ -1,0 +1,261 @@
+"""The best mixture under a fitted law at a token budget, within constraints, with how exactly it is the best.
+
+J(w) = objective of law.predict(w T) + kl_weight KL(w || prior) is minimised over shares w. Most laws are convex in the
+tokens, so that the minimum is global; for those that are not, the best of a few starts is given, and said to be so.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from scipy.optimize import brentq
+
+from autoscale_exp.laws.constraints import (
+    Constraints,
+    check_constraints,
+    check_shares,
+)
+from autoscale_exp.laws.interior_point import Point, minimise
+from autoscale_exp.laws.law import Law
+from autoscale_exp.laws.mixture_program import MixtureProblem, MixtureProgram, Predictions, WorstCase, divergence
+from autoscale_exp.laws.objective import METRICS, Objective
+from autoscale_exp.laws.optimum import Optimum
+from autoscale_exp.mixture.allocation import FloatArray
+
+KKT_TOLERANCE = 1e-6
+VIOLATION_TOLERANCE = 1e-8
+NUM_STARTS = 8  # where the law is not convex
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixtureOptimum(Optimum):
+    """An optimum under a law, and how exactly it is one.
+
+    Attributes:
+        losses: (V,) that the law predicts; their mean over laws for an expected optimum.
+        violation: largest by which shares break a constraint, or a loss (nats) the one that it may not be above.
+        converged: kkt_residual is at most 1e-6 and violation 1e-8.
+        convex: losses were convex between all pairs of mixtures tried, so that the optimum is global.
+        num_starts: of the search; more than 1 where the law is not convex.
+        evaluations: of the laws' slopes.
+    """
+
+    losses: FloatArray
+    violation: float
+    converged: bool
+    convex: bool
+    num_starts: int
+    evaluations: int
+
+
+def mixture_optimum(
+    law: Law,
+    objective: Objective | WorstCase,
+    budget: float,
+    constraints: Constraints,
+    *,
+    kl_weight: float = 0.0,
+    prior: FloatArray | None = None,
+    convex: bool | None = None,
+) -> MixtureOptimum:
+    """Minimises the objective of the law's losses, plus kl_weight KL(w || prior), at a budget.
+
+    Args:
+        law: fitted; its losses and slopes are all that is used.
+        objective: a weighted mean, or the worst case.
+        budget: T, tokens.
+        constraints: that shares must meet.
+        kl_weight: in units of the objective.
+        prior: (K,) shares > 0; equal ones if None.
+        convex: whether the law is convex in tokens; if None, tried on pairs of mixtures.
+
+    Raises:
+        ValueError: constraints that no mixture meets together (the message names them), or a law without slopes.
+    """
+    return expected_optimum([law], objective, budget, constraints, kl_weight=kl_weight, prior=prior, convex=convex)
+
+
+def expected_optimum(
+    laws: Sequence[Law],
+    objective: Objective | WorstCase,
+    budget: float,
+    constraints: Constraints,
+    *,
+    kl_weight: float = 0.0,
+    prior: FloatArray | None = None,
+    convex: bool | None = None,
+) -> MixtureOptimum:
+    """Minimises the mean over laws, such as draws of one, of the objective: the best under the fit's uncertainty.
+
+    A worst case is the largest over validation domains of the mean over laws, and no_worse_than is about mean losses.
+    Arguments and errors are those of `mixture_optimum`.
+    """
+    if not laws:
+        raise ValueError("there is no law to optimise under; a law without draws has an optimum only by itself")
+    domains = laws[0].domains
+    check_constraints(constraints, budget, domains)
+    if isinstance(objective, WorstCase):
+        if objective.metric not in METRICS:
+            raise ValueError(f"objective.metric is '{objective.metric}'; allowed are {', '.join(METRICS)}")
+        if objective.reference is not None:
+            check_shares(objective.reference, len(domains), "the reference mixture of the worst case")
+    prior = _check_prior(prior, kl_weight, constraints.upper(budget), domains)
+    task = _Task(Predictions(laws, budget, objective.metric), objective, constraints, kl_weight, prior, convex=convex)
+    if constraints.no_worse_than is not None:
+        task.check_reference()
+    return task.solve()
+
+
+def _check_prior(prior: FloatArray | None, kl_weight: float, upper: FloatArray, domains: Sequence[str]) -> FloatArray:
+    if not (np.isfinite(kl_weight) and kl_weight >= 0):
+        raise ValueError(f"kl_weight is {kl_weight}; it must be a number of at least 0")
+    if prior is None:
+        return np.full(len(domains), 1 / len(domains))
+    check_shares(prior, len(domains), "prior")
+    missing = np.flatnonzero((np.asarray(prior) <= 0) & (upper > 0))
+    if kl_weight > 0 and len(missing):
+        raise ValueError(
+            f"the prior of '{domains[missing[0]]}' is 0, so any share of it is infinitely far from the prior; give it "
+            "a share above 0 or set its bounds.upper to 0"
+        )
+    return np.asarray(prior, dtype=np.float64)
+
+
+class _Task(MixtureProblem):
+    """A problem with its starts and its result."""
+
+    def __init__(self, *problem: Any, convex: bool | None) -> None:
+        super().__init__(*problem)
+        self.convex = self._is_convex() if convex is None else convex
+
+    def _is_convex(self) -> bool:
+        rng = np.random.default_rng(0)
+        pairs = np.concatenate([rng.dirichlet(np.full(len(self.domains), a), size=(2, 24)) for a in (0.1, 1.0)], axis=1)
+        pairs = 0.999 * pairs + 0.001 / len(self.domains)  # (2, 48, K); off the borders, where a law may be infinite
+        (first, second), middle = pairs, pairs.mean(axis=0)
+        for values in range(2):
+            ends = (self.predictions.values(first)[values] + self.predictions.values(second)[values]) / 2
+            with np.errstate(invalid="ignore"):  # infinite perplexities
+                excess = self.predictions.values(middle)[values] - ends  # (48, V)
+            if isinstance(self.objective, Objective) and self.constraints.no_worse_than is None:
+                excess, ends = excess @ self.objective.weights, ends @ self.objective.weights
+            if (excess > 1e-9 * np.maximum(1, np.abs(ends))).any():
+                return False
+        return True
+
+    def solve(self) -> MixtureOptimum:
+        """The best of the starts; one start if convex."""
+        num_starts = 1 if self.convex or self.free.sum() < 2 else NUM_STARTS
+        points = []
+        for index in range(num_starts):
+            full, point = self._solve_from(self._start(index))
+            points.append((full, point, self._violation(full), self._value(full)))
+        weights, point, violation, value = min(points, key=lambda p: (max(p[2] - VIOLATION_TOLERANCE, 0), p[3]))
+        losses = self.predictions.values(weights)[0]
+        active = self.constraints.describe(weights, self.budget, self.domains) + self._held(losses, point)
+        return MixtureOptimum(
+            tokens=int(self.budget),
+            weights=weights,
+            active_bounds=active,
+            method="interior point" if num_starts == 1 else f"interior point, best of {num_starts} starts",
+            objective_value=value,
+            kkt_residual=point.residual,
+            losses=losses,
+            violation=violation,
+            converged=point.residual <= KKT_TOLERANCE and violation <= VIOLATION_TOLERANCE,
+            convex=self.convex,
+            num_starts=num_starts,
+            evaluations=self.predictions.evaluations,
+        )
+
+    def check_reference(self) -> None:
+        """Refuses a no_worse_than that no mixture within the other constraints meets.
+
+        Raises:
+            ValueError: naming the validation domains that even the mixture nearest to meeting it makes worse.
+        """
+        reference = self.constraints.no_worse_than
+        assert reference is not None
+        if self.constraints.violation(reference, self.budget) <= 1e-9:
+            return  # the reference itself meets all
+        others = replace(self.constraints, no_worse_than=None)
+        predictions = Predictions(self.predictions.laws, self.budget, "loss")
+        worst = WorstCase("loss", reference)
+        nearest = _Task(predictions, worst, others, 0.0, self.prior, convex=self.convex).solve()
+        excess = nearest.losses - predictions.values(reference)[0]
+        if excess.max() <= VIOLATION_TOLERANCE:
+            return
+        name = self.constraints.reference_name
+        held = [self.validation_domains[v] for v in np.flatnonzero(excess >= excess.max() - 1e-5)]
+        because = f" with {', '.join(nearest.active_bounds)}" if nearest.active_bounds else ""
+        raise ValueError(
+            f"'no worse than {name}' cannot be met together with the other constraints: the mixture that comes nearest "
+            f"is still {excess.max():.4g} nats worse on {', '.join(held)}{because}; the {name} mixture itself breaks "
+            "them, so loosen bounds, caps or groups, or drop it"
+        )
+
+    def _start(self, index: int) -> FloatArray:
+        """(K,) strictly between the limits of all free domains; the first treats them alike."""
+        room = self.upper - self.lower
+        pull = np.ones(len(room))
+        if index == 1 and self.constraints.no_worse_than is not None:  # which may be one of few that meet it
+            inside = np.clip(self.constraints.no_worse_than, self.lower, self.upper)
+            inside = 0.98 * inside + 0.02 * self._start(0)
+            pull = np.clip((inside - self.lower) / np.where(self.free, room, 1.0), 1e-9, 1 - 1e-9)
+            pull = -np.log1p(-pull)
+        elif index:
+            pull = np.random.default_rng(index).dirichlet(np.full(len(room), 0.5)) + 1e-3 / len(room)
+
+        def shares(log_time: float) -> FloatArray:
+            return self.lower - room * np.expm1(-np.exp(log_time) * pull)
+
+        if not self.free.any():
+            return self.lower
+        return shares(brentq(lambda x: float(shares(x).sum()) - 1, -80.0, 30.0, xtol=1e-13))
+
+    def _solve_from(self, start: FloatArray) -> tuple[FloatArray, Point]:
+        if not self.free.any():
+            return start / start.sum(), Point(start, 0.0, np.zeros(0), 0.0, 0.0, 0.0, 0)
+        best: tuple[FloatArray, Point] | None = None
+        for _ in range(3):
+            program = MixtureProgram(self, start)
+            point = minimise(program, start[self.free])
+            weights = program.full(point.w)
+            if best is None or _key(point) < _key(best[1]):
+                best = weights, point
+            gradient, rows = program.derivatives(point.w)
+            # Slopes far smaller than at the start, where they set the units: again from here, with units to match.
+            if _key(point) <= 1e-8 and np.abs(gradient + point.y @ rows).max() > 0.05:
+                break
+            start = 0.9 * weights + 0.1 * start
+        assert best is not None
+        return best
+
+    def _value(self, weights: FloatArray) -> float:
+        levels = self.predictions.values(weights)[1]
+        if isinstance(self.objective, Objective):
+            value = float(levels @ self.objective.weights)
+        else:
+            value = float((levels / self.unit - self.offset).max())
+        return value + self.kl_weight * divergence(weights, self.prior)
+
+    def _violation(self, weights: FloatArray) -> float:
+        violation, limits = self.constraints.violation(weights, self.budget), self.limits
+        if limits is None:
+            return violation
+        return max(violation, float((self.predictions.values(weights)[0] - limits).max()))
+
+    def _held(self, losses: FloatArray, point: Point) -> list[str]:
+        """The validation domains that no_worse_than holds: on their limit, at a price."""
+        limits = self.limits
+        if limits is None or not len(point.y):
+            return []
+        prices = point.y[-len(limits) :]
+        held = (losses >= limits - 1e-7 * np.maximum(1, np.abs(limits))) & (prices > 1e-7)
+        name = self.constraints.reference_name
+        return [f"no worse than {name}: {self.validation_domains[v]}" for v in np.flatnonzero(held)]
+
+
+def _key(point: Point) -> float:
+    return max(point.residual, point.violation)

@@ -1,0 +1,168 @@
+"""The search for a mixture as a program for the interior-point method: what is minimised, its limits and its units."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from autoscale_exp.laws.constraints import Constraints, group_rows, implied_limits
+from autoscale_exp.laws.law import Law
+from autoscale_exp.laws.objective import Objective
+from autoscale_exp.mixture.allocation import FloatArray
+
+FEWEST = 1e-12  # share at which slopes are taken for a domain without tokens, where a law need not have any
+
+
+@dataclass(frozen=True)
+class WorstCase:
+    """The largest loss or perplexity of any validation domain, to be minimised.
+
+    Attributes:
+        metric: loss (nats per token) or perplexity.
+        reference: (K,) shares of a mixture: what is minimised is the largest increase over it, as a difference of
+            losses or a ratio of perplexities. None for the largest value itself.
+    """
+
+    metric: str = "loss"
+    reference: FloatArray | None = None
+
+
+class Predictions:
+    """Mean over laws of losses and of what the objective is made of (levels), at shares of a budget."""
+
+    def __init__(self, laws: Sequence[Law], budget: float, metric: str) -> None:
+        self.laws, self.budget, self.metric = laws, budget, metric
+        self.evaluations = 0
+
+    def values(self, w: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """(..., V) losses and levels of (..., K) shares."""
+        losses = np.array([law.predict(w * self.budget) for law in self.laws])
+        mean = losses.mean(axis=0)
+        with np.errstate(over="ignore"):  # what is infinite is refused at the start, and no step goes there
+            return mean, mean if self.metric == "loss" else np.exp(losses).mean(axis=0)
+
+    def slopes(self, w: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """(V, K) derivatives of both with respect to (K,) shares."""
+        self.evaluations += 1
+        tokens = np.maximum(w, FEWEST) * self.budget
+        scale = self.budget / len(self.laws)
+        shape = len(self.laws[0].validation_domains), len(w)
+        loss_slopes, level_slopes = np.zeros(shape), np.zeros(shape)
+        for law in self.laws:
+            slopes = law.slopes(tokens) * scale
+            loss_slopes = loss_slopes + slopes
+            if self.metric != "loss":
+                with np.errstate(over="ignore"):
+                    level_slopes = level_slopes + np.exp(law.predict(tokens))[:, None] * slopes
+        return loss_slopes, loss_slopes if self.metric == "loss" else level_slopes
+
+
+class MixtureProblem:
+    """One problem: a law or several at a budget, what is minimised, and within what."""
+
+    def __init__(
+        self,
+        predictions: Predictions,
+        objective: Objective | WorstCase,
+        constraints: Constraints,
+        kl_weight: float,
+        prior: FloatArray,
+    ) -> None:
+        self.predictions, self.objective, self.constraints = predictions, objective, constraints
+        self.kl_weight, self.prior, self.budget = kl_weight, prior, predictions.budget
+        self.domains = predictions.laws[0].domains
+        self.validation_domains = predictions.laws[0].validation_domains
+        self.lower, self.upper = implied_limits(constraints, self.budget)
+        self.free = self.upper - self.lower > 1e-10
+        reference = constraints.no_worse_than
+        self.limits = None if reference is None else predictions.values(np.asarray(reference))[0]  # (V,) losses
+        # (V,) what a worst case takes the levels against: levels / unit - offset.
+        self.unit, self.offset = np.ones(len(self.validation_domains)), np.zeros(len(self.validation_domains))
+        if isinstance(objective, WorstCase) and objective.reference is not None:
+            levels = predictions.values(np.asarray(objective.reference))[1]
+            self.unit, self.offset = (self.unit, levels) if objective.metric == "loss" else (levels, self.offset)
+
+
+class MixtureProgram:
+    """A task as the interior-point method takes it: free domains only, scaled. Rows: worst case, groups, no worse."""
+
+    def __init__(self, task: MixtureProblem, start: FloatArray) -> None:
+        self.task, self.free = task, task.free
+        self.base = np.where(task.free, 0.0, task.lower)
+        self.lower, self.upper = task.lower[task.free], task.upper[task.free]
+        self.total = float(1 - self.base.sum())
+        self.limits = task.limits
+        self.worst = isinstance(task.objective, WorstCase)
+        groups = group_rows(task.constraints)
+        # A group that the limits of its members, or of all others, keep within its cap is no constraint.
+        within = np.minimum(groups @ task.upper, 1 - (1 - groups) @ task.lower)
+        shares = np.array([group.share for group in task.constraints.groups])
+        binding = within > shares + 1e-12
+        self.groups, self.shares = groups[binding], shares[binding]
+        num_high = len(task.validation_domains) if self.worst else 0
+        num_losses = 0 if self.limits is None else len(self.limits)
+        self.epigraph = np.repeat([1.0, 0.0, 0.0], [num_high, len(self.groups), num_losses])
+        self.scale, self.row_scale = 1.0, np.ones(len(self.epigraph))
+        gradient, rows = self.derivatives(start[self.free])
+        if not (np.isfinite(gradient).all() and np.isfinite(rows).all()):
+            raise ValueError(
+                f"the law '{task.predictions.laws[0].name}' predicts {task.predictions.metric} values or slopes that "
+                f"are not finite at {task.budget:,.0f} tokens; check its fit, or use the loss as metric"
+            )
+        if not gradient.any() and not rows[self.epigraph > 0].any():
+            raise ValueError(
+                f"the law '{task.predictions.laws[0].name}' has no slopes at the start, so it has no exact optimum; "
+                "compare its predictions at given mixtures instead"
+            )
+        self.scale = 1 / float(np.abs(np.vstack([gradient, rows[self.epigraph > 0]])).max())
+        sizes = np.abs(rows).max(axis=1, initial=1e-300)
+        self.row_scale = np.where(
+            self.epigraph > 0, self.scale, 1 / np.maximum(sizes, 1e-6 * sizes.max(initial=1e-300))
+        )
+
+    def full(self, w: FloatArray) -> FloatArray:
+        """(K,) shares of all domains from those of the free ones."""
+        weights = self.base.copy()
+        weights[self.free] = w
+        return weights
+
+    def values(self, w: FloatArray) -> tuple[float, FloatArray]:
+        """See Program."""
+        task, weights = self.task, self.full(w)
+        losses, levels = task.predictions.values(weights)
+        f = task.kl_weight * divergence(weights, task.prior)
+        rows = [self.groups @ weights - self.shares]
+        if isinstance(task.objective, Objective):
+            f += float(levels @ task.objective.weights)
+        else:
+            rows.insert(0, levels / task.unit - task.offset)
+        if self.limits is not None:
+            rows.append(losses - self.limits)
+        return f * self.scale, np.concatenate(rows) * self.row_scale
+
+    def derivatives(self, w: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """See Program."""
+        task, weights = self.task, self.full(w)
+        losses, levels = (slopes[:, self.free] for slopes in task.predictions.slopes(weights))
+        gradient = np.zeros(len(w))
+        if task.kl_weight > 0:
+            gradient += task.kl_weight * (np.log(np.maximum(w, 1e-300) / task.prior[self.free]) + 1)
+        rows = [self.groups[:, self.free]]
+        if isinstance(task.objective, Objective):
+            gradient += task.objective.weights @ levels
+        else:
+            rows.insert(0, levels / task.unit[:, None])
+        if self.limits is not None:
+            rows.append(losses)
+        return gradient * self.scale, np.vstack(rows) * self.row_scale[:, None]
+
+    def parts(self, w: FloatArray) -> FloatArray:
+        """See Program."""
+        slopes = self.task.predictions.slopes(self.full(w))[1][:, self.free]
+        return slopes / np.maximum(np.abs(slopes).max(axis=1, keepdims=True), 1e-300)
+
+
+def divergence(weights: FloatArray, prior: FloatArray) -> float:
+    """KL(weights || prior) in nats, for a prior above 0 wherever the weights are."""
+    used = weights > 0
+    return float(np.sum(weights[used] * np.log(weights[used] / prior[used])))

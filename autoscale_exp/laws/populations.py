@@ -1,0 +1,150 @@
+"""Populations of parameters over validation domains: the empirical-Bayes part of the pooled transfer law.
+
+Every parameter of the formula belongs to a population, such as all own-domain exponents, with a mean and a spread that
+the validation domains estimate together: so they lend strength to each other, and few runs go a long way. Standard
+empirical Bayes (Morris 1983; Efron and Morris 1975) about the priors of pooled_formula.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from autoscale_exp.laws.pooled_formula import (
+    GENERIC_WEIGHT,
+    OTHER_WEIGHT,
+    OWN_WEIGHT,
+    PRIORS,
+    Formula,
+    Prior,
+    Scalar,
+)
+from autoscale_exp.mixture.allocation import FloatArray, Int64Array
+
+# Part of the way that mean and spread go in a round: undamped, estimates from a few parameters oscillate.
+STEP = 0.5
+# The prior spread counts as so many parameters seen.
+SPREAD_COUNT = 6.0
+# Standard deviation of row and column effects of weights, in prior spreads: a domain may help all, or lean on all.
+EFFECT_SD = 0.5
+BACKFITS = 10  # of row and column effects, which converge within a few
+# Losses near the smallest are what irreducible losses start from; the quantile keeps one outlier from setting it.
+LOW_QUANTILE = 0.02
+SMALLEST_GAP = 0.1  # nats between median and irreducible loss, for amplitudes where all runs do about equally well
+
+
+@dataclass(frozen=True)
+class Population:
+    """Parameters with a mean and a spread in common.
+
+    Attributes:
+        rows: (M,) validation domain of each parameter.
+        columns: (M,) its column among the P.
+        prior: of mean and spread.
+        crossed: whether validation domains and columns have effects of their own, as the weights of other domains do.
+    """
+
+    rows: Int64Array
+    columns: Int64Array
+    prior: Prior
+    crossed: bool
+
+    @property
+    def index(self) -> tuple[Int64Array, Int64Array]:
+        """Of its parameters in (V, P)."""
+        return self.rows, self.columns
+
+    @property
+    def effect_sd(self) -> float:
+        """Standard deviation of the effects of rows and of columns."""
+        return EFFECT_SD * self.prior.spread
+
+    def centres(self, said: FloatArray, weights: FloatArray) -> FloatArray:
+        """(M,) means of the parameters, less the prior's, from what the losses say of them (M,), with its weights."""
+        mean = (weights * said).sum() / (weights.sum() + self.prior.mean_sd**-2)
+        if not self.crossed:
+            return np.full(len(said), mean)
+        row, column = np.zeros(self.rows.max() + 1), np.zeros(self.columns.max() + 1)
+        row_weight = np.bincount(self.rows, weights) + self.effect_sd**-2
+        column_weight = np.bincount(self.columns, weights) + self.effect_sd**-2
+        for _ in range(BACKFITS):
+            row = np.bincount(self.rows, weights * (said - mean - column[self.columns])) / row_weight
+            column = np.bincount(self.columns, weights * (said - mean - row[self.rows])) / column_weight
+        return np.asarray(mean + row[self.rows] + column[self.columns])
+
+    def covariance(self, spread: float) -> FloatArray:
+        """(M, M) of the parameters before any run is seen, mean and effects unknown."""
+        size = len(self.rows)
+        covariance = np.full((size, size), self.prior.mean_sd**2) + spread**2 * np.eye(size)
+        if self.crossed:
+            covariance += self.effect_sd**2 * (self.rows[:, None] == self.rows)
+            covariance += self.effect_sd**2 * (self.columns[:, None] == self.columns)
+        return covariance
+
+
+def populations_of(formula: Formula) -> list[Population]:
+    """All populations: of each scalar, of weights of the own and of other domains, specific and generic."""
+    every = np.arange(len(formula.own))
+    populations = [Population(every, np.full(len(every), scalar), PRIORS[scalar], False) for scalar in Scalar]
+    specific, generic = formula.specific_weights.start, formula.generic_weights.start
+    for of_own, priors in ((True, (OWN_WEIGHT, GENERIC_WEIGHT)), (False, (OTHER_WEIGHT, GENERIC_WEIGHT))):
+        rows, domains = np.nonzero(formula.is_own == of_own)
+        if len(rows):
+            for start, prior in zip((specific, generic), priors, strict=True):
+                populations.append(Population(rows, domains + start, prior, crossed=not of_own))
+    return populations
+
+
+def prior_means(formula: Formula, populations: list[Population], losses: FloatArray) -> FloatArray:
+    """(V, P) prior means, in units of the losses (R, V): over the smallest, and over the gap from median to floor."""
+    means = np.empty((len(formula.own), formula.num_params))
+    for population in populations:
+        means[population.index] = population.prior.mean
+    low = np.quantile(losses, LOW_QUANTILE, axis=0)
+    gap = np.median(losses, axis=0) - np.exp(PRIORS[Scalar.IRREDUCIBLE].mean) * low
+    means[:, Scalar.IRREDUCIBLE] += np.log(low)
+    means[:, [Scalar.SPECIFIC_AMPLITUDE, Scalar.GENERIC_AMPLITUDE]] += np.log(np.maximum(gap, SMALLEST_GAP))[:, None]
+    return means
+
+
+def update_populations(
+    populations: list[Population],
+    prior_mean: FloatArray,
+    mean: FloatArray,
+    spread: FloatArray,
+    theta: FloatArray,
+    variance: FloatArray,
+) -> tuple[FloatArray, FloatArray]:
+    """Means and spreads after a round, each (V, P), from the parameters `theta` fitted under the old ones.
+
+    Args:
+        populations: of the parameters.
+        prior_mean: (V, P) means before any run was seen.
+        mean: (V, P) means that theta was fitted under.
+        spread: (V, P) spreads that theta was fitted under.
+        theta: (V, P) fitted parameters.
+        variance: (V, P) of theta, with the populations' share.
+    """
+    mean, spread = mean.copy(), spread.copy()
+    precision = np.maximum(1 / variance - spread**-2.0, 1e-9)  # of what the losses alone say
+    said = (theta / variance - mean * spread**-2.0) / precision - prior_mean
+    for population in populations:
+        index = population.index
+        old_spread = float(spread[index][0])
+        weights = 1 / (1 / precision[index] + old_spread**2)
+        centres = population.centres(said[index], weights)
+        squares = (theta[index] - prior_mean[index] - centres) ** 2 + variance[index]
+        mean[index] += STEP * (prior_mean[index] + centres - mean[index])
+        count = SPREAD_COUNT * population.prior.spread**2
+        target = (squares.sum() + count) / (len(squares) + SPREAD_COUNT)
+        spread[index] *= (target / old_spread**2) ** (STEP / 2)
+    return mean, spread
+
+
+def marginal_precision(populations: list[Population], spread: FloatArray) -> FloatArray:
+    """(V P, V P) prior precision of all parameters with the populations' means and effects unknown."""
+    num_params = spread.shape[1]
+    precision = np.zeros((spread.size, spread.size))
+    for population in populations:
+        flat = population.rows * num_params + population.columns
+        precision[np.ix_(flat, flat)] = np.linalg.inv(population.covariance(float(spread[population.index][0])))
+    return precision
