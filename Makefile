@@ -21,9 +21,9 @@ $(VENV)/installed: pyproject.toml constraints.txt
 quickstart: install
 	$(RUN).prepare data=environment
 	$(RUN).train experiment=quickstart
-	$(RUN).fit runs=$(OUT) objective=mean_perplexity bounds.lower=0.02 \
+	$(RUN).fit runs=$(OUT) objective=reading bounds.lower=0.02 \
 	  'target_tokens=[3_200_000]' output_dir=$(OUT)/fit
-	$(RUN).fit runs=$(OUT) law=ddo objective=mean_perplexity bounds.lower=0.02 \
+	$(RUN).fit runs=$(OUT) law=ddo objective=reading bounds.lower=0.02 \
 	  'target_tokens=[3_200_000]' output_dir=$(OUT)/published
 	$(RUN).train experiment=quickstart_targets
 	$(RUN).report search=$(OUT) published=$(OUT)/published

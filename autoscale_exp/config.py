@@ -149,7 +149,7 @@ class ObjectiveConf:
     name: str = MISSING
     metric: str = MISSING  # loss (nats per token) or perplexity
     aggregate: str = "mean"  # mean or worst
-    weights: dict[str, float] | None = None  # per validation domain, summing to 1; null: equal
+    weights: dict[str, float] = field(default_factory=dict)  # +objective.weights={web: 0.7, code: 0.3}; none: equal
     kl_weight: float = 0.0  # times the divergence of the mixture from `prior`, added to the objective
     prior: list[float] | None = None  # weights in domain order; null: uniform
     no_worse_than_uniform: bool = False  # for no validation domain
@@ -163,7 +163,7 @@ class BoundsConf:
     upper: Any = 1.0
     max_epochs: float | None = None  # a domain's unique tokens may be repeated so often at the target; null: no limit
     unique_tokens: list[int] | None = None  # in domain order; null: from the sweep's results
-    groups: dict[str, Any] = field(default_factory=dict)  # name: {domains: [...], upper: share of the budget}
+    groups: dict[str, Any] = field(default_factory=dict)  # +bounds.groups.<name>={domains: [...], upper: <share>}
 
 
 @dataclass

@@ -38,9 +38,12 @@ def regmix(data: Path, split: str) -> RunTable:
     return parse_run_table(join_regmix(*paths, tokens=1_000_000_000)[0], f"regmix {split}")
 
 
-def judge_regmix(name: str, train: RunTable, test: RunTable, count: int) -> dict[str, float]:
+def judge_regmix(name: str, train: RunTable, test: RunTable, count: int) -> dict[str, float] | None:
     started = time.perf_counter()
-    law = fit_law(name, select_runs(train, np.arange(count)))
+    try:
+        law = fit_law(name, select_runs(train, np.arange(count)))
+    except ValueError:  # too few runs for the law
+        return None
     seconds = time.perf_counter() - started
     predicted = law.predict(test.domain_tokens)
     ranks = [spearmanr(predicted[:, v], test.losses[:, v]).statistic for v in range(test.losses.shape[1])]
@@ -56,9 +59,12 @@ def judge_regmix(name: str, train: RunTable, test: RunTable, count: int) -> dict
     }
 
 
-def judge_seven(name: str, data: Path, runs: str) -> dict[str, object]:
+def judge_seven(name: str, data: Path, runs: str) -> dict[str, object] | None:
     targets = read_runs(data / "seven_tiny" / "targets_5.4M_lr2e-3.csv")
-    law = fit_law(name, read_runs(data / "seven_tiny" / runs))
+    try:
+        law = fit_law(name, read_runs(data / "seven_tiny" / runs))
+    except ValueError:
+        return None
     base = next(r for r, run in enumerate(targets.runs) if run.startswith("uniform"))
     true, predicted = (losses.mean(axis=1) for losses in (targets.losses, law.predict(targets.domain_tokens)))
     others = [r for r in range(len(targets.runs)) if r != base]
@@ -77,7 +83,7 @@ def draw(results: dict[str, dict], path: Path) -> None:
     with plt.rc_context(STYLE):
         figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.8))
         for i, (name, result) in enumerate(results.items()):
-            rows = result["regmix"]
+            rows = [row for row in result["regmix"] if row]
             style = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)], "ms": 4, "lw": 1.4}
             left.plot([r["runs"] for r in rows], [1 - r["spearman"] for r in rows], label=name, **style)
             right.plot([r["runs"] for r in rows], [r["mae"] for r in rows], **style)
@@ -90,17 +96,16 @@ def draw(results: dict[str, dict], path: Path) -> None:
 
 
 def print_table(results: dict[str, dict]) -> None:
-    counts = [row["runs"] for row in next(iter(results.values()))["regmix"]]
+    counts = [row["runs"] for row in next(iter(results.values()))["regmix"] if row]
     print(
         "| law |", " | ".join(f"{n} runs" for n in counts), "| fit of the largest | seven_tiny: largest error, signs |"
     )
     print("|---|" + "---|" * (len(counts) + 2))
     for name, result in sorted(results.items(), key=lambda item: -item[1]["regmix"][-1]["spearman"]):
-        cells = [f"{r['spearman']:.3f} ({r['pile_cc_mae']:.3f})" for r in result["regmix"]]
+        cells = [f"{r['spearman']:.3f} ({r['pile_cc_mae']:.3f})" if r else "-" for r in result["regmix"]]
         seven = result["seven_tiny"]
-        signs = "right" if seven["signs_right"] else "wrong"
-        seconds = result["regmix"][-1]["seconds"]
-        print(f"| {name} |", " | ".join(cells), f"| {seconds:.1f} s | {seven['largest_error']:.3f}, {signs} |")
+        seven_cell = f"{seven['largest_error']:.3f}, {'right' if seven['signs_right'] else 'wrong'}" if seven else "-"
+        print(f"| {name} |", " | ".join(cells), f"| {result['regmix'][-1]['seconds']:.1f} s | {seven_cell} |")
 
 
 def main() -> None:
@@ -117,7 +122,7 @@ def main() -> None:
             "seven_tiny": judge_seven(name, arguments.data, "runs_lr2e-3.csv"),
             "seven_tiny_noisy": judge_seven(name, arguments.data, "runs_lr6e-3_noisy.csv"),
         }
-        print(name, *(f"{r['runs']}: {r['spearman']:.4f}" for r in results[name]["regmix"]), flush=True)
+        print(name, *(f"{r['runs']}: {r['spearman']:.4f}" for r in results[name]["regmix"] if r), flush=True)
     content = {"python": platform.python_version(), "numpy": np.__version__, "laws": results}
     (HERE / "laws.json").write_text(json.dumps(content, indent=1) + "\n")
     draw(results, HERE / "laws.png")

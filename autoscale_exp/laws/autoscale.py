@@ -63,7 +63,7 @@ class ScalePath:
                 f"extrapolation needs optima at two different token budgets, but there are {[int(t) for t in totals]}; "
                 "run the design at another scale, or ask for target_tokens=[] only"
             )
-        bounded = np.array([bounds.active(share) != 0 for share in shares]).any(axis=0)
+        bounded = np.any([bounds.active(share) != 0 for share in shares], axis=0)
         for index, domain in enumerate(domains):
             if not bounded[index] and (shares[:, index] <= 0).any():
                 raise ValueError(

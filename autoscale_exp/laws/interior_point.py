@@ -13,6 +13,7 @@ from autoscale_exp.laws.newton_step import NewtonStep, Program
 from autoscale_exp.mixture.allocation import FloatArray
 
 BARRIER_END = 1e-10  # in units of the largest slope at the start; a free share is off its stationarity by so much
+DIVERGED = 1e12  # multipliers so large mean that rows cannot be met near here, as can be where they are not convex
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,8 @@ def minimise(program: Program, start: FloatArray, *, tolerance: float = 1e-9, ma
     state = _State(program, start)
     barrier, end = 0.1 / len(start), BARRIER_END / len(start)
     for _ in range(max_iterations):
+        if not state.penalty < DIVERGED:
+            break
         while state.error(barrier) <= 10 * barrier * len(start) and barrier > end:
             barrier = max(end, min(0.2 * barrier, (barrier * len(start)) ** 1.5 / len(start)))
         if barrier <= end and state.error(barrier) <= tolerance:

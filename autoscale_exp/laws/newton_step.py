@@ -135,8 +135,9 @@ class NewtonStep:
         if size <= DENSE:
             try:
                 x = np.linalg.solve(self.full, right * self.scale) * self.scale
-            except np.linalg.LinAlgError:
-                x = np.linalg.lstsq(self.full, right * self.scale)[0] * self.scale
+            except np.linalg.LinAlgError:  # rows that depend on each other; lstsq can hang on what is not finite
+                finite = np.isfinite(self.full).all() and np.isfinite(right * self.scale).all()
+                x = np.linalg.lstsq(self.full, right * self.scale)[0] * self.scale if finite else np.zeros_like(right)
         else:
             x = self._conjugate_gradients(right, accuracy)
         return x[:size], float(x[size]), x[size + 1 : -1], float(x[-1])

@@ -52,7 +52,7 @@ def make_objective(
         raise ValueError(f"objective.metric is '{metric}'; allowed are {', '.join(METRICS)}")
     if aggregate not in AGGREGATES:
         raise ValueError(f"objective.aggregate is '{aggregate}'; allowed are {', '.join(AGGREGATES)}")
-    if weights is None:
+    if not weights:
         return Objective(name, metric, np.full(len(validation_domains), 1 / len(validation_domains)), aggregate)
     unknown = [domain for domain in weights if domain not in validation_domains]
     if unknown:

@@ -191,7 +191,10 @@ def test_draws_lie_about_the_law_and_are_reproducible(law):
     drawn = np.array([draw.predict(tokens) for draw in law.draws(200, np.random.default_rng(0))])
     # Off the law's own predictions by a small part of their spread, as the formula is curved.
     assert (np.abs(drawn.mean(axis=0) - law.predict(tokens)) < 0.5 * drawn.std(axis=0)).all()
-    assert 0.001 < np.median(drawn.std(axis=0)) < 0.05
+    # Forty runs tell a mixture's loss to a small part of how much mixtures differ.
+    differences = law.predict(tokens).std(axis=0)
+    assert (drawn.std(axis=0).mean(axis=0) < 0.25 * differences).all()
+    assert (drawn.std(axis=0) > 0).all()
     again = law.draws(2, np.random.default_rng(0))
     assert len(law.draws(500, np.random.default_rng(0))) == 500
     np.testing.assert_array_equal(again[0].theta, law.draws(2, np.random.default_rng(0))[0].theta)
