@@ -13,7 +13,7 @@ from autoscale_exp.laws.constraints import Constraints
 from autoscale_exp.laws.ddo import DdoLaw, find_design, fit_ddo, law_content
 from autoscale_exp.laws.decision import gain_over, objective_draws, useful_probes, verdict, weight_intervals
 from autoscale_exp.laws.law import Law, fit_law
-from autoscale_exp.laws.mixture_optimum import WorstCase, expected_optimum
+from autoscale_exp.laws.mixture_optimum import MixtureOptimum, WorstCase, expected_optimum
 from autoscale_exp.laws.objective import METRICS, Objective
 from autoscale_exp.laws.optimum import Bounds, Optimum
 from autoscale_exp.laws.resampling import Intervals, resampled_intervals
@@ -82,7 +82,7 @@ def _decide(law: Law, draws: Sequence[Law], budget: int, base: FloatArray, reque
     """An entry of fit.json: the mixture offered at a budget and what is known of it."""
     objective = request.objective
 
-    def best_under(laws: Sequence[Law], metric: str = objective.metric) -> Optimum:
+    def best_under(laws: Sequence[Law], metric: str = objective.metric) -> MixtureOptimum:
         sought = replace(objective, metric=metric) if objective.aggregate == "mean" else WorstCase(metric)
         return expected_optimum(
             laws, sought, budget, request.constraints, kl_weight=request.kl_weight, prior=request.prior
@@ -90,6 +90,8 @@ def _decide(law: Law, draws: Sequence[Law], budget: int, base: FloatArray, reque
 
     point, other = best_under([law]), METRICS[1 - METRICS.index(objective.metric)]
     entry: Content = {
+        "converged": point.converged,
+        "convex": point.convex,
         "point_weights": _named(law.domains, point.weights),
         f"{other}_weights": _named(law.domains, best_under([law], other).weights),
     }
@@ -97,6 +99,7 @@ def _decide(law: Law, draws: Sequence[Law], budget: int, base: FloatArray, reque
         losses = _named(law.validation_domains, law.predict(point.weights * budget))
         return describe(point, law.domains, None) | entry | {"losses": losses, "gains": None, "verdict": None}
     offered, optima = best_under(draws), [best_under([draw]) for draw in draws]
+    entry["converged"] = point.converged and offered.converged
     values = objective_draws(draws, objective, offered.weights, budget)
     references = {"uniform": np.full(len(law.domains), 1 / len(law.domains)), "base": base}
     under = {name: objective_draws(draws, objective, weights, budget) for name, weights in references.items()}

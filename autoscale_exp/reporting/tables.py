@@ -30,6 +30,10 @@ def show_fit(content: dict[str, Any]) -> None:
         for bound in entry["active_bounds"]:
             console.print(f"{label}: on a bound: {bound}")
     for entry in content["targets"]:
+        if not entry.get("converged", True):
+            console.print(
+                f"{budget_label(entry['tokens'])}: the search for the optimum has not converged; do not rely on it"
+            )
         if entry.get("verdict"):
             console.print(f"{budget_label(entry['tokens'])}: {entry['verdict']}")
         _show_other_metric(console, content, entry)
