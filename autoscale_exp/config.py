@@ -21,6 +21,7 @@ from hydra.errors import HydraException
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue, OmegaConfBaseException
 
+from autoscale_exp.mixture.weights import MixtureConf
 from autoscale_exp.runs.design import DdoConf, DesignConf, SingleConf, budget_label, probes_of, select_probe
 
 _INSTALLED = Path(__file__).parent / "conf"
@@ -90,17 +91,6 @@ class ModelConf:
     n_head: int = MISSING
     dropout: float = MISSING
     optimizer: OptimizerConf = field(default_factory=OptimizerConf)
-
-
-@dataclass
-class MixtureConf:
-    """Domain weights: shares of the tokens trained on."""
-
-    name: str = MISSING
-    kind: str = MISSING  # uniform, natural (shares of the training pool), weights or file
-    domains: list[str] | None = None  # the domains that `weights` are for; null: data.domains
-    weights: list[float] | None = None
-    path: str | None = None  # a mixture file, as written by fit
 
 
 @dataclass

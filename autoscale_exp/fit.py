@@ -8,10 +8,10 @@ import numpy as np
 
 from autoscale_exp import atomic
 from autoscale_exp.config import FitConf, job
-from autoscale_exp.laws.constraints import Constraints, GroupCap
 from autoscale_exp.laws.objective import make_objective
 from autoscale_exp.laws.optimum import make_bounds
 from autoscale_exp.laws.solution import Request, solve_ddo, solve_law, solve_optima
+from autoscale_exp.laws.solver.constraints import Constraints, GroupCap
 from autoscale_exp.mixture.weights import write_mixture_file
 from autoscale_exp.reporting.tables import show_fit
 from autoscale_exp.runs.design import budget_label

@@ -52,16 +52,16 @@ class Law(Protocol):
 
 # Name to module and class; modules are imported when asked for, so that a fit starts at once.
 LAWS = {
-    "pooled_transfer": ("pooled_transfer", "PooledTransferLaw"),
-    "transfer": ("transfer", "TransferLaw"),
-    "ces_transfer": ("transfer", "CesTransferLaw"),
-    "generic_specific": ("generic_specific", "GenericSpecificLaw"),
-    "mixing_law": ("mixing_law", "MixingLaw"),
-    "bimix": ("bimix", "BimixLaw"),
-    "additive": ("additive", "AdditiveLaw"),
-    "joint": ("additive", "JointLaw"),
-    "linear": ("linear", "LinearLaw"),
-    "lightgbm": ("trees", "LightGbmLaw"),
+    "pooled_transfer": ("pooled.pooled_transfer", "PooledTransferLaw"),
+    "transfer": ("parametric.transfer", "TransferLaw"),
+    "ces_transfer": ("parametric.transfer", "CesTransferLaw"),
+    "generic_specific": ("parametric.generic_specific", "GenericSpecificLaw"),
+    "mixing_law": ("parametric.mixing_law", "MixingLaw"),
+    "bimix": ("parametric.bimix", "BimixLaw"),
+    "additive": ("parametric.additive", "AdditiveLaw"),
+    "joint": ("parametric.additive", "JointLaw"),
+    "linear": ("parametric.linear", "LinearLaw"),
+    "lightgbm": ("parametric.trees", "LightGbmLaw"),
 }
 
 

@@ -9,14 +9,14 @@ import numpy as np
 
 from autoscale_exp.laws.autoscale import ScalePath
 from autoscale_exp.laws.backtest import backtest
-from autoscale_exp.laws.constraints import Constraints
 from autoscale_exp.laws.ddo import DdoLaw, find_design, fit_ddo, law_content
 from autoscale_exp.laws.decision import gain_over, objective_draws, useful_probes, verdict, weight_intervals
 from autoscale_exp.laws.law import Law, fit_law
-from autoscale_exp.laws.mixture_optimum import MixtureOptimum, WorstCase, expected_optimum
 from autoscale_exp.laws.objective import METRICS, Objective
 from autoscale_exp.laws.optimum import Bounds, Optimum
 from autoscale_exp.laws.resampling import Intervals, resampled_intervals
+from autoscale_exp.laws.solver.constraints import Constraints
+from autoscale_exp.laws.solver.mixture_optimum import MixtureOptimum, WorstCase, expected_optimum
 from autoscale_exp.mixture.allocation import FloatArray, Int64Array
 from autoscale_exp.runs.design import budget_label
 from autoscale_exp.runs.record import RunTable, scales_of

@@ -2,16 +2,27 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from omegaconf import OmegaConf
+from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from autoscale_exp import atomic
-from autoscale_exp.config import MixtureConf
 from autoscale_exp.mixture.allocation import FloatArray, check_weights
+
+
+@dataclass
+class MixtureConf:
+    """Domain weights: shares of the tokens trained on."""
+
+    name: str = MISSING
+    kind: str = MISSING  # uniform, natural (shares of the training pool), weights or file
+    domains: list[str] | None = None  # the domains that `weights` are for; null: data.domains
+    weights: list[float] | None = None
+    path: str | None = None  # a mixture file, as written by fit
 
 
 def resolve_weights(conf: MixtureConf, domains: Sequence[str], pool_rows: Sequence[int]) -> FloatArray:

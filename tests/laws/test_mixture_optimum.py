@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoscale_exp.laws.constraints import Constraints, GroupCap, check_constraints
-from autoscale_exp.laws.mixture_optimum import WorstCase, divergence, expected_optimum, mixture_optimum
 from autoscale_exp.laws.objective import Objective
 from autoscale_exp.laws.optimum import Bounds, make_bounds, power_law_optimum
+from autoscale_exp.laws.solver.constraints import Constraints, GroupCap, check_constraints
+from autoscale_exp.laws.solver.mixture_optimum import WorstCase, divergence, expected_optimum, mixture_optimum
 
 UNIT = 1e6
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoscale_exp.laws import pooled_transfer, pooling
 from autoscale_exp.laws.law import fit_law
-from autoscale_exp.laws.pooled_formula import OTHER_WEIGHT, OWN_WEIGHT, PRIORS, Formula, Scalar
-from autoscale_exp.laws.pooled_transfer import GUESSING, PooledTransferLaw
+from autoscale_exp.laws.pooled import pooled_transfer, pooling
+from autoscale_exp.laws.pooled.formula import OTHER_WEIGHT, OWN_WEIGHT, PRIORS, Formula, Scalar
+from autoscale_exp.laws.pooled.pooled_transfer import GUESSING, PooledTransferLaw
 from autoscale_exp.runs.record import RunTable
 
 BUDGET = 1e9

@@ -14,8 +14,8 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from autoscale_exp.laws.parametric import SAME_BUDGET
-from autoscale_exp.laws.terms import split_tokens
+from autoscale_exp.laws.parametric.parametric_law import SAME_BUDGET
+from autoscale_exp.laws.parametric.terms import split_tokens
 from autoscale_exp.mixture.allocation import FloatArray, Int64Array
 from autoscale_exp.runs.record import RunTable
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autoscale_exp.laws.constraints import Constraints, group_rows, implied_limits
 from autoscale_exp.laws.law import Law
 from autoscale_exp.laws.objective import Objective
+from autoscale_exp.laws.solver.constraints import Constraints, group_rows, implied_limits
 from autoscale_exp.mixture.allocation import FloatArray
 
 FEWEST = 1e-12  # share at which slopes are taken for a domain without tokens, where a law need not have any

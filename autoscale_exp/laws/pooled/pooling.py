@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from autoscale_exp.laws.pooled_formula import Formula
-from autoscale_exp.laws.populations import marginal_precision, populations_of, prior_means, update_populations
+from autoscale_exp.laws.pooled.formula import Formula
+from autoscale_exp.laws.pooled.populations import marginal_precision, populations_of, prior_means, update_populations
 from autoscale_exp.mixture.allocation import FloatArray
 
 ROUNDS = 8  # halving the distance to the populations each time leaves less than 1 %

@@ -14,8 +14,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from autoscale_exp.laws.parametric import LEVEL, ODDS, Parameter, ParametricLaw, Terms, Values
-from autoscale_exp.laws.terms import decay, even_mixture, log_or_zero, powers, split_level, weighted_sum
+from autoscale_exp.laws.parametric.parametric_law import LEVEL, ODDS, Parameter, ParametricLaw, Terms, Values
+from autoscale_exp.laws.parametric.terms import decay, even_mixture, log_or_zero, powers, split_level, weighted_sum
 from autoscale_exp.mixture.allocation import FloatArray
 
 WEIGHT = Parameter(-1.0, 1.5, -14.0, 10.0, per_domain=True, own=2.5)

@@ -11,9 +11,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from autoscale_exp.laws.mixing_law import BUDGET_EXPONENT, BUDGET_ODDS
-from autoscale_exp.laws.parametric import LEVEL, Parameter, ParametricLaw, Terms, Values
-from autoscale_exp.laws.terms import by_log_tokens, decay, split_level, split_tokens
+from autoscale_exp.laws.parametric.mixing_law import BUDGET_EXPONENT, BUDGET_ODDS
+from autoscale_exp.laws.parametric.parametric_law import LEVEL, Parameter, ParametricLaw, Terms, Values
+from autoscale_exp.laws.parametric.terms import by_log_tokens, decay, split_level, split_tokens
 from autoscale_exp.mixture.allocation import FloatArray
 
 SHARE_FLOOR = 1e-3

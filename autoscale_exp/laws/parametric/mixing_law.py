@@ -11,8 +11,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from autoscale_exp.laws.parametric import LEVEL, ODDS, Parameter, ParametricLaw, Terms, Values
-from autoscale_exp.laws.terms import LARGEST_LOG, by_log_tokens, decay, split_level, split_tokens
+from autoscale_exp.laws.parametric.parametric_law import LEVEL, ODDS, Parameter, ParametricLaw, Terms, Values
+from autoscale_exp.laws.parametric.terms import LARGEST_LOG, by_log_tokens, decay, split_level, split_tokens
 from autoscale_exp.mixture.allocation import FloatArray
 
 BUDGET_ODDS = ODDS._replace(mean=-1.0, starts=(-1.0, 0.0, -2.0, -1.0))

@@ -12,9 +12,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from autoscale_exp.laws.mixing_law import BUDGET_EXPONENT, BUDGET_ODDS
-from autoscale_exp.laws.parametric import LEVEL, ODDS, Parameter, ParametricLaw, Terms, Values
-from autoscale_exp.laws.terms import (
+from autoscale_exp.laws.parametric.mixing_law import BUDGET_EXPONENT, BUDGET_ODDS
+from autoscale_exp.laws.parametric.parametric_law import LEVEL, ODDS, Parameter, ParametricLaw, Terms, Values
+from autoscale_exp.laws.parametric.terms import (
     by_log_tokens,
     decay,
     even_mixture,

@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 from scipy.optimize import brentq
 
-from autoscale_exp.laws.constraints import (
+from autoscale_exp.laws.law import Law
+from autoscale_exp.laws.objective import METRICS, Objective
+from autoscale_exp.laws.optimum import Optimum
+from autoscale_exp.laws.solver.constraints import (
     Constraints,
     check_constraints,
     check_shares,
 )
-from autoscale_exp.laws.interior_point import Point, minimise
-from autoscale_exp.laws.law import Law
-from autoscale_exp.laws.mixture_program import MixtureProblem, MixtureProgram, Predictions, WorstCase, divergence
-from autoscale_exp.laws.objective import METRICS, Objective
-from autoscale_exp.laws.optimum import Optimum
+from autoscale_exp.laws.solver.interior_point import Point, minimise
+from autoscale_exp.laws.solver.mixture_program import MixtureProblem, MixtureProgram, Predictions, WorstCase, divergence
 from autoscale_exp.mixture.allocation import FloatArray
 
 KKT_TOLERANCE = 1e-6

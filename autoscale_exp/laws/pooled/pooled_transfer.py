@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from autoscale_exp.laws.pooled_formula import Formula, Scalar
-from autoscale_exp.laws.pooling import PooledFit, fit_pooled
+from autoscale_exp.laws.pooled.formula import Formula, Scalar
+from autoscale_exp.laws.pooled.pooling import PooledFit, fit_pooled
 from autoscale_exp.mixture.allocation import FloatArray, Int64Array
 from autoscale_exp.runs.record import RunTable
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autoscale_exp.laws.pooled_formula import (
+from autoscale_exp.laws.pooled.formula import (
     GENERIC_WEIGHT,
     OTHER_WEIGHT,
     OWN_WEIGHT,

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
-from autoscale_exp.laws.robust_fit import Prior, RobustFit, robust_fit
+from autoscale_exp.laws.parametric.robust_fit import Prior, RobustFit, robust_fit
 from autoscale_exp.mixture.allocation import FloatArray, Int64Array
 from autoscale_exp.runs.record import RunTable
 

@@ -1,0 +1,1 @@
+"""The default law, whose validation domains lend strength to one another."""
