@@ -194,8 +194,8 @@ def test_a_parameter_on_its_limit_is_noted_with_its_validation_domain():
 
 
 def test_a_fit_that_does_not_converge_is_flagged(monkeypatch):
-    monkeypatch.setattr("autoscale_exp.laws.robust_fit.STEPS", 1)
-    monkeypatch.setattr("autoscale_exp.laws.robust_fit.ROUNDS", 1)
+    monkeypatch.setattr("autoscale_exp.laws.parametric.robust_fit.STEPS", 1)
+    monkeypatch.setattr("autoscale_exp.laws.parametric.robust_fit.ROUNDS", 1)
     law = fit_law("joint", make_table(true_law("joint")))
     assert not law.diagnostics["converged"]
     assert "web: its fit did not converge" in law.diagnostics["notes"]
