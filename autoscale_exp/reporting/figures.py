@@ -35,6 +35,12 @@ def colour(index: int) -> str:
     return COLOURS[index % len(COLOURS)]
 
 
+def objective_label(content: dict[str, Any]) -> str:
+    """Name of a fit's objective for people, with its metric."""
+    name, metric = content["objective"]["name"].replace("_", " "), content["objective"]["metric"]
+    return name if metric in name else f"{metric} ({name})"
+
+
 def _token_axis(axes: Axes, tokens: list[int]) -> None:
     axes.set_xscale("log")
     axes.set_xticks(tokens)
@@ -92,7 +98,7 @@ def plot_responses(content: dict[str, Any]) -> Figure:
             axes.minorticks_off()
             axes.set_title(domain, fontsize=10)
         figure.supxlabel("tokens of the domain, multiples of the base probe's", fontsize=10)
-        figure.supylabel(f"{content['objective']['name'].replace('_', ' ')} / base probe's", fontsize=10)
+        figure.supylabel(f"{objective_label(content)} / base probe's", fontsize=10)
         grid.flat[0].legend(loc="best", fontsize=8)
         return figure
 

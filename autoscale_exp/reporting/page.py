@@ -31,9 +31,10 @@ def render_page(
         summary: content of summary.json.
     """
     base = mixtures[reference]
+    label = figures.objective_label(fit)
     plotted = {
         name: {
-            "objective": summary["objective"].replace("_", " "),
+            "objective": label,
             "tokens": mixture.tokens.tolist(),
             "curves": mixture.curves.tolist(),
             "losses": [result["losses"] for result in mixture.results],
@@ -61,6 +62,7 @@ def render_page(
         mixtures=mixtures,
         reference=reference,
         summary=summary,
+        objective=label,
         plotted=plotted,
         verdicts=[verdict(mixture, base) for name, mixture in mixtures.items() if name != reference],
         figures={name: figures.as_svg(figure) for name, figure in drawn.items()},

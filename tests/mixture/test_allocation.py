@@ -65,7 +65,7 @@ def test_fractions_count_at_a_trillion_tokens():
 
 @pytest.mark.parametrize(
     ("quota", "rows"),
-    [([1.5, 1.5], [2, 1]), ([0.5] * 40, [1] * 20 + [0] * 20), ([2.25, 0.25, 2.25, 0.25], [3, 0, 2, 0])],
+    [([1.5, 1.5], [2, 1]), ([1.5, 0.25] * 20, [2, 0] * 15 + [1, 0] * 5), ([2.25, 0.25, 2.25, 0.25], [3, 0, 2, 0])],
 )
 def test_equal_remainders_go_to_the_earlier_domain(quota, rows):
     assert allocate_rows(np.array(quota) * 64, 64).tolist() == rows
