@@ -81,13 +81,14 @@ def judge_seven(name: str, data: Path, runs: str) -> dict[str, object] | None:
 
 def draw(results: dict[str, dict], path: Path) -> None:
     with plt.rc_context(STYLE):
-        figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.8))
+        figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.2))
         for i, (name, result) in enumerate(results.items()):
             rows = [row for row in result["regmix"] if row]
             style = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)], "ms": 4, "lw": 1.4}
+            style["ls"] = "-" if i < len(COLOURS) else ":"
             left.plot([r["runs"] for r in rows], [1 - r["spearman"] for r in rows], label=name, **style)
             right.plot([r["runs"] for r in rows], [r["mae"] for r in rows], **style)
-        for axes, label in ((left, "1 - mean Spearman"), (right, "mean absolute error, nats per token")):
+        for axes, label in ((left, "1 - mean Spearman"), (right, "mean error, nats/token")):
             axes.set(xscale="log", yscale="log", xlabel="training runs", ylabel=f"{label} (lower is better)")
             axes.set_xticks(COUNTS, [str(count) for count in COUNTS])
             axes.minorticks_off()

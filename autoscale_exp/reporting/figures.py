@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from autoscale_exp.runs.design import budget_label
+from autoscale_exp.runs.design import short_label
 
 # Okabe and Ito's palette, told apart with every kind of colour vision; markers help in print.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#B8A600")
@@ -44,7 +44,7 @@ def objective_label(content: dict[str, Any]) -> str:
 def _token_axis(axes: Axes, tokens: list[int]) -> None:
     axes.set_xscale("log")
     axes.set_xticks(tokens)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: budget_label(round(x))))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: short_label(x)))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.minorticks_off()
 
@@ -90,7 +90,7 @@ def plot_responses(content: dict[str, Any]) -> Figure:
             for s, of_scale in enumerate(responses):
                 response = of_scale[i]
                 multiples, ratios = np.array(response["points"]).T
-                label = budget_label(content["scales"][s]["tokens"]) + " tokens"
+                label = short_label(content["scales"][s]["tokens"]) + " tokens"
                 axes.plot(*np.array(response["curve"]).T, color=colour(s), lw=1.4)
                 axes.plot(multiples, ratios, MARKERS[s], color=colour(s), ms=5, label=label)
             axes.set_xscale("log")
@@ -128,7 +128,7 @@ def plot_validation_curves(targets: dict[str, Any], reference: str) -> Figure:
         margin = 0.08 * (max(spread) - min(spread))
         axes.set(xlabel="training tokens", ylabel=targets[reference]["objective"])
         axes.set(xlim=(0, total * 1.02), ylim=(min(spread) - margin, max(spread) + margin))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: budget_label(round(x)) if x else "0"))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: short_label(x) if x else "0"))
         axes.legend()
         return figure
 

@@ -9,7 +9,7 @@ import jinja2
 
 from autoscale_exp.reporting import figures
 from autoscale_exp.reporting.comparison import MixtureRuns, speedup, tokens_to_reach
-from autoscale_exp.runs.design import budget_label
+from autoscale_exp.runs.design import short_label
 
 
 def render_page(
@@ -53,7 +53,7 @@ def render_page(
     drawn["curves"] = figures.plot_validation_curves(plotted, reference)
     drawn["losses"] = figures.plot_domain_losses(plotted, reference)
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    environment.filters.update(label=budget_label, share=lambda x: f"{x:.4f}", million=lambda x: f"{x / 1e6:.2f}M")
+    environment.filters.update(label=short_label, share=lambda x: f"{x:.4f}", million=lambda x: f"{x / 1e6:.2f}M")
     template = environment.from_string(resources.files(__package__).joinpath("page.html.j2").read_text("utf-8"))
     return template.render(
         fit=fit,

@@ -5,7 +5,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from autoscale_exp.runs.design import budget_label
+from autoscale_exp.runs.design import short_label
 
 
 def show_fit(content: dict[str, Any]) -> None:
@@ -16,7 +16,7 @@ def show_fit(content: dict[str, Any]) -> None:
     table.add_column("domain")
     for i, entry in enumerate(columns):
         kind = "scale" if i < len(content["scales"]) else "target"
-        table.add_column(f"{kind} {budget_label(entry['tokens'])}", justify="right")
+        table.add_column(f"{kind} {short_label(entry['tokens'])}", justify="right")
     for domain in content["domains"]:
         cells = []
         for entry in columns:
@@ -26,21 +26,21 @@ def show_fit(content: dict[str, Any]) -> None:
         table.add_row(domain, *cells)
     console.print(table)
     for entry in columns:
-        label = budget_label(entry["tokens"])
+        label = short_label(entry["tokens"])
         for bound in entry["active_bounds"]:
             console.print(f"{label}: on a bound: {bound}")
     for entry in content["targets"]:
         if not entry.get("converged", True):
             console.print(
-                f"{budget_label(entry['tokens'])}: the search for the optimum has not converged; do not rely on it"
+                f"{short_label(entry['tokens'])}: the search for the optimum has not converged; do not rely on it"
             )
         if entry.get("verdict"):
-            console.print(f"{budget_label(entry['tokens'])}: {entry['verdict']}")
+            console.print(f"{short_label(entry['tokens'])}: {entry['verdict']}")
         _show_other_metric(console, content, entry)
     tested = content["diagnostics"].get("backtest")
     if tested:
         console.print(
-            f"back-test: without the runs at {budget_label(tested['tokens'])} the law predicts their mean off by "
+            f"back-test: without the runs at {short_label(tested['tokens'])} the law predicts their mean off by "
             f"{tested['level_error']:+.4f} and their differences within {tested['difference_error']:.4f}, "
             f"where they spread by {tested['difference_spread']:.4f}"
         )
@@ -59,6 +59,6 @@ def _show_other_metric(console: Console, content: dict[str, Any], entry: dict[st
         mine = ", ".join(f"{d} {entry['weights'][d]:.3f}" for d in content["domains"])
         theirs = ", ".join(f"{d} {weights[d]:.3f}" for d in content["domains"])
         console.print(
-            f"{budget_label(entry['tokens'])}: the objective decides: {content['objective']['metric']} gives {mine}; "
+            f"{short_label(entry['tokens'])}: the objective decides: {content['objective']['metric']} gives {mine}; "
             f"{other} gives {theirs}"
         )

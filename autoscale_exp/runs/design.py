@@ -69,6 +69,11 @@ def budget_label(num_tokens: int) -> str:
     return f"{num_tokens / 1000:.12g}K"
 
 
+def short_label(num_tokens: float) -> str:
+    """A token budget to three digits, for tables and axes: 599_872 is '0.6M'."""
+    return budget_label(round(float(f"{num_tokens:.3g}")))
+
+
 def ddo_probes(domains: Sequence[str], design: DdoConf) -> list[Probe]:
     """Base, repeats of the base, then each domain times and divided by the factor; scale after scale.
 

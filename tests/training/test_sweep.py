@@ -24,12 +24,12 @@ Start = Callable[..., "subprocess.Popen[str]"]
 
 @pytest.fixture(scope="module")
 def start(store: TokenStore, train_overrides: list[str], tmp_path_factory: pytest.TempPathFactory) -> Start:
-    """Starts the `train` job as a multirun, in a process group of its own."""
+    """Starts the `train` job, in a process group of its own."""
 
-    def started(folder: Path, *overrides: str) -> "subprocess.Popen[str]":
+    def started(folder: Path, *overrides: str, mode: str = "MULTIRUN") -> "subprocess.Popen[str]":
         command = [sys.executable, "-m", "autoscale_exp.train", *train_overrides, f"output_dir={folder}", *overrides]
         return subprocess.Popen(
-            [*command, "hydra.mode=MULTIRUN"],
+            [*command, f"hydra.mode={mode}"],
             cwd=tmp_path_factory.mktemp("cwd"),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -97,6 +97,23 @@ def test_a_sweep_over_folders_of_other_runs_is_refused_before_it_starts(finished
     assert line.startswith(f"error: '{finished}/runs/base_0.64K' holds run 'base_0.64K' with another config")
     assert "model.optimizer.lr: 0.002, not 0.001" in line
     assert sorted(finished.rglob("*")) == before
+
+
+def test_a_finished_run_asked_for_alone_is_not_trained_again(finished: Path, start: Start):
+    result = finished / "runs" / "fruit_x3_0.64K" / "result.json"
+    before = result.stat().st_mtime_ns
+    process = ended(start(finished, *DDO[:2], "design.index=1", mode="RUN"))
+    assert process.returncode == 0, process.stderr
+    assert "fruit_x3_0.64K is finished already" in process.stdout
+    assert result.stat().st_mtime_ns == before
+
+
+def test_another_run_is_refused_the_folder_of_a_finished_one(finished: Path, start: Start):
+    process = ended(start(finished, *DDO[:2], "design.index=1", "seed=7", mode="RUN"))
+    assert process.returncode == 2
+    (line,) = process.stderr.splitlines()
+    assert "fruit_x3_0.64K' with another config (seed: 0, not 7); delete that folder" in line
+    assert not (finished / "runs" / "fruit_x3_0.64K" / "failed.json").exists()
 
 
 def test_a_killed_sweep_goes_on_to_the_same_losses_with_another_launcher(finished: Path, start: Start, tmp_path: Path):
