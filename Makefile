@@ -29,7 +29,7 @@ quickstart: install
 	$(RUN).report search=$(OUT) published=$(OUT)/published
 
 test: check
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: install
 	$(BIN)/ruff format --check --quiet .

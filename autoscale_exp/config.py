@@ -98,7 +98,6 @@ class PrepareConf:
     """The `prepare` job: text to token store."""
 
     data: DataConf = MISSING
-    num_processes: int = MISSING
 
 
 @dataclass

@@ -10,6 +10,7 @@ from autoscale_exp.config import TrainConf, job
 from autoscale_exp.data.store import open_store
 from autoscale_exp.runs.record import RESULT, write_failure
 from autoscale_exp.training.plan import is_finished, plan_run
+from autoscale_exp.training.sweep import PlannedRun, SweepWatch
 
 log = logging.getLogger(__name__)
 
@@ -21,12 +22,18 @@ def main(conf: TrainConf) -> None:
     folder = Path(hydra.runtime.output_dir)
     try:
         plan = plan_run(conf, open_store(conf.data.store))
-        if is_finished(plan, folder):
-            log.debug("%s is finished already", conf.run_name)
-            return
-        from autoscale_exp.training.run import train  # imports torch, which takes seconds, once all is checked
+        finished = is_finished(plan, folder)
+        watch = None
+        if hydra.mode != RunMode.MULTIRUN:  # a sweep has its own
+            num_tokens = plan.sampler.num_rows * plan.store.seq_len
+            watch = SweepWatch([PlannedRun(conf.run_name, folder, num_tokens, [], finished)])
+            watch.start()
+        if not finished:
+            from autoscale_exp.training.run import train  # imports torch, which takes seconds, once all is checked
 
-        train(plan, folder)
+            train(plan, folder)
+        if watch:
+            watch.stop()
     except Exception as error:
         if not (folder / RESULT).exists():  # a finished run stays finished when another is refused its folder
             write_failure(folder, conf.run_name, error)

@@ -61,6 +61,8 @@ class Corpus:
         """
         candidates = [self.folder / f"{domain}.jsonl", self.folder / f"{domain}.jsonl.gz"]
         found = [path for path in candidates if path.is_file()]
+        if len(found) > 1:
+            raise ValueError(f"'{found[0]}' and '{found[1]}' both hold domain '{domain}'; keep one of them")
         if not found and (self.folder / domain).is_dir():
             found = sorted(p for p in (self.folder / domain).rglob("*") if p.suffix in TEXT_SUFFIXES and p.is_file())
         if not found:

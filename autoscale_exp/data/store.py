@@ -74,14 +74,14 @@ class TokenStore:
 
 
 def seal_store(manifest: dict[str, Any]) -> dict[str, Any]:
-    """Adds format and fingerprint to a manifest; the caller writes it as the last file of the store."""
+    """Adds format, fingerprint and checksum to a manifest; the caller writes it as the last file of the store."""
     hashes = {d: {split: entry[split]["sha256"] for split in SPLITS} for d, entry in manifest["domains"].items()}
     identity = {
         "seq_len": manifest["config"]["seq_len"],
         "tokenizer": manifest["tokenizer"]["sha256"],
         "rows": hashes,
     }
-    return {"format": FORMAT, "fingerprint": fingerprint(identity), **manifest}
+    return {"format": FORMAT, "fingerprint": fingerprint(identity), "checksum": fingerprint(manifest), **manifest}
 
 
 def open_store(folder: Path | str) -> TokenStore:
@@ -104,6 +104,9 @@ def open_store(folder: Path | str) -> TokenStore:
         raise ValueError(f"'{folder}/manifest.json' is damaged; {remedy}") from None
     if manifest.get("format") != FORMAT:
         raise ValueError(f"'{folder}' has format {manifest.get('format')}, this version reads {FORMAT}; {remedy}")
+    body = {key: value for key, value in manifest.items() if key not in ("format", "fingerprint", "checksum")}
+    if manifest.get("checksum") != fingerprint(body):
+        raise ValueError(f"'{folder}/manifest.json' has been altered; {remedy}")
     expected = {folder / "tokenizer" / "tokenizer.json": manifest["tokenizer"]["sha256"]}
     for domain, entry in manifest["domains"].items():
         expected |= {folder / split / f"{domain}.bin": entry[split]["sha256"] for split in SPLITS}
@@ -112,9 +115,6 @@ def open_store(folder: Path | str) -> TokenStore:
             raise ValueError(f"'{path}' is missing from the token store; {remedy}")
         if file_sha256(path) != sha256:
             raise ValueError(f"'{path}' is not what was written: it is truncated or altered; {remedy}")
-    body = {key: value for key, value in manifest.items() if key not in ("format", "fingerprint")}
-    if seal_store(body)["fingerprint"] != manifest["fingerprint"]:
-        raise ValueError(f"'{folder}/manifest.json' has been altered; {remedy}")
     return TokenStore(folder, manifest)
 
 

@@ -1,12 +1,13 @@
 """What a run will do, checked in full before it starts. Imports no torch, so a user's mistake is told at once."""
 
 import json
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from autoscale_exp.config import OptimizerConf, TrainConf
-from autoscale_exp.data.store import TokenStore, differing_keys
+from autoscale_exp.data.store import TokenStore, differing_keys, fingerprint
 from autoscale_exp.mixture.allocation import FloatArray
 from autoscale_exp.mixture.sampler import MixtureSampler
 from autoscale_exp.mixture.weights import resolve_weights
@@ -56,8 +57,9 @@ def plan_run(conf: TrainConf, store: TokenStore) -> RunPlan:
         raise ValueError(
             f"data.domains is {conf.data.domains}, but the store '{store.folder}' was prepared with {store.domains}"
         )
-    asked = {key: value for key, value in asdict(conf.data).items() if key != "store"}
-    stored = {key: value for key, value in store.manifest["config"].items() if key != "files"}
+    elsewhere = ("store", "path", "files")  # where things lay when the store was prepared does not matter to a run
+    asked = {key: value for key, value in asdict(conf.data).items() if key not in elsewhere}
+    stored = {key: value for key, value in store.manifest["config"].items() if key not in elsewhere}
     if differences := differing_keys(stored, asked):
         raise ValueError(
             f"the store '{store.folder}' was prepared with another config ({'; '.join(differences)}); "
@@ -67,6 +69,8 @@ def plan_run(conf: TrainConf, store: TokenStore) -> RunPlan:
         raise ValueError(f"model.family is '{conf.model.family}'; allowed are {', '.join(FAMILIES)}")
     if conf.model.n_embd % conf.model.n_head:
         raise ValueError(f"model.n_embd is {conf.model.n_embd}, which model.n_head {conf.model.n_head} does not divide")
+    if not re.fullmatch(r"[A-Za-z0-9_.-]+", conf.run_name):
+        raise ValueError(f"run_name is '{conf.run_name}'; it may only have letters, digits, '_', '.' and '-'")
     check_optimizer(conf.model.optimizer)
     for key, value in (("num_validations", conf.num_validations), ("max_epochs", conf.max_epochs)):
         if value < 1:
@@ -148,4 +152,10 @@ def is_finished(plan: RunPlan, folder: Path) -> bool:
                 f"'{folder}' holds run '{plan.probe.run}' with another config ({'; '.join(differences)}); "
                 "delete that folder, or choose another output_dir or name"
             )
-    return (folder / RESULT).exists()
+    if not (folder / RESULT).exists():
+        return False
+    if json.loads((folder / RESULT).read_text(encoding="utf-8"))["fingerprint"] != fingerprint(plan.identity):
+        raise ValueError(
+            f"'{folder}' holds the result of another run; delete that folder, or choose another output_dir"
+        )
+    return True

@@ -85,19 +85,24 @@ class SweepCallback(Callback):
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Writes the run table; lists failed runs with the commands that repeat them and exits with code 1."""
         assert self._watch is not None
-        self._watch.stop()
-        runs = self._watch.runs
-        if any((run.folder / RESULT).exists() for run in runs):
-            atomic.write_text(self._folder / "runs.csv", table_of_results(read_results(self._folder)))
+        watch, runs = self._watch, self._watch.runs
+        watch.stop()
         failed = [run for run in runs if not (run.folder / RESULT).exists()]
         for run in failed:
             failure = run.folder / FAILURE
             reason = json.loads(failure.read_text())["error"] if failure.exists() else "it wrote no result"
-            self._watch.say(f"{run.name} failed: {reason}\n  again: {run.command}")
+            watch.say(f"{run.name} failed: {reason}\n  again: {run.command}")
         if failed:
-            self._watch.say(f"{len(failed)} of {len(runs)} runs failed; the sweep's command starts only these again")
+            watch.say(f"{len(failed)} of {len(runs)} runs failed; the sweep's command starts only these again")
+        if len(failed) < len(runs):
+            try:
+                atomic.write_text(self._folder / "runs.csv", table_of_results(read_results(self._folder)))
+            except ValueError as error:  # runs of another experiment lie in the same folder
+                watch.say(f"no table is written: {error}")
+                raise SystemExit(1) from None
+        if failed:
             raise SystemExit(1)
-        self._watch.say(f"{len(runs)} runs are finished; their table is '{self._folder}/runs.csv'")
+        watch.say(f"{len(runs)} runs are finished; their table is '{self._folder}/runs.csv'")
 
 
 def plan_sweep(config: DictConfig) -> list[PlannedRun]:
@@ -144,8 +149,9 @@ class SweepWatch:
 
     def start(self) -> None:
         """Says what is to be done and begins to watch."""
-        skipped = f", {len(self._ended)} of them finished before" if self._ended else ""
-        self._console.print(f"{len(self.runs)} runs{skipped}; {self._num_tokens / 1e6:.2f}M tokens to train on")
+        skipped = f", {len(self._ended)} finished before" if self._ended else ""
+        count = f"{len(self.runs)} runs" if len(self.runs) > 1 else self.runs[0].name
+        self.say(f"{count}{skipped}; {self._num_tokens / 1e6:.2f}M tokens to train on")
         self._thread.start()
 
     def stop(self) -> None:

@@ -1,0 +1,102 @@
+"""The whole job by its commands, from text to the report, small enough for a test."""
+
+import csv
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+TINY = [
+    "name=tiny",
+    "model.n_embd=16",
+    "model.optimizer.batch_rows=8",
+    "model.optimizer.lr=5e-3",
+    "num_threads=1",
+    "hydra.mode=MULTIRUN",
+]
+
+
+def run(cwd: Path, job: str, *arguments: str) -> str:
+    command = [sys.executable, "-m", f"autoscale_exp.{job}", *arguments]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory, data_overrides, store) -> Path:
+    folder = tmp_path_factory.mktemp("pipeline")
+    search = ["design=ddo", "design.scales=[1_600,4_800]", "design.base_repeats=1", "output_dir=out"]
+    run(folder, "train", *data_overrides, *TINY, *search, "design.index=range(0,16)")
+    asked = ["objective=mean_perplexity", "bounds.lower=0.02", "target_tokens=[9_600]", "num_draws=20"]
+    run(folder, "fit", "runs=out", *asked, "output_dir=out/fit")
+    run(folder, "fit", "runs=out/runs.csv", "law=ddo", *asked, "output_dir=out/published")
+    targets = ["token_budget=9_600", "num_validations=4", "output_dir=out/targets", "seed=0,1"]
+    path = "mixture.path=out/fit/mixtures/9.6K.yaml"
+    run(folder, "train", *data_overrides, *TINY, *targets, "mixture=uniform")
+    run(folder, "train", *data_overrides, *TINY, *targets, "mixture=from_file", path, "mixture.name=autoscale")
+    run(folder, "report", "search=out", "published=out/published")
+    return folder / "out"
+
+
+def test_every_file_of_the_contract_is_there(outputs):
+    for name in ("runs.csv", "fit/fit.json", "fit/law.json", "fit/weights.png", "summary.json", "report.html"):
+        assert (outputs / name).stat().st_size > 0
+    assert len(list(csv.DictReader((outputs / "runs.csv").open()))) == 2 * (2 * 3 + 2)
+
+
+def test_the_mixture_trained_is_the_one_fitted(outputs):
+    fitted = yaml.safe_load((outputs / "fit" / "mixtures" / "9.6K.yaml").read_text())
+    result = json.loads((outputs / "targets" / "runs" / "autoscale_9.6K_seed0" / "result.json").read_text())
+    for domain, weight in zip(fitted["domains"], fitted["weights"], strict=True):
+        assert result["tokens"][domain] == pytest.approx(9_600 * weight, abs=16)
+    assert sum(result["tokens"].values()) == 9_600
+
+
+def test_the_summary_adds_up(outputs):
+    summary = json.loads((outputs / "summary.json").read_text())
+    rows = list(csv.DictReader((outputs / "runs.csv").open()))
+    assert set(summary) == {
+        "objective",
+        "scales",
+        "target_tokens",
+        "weights",
+        "final",
+        "speedup_vs_uniform",
+        "search_tokens",
+        "search_seconds",
+        "seconds",
+    }
+    assert {name: len(values) for name, values in summary["final"].items()} == {"uniform": 2, "autoscale": 2}
+    tokens = sum(int(value) for row in rows for key, value in row.items() if key.startswith("tokens."))
+    assert summary["search_tokens"] == tokens
+    assert summary["seconds"] > summary["search_seconds"] > 0
+
+
+def test_the_report_is_one_file_that_loads_nothing(outputs):
+    page = (outputs / "report.html").read_text()
+    assert page.count("<svg") == 5
+    assert not re.search(r"(src|href)=[\"']?(https?:)?//", page)
+    assert "<script" not in page
+    for heading in ("Weights against scale", "published law", "Target runs", "Tokens and epochs", "Cost"):
+        assert heading in page
+
+
+def test_a_report_without_its_parts_says_what_is_missing(outputs, tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "autoscale_exp.report",
+        f"search={outputs}",
+        "fit=nowhere",
+        f"output_dir={tmp_path}",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert (
+        done.stderr.strip() == "error: fit is 'nowhere', which has no fit.json; run `python -m autoscale_exp.fit` first"
+    )
