@@ -105,7 +105,7 @@ def open_store(folder: Path | str) -> TokenStore:
     if manifest.get("format") != FORMAT:
         raise ValueError(f"'{folder}' has format {manifest.get('format')}, this version reads {FORMAT}; {remedy}")
     body = {key: value for key, value in manifest.items() if key not in ("format", "fingerprint", "checksum")}
-    if manifest.get("checksum") != fingerprint(body):
+    if fingerprint(body) != manifest.get("checksum") or seal_store(body) != manifest:
         raise ValueError(f"'{folder}/manifest.json' has been altered; {remedy}")
     expected = {folder / "tokenizer" / "tokenizer.json": manifest["tokenizer"]["sha256"]}
     for domain, entry in manifest["domains"].items():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from autoscale_exp.data.store import TokenStore
+from autoscale_exp.data.store import TokenStore, fingerprint
 from autoscale_exp.training.plan import is_finished, micro_batch, num_devices, plan_run
 
 
@@ -74,8 +74,13 @@ def test_a_run_is_finished_only_with_its_result(compose_train, store: TokenStore
     assert not is_finished(plan, tmp_path)
     (tmp_path / "resume.ckpt").touch()
     assert not is_finished(plan, tmp_path)
-    (tmp_path / "result.json").write_text("{}")
+    (tmp_path / "result.json").write_text(json.dumps({"fingerprint": fingerprint(plan.identity)}))
     assert is_finished(plan, tmp_path)
+    (tmp_path / "identity.json").unlink()
+    assert is_finished(plan, tmp_path)
+    (tmp_path / "result.json").write_text(json.dumps({"fingerprint": "of another run"}))
+    with pytest.raises(ValueError, match="holds the result of another run"):
+        is_finished(plan, tmp_path)
 
 
 def test_a_run_that_never_got_to_a_checkpoint_may_be_replaced(compose_train, store: TokenStore, tmp_path: Path):
