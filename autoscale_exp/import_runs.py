@@ -32,7 +32,10 @@ def main(conf: ImportRunsConf) -> None:
     elif conf.source == "wandb":
         import wandb  # takes seconds, and asks for an account
 
-        text = table_of_wandb_runs(wandb.Api().runs(conf.project))
+        try:
+            text = table_of_wandb_runs(wandb.Api().runs(conf.project))
+        except wandb.Error as error:
+            raise ValueError(f"project is '{conf.project}', which W&B does not give: {error}") from None
     else:
         join = join_regmix if conf.source == "regmix" else join_olmix
         text, remark = join(Path(str(conf.mixtures)), Path(str(conf.losses)), int(conf.tokens or 0))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from autoscale_exp.laws.ddo import fit_ddo, fit_response
 from autoscale_exp.laws.objective import make_objective
 from autoscale_exp.laws.optimum import make_bounds, power_law_optimum
-from autoscale_exp.runs.record import RunTable
+from autoscale_exp.runs.record import RunTable, select_runs
 from tests.laws.authors import DOMAINS, ddo_runs
 
 NO_BOUNDS = (0.0, 1.0)
@@ -111,17 +111,7 @@ def test_permuting_domains_permutes_the_answer():
 
 
 def test_order_of_rows_does_not_matter():
-    table, order = ddo_runs(1 / 5), np.random.default_rng(0).permutation(15)
-    shuffled = RunTable(
-        [table.runs[r] for r in order],
-        DOMAINS,
-        DOMAINS,
-        table.domain_tokens[order],
-        table.losses[order],
-        None,
-        None,
-        [],
-    )
+    shuffled = select_runs(ddo_runs(1 / 5), np.random.default_rng(0).permutation(15))
     law = fit_ddo(shuffled, make_objective("mean", "perplexity", None, DOMAINS), make_bounds(0.2 / 7, 1.0, DOMAINS))
     expected = authors_law(1 / 5, "perplexity")
     np.testing.assert_allclose(
@@ -131,9 +121,6 @@ def test_order_of_rows_does_not_matter():
 
 def test_a_missing_probe_is_named():
     table = ddo_runs(1 / 5)
-    keep = [r for r, run in enumerate(table.runs) if run != "books_x3"]
-    incomplete = RunTable(
-        [table.runs[r] for r in keep], DOMAINS, DOMAINS, table.domain_tokens[keep], table.losses[keep], None, None, []
-    )
+    incomplete = select_runs(table, np.array([r for r, run in enumerate(table.runs) if run != "books_x3"]))
     with pytest.raises(ValueError, match=r"'books' has 1.*choose another law"):
         fit_ddo(incomplete, make_objective("mean", "loss", None, DOMAINS), make_bounds(*NO_BOUNDS, DOMAINS))

@@ -10,7 +10,7 @@ from autoscale_exp.fit import make_request, write_fit
 from autoscale_exp.laws.law import law_class
 from autoscale_exp.laws.solution import solve_ddo, solve_law
 from autoscale_exp.mixture.weights import read_mixture_file
-from autoscale_exp.runs.record import RunTable
+from autoscale_exp.runs.record import select_runs
 from tests.laws.synthetic import DOMAINS, ddo_table, true_losses
 
 
@@ -133,17 +133,7 @@ def test_the_published_law_has_intervals_only_where_runs_repeat():
 
 def test_the_order_of_rows_does_not_matter():
     table = ddo_table(noise=0.002, repeats=1)
-    order = np.random.default_rng(0).permutation(len(table.runs))
-    shuffled = RunTable(
-        [table.runs[r] for r in order],
-        DOMAINS,
-        DOMAINS,
-        table.domain_tokens[order],
-        table.losses[order],
-        [table.scales[r] for r in order],
-        None,
-        table.others,
-    )
+    shuffled = select_runs(table, np.random.default_rng(0).permutation(len(table.runs)))
     asked = ("objective=mean_loss", "uncertainty=none", "target_tokens=[300_000]")
     first, second = (solve_law("pooled_transfer", t, request_for(t, *asked))[0] for t in (table, shuffled))
     for one, two in zip(first["targets"], second["targets"], strict=True):
