@@ -17,6 +17,7 @@ from autoscale_exp.laws.optimum import Bounds, Optimum
 from autoscale_exp.laws.resampling import Intervals, resampled_intervals
 from autoscale_exp.laws.solver.constraints import Constraints
 from autoscale_exp.laws.solver.mixture_optimum import MixtureOptimum, WorstCase, expected_optimum
+from autoscale_exp.laws.solver.sampled_optimum import sampled_optimum
 from autoscale_exp.mixture.allocation import FloatArray, Int64Array
 from autoscale_exp.runs.design import budget_label
 from autoscale_exp.runs.record import RunTable, scales_of
@@ -84,9 +85,14 @@ def _decide(law: Law, draws: Sequence[Law], budget: int, base: FloatArray, reque
 
     def best_under(laws: Sequence[Law], metric: str = objective.metric) -> MixtureOptimum:
         sought = replace(objective, metric=metric) if objective.aggregate == "mean" else WorstCase(metric)
-        return expected_optimum(
-            laws, sought, budget, request.constraints, kl_weight=request.kl_weight, prior=request.prior
-        )
+        try:
+            return expected_optimum(
+                laws, sought, budget, request.constraints, kl_weight=request.kl_weight, prior=request.prior
+            )
+        except NotImplementedError:  # a law without slopes
+            if request.kl_weight:
+                raise ValueError(f"objective.kl_weight needs a law with slopes, which law={law.name} has not") from None
+            return sampled_optimum(law, replace(objective, metric=metric), budget, request.constraints)
 
     point, other = best_under([law]), METRICS[1 - METRICS.index(objective.metric)]
     entry: Content = {

@@ -32,7 +32,7 @@ def show_fit(content: dict[str, Any]) -> None:
     for entry in content["targets"]:
         if not entry.get("converged", True):
             console.print(
-                f"{short_label(entry['tokens'])}: the search for the optimum has not converged; do not rely on it"
+                f"{short_label(entry['tokens'])}: this is no exact optimum ({entry['method']}); do not rely on it"
             )
         if entry.get("verdict"):
             console.print(f"{short_label(entry['tokens'])}: {entry['verdict']}")
