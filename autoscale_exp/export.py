@@ -27,7 +27,7 @@ def mosaic(weights: Weights) -> str:
     """MosaicML streaming: a stream per domain with its proportion, as YAML."""
     lines = ["streams:"]
     for domain, weight in weights.items():
-        lines += [f"  {domain}:", f"    local: {domain}", f"    proportion: {weight!r}"]
+        lines += [f"  {json.dumps(domain)}:", f"    local: {json.dumps(domain)}", f"    proportion: {weight!r}"]
     return "\n".join(lines) + "\n"
 
 
@@ -43,7 +43,7 @@ def olmo(weights: Weights) -> str:
     """OLMo-core's source mixture, which Olmix writes too, as YAML; the paths are to be filled in."""
     lines = ["source_configs:"]
     for domain, weight in weights.items():
-        lines += [f"  - source_name: {domain}", f"    target_ratio: {weight!r}", "    paths: []"]
+        lines += [f"  - source_name: {json.dumps(domain)}", f"    target_ratio: {weight!r}", "    paths: []"]
     return "\n".join(lines) + "\n"
 
 

@@ -67,7 +67,6 @@ def render_page(
         verdicts=[verdict(mixture, base) for name, mixture in mixtures.items() if name != reference],
         figures={name: figures.as_svg(figure) for name, figure in drawn.items()},
         first=base.results[0],
-        isnan=math.isnan,
     )
 
 

@@ -5,7 +5,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -144,19 +144,14 @@ def parse_run_table(text: str, path: str) -> RunTable:
         ValueError: a column is missing or doubled, or an entry is missing, negative, not finite or a duplicate;
             the message names the row and the column.
     """
-    rows = [row for row in csv.reader(io.StringIO(text)) if row]
-    if len(rows) < 2:
+    header, body = _header_and_rows(text)
+    if not body:
         raise ValueError(f"'{path}' has no runs; it needs a header and a row per run")
-    header, body = [name.strip() for name in rows[0]], rows[1:]
     _check_header(path, header)
     domains = _suffixes(header, "tokens")
     metric = "loss" if _suffixes(header, "loss") else "perplexity"
     validation_domains = _suffixes(header, metric)
-    cells: list[dict[str, str]] = []
-    for number, row in enumerate(body, start=2):
-        if len(row) != len(header):
-            raise ValueError(f"'{path}', row {number}: {len(row)} cells, but the header has {len(header)} columns")
-        cells.append(dict(zip(header, (cell.strip() for cell in row), strict=True)))
+    cells = [row for _, row in _named_cells(path, header, body)]
     runs = [row["run"] for row in cells]
     for number, run in enumerate(runs, start=2):
         if not run or runs.index(run) != number - 2:
@@ -206,18 +201,14 @@ def read_optima(path: Path) -> tuple[list[str], list[int], FloatArray]:
     Raises:
         ValueError: a column or a number is missing, or weights are not shares of 1; names row and column.
     """
-    rows = [row for row in csv.reader(io.StringIO(_read_text(path, "optima"))) if row]
-    header = [name.strip() for name in rows[0]] if rows else []
+    header, rows = _header_and_rows(_read_text(path, "optima"))
     domains = _suffixes(header, "weights")
     if "tokens" not in header or len(domains) < 2:
         raise ValueError(
             f"'{path}' needs the columns tokens and weights.<domain>, but has {', '.join(header) or 'none'}"
         )
     budgets, weights = [], []
-    for number, row in enumerate(rows[1:], start=2):
-        if len(row) != len(header):
-            raise ValueError(f"'{path}', row {number}: {len(row)} cells, but the header has {len(header)} columns")
-        cells = dict(zip(header, row, strict=True))
+    for number, cells in _named_cells(str(path), header, rows):
         budgets.append(round(_number(str(path), number, "tokens", cells["tokens"], 1)))
         shares = [_number(str(path), number, f"weights.{d}", cells[f"weights.{d}"], 0) for d in domains]
         weights.append(check_weights(shares, domains, key=f"'{path}', row {number}: the weights"))
@@ -233,8 +224,7 @@ def read_mixtures(path: Path, domains: Sequence[str]) -> tuple[list[str], FloatA
     Raises:
         ValueError: a column or a number is missing, or a domain is unknown; names row and column.
     """
-    rows = [row for row in csv.reader(io.StringIO(_read_text(path, "runs"))) if row]
-    header = [name.strip() for name in rows[0]] if rows else []
+    header, rows = _header_and_rows(_read_text(path, "runs"))
     named = _suffixes(header, "tokens")
     if "run" not in header or set(named) != set(domains):
         raise ValueError(
@@ -242,13 +232,26 @@ def read_mixtures(path: Path, domains: Sequence[str]) -> tuple[list[str], FloatA
             f"but has {', '.join(header) or 'none'}"
         )
     names, tokens = [], []
-    for number, row in enumerate(rows[1:], start=2):
-        if len(row) != len(header):
-            raise ValueError(f"'{path}', row {number}: {len(row)} cells, but the header has {len(header)} columns")
-        cells = dict(zip(header, row, strict=True))
+    for number, cells in _named_cells(str(path), header, rows):
         names.append(cells["run"])
         tokens.append([_number(str(path), number, f"tokens.{d}", cells[f"tokens.{d}"], 0) for d in domains])
     return names, np.array(tokens).reshape(len(names), len(domains))
+
+
+def _header_and_rows(text: str) -> tuple[list[str], list[list[str]]]:
+    """The column names of a CSV, empty if it has none, and its rows without blank ones."""
+    rows = [row for row in csv.reader(io.StringIO(text)) if row]
+    return [name.strip() for name in rows[0]] if rows else [], rows[1:]
+
+
+def _named_cells(
+    path: str, header: Sequence[str], rows: Sequence[Sequence[str]]
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """Number and cells by column of every row; the header is row 1."""
+    for number, row in enumerate(rows, start=2):
+        if len(row) != len(header):
+            raise ValueError(f"'{path}', row {number}: {len(row)} cells, but the header has {len(header)} columns")
+        yield number, dict(zip(header, (cell.strip() for cell in row), strict=True))
 
 
 def _read_text(path: Path, key: str) -> str:
