@@ -101,6 +101,14 @@ class PrepareConf:
 
 
 @dataclass
+class StageConf:
+    """Domain weights that take the place of `mixture` from some point of the run on."""
+
+    start: int = MISSING  # tokens trained on before it
+    weights: list[float] = MISSING  # in the order of data.domains
+
+
+@dataclass
 class TrainConf:
     """The `train` job: one run, or one probe of a design."""
 
@@ -112,6 +120,7 @@ class TrainConf:
     mixture: MixtureConf = MISSING
     design: DesignConf = MISSING
     token_budget: int | None = None  # for design=single; a design over scales brings its own
+    stages: list[StageConf] = field(default_factory=list)  # mixture, then these weights; for design=single
     seed: int = 0
     max_epochs: int = 4  # times that a domain's pool may be repeated
     num_validations: int = 1  # points of the validation curve, evenly spaced in tokens; the last is the end

@@ -23,10 +23,12 @@ class Batch(NamedTuple):
     Attributes:
         tokens: (B, T) int64 token ids.
         share: of the rows of the optimiser step; the shares of a step's batches over all devices sum to 1.
+        domain_rows: (K,) int64 rows of each domain; all 0 if the share is, because such rows do not count.
     """
 
     tokens: torch.Tensor
     share: float
+    domain_rows: torch.Tensor
 
 
 class MixtureBatches(Dataset[Batch]):
@@ -62,8 +64,13 @@ class MixtureBatches(Dataset[Batch]):
         domain, row = self.sampler.rows(start, min(start + self.chunk_rows, step_stop))
         mine = slice(self.rank, None, self.world_size)
         if self.rank < len(domain):
-            return Batch(self._read(domain[mine], row[mine]), len(domain[mine]) / (step_stop - step_start))
-        return Batch(self._read(domain[:1], row[:1]), 0.0)  # all ranks must step; this one's row does not count
+            share = len(domain[mine]) / (step_stop - step_start)
+            return Batch(self._read(domain[mine], row[mine]), share, self._count(domain[mine]))
+        # All ranks must step; this one's row does not count.
+        return Batch(self._read(domain[:1], row[:1]), 0.0, self._count(domain[:0]))
+
+    def _count(self, domain: npt.NDArray[np.int64]) -> torch.Tensor:
+        return torch.from_numpy(np.bincount(domain, minlength=len(self.store.domains)))
 
     def _read(self, domain: npt.NDArray[np.int64], row: npt.NDArray[np.int64]) -> torch.Tensor:
         if self._rows is None:

@@ -33,6 +33,39 @@ def check_weights(weights: Sequence[float], domains: Sequence[str], *, key: str)
     return np.asarray(weights, dtype=np.float64) / total
 
 
+def allocate_stages(
+    starts: Sequence[int], weights: npt.ArrayLike, token_budget: int, seq_len: int
+) -> tuple[FloatArray, Int64Array]:
+    """Requested tokens and whole rows of a run whose weights change at given token counts.
+
+    A stage goes from its start to the next one's, the last to the end of the run. Starts and end are taken at the
+    nearest whole row, and the rows of each stage are allocated by `allocate_rows`.
+
+    Args:
+        starts: (S,) tokens before each stage; the first is 0, the others are the starts in `stages`.
+        weights: (S, K) domain weights of each stage.
+        token_budget: tokens of the run.
+        seq_len: tokens per row.
+
+    Returns:
+        (S, K) requested tokens and (S, K) rows.
+
+    Raises:
+        ValueError: starts do not increase by a row at least, or lie outside the budget; the message names the stage.
+    """
+    edges = np.array([*starts, token_budget], dtype=np.int64)
+    row_edges = (2 * edges + seq_len) // (2 * seq_len)  # the nearest, half a row up
+    for stage in range(1, len(starts)):
+        if not row_edges[stage - 1] < row_edges[stage] < row_edges[-1]:
+            raise ValueError(
+                f"stages[{stage - 1}].start is {starts[stage]}; it must be at least a row of {seq_len} tokens above "
+                f"{starts[stage - 1]}, where the weights before it start, and below the budget of {token_budget} tokens"
+            )
+    requested = np.diff(edges)[:, None] * np.asarray(weights, dtype=np.float64)
+    realised = np.diff(row_edges)[:, None] * np.asarray(weights, dtype=np.float64) * seq_len
+    return requested, np.stack([allocate_rows(domain_tokens, seq_len) for domain_tokens in realised])
+
+
 def allocate_rows(domain_tokens: npt.ArrayLike, seq_len: int) -> Int64Array:
     """Whole rows per domain by the largest-remainder method (Hamilton's).
 

@@ -1,21 +1,25 @@
 """The order in which the rows of a mixture are trained on: a pure function of (seed, position).
 
-Positions 0 .. R-1 are cut into blocks of about 1,024. Block b of B holds, of a domain with n rows in all,
-rows floor(b n / B) to floor((b + 1) n / B) of that domain's sequence, in an order drawn for the block: the
-mixture is therefore exact overall and stable along the run. A domain's own sequence is one pseudo-random
-permutation of its pool per epoch, so its first n rows are among its first m > n: the subsets that two
+A run is one stage or several, each with row counts of its own. The positions of a stage are cut into blocks of about
+1,024. Block b of a stage's B holds, of a domain with n rows in the stage, the rows floor(b n / B) to
+floor((b + 1) n / B) that the domain adds to its sequence there, in an order drawn for the block: the mixture is
+therefore exact in every stage and stable along it. A domain's own sequence is one pseudo-random permutation of its
+pool per epoch and goes on from stage to stage, so its first n rows are among its first m > n: the subsets that two
 runs of one seed draw from a domain are nested. Nothing is stored, whatever the size of the corpus.
 """
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from autoscale_exp.mixture.permutation import Int64Array, Permutation, derive_key, mix64
 
-BLOCK_ROWS = 1024  # small enough to keep the mixture stable, large enough that numpy's overhead is spread
+BLOCK_ROWS = 1024  # small enough to keep the mixture stable
+CHUNK_BLOCKS = 64  # worked out together: spreads numpy's overhead over 65,536 rows, which many small batches share
 
 
 class MixtureSampler:
@@ -23,78 +27,113 @@ class MixtureSampler:
 
     Args:
         domains: (K,) names; a domain's sequence depends on its name, not on its place in the list.
-        pool_rows: (K,) distinct rows that each domain has.
-        row_counts: (K,) rows to train on, from `allocate_rows`; may exceed the pool up to `max_epochs` times.
+        pool_rows: (K,) distinct rows of each domain that the run may go through.
+        row_counts: (S, K) rows to train on in each stage, or (K,) if there is one; from `allocate_rows` or
+            `allocate_stages`. Their sum may exceed the pool up to `max_epochs` times.
         seed: the run's seed; the same seed nests the subsets of two runs.
         max_epochs: times that a domain's pool may be gone through.
+        unique_rows: (K,) distinct rows that each domain has, if its pool is only a part of them: the first
+            `pool_rows` of the order in which all of them come in epoch 0. Pools of one seed are therefore nested.
+
+    Attributes:
+        stage_counts: (S, K) rows of each stage.
+        row_counts: (K,) rows over all stages.
 
     Raises:
-        ValueError: a domain is asked for more than `max_epochs` times what it has; the message names it.
+        ValueError: a domain is asked for more than `max_epochs` times its pool; the message names it.
     """
 
     def __init__(
         self,
         domains: Sequence[str],
         pool_rows: Sequence[int],
-        row_counts: Sequence[int],
+        row_counts: npt.ArrayLike,
         *,
         seed: int,
         max_epochs: int,
+        unique_rows: Sequence[int] | None = None,
     ) -> None:
-        for domain, pool, count in zip(domains, pool_rows, row_counts, strict=True):
-            if count > pool * max_epochs:
-                raise ValueError(
-                    f"domain '{domain}' has {pool} rows and max_epochs is {max_epochs}, but the mixture asks for "
-                    f"{count} rows; lower its weight or the token budget, raise max_epochs or prepare more text"
-                )
         self.domains = list(domains)
         self.pool_rows = np.asarray(pool_rows, dtype=np.int64)
-        self.row_counts = np.asarray(row_counts, dtype=np.int64)
+        self.unique_rows = np.asarray(pool_rows if unique_rows is None else unique_rows, dtype=np.int64)
+        self.stage_counts = np.atleast_2d(np.asarray(row_counts, dtype=np.int64))
+        self.row_counts = self.stage_counts.sum(axis=0)
+        assert len(domains) == len(self.pool_rows) == len(self.unique_rows) == len(self.row_counts)
+        assert np.all(self.pool_rows <= self.unique_rows), "a pool is a part of what the domain has"
         self.seed = seed
         self.max_epochs = max_epochs
         self.num_rows = int(self.row_counts.sum())
-        self._num_blocks = max(1, self.num_rows // BLOCK_ROWS)
-        self._blocks = lru_cache(maxsize=2)(self._make_blocks)  # a block serves many small batches
+        self._check_epochs()
+        stage_rows = self.stage_counts.sum(axis=1)
+        self._num_blocks = np.maximum(1, stage_rows // BLOCK_ROWS).tolist()  # (S,)
+        self._first_block = [0, *np.cumsum(self._num_blocks).tolist()]  # (S + 1,)
+        self._first_position = [0, *np.cumsum(stage_rows).tolist()]  # (S + 1,)
+        self._first_ranks = np.cumsum(self.stage_counts, axis=0) - self.stage_counts  # (S, K) rows before the stage
+        self._chunk = lru_cache(maxsize=2)(self._make_chunk)
         self._permutation = lru_cache(maxsize=1024)(self._make_permutation)
 
+    def _check_epochs(self) -> None:
+        for i, (pool, unique, count) in enumerate(zip(self.pool_rows, self.unique_rows, self.row_counts, strict=True)):
+            if count <= pool * self.max_epochs:
+                continue
+            has, remedy = f"{pool} rows", "lower its weight or the token budget"
+            if pool < unique:
+                has = f"a pool of {pool} of its {unique} rows because of design.match_repetition"
+                remedy = "lower its weight or design.match_repetition"
+            raise ValueError(
+                f"domain '{self.domains[i]}' has {has} and max_epochs is {self.max_epochs}, but the mixture asks for "
+                f"{count} rows; {remedy}, raise max_epochs or prepare more text"
+            )
+
     def __reduce__(self) -> tuple[Any, ...]:
-        rebuild = partial(MixtureSampler, seed=self.seed, max_epochs=self.max_epochs)  # caches stay behind
-        return rebuild, (self.domains, self.pool_rows.tolist(), self.row_counts.tolist())
+        rebuild = partial(  # caches stay behind
+            MixtureSampler, seed=self.seed, max_epochs=self.max_epochs, unique_rows=self.unique_rows.tolist()
+        )
+        return rebuild, (self.domains, self.pool_rows.tolist(), self.stage_counts.tolist())
 
     def rows(self, start: int, stop: int) -> tuple[Int64Array, Int64Array]:
         """The rows at positions start .. stop - 1.
 
         Returns:
-            (n,) index of the domain and (n,) row within that domain's pool, in training order.
+            (n,) index of the domain and (n,) row within that domain, in training order.
         """
         if not 0 <= start <= stop <= self.num_rows:
             raise IndexError(f"positions {start} to {stop} are outside the run's {self.num_rows} rows")
-        if start == stop:
-            return np.empty(0, np.int64), np.empty(0, np.int64)
-        first = self._block_at(start)
-        domain, row = self._blocks(first, self._block_at(stop - 1) + 1)
-        offset = int(self._before(first).sum())
-        return domain[start - offset : stop - offset], row[start - offset : stop - offset]
+        domains, rows = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+        chunk = self._block_at(start) // CHUNK_BLOCKS if start < stop else 0
+        while start < stop:
+            offset, domain, row = self._chunk(chunk)
+            domains.append(domain[start - offset : stop - offset])
+            rows.append(row[start - offset : stop - offset])
+            start, chunk = offset + len(domain), chunk + 1
+        return np.concatenate(domains), np.concatenate(rows)
 
     def epochs(self) -> list[float]:
         """(K,) times that each domain's pool is gone through; 0 for a domain with an empty pool."""
         return (self.row_counts / np.maximum(self.pool_rows, 1)).tolist()
 
     def _before(self, block: int) -> Int64Array:
-        """(K,) rows of each domain that come before `block`."""
-        return block * self.row_counts // self._num_blocks
+        """(K,) rows of each domain that come before `block`, which counts over all stages."""
+        stage = min(bisect_right(self._first_block, block), len(self.stage_counts)) - 1
+        block -= self._first_block[stage]
+        return self._first_ranks[stage] + block * self.stage_counts[stage] // self._num_blocks[stage]
 
     def _block_at(self, position: int) -> int:
+        stage = bisect_right(self._first_position, position) - 1
+        position_in_stage = position - self._first_position[stage]
+        stage_rows = self._first_position[stage + 1] - self._first_position[stage]
         # Rounding moves a block's start by less than K rows from its even share: the guess is off by a step or two.
-        block = min(position * self._num_blocks // self.num_rows, self._num_blocks - 1)
+        block = self._first_block[stage] + position_in_stage * self._num_blocks[stage] // stage_rows
         while self._before(block).sum() > position:
             block -= 1
         while self._before(block + 1).sum() <= position:
             block += 1
         return block
 
-    def _make_blocks(self, first: int, end: int) -> tuple[Int64Array, Int64Array]:
-        """Domain and row at every position of blocks first .. end - 1."""
+    def _make_chunk(self, chunk: int) -> tuple[int, Int64Array, Int64Array]:
+        """First position of a chunk of blocks, and domain and row at each of its positions."""
+        first = chunk * CHUNK_BLOCKS
+        end = min(first + CHUNK_BLOCKS, self._first_block[-1])
         domain = np.concatenate([self._domains_of(block) for block in range(first, end)])
         row = np.empty_like(domain)
         # Rows are handed out to each domain in training order, so an epoch is over before the next begins.
@@ -108,9 +147,9 @@ class MixtureSampler:
                 epoch = int(rank // pool)
                 num = min(last, (epoch + 1) * pool) - rank
                 within = np.arange(rank, rank + num) - epoch * pool
-                row[by_domain[place : place + num]] = self._permutation(index, epoch)(within)
+                row[by_domain[place : place + num]] = self._rows_of(index, epoch, within)
                 rank, place = rank + num, place + num
-        return domain, row
+        return int(before.sum()), domain, row
 
     def _domains_of(self, block: int) -> Int64Array:
         """Domain at every position of one block: exact counts, shuffled by a key of the seed and the block."""
@@ -119,5 +158,12 @@ class MixtureSampler:
         key = np.uint64(derive_key(self.seed, "order", block))
         return by_domain[np.argsort(mix64(np.arange(len(by_domain), dtype=np.uint64) ^ key))]
 
-    def _make_permutation(self, index: int, epoch: int) -> Permutation:
-        return Permutation(int(self.pool_rows[index]), derive_key(self.seed, self.domains[index], epoch))
+    def _rows_of(self, index: int, epoch: int, within: Int64Array) -> Int64Array:
+        """Rows of a domain at places `within` an epoch of its pool."""
+        pool, unique = int(self.pool_rows[index]), int(self.unique_rows[index])
+        if epoch and pool < unique:  # an order of the pool's places in epoch 0
+            epoch, within = 0, self._permutation(index, epoch, pool)(within)
+        return self._permutation(index, epoch, unique)(within)
+
+    def _make_permutation(self, index: int, epoch: int, size: int) -> Permutation:
+        return Permutation(size, derive_key(self.seed, self.domains[index], epoch))

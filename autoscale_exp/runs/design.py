@@ -14,6 +14,7 @@ class DesignConf:
     """A design and the probe of it that this job runs."""
 
     index: int = 0  # which probe; a sweep goes over all
+    match_repetition: int | None = None  # token budget of a target run: a probe repeats text as often as it; null: no
 
 
 @dataclass
@@ -59,6 +60,29 @@ class Probe:
         """(K,) whole rows. Domains that the probe does not perturb have exactly the base probe's rows."""
         base = allocate_rows(weights * self.token_budget, seq_len)
         return np.rint(base * np.asarray(self.multipliers)).astype(np.int64)
+
+
+def matched_pool(pool_rows: Sequence[int], token_budget: int, target_tokens: int) -> list[int]:
+    """(K,) rows of each domain that a probe may see, so that it repeats them as often as the target run would.
+
+    Token budget and pools shrink alike: m = pool x budget / target, to the nearest row, at least one of a domain that
+    has any. All probes of a scale share the pools of its base probe.
+
+    Args:
+        pool_rows: (K,) rows that each domain has.
+        token_budget: of the scale's base probe.
+        target_tokens: token budget of the target run.
+
+    Raises:
+        ValueError: the target is smaller than the probe.
+    """
+    if target_tokens < token_budget:
+        raise ValueError(
+            f"design.match_repetition is {target_tokens}, below the token budget {token_budget} of a probe; it is the "
+            "token budget of the larger run that the probes stand for"
+        )
+    nearest = [(2 * pool * token_budget + target_tokens) // (2 * target_tokens) for pool in pool_rows]
+    return [min(pool, max(1, rows)) for pool, rows in zip(pool_rows, nearest, strict=True)]
 
 
 def budget_label(num_tokens: int) -> str:

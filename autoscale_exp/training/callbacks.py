@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from pytorch_lightning import Callback, Trainer
 
 from autoscale_exp import atomic
+from autoscale_exp.data.datamodule import Batch
 from autoscale_exp.data.store import TokenStore
 
 PROGRESS_SECONDS = 1.0  # between two looks at the run from outside
@@ -66,6 +67,79 @@ class ValidationCurve(Callback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes up the points of an interrupted run."""
         self.points = state["points"]
+
+
+class RealisedTokens(Callback):
+    """Counts the rows of each domain in the batches that were trained on, over all devices and parts of a run.
+
+    It must come before `ResumePoint`, whose checkpoint holds the count up to and with the batch just done.
+
+    Args:
+        domains: (K,) names.
+        planned_rows: (K,) rows that the run is to train on.
+        seq_len: tokens per row.
+
+    Attributes:
+        rows: (K,) trained on by all devices, up to the last log, checkpoint or end of training.
+    """
+
+    def __init__(self, domains: Sequence[str], planned_rows: Sequence[int], seq_len: int) -> None:
+        self.domains = list(domains)
+        self.planned_rows = list(planned_rows)
+        self.seq_len = seq_len
+        self.rows = [0] * len(domains)
+        self._own_rows = torch.zeros(len(domains), dtype=torch.int64)  # of this device, not yet in `rows`
+
+    def on_train_start(self, trainer: Trainer, module: Any) -> None:
+        """Counts on the device, so that no batch has to wait."""
+        self._own_rows = self._own_rows.to(module.device)
+
+    def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Counts, and logs when the training loss is logged."""
+        self._own_rows += batch.domain_rows
+        if not trainer.loggers or batch_idx % module.log_every_batches:
+            return
+        self._gather(trainer)
+        metrics: dict[str, float] = {f"data/tokens.{domain}": tokens for domain, tokens in self.tokens.items()}
+        metrics |= {f"data/share.{d}": rows / sum(self.rows) for d, rows in zip(self.domains, self.rows, strict=True)}
+        for logger in trainer.loggers:
+            logger.log_metrics(metrics, step=trainer.global_step)
+
+    def on_train_end(self, trainer: Trainer, module: Any) -> None:
+        """Takes in what was counted since the last log or checkpoint."""
+        self._gather(trainer)
+
+    def on_save_checkpoint(self, trainer: Trainer, module: Any, checkpoint: dict[str, Any]) -> None:
+        """Adds the count of all devices; `state_dict` could not gather it."""
+        self._gather(trainer)
+        checkpoint["domain_rows"] = self.rows
+
+    def on_load_checkpoint(self, trainer: Trainer, module: Any, checkpoint: dict[str, Any]) -> None:
+        """Takes up the count of an interrupted run."""
+        self.rows = checkpoint["domain_rows"]
+
+    @property
+    def tokens(self) -> dict[str, int]:
+        """Tokens of `rows` by domain."""
+        return {domain: rows * self.seq_len for domain, rows in zip(self.domains, self.rows, strict=True)}
+
+    def check(self) -> None:
+        """Compares the finished count with the plan.
+
+        Raises:
+            RuntimeError: the run was not trained on what it should have been; the message names the domains.
+        """
+        counts = zip(self.domains, self.rows, self.planned_rows, strict=True)
+        if wrong := [f"{domain}: {rows}, not {planned}" for domain, rows, planned in counts if rows != planned]:
+            raise RuntimeError(
+                f"the rows in the batches trained on are not those of the mixture ({'; '.join(wrong)}); the run has no "
+                "result"
+            )
+
+    def _gather(self, trainer: Trainer) -> None:
+        gathered = trainer.strategy.reduce(self._own_rows, reduce_op="sum").tolist()
+        self.rows = [rows + more for rows, more in zip(self.rows, gathered, strict=True)]
+        self._own_rows.zero_()
 
 
 class ResumePoint(Callback):

@@ -8,10 +8,10 @@ from typing import Any
 
 from autoscale_exp.config import OptimizerConf, TrainConf
 from autoscale_exp.data.store import TokenStore, differing_keys, fingerprint
-from autoscale_exp.mixture.allocation import FloatArray
+from autoscale_exp.mixture.allocation import FloatArray, Int64Array, allocate_stages, check_weights
 from autoscale_exp.mixture.sampler import MixtureSampler
 from autoscale_exp.mixture.weights import resolve_weights
-from autoscale_exp.runs.design import Probe, probes_of, select_probe
+from autoscale_exp.runs.design import Probe, SingleConf, matched_pool, probes_of, select_probe
 from autoscale_exp.runs.record import RESULT
 
 FAMILIES = ("gpt2",)
@@ -27,7 +27,7 @@ class RunPlan:
         conf: the composed config.
         store: rows to train on.
         probe: which run of the design.
-        weights: (K,) base mixture of the design.
+        requested_tokens: (S, K) tokens asked for in each stage, not in whole rows; without `stages`, S is 1.
         sampler: exact rows and their order.
         seed: of initialisation, order and dropout.
         identity: what the result depends on; two runs with the same identity are the same run.
@@ -36,7 +36,7 @@ class RunPlan:
     conf: TrainConf
     store: TokenStore
     probe: Probe
-    weights: FloatArray
+    requested_tokens: FloatArray
     sampler: MixtureSampler
     seed: int
     identity: dict[str, Any]
@@ -80,19 +80,54 @@ def plan_run(conf: TrainConf, store: TokenStore) -> RunPlan:
     weights = resolve_weights(conf.mixture, store.domains, pool_rows)
     probes = probes_of(conf.design, store.domains, conf.token_budget, conf.mixture.name, conf.seed)
     probe = select_probe(probes, conf.design.index)
-    row_counts = probe.row_counts(weights, store.seq_len)
+    target = conf.design.match_repetition
+    requested_tokens, stage_counts = stages_of(conf, probe, weights, store)
     seed = conf.seed + probe.seed_offset
-    sampler = MixtureSampler(store.domains, pool_rows, row_counts.tolist(), seed=seed, max_epochs=conf.max_epochs)
+    sampler = MixtureSampler(
+        store.domains,
+        pool_rows if target is None else matched_pool(pool_rows, probe.token_budget, target),
+        stage_counts,
+        seed=seed,
+        max_epochs=conf.max_epochs,
+        unique_rows=pool_rows,
+    )
     identity = {
         "run": probe.run,
-        "rows": dict(zip(store.domains, row_counts.tolist(), strict=True)),
+        "rows": dict(zip(store.domains, sampler.row_counts.tolist(), strict=True)),
         "seed": seed,
         "store": store.fingerprint,
         "model": asdict(conf.model),
         "num_validations": conf.num_validations,
         "precision": str(conf.trainer.get("precision", "32-true")),
     }
-    return RunPlan(conf, store, probe, weights, sampler, seed, identity)
+    if conf.stages:
+        names = ["mixture", *(f"stages[{stage}]" for stage in range(len(conf.stages)))]
+        by_domain = [dict(zip(store.domains, counts, strict=True)) for counts in stage_counts.tolist()]
+        identity["stage_rows"] = dict(zip(names, by_domain, strict=True))
+    if sampler.pool_rows.tolist() != pool_rows:
+        identity["pool_rows"] = dict(zip(store.domains, sampler.pool_rows.tolist(), strict=True))
+    return RunPlan(conf, store, probe, requested_tokens, sampler, seed, identity)
+
+
+def stages_of(conf: TrainConf, probe: Probe, weights: FloatArray, store: TokenStore) -> tuple[FloatArray, Int64Array]:
+    """(S, K) requested tokens and (S, K) rows of a run: those of the probe, or of `mixture` and then `stages`.
+
+    Raises:
+        ValueError: the design is not of a single run, or a stage's start or weights cannot be.
+    """
+    if not conf.stages:
+        return probe.domain_tokens(weights)[None], probe.row_counts(weights, store.seq_len)[None]
+    if not isinstance(conf.design, SingleConf):
+        raise ValueError(
+            "stages are for design=single: a probe of another design changes the domain amounts of one mixture, which "
+            "has no stages; leave stages away or use design=single"
+        )
+    starts = [0, *(stage.start for stage in conf.stages)]
+    of_stages = [
+        check_weights(stage.weights, store.domains, key=f"stages[{number}].weights")
+        for number, stage in enumerate(conf.stages)
+    ]
+    return allocate_stages(starts, [weights, *of_stages], probe.token_budget, store.seq_len)
 
 
 def num_devices(conf: TrainConf) -> int:

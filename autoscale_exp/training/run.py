@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 from hydra.utils import instantiate
@@ -20,7 +21,7 @@ from autoscale_exp.data.tokenizer import load_tokenizer
 from autoscale_exp.lm.causal import CausalLanguageModel
 from autoscale_exp.lm.language_model import LanguageModel
 from autoscale_exp.runs.record import FAILURE, RESULT
-from autoscale_exp.training.callbacks import Progress, ResumePoint, ValidationCurve
+from autoscale_exp.training.callbacks import Progress, RealisedTokens, ResumePoint, ValidationCurve
 from autoscale_exp.training.plan import RESUME_POINT, RunPlan, micro_batch, num_devices
 
 MODELS = {"gpt2": CausalLanguageModel}
@@ -59,6 +60,7 @@ def train(plan: RunPlan, folder: Path) -> None:
         total_rows=plan.sampler.num_rows,
         batch_rows=max(64, micro_batch_rows),
     )
+    realised = RealisedTokens(plan.store.domains, plan.sampler.row_counts.tolist(), plan.store.seq_len)
     resume_point = ResumePoint(folder / RESUME_POINT, conf.checkpoint_minutes)
     progress = Progress(
         folder / "progress.json", step_rows=step_rows, total_rows=plan.sampler.num_rows, seq_len=plan.store.seq_len
@@ -69,7 +71,7 @@ def train(plan: RunPlan, folder: Path) -> None:
         max_epochs=1,
         accumulate_grad_batches=accumulation,
         gradient_clip_val=conf.model.optimizer.clip_norm,
-        callbacks=[curve, progress, resume_point],
+        callbacks=[realised, curve, progress, resume_point],
         logger=instantiate(conf.logger, save_dir=str(folder)) if conf.logger else False,
         default_root_dir=str(folder),
         enable_checkpointing=False,
@@ -89,19 +91,23 @@ def train(plan: RunPlan, folder: Path) -> None:
         for logger in trainer.loggers:
             logger.finalize("success")
     assert trainer.global_step == plan.num_steps, (trainer.global_step, plan.num_steps)
+    realised.check()
     if trainer.is_global_zero:
         if conf.save_model:
             transformers.utils.logging.disable_progress_bar()  # for a file or two, across the sweep's own display
             module.model.save_pretrained(folder / "model")
             tokenizer.save_pretrained(folder / "model")
-        atomic.write_json(folder / RESULT, describe_result(plan, module, curve, resume_point.seconds))
+        atomic.write_json(folder / RESULT, describe_result(plan, module, realised, curve, resume_point.seconds))
         resume_point.path.unlink(missing_ok=True)
 
 
-def describe_result(plan: RunPlan, module: LanguageModel, curve: ValidationCurve, seconds: float) -> dict[str, Any]:
+def describe_result(
+    plan: RunPlan, module: LanguageModel, realised: RealisedTokens, curve: ValidationCurve, seconds: float
+) -> dict[str, Any]:
     """The content of result.json."""
     domains, seq_len = plan.store.domains, plan.store.seq_len
-    total_tokens = plan.sampler.num_rows * seq_len
+    total_tokens = sum(realised.tokens.values())
+    stages = {"stages": describe_stages(plan)} if plan.conf.stages else {}
     return {
         "run": plan.conf.run_name,
         "experiment": plan.conf.name,
@@ -112,9 +118,11 @@ def describe_result(plan: RunPlan, module: LanguageModel, curve: ValidationCurve
         "model": plan.conf.model.name,
         "params": sum(p.numel() for p in module.model.parameters()),
         "steps": plan.num_steps,
-        "requested_tokens": dict(zip(domains, plan.probe.domain_tokens(plan.weights).tolist(), strict=True)),
-        "tokens": dict(zip(domains, (plan.sampler.row_counts * seq_len).tolist(), strict=True)),
+        "requested_tokens": dict(zip(domains, plan.requested_tokens.sum(axis=0).tolist(), strict=True)),
+        "tokens": realised.tokens,
+        **stages,
         "unique_tokens": {d: plan.store.num_rows("train", d) * seq_len for d in domains},
+        "pool_tokens": dict(zip(domains, (plan.sampler.pool_rows * seq_len).tolist(), strict=True)),
         "epochs": dict(zip(domains, plan.sampler.epochs(), strict=True)),
         "losses": curve.points[-1]["losses"],
         "validation_curve": curve.points,
@@ -126,6 +134,21 @@ def describe_result(plan: RunPlan, module: LanguageModel, curve: ValidationCurve
         "git_commit": git_commit(),
         "fingerprint": fingerprint(plan.identity),
     }
+
+
+def describe_stages(plan: RunPlan) -> list[dict[str, Any]]:
+    """Per stage where it starts, in tokens, and its tokens by domain: as requested, and in the rows planned."""
+    domains = plan.store.domains
+    planned = plan.sampler.stage_counts * plan.store.seq_len
+    starts = np.cumsum(planned.sum(axis=1)) - planned.sum(axis=1)
+    return [
+        {
+            "start": start,
+            "requested_tokens": dict(zip(domains, asked, strict=True)),
+            "planned_tokens": dict(zip(domains, rows, strict=True)),
+        }
+        for start, asked, rows in zip(starts.tolist(), plan.requested_tokens.tolist(), planned.tolist(), strict=True)
+    ]
 
 
 def git_commit() -> str | None:
