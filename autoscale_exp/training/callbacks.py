@@ -89,15 +89,20 @@ class RealisedTokens(Callback):
         self.seq_len = seq_len
         self.rows = [0] * len(domains)
         self._own_rows = torch.zeros(len(domains), dtype=torch.int64)  # of this device, not yet in `rows`
+        self._last_step = 0
 
     def on_train_start(self, trainer: Trainer, module: Any) -> None:
         """Counts on the device, so that no batch has to wait."""
         self._own_rows = self._own_rows.to(module.device)
+        self._last_step = trainer.global_step
 
     def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Counts, and logs when the training loss is logged."""
+        """Counts, and logs after the steps whose training loss is logged."""
         self._own_rows += batch.domain_rows
-        if not trainer.loggers or batch_idx % module.log_every_batches:
+        if trainer.global_step == self._last_step:
+            return
+        self._last_step = trainer.global_step
+        if not trainer.loggers or (trainer.global_step - 1) % module.log_every_batches:
             return
         self._gather(trainer)
         metrics: dict[str, float] = {f"data/tokens.{domain}": tokens for domain, tokens in self.tokens.items()}

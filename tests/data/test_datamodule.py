@@ -3,6 +3,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+import torch
 
 from autoscale_exp.data.datamodule import Batch, MixtureBatches, ResumableLoader
 from autoscale_exp.data.store import TokenStore
@@ -24,11 +25,16 @@ def numbered(tmp_path_factory: pytest.TempPathFactory) -> TokenStore:
     return TokenStore(folder, {"domains": domains, "config": {"seq_len": SEQ_LEN}, "dtype": "<u2"})
 
 
-@pytest.fixture(scope="module")
-def sampler() -> MixtureSampler:
-    return MixtureSampler(
-        list(POOLS), list(POOLS.values()), [70, 41], seed=3, max_epochs=2
-    )  # 4 steps of 24 rows, one of 15
+# 4 steps of 24 rows, one of 15; in the second, stages change inside a step and pools are gone through again inside one.
+SAMPLERS = {
+    "one stage": {"pool_rows": [90, 25], "row_counts": [70, 41], "max_epochs": 2},
+    "stages of small pools": {"pool_rows": [30, 11], "row_counts": [[10, 20], [50, 1], [10, 20]], "max_epochs": 4},
+}
+
+
+@pytest.fixture(scope="module", params=SAMPLERS)
+def sampler(request: pytest.FixtureRequest) -> MixtureSampler:
+    return MixtureSampler(list(POOLS), seed=3, unique_rows=list(POOLS.values()), **SAMPLERS[request.param])
 
 
 def batches_of(store: TokenStore, sampler: MixtureSampler, world_size: int, accumulation: int) -> list[MixtureBatches]:
@@ -77,6 +83,18 @@ def test_every_row_of_a_step_has_the_same_share(world_size, accumulation, number
             assert batch.share in (0, pytest.approx(len(batch.tokens) / num_rows))
 
 
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize("accumulation", [1, 4])
+def test_batches_count_the_rows_of_their_domains(world_size, accumulation, numbered, sampler):
+    total = np.zeros(len(POOLS), dtype=int)
+    for rank in batches_of(numbered, sampler, world_size, accumulation):
+        for batch in (rank[i] for i in range(len(rank))):
+            rows = numbers([batch])  # none, if the share is 0
+            assert batch.domain_rows.tolist() == [sum(row < 1000 for row in rows), sum(row >= 1000 for row in rows)]
+            total += batch.domain_rows.numpy()
+    assert total.tolist() == sampler.row_counts.tolist()
+
+
 def test_one_rank_reads_the_rows_in_the_samplers_order(numbered, sampler):
     domain, row = sampler.rows(0, sampler.num_rows)
     (rank,) = batches_of(numbered, sampler, 1, 2)
@@ -99,12 +117,18 @@ def test_all_ranks_have_as_many_batches(num_rows, numbered):
         assert all(len(rank[i].tokens) for i in range(len(rank)))
 
 
-@pytest.mark.parametrize("num_workers", [0, 1])
-def test_a_loader_goes_on_behind_the_batches_consumed(num_workers, numbered, sampler):
-    (batches,) = batches_of(numbered, sampler, 1, 2)
-    state = ResumableLoader(batches, lambda: 7).state_dict()
-    loader = ResumableLoader(batches, lambda: 0, num_workers=num_workers)
-    loader.load_state_dict(state)
-    rest = list(loader)
-    assert [numbers([batch]) for batch in rest] == [numbers([batches[i]]) for i in range(7, len(batches))]
-    assert len(loader) == len(batches)
+@pytest.mark.parametrize("num_workers", [0, 1, 2])
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_a_loader_goes_on_behind_the_batches_consumed(num_workers, world_size, numbered, sampler):
+    for batches in batches_of(numbered, sampler, world_size, 2):
+        uninterrupted = list(ResumableLoader(batches, lambda: 0))
+        assert len(uninterrupted) == 10
+        for consumed in (5, 9):
+            state = ResumableLoader(batches, lambda consumed=consumed: consumed).state_dict()
+            loader = ResumableLoader(batches, lambda: 0, num_workers=num_workers)
+            loader.load_state_dict(state)
+            for batch, expected in zip(loader, uninterrupted[consumed:], strict=True):
+                assert torch.equal(batch.tokens, expected.tokens)
+                assert torch.equal(batch.domain_rows, expected.domain_rows)
+                assert batch.share == expected.share
+            assert len(loader) == len(batches)

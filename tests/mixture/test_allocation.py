@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoscale_exp.mixture.allocation import allocate_rows, check_weights
+from autoscale_exp.mixture.allocation import allocate_rows, allocate_stages, check_weights
 
 DOMAINS = ["web", "books", "arxiv"]
 EXACT = Fraction(1, 10**6)  # rows; far above rounding error, far below what a wrong allocation is off by
@@ -106,3 +106,59 @@ def test_weights_that_are_no_shares_are_an_error(weights, message):
 def test_weights_rounded_in_a_file_come_back_as_exact_shares():
     weights = check_weights([0.3333333, 0.3333333, 0.3333333], DOMAINS, key="mixture.weights")
     np.testing.assert_allclose(weights, 1 / 3, rtol=1e-15)
+
+
+@st.composite
+def staged(draw):
+    seq_len = draw(st.sampled_from([1, 16, 1000]))
+    num_domains, num_stages = draw(st.integers(1, 4)), draw(st.integers(1, 4))
+    lengths = [draw(st.integers(2 * seq_len, 10**12)) for _ in range(num_stages)]
+    shares = np.array(
+        [draw(st.lists(st.integers(1, 1000), min_size=num_domains, max_size=num_domains)) for _ in lengths]
+    )
+    edges = [0, *itertools.accumulate(lengths)]
+    return edges[:-1], shares / shares.sum(axis=1, keepdims=True), edges[-1], seq_len
+
+
+@given(staged())
+@settings(max_examples=200, deadline=None)
+def test_stages_start_and_end_at_the_nearest_row(request):
+    starts, weights, token_budget, seq_len = request
+    requested, rows = allocate_stages(starts, weights, token_budget, seq_len)
+    assert requested.sum() == pytest.approx(token_budget, rel=1e-12)
+    for end, stop in zip(np.cumsum(rows.sum(axis=1)).tolist(), [*starts[1:], token_budget], strict=True):
+        assert abs(end - Fraction(stop, seq_len)) <= Fraction(1, 2)
+
+
+@given(staged())
+@settings(max_examples=200, deadline=None)
+def test_a_stage_gives_every_domain_its_quota_rounded_down_or_up(request):
+    for rows, weights in zip(allocate_stages(*request)[1].tolist(), request[1], strict=True):
+        for count, weight in zip(rows, weights, strict=True):
+            quota = Fraction(weight) * sum(rows)
+            tolerance = max(EXACT, quota / 10**12)
+            assert math.floor(quota - tolerance) <= count <= math.ceil(quota + tolerance)
+
+
+def test_one_stage_is_a_run_without_stages():
+    weights = np.array([0.5, 0.3, 0.2])
+    _, rows = allocate_stages([0], [weights], 1600, 16)
+    assert rows.tolist() == [allocate_rows(weights * 1600, 16).tolist()]
+
+
+@pytest.mark.parametrize(
+    ("starts", "message"),
+    [
+        ([0, 7], r"stages\[0\].start is 7; it must be at least a row of 16 tokens above 0, .* below the budget of 160"),
+        ([0, 0], r"stages\[0\].start is 0"),
+        ([0, -16], r"stages\[0\].start is -16"),
+        ([0, 160], r"stages\[0\].start is 160"),
+        ([0, 155], r"stages\[0\].start is 155"),
+        ([0, 999], r"stages\[0\].start is 999"),
+        ([0, 80, 80], r"stages\[1\].start is 80; it must be at least a row of 16 tokens above 80"),
+        ([0, 80, 32], r"stages\[1\].start is 32"),
+    ],
+)
+def test_stages_that_do_not_follow_each_other_inside_the_run_are_refused(starts, message):
+    with pytest.raises(ValueError, match=message):
+        allocate_stages(starts, [[0.5, 0.5]] * len(starts), 160, 16)

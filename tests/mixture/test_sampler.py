@@ -1,5 +1,6 @@
 import itertools
 import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -23,30 +24,97 @@ def sequence(sampler: MixtureSampler, name: str) -> list[int]:
 
 @st.composite
 def samplers(draw):
+    """Of one to four stages, whose domains may go through a part of what they have only."""
     names = draw(st.lists(st.sampled_from(NAMES), min_size=1, max_size=4, unique=True))
-    pools = {name: draw(st.integers(1, 2000)) for name in names}
-    counts = {name: draw(st.integers(0, min(3 * pool, 4000))) for name, pool in pools.items()}
-    assume(sum(counts.values()) > 0)
-    return sampler_of(pools, counts, seed=draw(st.integers(0, 5)), max_epochs=3)
+    unique = [draw(st.integers(1, 2000)) for _ in names]
+    pools = [draw(st.one_of(st.just(rows), st.integers(1, rows))) for rows in unique]
+    counts = [draw(st.integers(0, min(3 * pool, 4000))) for pool in pools]
+    assume(sum(counts) > 0)
+    num_cuts = draw(st.integers(0, 3))
+    cuts = [sorted(draw(st.lists(st.integers(0, n), min_size=num_cuts, max_size=num_cuts))) for n in counts]
+    stages = np.diff([[0, *cut, n] for cut, n in zip(cuts, counts, strict=True)]).T
+    return MixtureSampler(names, pools, stages, seed=draw(st.integers(0, 5)), max_epochs=3, unique_rows=unique)
 
 
 @given(samplers())
-@settings(max_examples=40, deadline=None)
-def test_a_run_has_exactly_the_rows_asked_for(sampler):
+@settings(max_examples=60, deadline=None)
+def test_every_stage_has_exactly_the_rows_asked_for(sampler):
     domain, row = sampler.rows(0, sampler.num_rows)
-    assert np.bincount(domain, minlength=len(sampler.domains)).tolist() == sampler.row_counts.tolist()
+    start = 0
+    for counts in sampler.stage_counts:
+        stop = start + int(counts.sum())
+        assert np.bincount(domain[start:stop], minlength=len(sampler.domains)).tolist() == counts.tolist()
+        start = stop
+    assert start == sampler.num_rows
     assert (row >= 0).all()
-    assert (row < sampler.pool_rows[domain]).all()
+    assert (row < sampler.unique_rows[domain]).all()
 
 
 @given(samplers())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_no_row_comes_again_before_its_pool_is_exhausted(sampler):
     for name, pool in zip(sampler.domains, sampler.pool_rows.tolist(), strict=True):
         rows = sequence(sampler, name)
         for start in range(0, len(rows), pool):
             epoch = rows[start : start + pool]
             assert len(set(epoch)) == len(epoch)
+            assert set(epoch) <= set(rows[:pool])
+
+
+@given(samplers())
+@settings(max_examples=60, deadline=None)
+def test_a_domain_goes_on_where_the_stage_before_left_it(sampler):
+    one_stage = MixtureSampler(
+        sampler.domains,
+        sampler.pool_rows.tolist(),
+        sampler.row_counts,
+        seed=sampler.seed,
+        max_epochs=3,
+        unique_rows=sampler.unique_rows.tolist(),
+    )
+    for name in sampler.domains:
+        assert sequence(sampler, name) == sequence(one_stage, name)
+
+
+@given(samplers())
+@settings(max_examples=60, deadline=None)
+def test_a_smaller_pool_is_what_comes_first_of_all_rows(sampler):
+    whole = MixtureSampler(
+        sampler.domains, sampler.unique_rows.tolist(), sampler.unique_rows, seed=sampler.seed, max_epochs=1
+    )
+    for name, pool in zip(sampler.domains, sampler.pool_rows.tolist(), strict=True):
+        first = sequence(sampler, name)[:pool]
+        assert first == sequence(whole, name)[: len(first)]
+
+
+@given(samplers(), st.data())
+@settings(max_examples=60, deadline=None)
+def test_a_run_with_less_of_everything_sees_a_subset(sampler, data):
+    def at_most(values):
+        return np.array([[data.draw(st.integers(0, int(v))) for v in row] for row in np.atleast_2d(values)])
+
+    pools = np.maximum(at_most(sampler.pool_rows)[0], 1)
+    counts = np.minimum(at_most(sampler.row_counts), 3 * pools)
+    assume(counts.sum() > 0)
+    smaller = MixtureSampler(
+        sampler.domains,
+        pools.tolist(),
+        counts,
+        seed=sampler.seed,
+        max_epochs=3,
+        unique_rows=sampler.unique_rows.tolist(),
+    )
+    for name in sampler.domains:
+        assert set(sequence(smaller, name)) <= set(sequence(sampler, name))
+
+
+@given(samplers())
+@settings(max_examples=30, deadline=None)
+def test_a_pickled_sampler_is_the_same_sampler(sampler):
+    before = sampler.rows(0, sampler.num_rows)
+    again = pickle.loads(pickle.dumps(sampler))
+    assert np.array_equal(before, again.rows(0, sampler.num_rows))
+    assert pickle.dumps(again) == pickle.dumps(sampler)
 
 
 @given(samplers(), st.lists(st.floats(0, 1), max_size=6))
@@ -107,6 +175,15 @@ def test_the_mixture_is_stable_along_the_run(counts):
         assert np.abs(np.bincount(domain[:position], minlength=3) - share).max() <= 3
 
 
+def test_the_mixture_is_stable_along_every_stage():
+    stages = np.array([[724, 200, 3172], [3000, 72, 0], [1, 900, 123]])
+    domain, _ = MixtureSampler(NAMES[:3], [1000] * 3, stages, seed=1, max_epochs=10).rows(0, int(stages.sum()))
+    for counts, of_stage in zip(stages, np.split(domain, np.cumsum(stages.sum(axis=1))[:-1]), strict=True):
+        for position in range(1024, len(of_stage) + 1, 1024):
+            share = counts * position / len(of_stage)
+            assert np.abs(np.bincount(of_stage[:position], minlength=3) - share).max() <= 3
+
+
 def test_inside_a_block_the_domains_are_shuffled():
     domain, _ = sampler_of({"web": 900, "books": 900}, {"web": 500, "books": 500}).rows(0, 1000)
     switches = np.count_nonzero(np.diff(domain))
@@ -121,6 +198,30 @@ def test_a_run_of_billions_of_rows_is_entered_anywhere():
     assert np.array_equal(domain, np.concatenate([part[0] for part in parts]))
     assert np.array_equal(row, np.concatenate([part[1] for part in parts]))
     assert abs(np.mean(domain) - 1 / 3) < 0.01
+
+
+def test_a_billion_rows_of_fifty_domains_take_little_memory():
+    shares = np.random.default_rng(0).dirichlet(np.ones(50))
+    counts = np.rint(shares * [[10**9 // 4], [3 * 10**9 // 4]]).astype(int)
+    pools = (counts.sum(axis=0) // 2 + 1).tolist()
+    tracemalloc.start()
+    try:
+        sampler = MixtureSampler([f"domain{i}" for i in range(50)], pools, counts, seed=0, max_epochs=2)
+        for start in range(0, sampler.num_rows, sampler.num_rows // 20):
+            sampler.rows(start, min(start + 2000, sampler.num_rows))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 20e6
+
+
+def test_a_shrunk_pool_is_named_when_it_is_too_small():
+    message = (
+        r"domain 'web' has a pool of 10 of its 90 rows because of design.match_repetition and max_epochs is 2, but the "
+        r"mixture asks for 21 rows; lower its weight or design.match_repetition"
+    )
+    with pytest.raises(ValueError, match=message):
+        MixtureSampler(["web"], [10], [[11], [10]], seed=0, max_epochs=2, unique_rows=[90])
 
 
 def test_more_than_max_epochs_is_an_error_that_names_the_domain():
@@ -148,13 +249,6 @@ def test_epochs_are_rows_per_pool():
     assert sampler_of({"web": 100, "books": 10}, {"web": 50, "books": 25}).epochs() == [0.5, 2.5]
 
 
-def test_a_pickled_sampler_is_the_same_sampler():
-    sampler = sampler_of({"web": 700, "books": 50}, {"web": 1500, "books": 150}, seed=4)
-    before = sampler.rows(100, 1600)
-    after = pickle.loads(pickle.dumps(sampler)).rows(100, 1600)
-    assert np.array_equal(before, after)
-
-
 def test_the_order_never_changes():
     domain, row = sampler_of({"web": 6, "books": 3}, {"web": 8, "books": 4}, seed=42).rows(0, 12)
     assert domain.tolist() == [0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 1, 1]
@@ -162,3 +256,8 @@ def test_the_order_never_changes():
     domain, row = sampler_of({"web": 10**6, "books": 500}, {"web": 90_000, "books": 1000}, seed=42).rows(90_000, 90_008)
     assert domain.tolist() == [0] * 8
     assert row.tolist() == [323448, 195280, 31918, 830007, 196620, 352759, 924102, 999318]
+    domain, row = MixtureSampler(
+        ["web", "books"], [4, 3], [[5, 1], [2, 4]], seed=42, max_epochs=2, unique_rows=[6, 3]
+    ).rows(0, 12)
+    assert domain.tolist() == [0, 0, 0, 1, 0, 0, 1, 1, 0, 1, 1, 0]
+    assert row.tolist() == [3, 4, 2, 2, 5, 4, 0, 1, 3, 1, 2, 2]

@@ -1,7 +1,18 @@
 import numpy as np
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
-from autoscale_exp.runs.design import DdoConf, SingleConf, budget_label, ddo_probes, probes_of, select_probe
+from autoscale_exp.mixture.allocation import allocate_rows
+from autoscale_exp.runs.design import (
+    DdoConf,
+    SingleConf,
+    budget_label,
+    ddo_probes,
+    matched_pool,
+    probes_of,
+    select_probe,
+)
 
 UNIFORM = np.full(3, 1 / 3)
 
@@ -62,3 +73,36 @@ def test_a_probe_that_is_not_there_or_has_an_unsafe_name_is_refused():
         select_probe(probes, 5)
     with pytest.raises(ValueError, match="b c_x3_1K"):
         select_probe(probes, 3)
+
+
+@given(
+    st.lists(st.integers(1, 10**7), min_size=1, max_size=5), st.integers(100, 10**9), st.integers(1, 10**4), st.data()
+)
+@settings(max_examples=200, deadline=None)
+def test_a_matched_base_probe_repeats_its_text_as_often_as_the_target(pool_rows, budget, factor, data):
+    seq_len, target = 16, budget * factor + data.draw(st.integers(0, budget - 1))
+    shares = np.array([data.draw(st.integers(1, 100)) for _ in pool_rows], dtype=float)
+    weights = shares / shares.sum()
+    assume(min(pool_rows) * budget >= target)  # else a pool is held at one row
+    pools = np.array(matched_pool(pool_rows, budget, target))
+    epochs = allocate_rows(weights * budget, seq_len) / pools
+    of_target = allocate_rows(weights * target, seq_len) / np.array(pool_rows)
+    # A pool is off by half a row at most; each count by less than a row, and the total by half a row more.
+    assert np.all(np.abs(epochs - of_target) <= (0.5 * of_target + 1.5) / pools + 3 / np.array(pool_rows))
+
+
+@given(
+    st.lists(st.integers(0, 10**9), min_size=1, max_size=5), st.lists(st.integers(1, 10**12), min_size=3, max_size=3)
+)
+@settings(max_examples=200, deadline=None)
+def test_matched_pools_grow_with_the_budget_up_to_the_whole_at_the_target(pool_rows, budgets):
+    small, large, target = sorted(budgets)
+    pools = [matched_pool(pool_rows, budget, target) for budget in (small, large, target)]
+    assert pools[2] == pool_rows
+    for smaller, larger, whole in zip(*pools, strict=True):
+        assert min(whole, 1) <= smaller <= larger <= whole
+
+
+def test_a_target_below_a_probe_is_refused():
+    with pytest.raises(ValueError, match=r"design.match_repetition is 999, below the token budget 1000 of a probe"):
+        matched_pool([5], 1000, 999)

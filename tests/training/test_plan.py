@@ -4,6 +4,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from autoscale_exp.data.store import TokenStore, fingerprint
@@ -39,10 +40,44 @@ def test_weights_are_realised_in_rows(compose_train, store: TokenStore):
     assert plan.sampler.row_counts.tolist() == [46, 23, 23]
 
 
+def test_stages_take_the_place_of_the_mixture_from_their_starts_on(compose_train, store: TokenStore):
+    stages = "stages=[{start: 1_00, weights: [.5,.5,0]}, {start: 800, weights: [0,0,1]}]"
+    plan = plan_run(compose_train(stages), store)
+    assert plan.sampler.stage_counts.tolist() == [[2, 2, 2], [22, 22, 0], [0, 0, 42]]  # from rows 0, 6 and 50 of 92
+    assert plan.requested_tokens.tolist() == [pytest.approx([100 / 3] * 3), [350, 350, 0], [0, 0, 672]]
+    assert plan.identity["rows"] == {"fruit": 24, "code": 24, "sums": 44}
+    assert plan.identity["stage_rows"] == {
+        "mixture": {"fruit": 2, "code": 2, "sums": 2},
+        "stages[0]": {"fruit": 22, "code": 22, "sums": 0},
+        "stages[1]": {"fruit": 0, "code": 0, "sums": 42},
+    }
+
+
+def test_probes_that_match_a_targets_repetition_have_their_scales_pools(compose_train, store: TokenStore):
+    design = ["design=ddo", "design.scales=[1472,2944]", "design.match_repetition=4416", "max_epochs=30"]
+    plans = [plan_run(compose_train(*design, f"design.index={index}"), store) for index in range(14)]
+    whole = np.array([store.num_rows("train", domain) for domain in store.domains])
+    for number, plan in enumerate(plans):
+        pools = np.floor(whole * (1 if number < 7 else 2) / 3 + 0.5).astype(int).tolist()
+        assert plan.sampler.pool_rows.tolist() == pools
+        assert plan.sampler.unique_rows.tolist() == whole.tolist()
+        assert plan.identity["pool_rows"] == dict(zip(store.domains, pools, strict=True))
+
+
+def test_a_run_of_the_targets_size_has_the_whole_pools(compose_train, store: TokenStore):
+    matched = plan_run(compose_train("design.match_repetition=1472"), store)
+    assert matched.identity == plan_run(compose_train(), store).identity
+
+
 @pytest.mark.parametrize(
     ("override", "key"),
     [
         ("seed=1", "seed: 0, not 1"),
+        (
+            "stages=[{start: 736, weights: [1,0,0]}]",
+            r"stage_rows: None, not \{'mixture': \{'fruit': 16, .*'stages\[0\]'",
+        ),
+        ("design.match_repetition=14720", r"pool_rows: None, not \{'fruit': "),
         ("model.optimizer.lr=1e-4", "model.optimizer.lr: 0.002, not 0.0001"),
         ("model.n_layer=2", "model.n_layer: 1, not 2"),
         ("num_validations=3", "num_validations: 1, not 3"),
@@ -83,6 +118,18 @@ def test_a_run_is_finished_only_with_its_result(compose_train, store: TokenStore
         is_finished(plan, tmp_path)
 
 
+def test_a_run_of_other_stages_is_refused_by_the_stage_that_differs(compose_train, store: TokenStore, tmp_path: Path):
+    first, last = "{start: 736, weights: [1,0,0]}", "{start: 800, weights: [0,%s]}"
+    plans = [plan_run(compose_train(f"stages=[{first}, {last % weights}]"), store) for weights in ("1,0", "0.5,0.5")]
+    (tmp_path / "identity.json").write_text(json.dumps(plans[0].identity))
+    (tmp_path / "resume.ckpt").touch()
+    assert not is_finished(plans[0], tmp_path)
+    with pytest.raises(
+        ValueError, match=r"stage_rows.stages\[1\].code: 42, not 21; stage_rows.stages\[1\].sums: 0, not 21"
+    ):
+        is_finished(plans[1], tmp_path)
+
+
 def test_a_run_that_never_got_to_a_checkpoint_may_be_replaced(compose_train, store: TokenStore, tmp_path: Path):
     (tmp_path / "identity.json").write_text(json.dumps(plan_run(compose_train("seed=1"), store).identity))
     assert not is_finished(plan_run(compose_train(), store), tmp_path)
@@ -115,6 +162,22 @@ def test_a_run_that_never_got_to_a_checkpoint_may_be_replaced(compose_train, sto
         (["token_budget=1_000_000"], "domain 'fruit' has .* max_epochs is 4, but the mixture asks for"),
         (["token_budget=15"], "the token budget 15 is below one row of 16 tokens"),
         (["token_budget=null"], "token_budget must be a positive number of tokens for design=single"),
+        (["stages=[{start: 160, weights: [1,0]}]"], r"stages\[0\].weights has 2 entries but data.domains has 3"),
+        (["stages=[{start: 160, weights: [1,0,0.5]}]"], r"stages\[0\].weights sum to 1.5, not to 1"),
+        (["stages=[{start: 1472, weights: [1,0,0]}]"], r"stages\[0\].start is 1472; .* below the budget of 1472"),
+        (
+            ["stages=[{start: 320, weights: [1,0,0]}, {start: 160, weights: [1,0,0]}]"],
+            r"stages\[1\].start is 160; it must be at least a row of 16 tokens above 320",
+        ),
+        (
+            ["design=ddo", "design.scales=[1472]", "stages=[{start: 160, weights: [1,0,0]}]"],
+            "stages are for design=single",
+        ),
+        (["design.match_repetition=1471"], "design.match_repetition is 1471, below the token budget 1472"),
+        (
+            ["design.match_repetition=100_000_000"],
+            r"domain 'fruit' has a pool of 1 of its \d+ rows because of design.match_repetition and max_epochs is 4",
+        ),
         (["design.index=1"], "design.index is 1, but the design has probes 0 to 0"),
         (["design=ddo", "design.scales=[]"], "design.scales must be distinct positive token budgets"),
     ],

@@ -9,15 +9,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2LMHeadModel
 
-from autoscale_exp.data.store import TokenStore
+from autoscale_exp.config import CONF_DIR
+from autoscale_exp.data.datamodule import MixtureDataModule
+from autoscale_exp.data.store import TokenStore, open_store
 from autoscale_exp.lm.causal import CausalLanguageModel
+from autoscale_exp.training import run
 from autoscale_exp.training.callbacks import Progress
 from autoscale_exp.training.plan import RunPlan, is_finished, plan_run
 from autoscale_exp.training.run import train
+
+ROOT = Path(__file__).parents[2]
+# In rows of 16 tokens: the mixture up to row 20, inside the third step; the first domain alone; the two others.
+STAGES = "stages=[{start: 320, weights: [1,0,0]}, {start: 800, weights: [0,.75,.25]}]"
 
 
 class Interrupted(Exception):
@@ -37,6 +47,10 @@ def interrupted_after(num_batches: int) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Progress, "on_train_batch_end", on_train_batch_end)
         yield
+
+
+def interrupted(*_: Any) -> None:
+    raise Interrupted
 
 
 def result_of(folder: Path) -> dict[str, Any]:
@@ -61,6 +75,7 @@ def trained(plan: RunPlan, folder: Path) -> dict[str, Any]:
         (["num_workers=1"], [5], [4]),
         (["micro_batch_rows=4"], [11], [5]),
         (["micro_batch_rows=2", "model.dropout=0.2", "num_validations=4", "num_workers=1"], [30, 6], [7, 8]),
+        (["num_workers=2", STAGES, "design.match_repetition=14720", "max_epochs=8", "micro_batch_rows=4"], [13], [6]),
         (["model.optimizer.schedule=linear", "mixture=custom", "mixture.weights=[0.9,0.1,0]"], [12], [11]),
     ],
 )
@@ -77,6 +92,7 @@ def test_an_interrupted_run_ends_exactly_as_an_uninterrupted_one(
         assert not (folder / "result.json").exists()
     result = trained(plan, folder)
     assert result["losses"] == expected["losses"]
+    assert result["tokens"] == expected["tokens"]
     assert result["validation_curve"] == expected["validation_curve"]
     assert weights_of(folder) == weights_of(tmp_path / "whole")
     assert not (folder / "resume.ckpt").exists()
@@ -134,6 +150,33 @@ def test_accumulation_does_not_change_the_losses(compose_train, store: TokenStor
     assert parts == [pytest.approx(whole, abs=1e-5)] * 2
 
 
+def test_a_run_that_ended_just_before_its_result_was_written_has_it_when_asked_again(
+    compose_train, store: TokenStore, tmp_path: Path
+):
+    plan = plan_run(compose_train("checkpoint_minutes=0"), store)
+    expected = trained(plan, tmp_path / "whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "describe_result", interrupted)
+        with pytest.raises(Interrupted):
+            train(plan, tmp_path)
+    result = trained(plan, tmp_path)
+    for key in ("tokens", "losses", "validation_curve"):
+        assert result[key] == expected[key]
+
+
+def test_a_run_that_is_fed_other_rows_than_planned_has_no_result(
+    compose_train, store: TokenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    plan = plan_run(compose_train(), store)
+    other = plan_run(compose_train("mixture=custom", "mixture.weights=[0.5,0.5,0]"), store).sampler
+    monkeypatch.setattr(
+        run, "MixtureDataModule", lambda store, sampler, **options: MixtureDataModule(store, other, **options)
+    )
+    with pytest.raises(RuntimeError, match=r"\(fruit: 46, not 31; code: 46, not 31; sums: 0, not 30\); the run has no"):
+        train(plan, tmp_path)
+    assert not (tmp_path / "result.json").exists()
+
+
 @pytest.mark.slow
 def test_two_devices_train_as_one(compose_train, train_overrides, store: TokenStore, tmp_path: Path):
     rows = ["token_budget=1552", "num_validations=4"]  # 97 rows: in the last step the second device has none
@@ -144,6 +187,32 @@ def test_two_devices_train_as_one(compose_train, train_overrides, store: TokenSt
     of_two = result_of(tmp_path / "runs" / "two")["validation_curve"]
     assert [point["tokens"] for point in of_two] == [point["tokens"] for point in curve]
     assert [point["losses"] for point in of_two] == [pytest.approx(point["losses"], abs=1e-5) for point in curve]
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_on_two_devices_ends_exactly_as_an_uninterrupted_one(
+    train_overrides, store: TokenStore, tmp_path: Path
+):
+    overrides = [*train_overrides, STAGES, "token_budget=1552", "num_validations=4", "num_workers=1", "save_model=true"]
+    devices = ["trainer.devices=2", "+trainer.strategy=ddp", "micro_batch_rows=2", "checkpoint_minutes=0"]
+    common = [*overrides, *devices, f"output_dir={tmp_path}", "run_name=two", "~logger"]
+
+    def train_in_processes(folder: Path, num_batches: int) -> int:
+        command = [sys.executable, "-m", "tests.training.test_run", str(folder), str(num_batches), *common]
+        return subprocess.run(command, cwd=ROOT, stderr=subprocess.DEVNULL, timeout=300).returncode
+
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert train_in_processes(whole, 1000) == 0
+    assert train_in_processes(parts, 9) != 0
+    assert torch.load(parts / "resume.ckpt")["global_step"] == 4
+    assert not (parts / "result.json").exists()
+    assert train_in_processes(parts, 1000) == 0
+    expected, result = result_of(whole), result_of(parts)
+    assert (
+        result["tokens"] == expected["tokens"] == {d: 16 * n for d, n in zip(store.domains, (37, 42, 18), strict=True)}
+    )
+    assert result["validation_curve"] == expected["validation_curve"]
+    assert weights_of(parts) == weights_of(whole)
 
 
 def test_training_lowers_the_loss_of_what_is_trained_on(compose_train, store: TokenStore, tmp_path: Path):
@@ -169,6 +238,7 @@ def test_a_result_has_what_was_asked_and_what_was_done(compose_train, store: Tok
         "requested_tokens",
         "tokens",
         "unique_tokens",
+        "pool_tokens",
         "epochs",
         "losses",
         "validation_curve",
@@ -184,13 +254,32 @@ def test_a_result_has_what_was_asked_and_what_was_done(compose_train, store: Tok
     assert result["requested_tokens"] == pytest.approx({"fruit": 736, "code": 441.6, "sums": 294.4})
     assert result["tokens"] == {"fruit": 46 * 16, "code": 28 * 16, "sums": 18 * 16}  # quotas 46, 27.6 and 18.4 rows
     pools = {domain: store.rows("train", domain).size for domain in store.domains}
-    assert result["unique_tokens"] == pools
+    assert result["unique_tokens"] == result["pool_tokens"] == pools
     assert result["epochs"] == pytest.approx({d: tokens / pools[d] for d, tokens in result["tokens"].items()})
     assert result["params"] == (300 + 16) * 16 + 12 * 16**2 + 13 * 16 + 2 * 16
     assert result["tokens_per_second"] == pytest.approx(1472 / result["seconds"], rel=0.01)
     assert result["versions"]["torch"] == torch.__version__
     other = plan_run(compose_train("seed=5"), store)
     assert result["fingerprint"] != trained(other, tmp_path / "other")["fingerprint"]
+
+
+def test_the_result_of_a_run_in_stages_has_them_and_their_totals(compose_train, store: TokenStore, tmp_path: Path):
+    plan = plan_run(compose_train(STAGES, "design.match_repetition=2944"), store)
+    result = trained(plan, tmp_path)
+    domain, _ = plan.sampler.rows(0, 92)
+    assert list(result["tokens"].values()) == (np.bincount(domain) * 16).tolist() == [16 * 37, 16 * 39, 16 * 16]
+    assert list(result["requested_tokens"].values()) == pytest.approx([320 / 3 + 480, 320 / 3 + 504, 320 / 3 + 168])
+    assert [stage["start"] for stage in result["stages"]] == [0, 320, 800]
+    assert [list(stage["planned_tokens"].values()) for stage in result["stages"]] == [
+        [112, 112, 96],
+        [480, 0, 0],
+        [0, 512, 160],
+    ]
+    assert list(result["stages"][2]["requested_tokens"].values()) == [0, 504, 168]
+    for name, unique in result["unique_tokens"].items():
+        assert unique == store.rows("train", name).size
+        assert result["pool_tokens"][name] == (unique // 16 + 1) // 2 * 16  # half of its rows
+        assert result["epochs"][name] == result["tokens"][name] / result["pool_tokens"][name]
 
 
 def test_a_run_is_named_by_its_run_name(compose_train, store: TokenStore, tmp_path: Path):
@@ -254,3 +343,10 @@ def test_the_same_run_has_the_same_losses(compose_train, store: TokenStore, tmp_
     plans = [plan_run(compose_train("model.dropout=0.2"), store) for _ in range(2)]
     first, second = (trained(plan, tmp_path / str(number))["losses"] for number, plan in enumerate(plans))
     assert first == second
+
+
+if __name__ == "__main__":  # one device of a run, stopped after some batches
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        conf: Any = OmegaConf.to_object(compose("train", sys.argv[3:]))
+    with interrupted_after(int(sys.argv[2])):
+        train(plan_run(conf, open_store(conf.data.store)), Path(sys.argv[1]))
