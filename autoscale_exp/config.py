@@ -42,10 +42,16 @@ class DataConf:
     """A set of domains and how their text becomes rows."""
 
     name: str = MISSING
-    domains: list[str] = MISSING  # the order of every list of weights, bounds and columns
+    domains: list[str] = MISSING  # trained on; the order of every list of weights, bounds and columns
+    held_out_domains: list[str] = field(default_factory=list)  # only validated on
     store: str = MISSING  # folder of the token store
     seq_len: int = MISSING  # tokens per row
-    validation_fraction: float = MISSING  # of the document groups, chosen by a hash of their names, is held out
+    preparation: str = "packed"  # whole documents; or windows: 1,000 characters of each that has so many, as published
+    min_characters: int = 1  # shorter documents are left out
+    max_characters: int | None = (
+        None  # per domain, evenly from its files; null: all; held out: this x validation_fraction
+    )
+    validation_fraction: float = MISSING  # of the documents or their groups, chosen by a hash, is held out
     validation_rows: int = MISSING  # rows per domain that are drawn from what is held out
     tokenizer: TokenizerConf = field(default_factory=TokenizerConf)
 
@@ -54,16 +60,28 @@ class DataConf:
 class EnvironmentDataConf(DataConf):
     """Text that the installed dependencies bring along; see data/environment.py."""
 
-    max_characters: int = MISSING  # per domain
+
+@dataclass
+class FilesConf:
+    """Where the documents of a domain are."""
+
+    files: list[str] = field(default_factory=list)  # paths and globs under data.path; hf:// and https:// addresses
+    file_list: str | None = None  # a file that names them, one per line
+    text_field: str | None = None  # null: data.text_field
+    keep: dict[str, Any] = field(
+        default_factory=dict
+    )  # {meta.language: en}: only documents with that, or one of a list
 
 
 @dataclass
-class LocalDataConf(DataConf):
-    """A folder with one <domain>.jsonl, <domain>.jsonl.gz or sub-folder of text files per domain."""
+class FilesDataConf(DataConf):
+    """Files of JSON lines, parquet or text, plain or compressed, on the disk or behind an address."""
 
-    path: str = MISSING
-    text_field: str = "text"
-    group_field: str | None = None  # documents that share it stay on one side of the split; null: each its own
+    path: str | None = None  # folder; a domain for which no files are named has <domain>.jsonl or the like in it
+    files: list[str] = field(default_factory=list)  # of all domains that name none of their own
+    sources: dict[str, FilesConf] = field(default_factory=dict)  # by domain
+    text_field: str = "text"  # keys joined by dots lead into nested fields
+    group_field: str | None = None  # documents that share it stay on one side of the split; null: copies of a text do
     group_separator: str | None = None  # only the part of the group field before it counts
 
 
@@ -98,6 +116,9 @@ class PrepareConf:
     """The `prepare` job: text to token store."""
 
     data: DataConf = MISSING
+    num_workers: int = MISSING  # processes
+    shard: int = 0  # of num_shards jobs that share the work: --multirun shard=range(0,8) num_shards=8
+    num_shards: int = 1
 
 
 @dataclass
@@ -240,7 +261,7 @@ def _register() -> None:
     # In a group of their own: `export mixture=<file>` must not be taken for a choice from a group named mixture.
     for name, schema in {
         "environment": EnvironmentDataConf,
-        "local": LocalDataConf,
+        "files": FilesDataConf,
         "model": ModelConf,
         "mixture": MixtureConf,
         "single": SingleConf,

@@ -47,7 +47,7 @@ def data_overrides(corpus_folder: Path, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture(scope="session")
 def store(data_overrides: list[str]):
-    from autoscale_exp.prepare import prepare_store
+    from autoscale_exp.data.preparation import prepare_store
 
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         conf = OmegaConf.to_object(compose("prepare", data_overrides))

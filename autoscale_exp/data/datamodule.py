@@ -13,7 +13,7 @@ import torch
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from autoscale_exp.data.store import TokenStore
+from autoscale_exp.data.store import Rows, TokenStore
 from autoscale_exp.mixture.sampler import MixtureSampler
 
 
@@ -50,7 +50,7 @@ class MixtureBatches(Dataset[Batch]):
         self.chunk_rows = micro_batch_rows * world_size  # one forward pass of all devices
         self.rank = rank
         self.world_size = world_size
-        self._rows: list[npt.NDArray[Any]] | None = None  # memory maps, opened in the worker that reads them
+        self._rows: list[Rows] | None = None
 
     def __len__(self) -> int:
         full_steps, rest = divmod(self.sampler.num_rows, self.step_rows)

@@ -1,115 +1,113 @@
-"""From documents to rows: the split by group, the duplicates that cross it, and packing into fixed lengths."""
+"""From texts to rows: one window of each or all of it, encoded, joined by a separator, cut to a fixed length."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import tokenizers
 
-from autoscale_exp.data.corpus import Corpus, Document
-from autoscale_exp.data.tokenizer import Tokenizer
+BATCH_DOCUMENTS = 256  # encoded at once
+BATCH_CHARACTERS = 2**20  # or fewer, so that a batch of long documents takes no more memory than one of short ones
+WINDOW_CHARACTERS = 1000  # the paper's
 
-BATCH_DOCUMENTS = 256  # encoded at once; the tokenizer spreads a batch over the cores
 
+def draw_window(text: str) -> str:
+    """WINDOW_CHARACTERS of a text that has at least as many, from a place that a hash of the text draws evenly.
 
-class Split:
-    """Which documents are trained on and which are held out.
-
-    A hash of its group's name alone decides where a document goes, on every machine alike. A training document whose
-    text also stands in validation, of whichever domain, is left out and counted.
-
-    Args:
-        corpus: the documents; read once here for the texts that are held out.
-        domains: all domains of the store.
-        fraction: of the groups, held out.
+    Source: AutoScale, arXiv 2407.20177, appendix on data (one window of 1,000 characters per document).
     """
-
-    def __init__(self, corpus: Corpus, domains: Sequence[str], fraction: float) -> None:
-        self.duplicates = dict.fromkeys(domains, 0)
-        self._corpus = corpus
-        self._threshold = int(fraction * 2**64)
-        self._held_out = {_digest(d.text) for domain in domains for d in self.validation(domain)}
-
-    def validation(self, domain: str) -> Iterator[Document]:
-        """The held-out documents of a domain."""
-        return (d for d in self._corpus.documents(domain) if self._is_held_out(d.group))
-
-    def training(self, domain: str) -> Iterator[Document]:
-        """The training documents of a domain; afterwards `duplicates[domain]` says how many were left out."""
-        self.duplicates[domain] = 0
-        for document in self._corpus.documents(domain):
-            if self._is_held_out(document.group):
-                continue
-            if _digest(document.text) in self._held_out:
-                self.duplicates[domain] += 1
-            else:
-                yield document
-
-    def _is_held_out(self, group: str) -> bool:
-        digest = hashlib.blake2b(group.encode(), digest_size=8, person=b"validation").digest()
-        return int.from_bytes(digest, "little") < self._threshold
+    places = len(text) - WINDOW_CHARACTERS + 1
+    digest = hashlib.blake2b(text.encode(), digest_size=8, person=b"window").digest()
+    start = int.from_bytes(digest, "little") * places >> 64
+    return text[start : start + WINDOW_CHARACTERS]
 
 
-def _digest(text: str) -> bytes:
-    return hashlib.blake2b(text.encode(), digest_size=16).digest()
-
-
-@dataclass
-class RowWriter:
-    """Packs documents, each followed by end-of-text, into rows of `seq_len` and appends them to a file.
+@dataclass(frozen=True)
+class RowFormat:
+    """How tokens become rows.
 
     Attributes:
-        path: file to write.
         seq_len: tokens per row.
-        dtype: of a token id.
-        tokens: tokens in whole rows so far.
-        documents: documents packed so far.
-        characters: their characters.
-        dropped_tokens: tokens after the last whole row.
+        dtype: of a token id, little-endian.
+        separator: id behind every document.
+        row_start: id that each row begins with; None: none.
     """
 
-    path: Path
     seq_len: int
-    dtype: npt.DTypeLike
-    tokens: int = 0
-    documents: int = 0
-    characters: int = 0
-    dropped_tokens: int = 0
+    dtype: str
+    separator: int
+    row_start: int | None = None
 
-    def write(self, documents: Iterable[Document], tokenizer: Tokenizer) -> Iterator[int]:
-        """Writes all rows; after each batch of documents yields the tokens it brought."""
-        end_of_text = tokenizer.eos_token_id
-        pending: list[int] = []
-        with self.path.open("wb") as file:
-            for batch in _batches(documents):
-                before = self.tokens
-                texts = [document.text for document in batch]
-                for encoding in tokenizer.backend_tokenizer.encode_batch_fast(texts, add_special_tokens=False):
-                    pending += encoding.ids
-                    pending.append(end_of_text)
-                whole = len(pending) // self.seq_len * self.seq_len
-                file.write(np.asarray(pending[:whole], dtype=self.dtype).tobytes())
-                pending = pending[whole:]
-                self.tokens += whole
-                self.documents += len(batch)
-                self.characters += sum(map(len, texts))
-                self.dropped_tokens = len(pending)
-                yield self.tokens - before
+
+class RowWriter:
+    """Packs documents, each followed by the separator, into rows and writes them to a file.
+
+    Attributes:
+        rows: whole rows so far.
+        documents: so far.
+        characters: of those documents.
+        dropped_tokens: after the last whole row; final after `close`.
+    """
+
+    def __init__(self, path: Path, row_format: RowFormat, tokenizer: tokenizers.Tokenizer) -> None:
+        self.rows = self.documents = self.characters = self.dropped_tokens = 0
+        self._format = row_format
+        self._tokenizer = tokenizer
+        self._batch: list[str] = []
+        self._batch_characters = 0
+        self._pending = np.empty(0, row_format.dtype)
+        self._sha256 = hashlib.sha256()
+        self._file = path.open("wb")
+
+    def add(self, text: str) -> int:
+        """Takes a document; returns how many tokens were written, which is at the end of a batch."""
+        self._batch.append(text)
+        self._batch_characters += len(text)
+        if len(self._batch) == BATCH_DOCUMENTS or self._batch_characters >= BATCH_CHARACTERS:
+            return self._write_batch()
+        return 0
+
+    def close(self) -> int:
+        """Writes what is left and closes the file; returns how many tokens were written."""
+        written = self._write_batch() if self._batch else 0
+        self.dropped_tokens = len(self._pending)
+        self._file.close()
+        return written
+
+    def discard(self) -> None:
+        """Closes the file as it is, if it is open."""
+        with suppress(OSError):  # a full disk has been told of already
+            self._file.close()
 
     @property
-    def rows(self) -> int:
-        """Whole rows written so far."""
-        return self.tokens // self.seq_len
+    def sha256(self) -> str:
+        """Of all that was written, in hexadecimal."""
+        return self._sha256.hexdigest()
 
+    def _write_batch(self) -> int:
+        ids: list[int] = []
+        for encoding in self._tokenizer.encode_batch_fast(self._batch, add_special_tokens=False):
+            ids += encoding.ids
+            ids.append(self._format.separator)
+        rows = self._cut(np.concatenate([self._pending, np.asarray(ids, dtype=self._format.dtype)]))
+        content = rows.tobytes()
+        self._file.write(content)
+        self._sha256.update(content)
+        self.rows += len(rows)
+        self.documents += len(self._batch)
+        self.characters += self._batch_characters
+        self._batch, self._batch_characters = [], 0
+        return rows.size
 
-def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
-    batch = []
-    for document in documents:
-        batch.append(document)
-        if len(batch) == BATCH_DOCUMENTS:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+    def _cut(self, tokens: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """(rows, seq_len) of the tokens; the rest waits for the next batch."""
+        start = self._format.row_start
+        fresh = self._format.seq_len - (start is not None)  # tokens of the text in a row
+        num_rows = len(tokens) // fresh
+        self._pending = tokens[num_rows * fresh :]
+        rows = tokens[: num_rows * fresh].reshape(num_rows, fresh)
+        return rows if start is None else np.insert(rows, 0, start, axis=1)

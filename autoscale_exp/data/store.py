@@ -1,22 +1,27 @@
-"""The token store: fixed-length rows of token ids per domain, memory-mapped, with counts, hashes and provenance.
+"""The token store: fixed-length rows of token ids per domain, with counts, hashes and provenance.
 
-<store>/manifest.json            written last: a store without it is unfinished
-        tokenizer/               as transformers saves it
-        train/<domain>.bin       rows x seq_len little-endian uint16 or uint32
-        validation/<domain>.bin
+<store>/manifest.json                written last: a store without it is unfinished
+        tokenizer/                   as transformers saves it
+        train/<domain>/<part>.bin    rows x seq_len little-endian uint16 or uint32, a file per part of the corpus
+        validation/<domain>.bin      the same
+        verified.json                size and time of the files whose hashes have been checked
 """
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-FORMAT = 1
-SPLITS = ("train", "validation")
+from autoscale_exp import atomic
+
+FORMAT = 2
+Stamp = tuple[int, int]  # size in bytes, time of modification in ns
 
 
 def file_sha256(path: Path) -> str:
@@ -31,6 +36,65 @@ def fingerprint(content: Any) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
+class Rows:
+    """The rows of one domain and split: `rows[numbers]` or `rows[start:stop]` reads (n, seq_len) token ids.
+
+    Args:
+        files: paths and the rows of each.
+        seq_len: tokens per row.
+        dtype: of a token id.
+        stamps: what the files must still be like when they are read; none: like at the first read.
+    """
+
+    def __init__(
+        self, files: list[tuple[Path, int]], seq_len: int, dtype: npt.DTypeLike, stamps: dict[Path, Stamp]
+    ) -> None:
+        self._files = files
+        self._ends = np.cumsum([rows for _, rows in files], dtype=np.int64)
+        self._seq_len = seq_len
+        self._dtype = np.dtype(dtype)
+        self._stamps = dict(stamps)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if self._files else 0
+
+    def __getitem__(self, index: slice | npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        """Reads rows.
+
+        Raises:
+            IndexError: there is no such row.
+            ValueError: a file has changed since the store was opened.
+        """
+        numbers = np.arange(*index.indices(len(self))) if isinstance(index, slice) else np.asarray(index)
+        if numbers.size and not 0 <= numbers.min() <= numbers.max() < len(self):
+            raise IndexError(f"rows {numbers.min()} to {numbers.max()} are outside the {len(self)} rows there are")
+        place = np.searchsorted(self._ends, numbers, side="right")
+        rows = np.empty((len(numbers), self._seq_len), self._dtype)
+        for file in np.unique(place).tolist():
+            mine = np.flatnonzero(place == file)
+            self._read(file, numbers[mine] - (self._ends[file] - self._files[file][1]), rows, mine)
+        return rows
+
+    def _read(
+        self, index: int, numbers: npt.NDArray[np.int64], rows: npt.NDArray[Any], places: npt.NDArray[np.int64]
+    ) -> None:
+        """Reads rows of a file into their places, if the file is what it was.
+
+        A file is open only while it is read: a store may have more of them than a process may have open or mapped.
+        """
+        path, _ = self._files[index]
+        stamp = _stamp(path)
+        if self._stamps.setdefault(path, stamp) != stamp:
+            raise ValueError(
+                f"'{path}' has changed since the token store was opened; let a store be while runs read it, and "
+                "start the run again: it goes on from its last checkpoint"
+            )
+        with path.open("rb", buffering=0) as file:
+            for place, number in zip(places.tolist(), numbers.tolist(), strict=True):
+                file.seek(number * rows[place].nbytes)
+                file.readinto(rows[place])
+
+
 @dataclass(frozen=True)
 class TokenStore:
     """An open token store.
@@ -38,14 +102,21 @@ class TokenStore:
     Attributes:
         folder: where it lies.
         manifest: the content of manifest.json.
+        stamps: size and time of its files when they were checked.
     """
 
     folder: Path
     manifest: dict[str, Any]
+    stamps: dict[Path, Stamp] = field(default_factory=dict, compare=False)
 
     @property
     def domains(self) -> list[str]:
-        """Names of the domains, in the order of the config that the store was prepared with."""
+        """Names of the training domains, in the order of every list of weights."""
+        return [domain for domain, entry in self.manifest["domains"].items() if "train" in entry]
+
+    @property
+    def validation_domains(self) -> list[str]:
+        """Names of the validation domains: the training domains, then those that are only held out."""
         return list(self.manifest["domains"])
 
     @property
@@ -60,32 +131,55 @@ class TokenStore:
 
     @property
     def fingerprint(self) -> str:
-        """Identifies the rows and the tokenizer, wherever the store lies."""
+        """Identifies tokenizer and rows, wherever the store lies."""
         return self.manifest["fingerprint"]
 
     def num_rows(self, split: str, domain: str) -> int:
         """Rows that a domain has in a split."""
         return self.manifest["domains"][domain][split]["rows"]
 
-    def rows(self, split: str, domain: str) -> npt.NDArray[Any]:
-        """(rows, seq_len) token ids, read-only and memory-mapped."""
-        shape = (self.num_rows(split, domain), self.seq_len)
-        return np.memmap(self.folder / split / f"{domain}.bin", np.dtype(self.manifest["dtype"]), "r", shape=shape)
+    def rows(self, split: str, domain: str) -> Rows:
+        """The rows of a domain in a split, read when they are asked for."""
+        files = [(self.folder / name, entry["rows"]) for name, entry in self._files(split, domain)]
+        return Rows(files, self.seq_len, self.manifest["dtype"], self.stamps)
+
+    def files(self) -> Iterator[tuple[str, str, int | None]]:
+        """Name within the folder, hash and bytes (None: any) of every file that the manifest vouches for."""
+        yield "tokenizer/tokenizer.json", self.manifest["tokenizer"]["sha256"], None
+        row_bytes = self.seq_len * np.dtype(self.manifest["dtype"]).itemsize
+        for domain, entry in self.manifest["domains"].items():
+            for split in ("train", "validation"):
+                for name, file in self._files(split, domain) if split in entry else ():
+                    yield name, file["sha256"], file["rows"] * row_bytes
+
+    def _files(self, split: str, domain: str) -> list[tuple[str, dict[str, Any]]]:
+        entry = self.manifest["domains"][domain][split]
+        if split == "validation":
+            return [(f"validation/{domain}.bin", entry)]
+        return [(f"train/{domain}/{part}.bin", file) for part, file in entry["files"].items()]
 
 
 def seal_store(manifest: dict[str, Any]) -> dict[str, Any]:
     """Adds format, fingerprint and checksum to a manifest; the caller writes it as the last file of the store."""
-    hashes = {d: {split: entry[split]["sha256"] for split in SPLITS} for d, entry in manifest["domains"].items()}
     identity = {
         "seq_len": manifest["config"]["seq_len"],
         "tokenizer": manifest["tokenizer"]["sha256"],
-        "rows": hashes,
+        "rows": {
+            domain: {
+                "train": [file["sha256"] for file in entry["train"]["files"].values()] if "train" in entry else None,
+                "validation": entry["validation"]["sha256"],
+            }
+            for domain, entry in manifest["domains"].items()
+        },
     }
     return {"format": FORMAT, "fingerprint": fingerprint(identity), "checksum": fingerprint(manifest), **manifest}
 
 
 def open_store(folder: Path | str) -> TokenStore:
-    """Opens a store and checks every file against its hash.
+    """Opens a store and checks that every file is what was written.
+
+    A file whose size and time have not changed since its hash was last checked is not read again, so that opening
+    takes no longer for a large store than for a small one.
 
     Raises:
         ValueError: there is no finished store, or a file of it is missing, truncated or altered; the message
@@ -100,22 +194,44 @@ def open_store(folder: Path | str) -> TokenStore:
             f"data.store is '{folder}', which has no finished token store; "
             "run `python -m autoscale_exp.prepare` with the same data options first"
         ) from None
-    except json.JSONDecodeError:
+    except ValueError:
         raise ValueError(f"'{folder}/manifest.json' is damaged; {remedy}") from None
     if manifest.get("format") != FORMAT:
         raise ValueError(f"'{folder}' has format {manifest.get('format')}, this version reads {FORMAT}; {remedy}")
     body = {key: value for key, value in manifest.items() if key not in ("format", "fingerprint", "checksum")}
     if fingerprint(body) != manifest.get("checksum") or seal_store(body) != manifest:
         raise ValueError(f"'{folder}/manifest.json' has been altered; {remedy}")
-    expected = {folder / "tokenizer" / "tokenizer.json": manifest["tokenizer"]["sha256"]}
-    for domain, entry in manifest["domains"].items():
-        expected |= {folder / split / f"{domain}.bin": entry[split]["sha256"] for split in SPLITS}
-    for path, sha256 in expected.items():
+    store = TokenStore(folder, manifest)
+    verified = _read_verified(folder)
+    stamps = {}
+    for name, sha256, size in store.files():
+        path = folder / name
         if not path.is_file():
             raise ValueError(f"'{path}' is missing from the token store; {remedy}")
-        if file_sha256(path) != sha256:
+        stamps[name] = stamp = _stamp(path)
+        if (size is not None and stamp[0] != size) or (
+            verified.get(name) != list(stamp) and file_sha256(path) != sha256
+        ):
             raise ValueError(f"'{path}' is not what was written: it is truncated or altered; {remedy}")
-    return TokenStore(folder, manifest)
+    if verified != {name: list(stamp) for name, stamp in stamps.items()}:
+        with suppress(OSError):  # a store that is read-only is checked again next time
+            atomic.write_json(folder / "verified.json", stamps)
+    return TokenStore(folder, manifest, {folder / name: stamp for name, stamp in stamps.items()})
+
+
+def _read_verified(folder: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads((folder / "verified.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def _stamp(path: Path) -> Stamp:
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return (-1, -1)
+    return (stat.st_size, stat.st_mtime_ns)
 
 
 def differing_keys(stored: Any, asked: Any, prefix: str = "") -> list[str]:

@@ -46,7 +46,7 @@ class ValidationCurve(Callback):
         tokens = min(trainer.global_step * self.step_rows, self.total_rows) * self.store.seq_len
         if trainer.global_step not in self.steps or (self.points and self.points[-1]["tokens"] == tokens):
             return
-        losses = {domain: module.mean_loss(self._batches(domain, trainer)) for domain in self.store.domains}
+        losses = {domain: module.mean_loss(self._batches(domain, trainer)) for domain in self.store.validation_domains}
         for domain, loss in losses.items():
             if not math.isfinite(loss):
                 raise FloatingPointError(f"the validation loss of '{domain}' is {loss} after {tokens} tokens")

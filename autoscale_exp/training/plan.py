@@ -57,7 +57,12 @@ def plan_run(conf: TrainConf, store: TokenStore) -> RunPlan:
         raise ValueError(
             f"data.domains is {conf.data.domains}, but the store '{store.folder}' was prepared with {store.domains}"
         )
-    elsewhere = ("store", "path", "files")  # where things lay when the store was prepared does not matter to a run
+    elsewhere = (
+        "store",
+        "path",
+        "sources",
+        "files",
+    )  # where things lay when the store was prepared does not matter to a run
     asked = {key: value for key, value in asdict(conf.data).items() if key not in elsewhere}
     stored = {key: value for key, value in store.manifest["config"].items() if key not in elsewhere}
     if differences := differing_keys(stored, asked):

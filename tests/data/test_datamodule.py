@@ -18,10 +18,14 @@ POOLS = {"web": 90, "books": 25}
 def numbered(tmp_path_factory: pytest.TempPathFactory) -> TokenStore:
     """A store in which every token of a row is the row's number, plus 1000 in the second domain."""
     folder = tmp_path_factory.mktemp("numbered")
-    (folder / "train").mkdir()
+    domains = {}
     for index, (domain, rows) in enumerate(POOLS.items()):
-        np.repeat(np.arange(rows, dtype="<u2") + 1000 * index, SEQ_LEN).tofile(folder / "train" / f"{domain}.bin")
-    domains = {domain: {"train": {"rows": rows}} for domain, rows in POOLS.items()}
+        (folder / "train" / domain).mkdir(parents=True)
+        parts = np.array_split(np.arange(rows, dtype="<u2") + 1000 * index, 3)
+        for number, part in enumerate(parts):
+            np.repeat(part, SEQ_LEN).tofile(folder / "train" / domain / f"{number:05d}.bin")
+        files = {f"{number:05d}": {"rows": len(part)} for number, part in enumerate(parts)}
+        domains[domain] = {"train": {"rows": rows, "files": files}}
     return TokenStore(folder, {"domains": domains, "config": {"seq_len": SEQ_LEN}, "dtype": "<u2"})
 
 

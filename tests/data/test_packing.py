@@ -1,82 +1,112 @@
-import json
+from collections import deque
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from autoscale_exp.data.corpus import Corpus, Document
-from autoscale_exp.data.packing import RowWriter, Split
+from autoscale_exp.data import packing
+from autoscale_exp.data.packing import WINDOW_CHARACTERS, RowFormat, RowWriter, draw_window
+from autoscale_exp.data.store import file_sha256
 from autoscale_exp.data.tokenizer import train_bpe
 
-DOCUMENTS = [Document(f"document {number} " + "abc " * (number % 9), f"g{number}") for number in range(600)]
-TOKENIZER = train_bpe([document.text for document in DOCUMENTS], 280)
+TEXTS = [f"document {number} " + "abc " * (number % 9) for number in range(600)]
+TOKENIZER = train_bpe(TEXTS, 280)
+END = TOKENIZER.eos_token_id
 
 
-def grouped_corpus(folder: Path, extra: dict[str, list[dict]] | None = None) -> Corpus:
-    """Two domains with 5 documents in each of 200 groups, the groups being the same in both."""
-    for domain in ("web", "books"):
-        records = [{"text": f"{domain} {g} {d}", "group": f"g{g}"} for g in range(200) for d in range(5)]
-        lines = [json.dumps(record) + "\n" for record in records + (extra or {}).get(domain, [])]
-        (folder / f"{domain}.jsonl").write_text("".join(lines))
-    return Corpus(folder, group_field="group")
+def write_rows(path: Path, texts: list[str], row_format: RowFormat) -> tuple[RowWriter, np.ndarray, int]:
+    writer = RowWriter(path, row_format, TOKENIZER.backend_tokenizer)
+    num_tokens = sum(writer.add(text) for text in texts) + writer.close()
+    return writer, np.fromfile(path, row_format.dtype).reshape(-1, row_format.seq_len), num_tokens
 
 
 @pytest.mark.parametrize("seq_len", [2, 16, 100])
 @pytest.mark.parametrize("dtype", ["<u2", "<u4"])
-def test_rows_are_the_documents_each_followed_by_end_of_text(seq_len, dtype, tmp_path: Path):
-    writer = RowWriter(tmp_path / "rows.bin", seq_len, np.dtype(dtype))
-    num_tokens = sum(writer.write(DOCUMENTS, TOKENIZER))
-    expected = [token for d in DOCUMENTS for token in (*TOKENIZER.encode(d.text), TOKENIZER.eos_token_id)]
-    rows = np.fromfile(tmp_path / "rows.bin", dtype)
-    assert rows.tolist() == expected[: len(expected) // seq_len * seq_len]
-    assert writer.rows * seq_len == writer.tokens == num_tokens == rows.size
-    assert writer.dropped_tokens == len(expected) % seq_len
+@pytest.mark.parametrize("row_start", [None, 7])
+@pytest.mark.parametrize("batch", [1, 7, 256])
+def test_rows_are_the_documents_each_followed_by_the_separator(
+    seq_len, dtype, row_start, batch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(packing, "BATCH_DOCUMENTS", batch)
+    writer, rows, num_tokens = write_rows(tmp_path / "rows.bin", TEXTS, RowFormat(seq_len, dtype, END, row_start))
+    expected = [token for text in TEXTS for token in (*TOKENIZER.encode(text), END)]
+    starts = 0 if row_start is None else 1
+    assert (rows[:, :starts] == row_start).all()
+    assert rows[:, starts:].ravel().tolist() == expected[: len(expected) // (seq_len - starts) * (seq_len - starts)]
+    assert writer.rows == len(rows)
+    assert num_tokens == rows.size
+    assert writer.dropped_tokens == len(expected) % (seq_len - starts)
     assert writer.documents == 600
-    assert writer.characters == sum(len(d.text) for d in DOCUMENTS)
+    assert writer.characters == sum(map(len, TEXTS))
+    assert writer.sha256 == file_sha256(tmp_path / "rows.bin")
+
+
+@settings(max_examples=30, deadline=None)
+@given(texts=st.lists(st.text(max_size=30), max_size=12), seq_len=st.integers(2, 9), batch=st.integers(1, 40))
+def test_any_texts_are_read_back_from_their_rows(tmp_path_factory, texts, seq_len, batch):
+    path = tmp_path_factory.getbasetemp() / "any.bin"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packing, "BATCH_CHARACTERS", batch)
+        writer, rows, _ = write_rows(path, texts, RowFormat(seq_len, "<u2", END))
+    expected = "".join(text + "<|endoftext|>" for text in texts)
+    ids = [token for text in texts for token in (*TOKENIZER.encode(text), END)]
+    assert ids[: rows.size] == rows.ravel().tolist()
+    assert TOKENIZER.decode(rows.ravel().tolist() + ids[rows.size :]) == expected
+    assert rows.size + writer.dropped_tokens == len(ids)
 
 
 def test_no_documents_give_an_empty_file(tmp_path: Path):
-    writer = RowWriter(tmp_path / "rows.bin", 16, np.dtype("<u2"))
-    assert list(writer.write([], TOKENIZER)) == []
+    writer, rows, num_tokens = write_rows(tmp_path / "rows.bin", [], RowFormat(16, "<u2", END))
+    assert writer.rows == num_tokens == rows.size == writer.dropped_tokens == 0
     assert (tmp_path / "rows.bin").read_bytes() == b""
-    assert writer.rows == 0
 
 
-def test_a_group_is_on_one_side_of_the_split_in_all_domains(tmp_path: Path):
-    split = Split(grouped_corpus(tmp_path), ["web", "books"], 0.2)
-    held_out = {d.group for domain in ("web", "books") for d in split.validation(domain)}
-    trained_on = {d.group for domain in ("web", "books") for d in split.training(domain)}
-    assert held_out | trained_on == {f"g{number}" for number in range(200)}
-    assert not held_out & trained_on
-    assert abs(len(held_out) - 40) < 5 * np.sqrt(200 * 0.2 * 0.8)
+def test_long_documents_are_encoded_fewer_at_once(tmp_path: Path):
+    sizes = []
+
+    class Spy:
+        def encode_batch_fast(self, texts, add_special_tokens):
+            sizes.append(sum(map(len, texts)))
+            return TOKENIZER.backend_tokenizer.encode_batch_fast(["x"] * len(texts), add_special_tokens=False)
+
+    writer = RowWriter(tmp_path / "rows.bin", RowFormat(16, "<u2", END), Spy())
+    for _ in range(20):
+        writer.add("x" * 300_000)
+    writer.close()
+    assert sum(sizes) == 6_000_000
+    assert max(sizes) < packing.BATCH_CHARACTERS + 300_000
 
 
-def test_no_document_is_lost_by_the_split(tmp_path: Path):
-    split = Split(grouped_corpus(tmp_path), ["web", "books"], 0.2)
-    assert len([*split.validation("web"), *split.training("web")]) == 1000
+def test_a_full_disk_is_an_error_and_the_file_is_closed():
+    writer = RowWriter(Path("/dev/full"), RowFormat(16, "<u2", END), TOKENIZER.backend_tokenizer)
+    with pytest.raises(OSError, match="No space left"):
+        deque(map(writer.add, TEXTS * 20))
+    writer.discard()
+    writer.discard()
 
 
-def test_a_larger_fraction_holds_out_more_groups_and_the_same_ones(tmp_path: Path):
-    corpus = grouped_corpus(tmp_path)
-    smaller, larger = ({d.group for d in Split(corpus, ["web"], f).validation("web")} for f in (0.1, 0.3))
-    assert smaller < larger
+def test_a_token_that_its_type_cannot_hold_is_an_error(tmp_path: Path):
+    writer = RowWriter(tmp_path / "rows.bin", RowFormat(16, "<u2", 2**16), TOKENIZER.backend_tokenizer)
+    writer.add("a")
+    with pytest.raises(OverflowError):
+        writer.close()
 
 
-def test_training_has_no_text_that_is_held_out_in_any_domain(tmp_path: Path):
-    plain = Split(grouped_corpus(tmp_path), ["web", "books"], 0.2)
-    held_out = [next(plain.validation("web")).text, next(plain.validation("books")).text]
-    trained_on = next(plain.training("books")).group
-    copies = [{"text": text, "group": trained_on} for text in held_out]
-    split = Split(grouped_corpus(tmp_path, {"books": copies}), ["web", "books"], 0.2)
-    assert list(split.training("books")) == list(plain.training("books"))
-    assert list(split.training("web")) == list(plain.training("web"))
-    assert split.duplicates == {"web": 0, "books": 2}
-    assert sorted(d.text for d in split.validation("web")) == sorted(d.text for d in plain.validation("web"))
+def test_a_window_is_of_the_published_length_and_from_the_text():
+    for length in (1000, 1001, 1500, 40_000):
+        text = "".join(chr(0x4E00 + (n * n) % 20_000) for n in range(length))
+        window = draw_window(text)
+        assert len(window) == 1000 == WINDOW_CHARACTERS
+        assert window in text
+        assert draw_window(text) == window
 
 
-def test_copies_within_training_are_kept(tmp_path: Path):
-    plain = Split(grouped_corpus(tmp_path), ["web"], 0.2)
-    document = next(plain.training("web"))
-    copy = {"text": document.text, "group": document.group}
-    split = Split(grouped_corpus(tmp_path, {"web": [copy]}), ["web"], 0.2)
-    assert [d.text for d in split.training("web")].count(document.text) == 2
+def test_windows_come_from_all_places_of_their_texts():
+    texts = [f"{n:06}" + "".join(f"{place:05}" for place in range(400)) for n in range(2000)]
+    starts = [text.index(draw_window(text)) for text in texts]
+    assert min(starts) < 10
+    assert max(starts) > 1006 - 10
+    counts = np.histogram(starts, bins=10, range=(0, 1007))[0]
+    assert abs(counts - 200).max() < 5 * np.sqrt(200)

@@ -1,12 +1,19 @@
 import json
+import os
+import resource
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from autoscale_exp.data.store import SPLITS, TokenStore, differing_keys, fingerprint, open_store
+from autoscale_exp.data import store as store_module
+from autoscale_exp.data.store import Rows, TokenStore, differing_keys, fingerprint, open_store
+
+FILES = ["train/code/00001.bin", "validation/sums.bin", "tokenizer/tokenizer.json"]
 
 
 @pytest.fixture
@@ -20,21 +27,117 @@ def edit_manifest(folder: Path, edit: Callable[[dict], None]) -> None:
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
+def numbered_rows(folder: Path, lengths: list[int], seq_len: int = 3) -> tuple[Rows, np.ndarray]:
+    """Rows over files of these lengths, and all that is in them."""
+    whole = np.arange(sum(lengths) * seq_len, dtype="<u2").reshape(-1, seq_len)
+    files, first = [], 0
+    for number, length in enumerate(lengths):
+        path = folder / f"{number:05d}.bin"
+        whole[first : first + length].tofile(path)
+        files.append((path, length))
+        first += length
+    return Rows(files, seq_len, "<u2", {}), whole
+
+
 def test_a_store_tells_what_it_holds(store: TokenStore):
-    assert store.domains == ["fruit", "code", "sums"]
+    assert store.domains == store.validation_domains == ["fruit", "code", "sums"]
     assert store.seq_len == 16
     for domain in store.domains:
-        for split in SPLITS:
+        for split in ("train", "validation"):
             rows = store.rows(split, domain)
-            assert rows.shape == (store.num_rows(split, domain), 16)
-            assert rows.dtype == np.uint16
-            assert rows.max() < store.vocab_size
+            assert len(rows) == store.num_rows(split, domain)
+            assert rows[:].shape == (len(rows), 16)
+            assert rows[:].dtype == np.uint16
+            assert rows[:].max() < store.vocab_size
         assert store.num_rows("validation", domain) == 24
 
 
-def test_rows_are_read_only(store: TokenStore):
-    with pytest.raises(ValueError, match="read-only"):
-        store.rows("train", "fruit")[0, 0] = 1
+@settings(max_examples=60, deadline=None)
+@given(lengths=st.lists(st.integers(1, 6), min_size=1, max_size=5), data=st.data())
+def test_rows_of_several_files_are_those_of_one(tmp_path_factory, lengths, data):
+    rows, whole = numbered_rows(tmp_path_factory.mktemp("rows"), lengths)
+    assert len(rows) == len(whole)
+    numbers = np.array(data.draw(st.lists(st.integers(0, len(whole) - 1))), dtype=np.int64)
+    assert rows[numbers].tolist() == whole[numbers].tolist()
+    piece = data.draw(st.slices(len(whole)))
+    assert rows[piece].tolist() == whole[piece].tolist()
+    assert rows[piece].shape == whole[piece].shape
+
+
+def test_rows_that_were_read_are_the_readers_own(store: TokenStore):
+    rows = store.rows("train", "fruit")
+    before = rows[:4].copy()
+    for index in (slice(0, 4), np.arange(4)):
+        rows[index][:] = 7
+        assert (rows[:4] == before).all()
+    assert open_store(store.folder) == store
+
+
+@pytest.mark.parametrize("numbers", [[-1], [7], [0, 100], [-8, 0]])
+def test_a_row_that_is_not_there_is_an_error(numbers, tmp_path: Path):
+    rows, _ = numbered_rows(tmp_path, [3, 4])
+    with pytest.raises(IndexError, match=r"rows -?\d+ to \d+ are outside the 7 rows there are|rows .* are outside"):
+        rows[np.array(numbers)]
+
+
+def test_rows_may_be_in_more_files_than_a_process_may_have_open(tmp_path: Path):
+    rows, whole = numbered_rows(tmp_path, [1] * 200)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 20, hard))
+    try:
+        assert (rows[:] == whole).all()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("change", ["longer", "shorter", "same size", "gone"])
+@pytest.mark.parametrize("read_before", [True, False])
+def test_a_file_that_changes_under_an_open_store_is_an_error_that_names_it(change, read_before, copy: Path):
+    rows = open_store(copy).rows("train", "code")
+    if read_before:
+        rows[:]
+    path = copy / "train" / "code" / "00001.bin"
+    content = path.read_bytes()
+    changed = {"longer": content + content, "shorter": content[:32], "same size": content[::-1], "gone": b""}[change]
+    path.unlink()
+    if change != "gone":
+        path.write_bytes(changed)
+    with pytest.raises(ValueError, match=r"train/code/00001.bin' has changed since the token store was opened"):
+        rows[np.array([0])]
+
+
+def test_a_file_is_hashed_once_and_again_only_when_it_has_changed(copy: Path, monkeypatch: pytest.MonkeyPatch):
+    hashed: list[str] = []
+    real = store_module.file_sha256
+    monkeypatch.setattr(store_module, "file_sha256", lambda path: hashed.append(path.name) or real(path))
+    (copy / "verified.json").unlink()
+    first = open_store(copy)
+    assert len(hashed) == len(list(first.files())) == 7
+    hashed.clear()
+    assert open_store(copy) == first
+    assert not hashed
+    os.utime(copy / "train" / "code" / "00001.bin")
+    assert open_store(copy) == first
+    assert hashed == ["00001.bin"]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", "[1]", '{"train/code/00001.bin": 1}', "\udcff"])
+def test_a_damaged_list_of_checked_files_is_made_anew(content, copy: Path, store: TokenStore):
+    verified = (copy / "verified.json").read_text()
+    (copy / "verified.json").write_bytes(content.encode("utf-8", "surrogateescape"))
+    assert open_store(copy).fingerprint == store.fingerprint
+    assert json.loads((copy / "verified.json").read_text()).keys() == json.loads(verified).keys()
+
+
+def test_a_store_that_cannot_be_written_to_can_be_opened(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, store: TokenStore
+):
+    def refuse(*_: object) -> None:
+        raise PermissionError("read-only")
+
+    (copy / "verified.json").unlink()
+    monkeypatch.setattr(store_module.atomic, "write_json", refuse)
+    assert open_store(copy).fingerprint == store.fingerprint
 
 
 def test_a_moved_store_is_the_same_store(store: TokenStore, copy: Path):
@@ -42,14 +145,14 @@ def test_a_moved_store_is_the_same_store(store: TokenStore, copy: Path):
     assert open_store(str(copy)) == TokenStore(copy, store.manifest)
 
 
-@pytest.mark.parametrize("name", ["train/code.bin", "validation/sums.bin", "tokenizer/tokenizer.json"])
+@pytest.mark.parametrize("name", FILES)
 def test_a_missing_file_is_an_error_that_names_it(name, copy: Path):
     (copy / name).unlink()
     with pytest.raises(ValueError, match=f"{name}' is missing from the token store; delete '.*copy' and run"):
         open_store(copy)
 
 
-@pytest.mark.parametrize("name", ["train/code.bin", "validation/sums.bin", "tokenizer/tokenizer.json"])
+@pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("damage", ["truncated", "one bit"])
 def test_a_damaged_file_is_an_error_that_names_it(name, damage, copy: Path):
     content = bytearray((copy / name).read_bytes())
@@ -68,9 +171,10 @@ def test_a_store_without_a_manifest_is_unfinished(copy: Path):
         open_store(copy)
 
 
-def test_a_manifest_cut_short_is_an_error(copy: Path):
+@pytest.mark.parametrize("damage", [lambda c: c[:-100], lambda c: b"", lambda c: c[:100] + b"\xff\xfe" + c[100:]])
+def test_a_damaged_manifest_is_an_error(damage, copy: Path):
     content = (copy / "manifest.json").read_bytes()
-    (copy / "manifest.json").write_bytes(content[:-100])
+    (copy / "manifest.json").write_bytes(damage(content))
     with pytest.raises(ValueError, match=r"manifest.json' is damaged; delete"):
         open_store(copy)
 
@@ -91,7 +195,7 @@ def test_an_altered_manifest_is_an_error(edit, copy: Path):
 
 def test_another_format_is_an_error(copy: Path):
     edit_manifest(copy, lambda manifest: manifest.update(format=99))
-    with pytest.raises(ValueError, match="has format 99, this version reads 1"):
+    with pytest.raises(ValueError, match="has format 99, this version reads 2; delete"):
         open_store(copy)
 
 

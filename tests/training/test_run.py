@@ -125,7 +125,10 @@ def test_training_is_that_of_a_plain_loop_around_transformers(compose_train, sto
     optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": 0.1}, {"params": spared, "weight_decay": 0.0}])
     for step in range(12):
         domain, row = plan.sampler.rows(8 * step, min(8 * step + 8, 92))
-        rows = [store.rows("train", store.domains[d])[r].astype("int64") for d, r in zip(domain, row, strict=True)]
+        rows = [
+            store.rows("train", store.domains[d])[r : r + 1][0].astype("int64")
+            for d, r in zip(domain, row, strict=True)
+        ]
         tokens = torch.stack([torch.from_numpy(r) for r in rows])
         for group in optimizer.param_groups:
             group["lr"] = 0.01 * (step if step < 1 else (12 - step) / 11)  # one step of warm-up
@@ -136,7 +139,7 @@ def test_training_is_that_of_a_plain_loop_around_transformers(compose_train, sto
     model.eval()
     losses = {}
     for name in store.domains:
-        tokens = torch.from_numpy(store.rows("validation", name).astype("int64"))
+        tokens = torch.from_numpy(store.rows("validation", name)[:].astype("int64"))
         with torch.no_grad():
             losses[name] = model(input_ids=tokens, labels=tokens).loss.item()
     assert trained(plan, tmp_path)["losses"] == pytest.approx(losses, abs=1e-5)
@@ -253,7 +256,7 @@ def test_a_result_has_what_was_asked_and_what_was_done(compose_train, store: Tok
     assert (result["scale"], result["token_budget"], result["seed"], result["steps"]) == ("1.472K", 1472, 4, 12)
     assert result["requested_tokens"] == pytest.approx({"fruit": 736, "code": 441.6, "sums": 294.4})
     assert result["tokens"] == {"fruit": 46 * 16, "code": 28 * 16, "sums": 18 * 16}  # quotas 46, 27.6 and 18.4 rows
-    pools = {domain: store.rows("train", domain).size for domain in store.domains}
+    pools = {domain: store.rows("train", domain)[:].size for domain in store.domains}
     assert result["unique_tokens"] == result["pool_tokens"] == pools
     assert result["epochs"] == pytest.approx({d: tokens / pools[d] for d, tokens in result["tokens"].items()})
     assert result["params"] == (300 + 16) * 16 + 12 * 16**2 + 13 * 16 + 2 * 16
@@ -322,7 +325,7 @@ def test_a_saved_model_is_loaded_by_transformers_with_the_same_loss(compose_trai
     losses = trained(plan_run(compose_train("save_model=true", "model.dropout=0.1"), store), tmp_path)["losses"]
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "model").eval()
     for domain, loss in losses.items():
-        tokens = torch.from_numpy(store.rows("validation", domain).astype("int64"))
+        tokens = torch.from_numpy(store.rows("validation", domain)[:].astype("int64"))
         with torch.no_grad():
             assert model(input_ids=tokens, labels=tokens).loss.item() == pytest.approx(loss, abs=1e-5)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")

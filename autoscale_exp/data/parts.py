@@ -1,0 +1,143 @@
+"""One part of a corpus, prepared by one process: its held-out texts' digests, and its rows.
+
+Everything a part leaves is written whole or not at all, and is the same whoever writes it; its record comes last. A
+lock keeps others from doing the same work, and is gone with the process that holds it.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+from filelock import FileLock, Timeout
+
+from autoscale_exp import atomic
+from autoscale_exp.data.corpus import Corpus, Part
+from autoscale_exp.data.packing import RowFormat, RowWriter, draw_window
+from autoscale_exp.data.split import Split, read_digests, write_digests
+
+Report = Callable[[str, int], None]  # domain and tokens written since the last time
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """What a process needs to prepare parts of a store.
+
+    Attributes:
+        folder: of the store.
+        corpus: the text.
+        fraction: of the groups, held out.
+        held_out_domains: domains of which all is held out.
+    """
+
+    folder: Path
+    corpus: Corpus
+    fraction: float
+    held_out_domains: tuple[str, ...]
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether the store is finished, and its parts gone."""
+        return (self.folder / "manifest.json").exists()
+
+    @property
+    def digests(self) -> Path:
+        """Merged digests of the held-out texts; empty if no copy can be in training."""
+        return self.folder / "parts" / "held_out.bin"
+
+    def digests_of(self, part: Part) -> Path:
+        """Digests of one part's held-out texts."""
+        return self.folder / "parts" / f"{part.index:05d}.held_out.bin"
+
+    def record_of(self, part: Part) -> Path:
+        """What a part gave; exists once its rows are written."""
+        return self.folder / "parts" / f"{part.index:05d}.json"
+
+    def rows_of(self, part: Part, split: str, domain: str) -> Path:
+        """The rows that a part gave to a domain."""
+        return self.folder / ("train" if split == "train" else "parts/validation") / domain / f"{part.index:05d}.bin"
+
+
+def scan_part(place: Workplace, part: Part, _: Report) -> bool:
+    """Writes the digests of a part's held-out texts, unless they are there; False if another process is at it."""
+    try:
+        with _lock(place, part):
+            if not place.digests_of(part).exists() and not place.is_sealed:  # sealed, then removed: ask in that order
+                split = Split(place.fraction, place.held_out_domains)
+                write_digests(place.digests_of(part), place.corpus, part, split)
+        return True
+    except Timeout:
+        return False
+
+
+def write_part(place: Workplace, row_format: RowFormat, part: Part, report: Report) -> bool:
+    """Writes a part's rows and its record, unless they are there; False if another process is at it.
+
+    Raises:
+        ValueError: a file cannot be read; nothing of the part is left.
+    """
+    try:
+        with _lock(place, part):
+            if not place.record_of(part).exists() and not place.is_sealed:
+                atomic.write_json(place.record_of(part), _write_rows(place, row_format, part, report))
+        return True
+    except Timeout:
+        return False
+
+
+def read_record(place: Workplace, part: Part) -> dict[str, Any]:
+    """The record of a finished part."""
+    return json.loads(place.record_of(part).read_text(encoding="utf-8"))
+
+
+def _lock(place: Workplace, part: Part) -> FileLock:
+    place.record_of(part).parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(place.record_of(part).with_suffix(".lock"), blocking=False)
+
+
+def _write_rows(place: Workplace, row_format: RowFormat, part: Part, report: Report) -> dict[str, Any]:
+    tokenizer = tokenizers.Tokenizer.from_file(str(place.folder / "tokenizer" / "tokenizer.json"))
+    tokenizer.encode_special_tokens = True  # a text that mentions <|endoftext|> does not end there
+    tokenizer.no_truncation()  # some are saved with the length of their model
+    tokenizer.no_padding()
+    split = Split(place.fraction, place.held_out_domains, read_digests(place.digests))
+    writers: dict[tuple[str, str], RowWriter] = {}
+    dropped: Counter[str] = Counter()
+    copies: Counter[str] = Counter()
+    with ExitStack() as files:
+        for domain in dict.fromkeys(source.domain for source in part.sources):
+            for side in ("validation",) if domain in place.held_out_domains else ("train", "validation"):
+                path = place.rows_of(part, side, domain)
+                temporary = files.enter_context(atomic.replacing(path))
+                writers[domain, side] = RowWriter(temporary, row_format, tokenizer)
+        with ExitStack() as open_files:
+            for writer in writers.values():
+                open_files.callback(writer.discard)
+            for document in place.corpus.documents(part, dropped):
+                side = "validation" if split.is_held_out(document) else "train"
+                if side == "train" and split.is_copy(document):
+                    copies[document.domain] += 1
+                    continue
+                text = draw_window(document.text) if place.corpus.windows else document.text
+                report(document.domain, writers[document.domain, side].add(text))
+            for (domain, _), writer in writers.items():
+                report(domain, writer.close())
+    record: dict[str, Any] = {"unmatched": dropped[""], "domains": {}}
+    for (domain, side), writer in writers.items():
+        entry = record["domains"].setdefault(
+            domain, {"too_short": dropped[domain], "duplicates_of_validation": copies[domain]}
+        )
+        entry[side] = {
+            "rows": writer.rows,
+            "documents": writer.documents,
+            "characters": writer.characters,
+            "dropped_tokens": writer.dropped_tokens,
+            "sha256": writer.sha256,
+        }
+        if not writer.rows:
+            place.rows_of(part, side, domain).unlink()
+    return record

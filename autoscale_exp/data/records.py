@@ -1,0 +1,178 @@
+"""Files of text as records: JSON lines, parquet and plain text, compressed or not, on the disk or behind an address.
+
+Files behind an address (hf://, https://) are streamed through `datasets`, which asks again when a connection breaks.
+"""
+
+import io
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+
+COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
+JSON_LINES = (".jsonl", ".json")
+TEXTS = (".txt", ".md", ".rst", ".html", ".py", ".tex", ".c", ".cc", ".cpp", ".cu", ".h", ".hpp", ".java", ".js")
+BUFFER_BYTES = 2**20
+
+
+@dataclass(frozen=True)
+class FileSpan:
+    """A file, or the lines of it that begin at the bytes start .. stop - 1.
+
+    Attributes:
+        path: on the disk, or an address.
+        start: byte offset.
+        stop: byte offset; None is the end of the file.
+    """
+
+    path: str
+    start: int = 0
+    stop: int | None = None
+
+
+def is_address(path: str) -> bool:
+    """Whether a path leads off this machine."""
+    return "://" in path
+
+
+def kind_of(path: str) -> str | None:
+    """'json', 'parquet' or 'text' by the file's name; None if it is none of these."""
+    suffixes = PurePosixPath(path.split("?")[0]).suffixes
+    if suffixes and suffixes[-1] in COMPRESSIONS:
+        suffixes.pop()
+    suffix = suffixes[-1] if suffixes else ""
+    if suffix == ".parquet":
+        return "parquet"
+    return "json" if suffix in JSON_LINES else "text" if suffix in TEXTS else None
+
+
+def read_records(span: FileSpan, columns: Sequence[str]) -> Iterator[tuple[dict[str, Any], str]]:
+    """The records of a span, and where each stands, for messages.
+
+    Args:
+        span: what to read.
+        columns: of a parquet file; other kinds give all they have. A text file is one record with the key `text`.
+
+    Raises:
+        ValueError: the file is cut off, damaged, of another kind or not UTF-8; names it and the byte.
+    """
+    kind = kind_of(span.path)
+    if kind == "json":
+        yield from _json_records(span)
+    elif kind == "parquet":
+        yield from _parquet_records(span.path, columns)
+    else:
+        with open_binary(span.path) as file:
+            yield {"text": _decode(file.read(), span.path, 0)}, f"'{span.path}'"
+
+
+@contextmanager
+def open_binary(path: str) -> Iterator[BinaryIO]:
+    """Opens a file or an address for reading, decompressed.
+
+    Raises:
+        ValueError: its compressed data are cut off or damaged; names the file and the byte.
+    """
+    codec = COMPRESSIONS.get(PurePosixPath(path.split("?")[0]).suffix)
+    with _open_raw(path) as raw:
+        if codec is None:
+            yield raw
+            return
+        text: Any = io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(raw, "r"), codec), BUFFER_BYTES)
+        try:
+            if not raw.peek(1):
+                raise ValueError(f"'{path}' is cut off or damaged: it has no bytes; get it again")
+            yield text
+        except OSError as error:
+            if error.errno is not None or isinstance(error, ConnectionError):  # not the decompressor's
+                raise
+            raise ValueError(
+                f"'{path}' is cut off or damaged: its {codec} data end at byte {raw.tell()} ({error}); get it again"
+            ) from None
+
+
+@contextmanager
+def _open_raw(path: str) -> Iterator[Any]:
+    if not is_address(path):
+        with open(path, "rb", buffering=BUFFER_BYTES) as file:
+            yield file
+        return
+    from datasets.utils.file_utils import xopen  # takes a second to import, for corpora on the disk in vain
+
+    try:
+        with xopen(path, "rb") as stream:
+            yield io.BufferedReader(stream, BUFFER_BYTES)  # the stream itself copies megabytes for every line
+    except OSError as error:
+        if isinstance(error, FileNotFoundError):
+            raise FileNotFoundError(f"'{path}' is not there, or its server does not answer; see data.sources") from None
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConnectionError(
+            f"'{path}' cannot be read ({reason}); run the same command again: it goes on where it stopped"
+        ) from None
+
+
+def _json_records(span: FileSpan) -> Iterator[tuple[dict[str, Any], str]]:
+    with open_binary(span.path) as file:
+        offset = 0
+        if span.start:  # a line that began before belongs to the span before
+            file.seek(span.start - 1)
+            offset = span.start - 1 + len(file.readline())
+        while span.stop is None or offset < span.stop:
+            line = file.readline()
+            if not line:
+                return
+            if line.strip():
+                yield _json_object(line, span.path, offset), f"'{span.path}', line at byte {offset}"
+            offset += len(line)
+
+
+def _json_object(line: bytes, path: str, offset: int) -> dict[str, Any]:
+    text = _decode(line, path, offset)
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        remedy = "" if line.endswith(b"\n") else "; the file seems to be cut off there, get it again"
+        raise ValueError(f"'{path}', line at byte {offset}: {error}{remedy}") from None
+    if not isinstance(record, dict):
+        raise ValueError(f"'{path}', line at byte {offset}: expected a JSON object, found {type(record).__name__}")
+    return record
+
+
+def _decode(content: bytes, path: str, offset: int) -> str:
+    try:
+        return content.decode("utf-8-sig" if offset == 0 else "utf-8")
+    except UnicodeDecodeError as error:
+        is_cut_off = error.reason == "unexpected end of data"  # within a character, so there is no line feed behind it
+        remedy = "the file seems to be cut off there, get it again" if is_cut_off else "convert the file to UTF-8"
+        raise ValueError(f"'{path}', byte {offset + error.start}: not UTF-8 ({error.reason}); {remedy}") from None
+
+
+def _parquet_records(path: str, columns: Sequence[str]) -> Iterator[tuple[dict[str, Any], str]]:
+    import pyarrow.parquet as pq
+
+    with _open_raw(path) as raw:
+        number = 0
+        try:
+            file = pq.ParquetFile(raw)
+            missing = [name for name in columns if name not in file.schema_arrow.names]
+            if missing:
+                raise ValueError(
+                    f"'{path}' has no column '{missing[0]}', only {', '.join(file.schema_arrow.names)}; "
+                    "see data.text_field, data.group_field and keep"
+                )
+            for batch in file.iter_batches(batch_size=1024, columns=list(columns)):
+                for record in batch.to_pylist():
+                    yield record, f"'{path}', row {number}"
+                    number += 1
+        except UnicodeDecodeError as error:
+            raise ValueError(f"'{path}', behind row {number}: not UTF-8 ({error.reason}); get it again") from None
+        except (pa.ArrowException, OSError) as error:
+            if isinstance(error, OSError) and (error.errno is not None or isinstance(error, ConnectionError)):
+                raise
+            raise ValueError(
+                f"'{path}' is cut off or damaged: it ends at byte {raw.seek(0, 2)} ({error}); get it again"
+            ) from None

@@ -1,0 +1,76 @@
+"""Which documents are trained on and which are held out, decided without a look at any other document, if it can be."""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from autoscale_exp import atomic
+from autoscale_exp.data.corpus import Corpus, Document, Part
+
+UInt64Array = npt.NDArray[np.uint64]
+
+
+class Split:
+    """The side of each document.
+
+    A hash decides, of the group's name or, where there is none, of the text itself: copies of a text are then on the
+    same side, in whichever domain they stand. Where groups or whole domains are held out, a copy can stand on the
+    other side; a training document whose text is also held out is left out.
+
+    Args:
+        fraction: of the groups, held out.
+        held_out_domains: all of whose documents are held out.
+        digests: sorted digests of the held-out texts that a copy can be of, from `merge_digests`.
+    """
+
+    def __init__(self, fraction: float, held_out_domains: Sequence[str], digests: UInt64Array | None = None) -> None:
+        self._threshold = int(fraction * 2**64)
+        self._held_out_domains = frozenset(held_out_domains)
+        self._digests = np.empty(0, np.uint64) if digests is None else digests
+
+    def is_held_out(self, document: Document) -> bool:
+        """Whether a document is for validation."""
+        if document.domain in self._held_out_domains:
+            return True
+        key = document.text if document.group is None else document.group
+        digest = hashlib.blake2b(key.encode(), digest_size=8, person=b"validation").digest()
+        return int.from_bytes(digest, "little") < self._threshold
+
+    def is_copy(self, document: Document) -> bool:
+        """Whether the text of a training document is also held out."""
+        if not len(self._digests):
+            return False
+        digest = _digest(document.text)
+        place = int(np.searchsorted(self._digests, digest))
+        return place < len(self._digests) and self._digests[place] == digest
+
+
+def needs_digests(corpus: Corpus, part: Part, held_out_domains: Sequence[str]) -> bool:
+    """Whether copies of a part's held-out texts can stand in training."""
+    return corpus.group_field is not None or any(source.domain in held_out_domains for source in part.sources)
+
+
+def write_digests(path: Path, corpus: Corpus, part: Part, split: Split) -> None:
+    """Writes the sorted digests of a part's held-out texts as one whole file of uint64."""
+    found = {_digest(document.text) for document in corpus.documents(part) if split.is_held_out(document)}
+    with atomic.replacing(path) as temporary:
+        np.sort(np.fromiter(found, np.uint64, len(found))).tofile(temporary)
+
+
+def merge_digests(paths: Iterable[Path], merged: Path) -> None:
+    """Merges files of sorted digests into one: 8 bytes of memory per held-out text."""
+    parts = [np.fromfile(path, np.uint64) for path in paths]
+    with atomic.replacing(merged) as temporary:
+        np.unique(np.concatenate([np.empty(0, np.uint64), *parts])).tofile(temporary)
+
+
+def read_digests(path: Path) -> UInt64Array:
+    """Sorted digests, memory-mapped."""
+    return np.memmap(path, np.uint64, "r") if path.stat().st_size else np.empty(0, np.uint64)
+
+
+def _digest(text: str) -> np.uint64:
+    return np.uint64(int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little"))
