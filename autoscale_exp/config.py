@@ -31,10 +31,10 @@ CONF_DIR = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parent.parent /
 
 @dataclass
 class TokenizerConf:
-    """A byte-level BPE trained on the training split, or a Hugging Face tokenizer."""
+    """A tokenizer trained on the training split, or a Hugging Face tokenizer."""
 
-    name: str = "bpe"  # "bpe" trains one; else a Hub name or the path of a saved tokenizer
-    vocab_size: int | None = None  # entries of a trained BPE; null for a Hugging Face tokenizer
+    name: str = "bpe"  # "bpe" (byte-level) and "wordpiece" (BERT's, uncased) train one; else a Hub name or a folder
+    vocab_size: int | None = None  # entries of a trained tokenizer; null for a Hugging Face tokenizer
 
 
 @dataclass
@@ -103,12 +103,20 @@ class ModelConf:
     """Architecture and the optimiser settings that suit it."""
 
     name: str = MISSING
-    family: str = MISSING  # gpt2
+    family: str = MISSING  # gpt2 or bert
     n_layer: int = MISSING
     n_embd: int = MISSING
     n_head: int = MISSING
     dropout: float = MISSING
     optimizer: OptimizerConf = field(default_factory=OptimizerConf)
+
+
+@dataclass
+class MaskedModelConf(ModelConf):
+    """A model that predicts masked tokens; see lm/masking.py."""
+
+    mask_probability: float = 0.15  # share of a row's tokens that are predicted
+    whole_word_masking: bool = False  # the tokens of a word are masked together; needs a WordPiece tokenizer
 
 
 @dataclass
@@ -263,6 +271,7 @@ def _register() -> None:
         "environment": EnvironmentDataConf,
         "files": FilesDataConf,
         "model": ModelConf,
+        "masked_model": MaskedModelConf,
         "mixture": MixtureConf,
         "single": SingleConf,
         "ddo": DdoConf,

@@ -56,6 +56,27 @@ def store(data_overrides: list[str]):
 
 
 @pytest.fixture(scope="session")
+def masked_overrides(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """What makes of a run of the causal model one of the masked model on a store of its own."""
+    return [
+        "model=bert_tiny",
+        "data.name=tiny_masked",
+        f"data.store={tmp_path_factory.mktemp('stores') / 'tiny_masked'}",
+        "data.tokenizer.name=wordpiece",
+    ]
+
+
+@pytest.fixture(scope="session")
+def masked_store(data_overrides: list[str], masked_overrides: list[str]):
+    from autoscale_exp.prepare import prepare_store
+
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        conf = OmegaConf.to_object(compose("prepare", [*data_overrides, *masked_overrides[1:]]))
+    assert isinstance(conf, PrepareConf)
+    return prepare_store(conf.data)
+
+
+@pytest.fixture(scope="session")
 def train_overrides(data_overrides: list[str]) -> list[str]:
     """A run of 12 optimiser steps of 8 rows, the last one of 4."""
     return [

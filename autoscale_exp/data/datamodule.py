@@ -24,11 +24,13 @@ class Batch(NamedTuple):
         tokens: (B, T) int64 token ids.
         share: of the rows of the optimiser step; the shares of a step's batches over all devices sum to 1.
         domain_rows: (K,) int64 rows of each domain; all 0 if the share is, because such rows do not count.
+        positions: (B,) int64 places of the rows in the run, which random choices such as masks are drawn from.
     """
 
     tokens: torch.Tensor
     share: float
     domain_rows: torch.Tensor
+    positions: torch.Tensor
 
 
 class MixtureBatches(Dataset[Batch]):
@@ -64,10 +66,11 @@ class MixtureBatches(Dataset[Batch]):
         domain, row = self.sampler.rows(start, min(start + self.chunk_rows, step_stop))
         mine = slice(self.rank, None, self.world_size)
         if self.rank < len(domain):
-            share = len(domain[mine]) / (step_stop - step_start)
-            return Batch(self._read(domain[mine], row[mine]), share, self._count(domain[mine]))
+            positions = torch.arange(start, start + len(domain))[mine]
+            share = len(positions) / (step_stop - step_start)
+            return Batch(self._read(domain[mine], row[mine]), share, self._count(domain[mine]), positions)
         # All ranks must step; this one's row does not count.
-        return Batch(self._read(domain[:1], row[:1]), 0.0, self._count(domain[:0]))
+        return Batch(self._read(domain[:1], row[:1]), 0.0, self._count(domain[:0]), torch.tensor([start]))
 
     def _count(self, domain: npt.NDArray[np.int64]) -> torch.Tensor:
         return torch.from_numpy(np.bincount(domain, minlength=len(self.store.domains)))

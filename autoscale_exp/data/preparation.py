@@ -35,13 +35,20 @@ from autoscale_exp.data.packing import WINDOW_CHARACTERS, RowFormat
 from autoscale_exp.data.parts import Report, Workplace, read_record, scan_part, write_part
 from autoscale_exp.data.split import Split, merge_digests, needs_digests, read_digests
 from autoscale_exp.data.store import TokenStore, differing_keys, file_sha256, open_store, seal_store
-from autoscale_exp.data.tokenizer import check_tokenizer, load_tokenizer, train_bpe
+from autoscale_exp.data.tokenizer import (
+    check_tokenizer,
+    is_trained,
+    load_tokenizer,
+    row_start_id,
+    separator_id,
+    train_tokenizer,
+)
 from autoscale_exp.mixture.permutation import Permutation, derive_key
 
 log = logging.getLogger(__name__)
 
 PREPARATIONS = ("packed", "windows")
-BPE_CHARACTERS = 2_000_000  # per domain, for training a tokenizer; more changes it little
+TOKENIZER_CHARACTERS = 2_000_000  # per domain, for training a tokenizer; more changes it little
 MOST_DIFFERENCES = 5  # that a message lists
 WAIT_SECONDS = 0.5  # between two looks at what another process is at
 Work = Callable[[Part, Report], bool]  # does a part; False if another process is at it
@@ -173,10 +180,9 @@ def _make_tokenizer(conf: DataConf, place: Workplace, progress: "_Progress") -> 
     """Trains or loads the tokenizer, unless it is there; returns how its tokens become rows."""
     folder = place.folder / "tokenizer"
     if not folder.exists():
-        if conf.tokenizer.name == "bpe":
-            assert conf.tokenizer.vocab_size is not None
+        if is_trained(conf.tokenizer):
             with progress.step("training the tokenizer"):
-                tokenizer = train_bpe(_tokenizer_texts(conf.domains, place), conf.tokenizer.vocab_size)
+                tokenizer = train_tokenizer(_tokenizer_texts(conf.domains, place), conf.tokenizer)
         else:
             tokenizer = load_tokenizer(conf.tokenizer.name)
         begun = place.folder / "parts" / "tokenizer"
@@ -184,7 +190,8 @@ def _make_tokenizer(conf: DataConf, place: Workplace, progress: "_Progress") -> 
         tokenizer.save_pretrained(begun)
         begun.rename(folder)
     tokenizer = load_tokenizer(folder)
-    return RowFormat(conf.seq_len, "<u2" if len(tokenizer) <= 2**16 else "<u4", tokenizer.eos_token_id)
+    dtype = "<u2" if len(tokenizer) <= 2**16 else "<u4"
+    return RowFormat(conf.seq_len, dtype, separator_id(tokenizer), row_start_id(tokenizer))
 
 
 def _tokenizer_texts(domains: Sequence[str], place: Workplace) -> Iterator[str]:
@@ -198,7 +205,7 @@ def _tokenizer_texts(domains: Sequence[str], place: Workplace) -> Iterator[str]:
                 continue
             yield document.text
             characters += len(document.text)
-            if characters >= BPE_CHARACTERS:
+            if characters >= TOKENIZER_CHARACTERS:
                 break
 
 

@@ -1,29 +1,45 @@
-"""Tokenizers: a byte-level BPE trained on the spot for small models, or any Hugging Face tokenizer."""
+"""Tokenizers: one trained on the spot for small models, or any Hugging Face tokenizer; the special tokens of rows."""
 
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, BertTokenizer
 from transformers import PreTrainedTokenizerFast as Tokenizer
 
 from autoscale_exp.config import TokenizerConf
 
 END_OF_TEXT = "<|endoftext|>"
-SMALLEST_BPE = 257  # every byte and the end of text
+SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]  # BERT's, which BertTokenizer expects
+CONTINUATION = "##"
+# Every byte and the end of text; the lower-case printable characters of ASCII four times over.
+SMALLEST = {"bpe": 257, "wordpiece": 276}
+LARGEST_ALPHABET = 1000  # characters in a WordPiece vocabulary; BERT's own has about as many
 
 
 def check_tokenizer(conf: TokenizerConf) -> None:
     """Checks the `data.tokenizer` section before any text is read.
 
     Raises:
-        ValueError: `vocab_size` is missing or too small for a BPE.
+        ValueError: `vocab_size` is missing or too small for a tokenizer that is to be trained.
     """
-    if conf.name == "bpe" and (conf.vocab_size is None or conf.vocab_size < SMALLEST_BPE):
-        raise ValueError(
-            f"data.tokenizer.vocab_size is {conf.vocab_size}; a byte-level BPE needs at least {SMALLEST_BPE} entries"
-        )
+    smallest = SMALLEST.get(conf.name)
+    if smallest is not None and (conf.vocab_size is None or conf.vocab_size < smallest):
+        kind = "byte-level BPE" if conf.name == "bpe" else "WordPiece tokenizer"
+        raise ValueError(f"data.tokenizer.vocab_size is {conf.vocab_size}; a {kind} needs at least {smallest} entries")
+
+
+def train_tokenizer(texts: Iterable[str], conf: TokenizerConf) -> Tokenizer:
+    """The tokenizer that `conf` describes, trained on `texts`; `is_trained(conf)` and `check_tokenizer` hold for it."""
+    assert conf.vocab_size is not None
+    return (train_bpe if conf.name == "bpe" else train_wordpiece)(texts, conf.vocab_size)
+
+
+def is_trained(conf: TokenizerConf) -> bool:
+    """Whether the tokenizer is trained on the training split and not loaded."""
+    return conf.name in SMALLEST
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
@@ -41,11 +57,41 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     return Tokenizer(tokenizer_object=tokenizer, eos_token=END_OF_TEXT, bos_token=END_OF_TEXT)
 
 
+def train_wordpiece(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+    """BERT's uncased WordPiece of `vocab_size` entries, [PAD], [UNK], [CLS], [SEP] and [MASK] included.
+
+    A quarter of the entries at most are characters that begin a word, the most frequent ones, and as many that go on
+    with one; words with other characters become [UNK].
+    """
+    backend = BertTokenizer().backend_tokenizer
+    words: Counter[str] = Counter()
+    for text in texts:
+        normalized = backend.normalizer.normalize_str(text)
+        words.update(word for word, _ in backend.pre_tokenizer.pre_tokenize_str(normalized))
+    characters: Counter[str] = Counter()
+    for word, count in words.items():
+        characters.update(dict.fromkeys(word, count))
+    frequent = sorted(characters, key=lambda c: (-characters[c], c))[: min(LARGEST_ALPHABET, vocab_size // 4)]
+    inner = [c for c in frequent if len(backend.pre_tokenizer.pre_tokenize_str(f"a{c}")) == 1]  # no punctuation
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocab_size,
+        initial_alphabet=frequent,
+        limit_alphabet=len(frequent),
+        # Left to the trainer, characters inside words get their ids, which ties are broken by, in the order of a hash
+        # map, another one in every process (huggingface/tokenizers issue 1794, version 0.23).
+        special_tokens=[*SPECIAL_TOKENS, *(CONTINUATION + c for c in inner)],
+        show_progress=False,
+    )
+    backend.train_from_iterator((f"{word} " * count for word, count in sorted(words.items())), trainer)
+    # Anew from the entries alone, in which those characters are no special tokens.
+    return BertTokenizer(vocab=backend.get_vocab(with_added_tokens=False))
+
+
 def load_tokenizer(name: str | Path) -> Tokenizer:
     """A fast tokenizer by Hub name or path.
 
     Raises:
-        ValueError: it cannot be had, is not a fast one, or has no end-of-text token.
+        ValueError: it cannot be had, is not a fast one, or has no token to separate documents with.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(name), use_fast=True)
@@ -53,8 +99,25 @@ def load_tokenizer(name: str | Path) -> Tokenizer:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(
             f"data.tokenizer.name is '{name}', which cannot be loaded ({reason}); "
-            "give 'bpe', a Hub name, or the folder of a saved tokenizer"
+            "give 'bpe', 'wordpiece', a Hub name, or the folder of a saved tokenizer"
         ) from None
-    if not isinstance(tokenizer, Tokenizer) or tokenizer.eos_token_id is None:
-        raise ValueError(f"data.tokenizer.name is '{name}', which is not a fast tokenizer with an end-of-text token")
+    if not isinstance(tokenizer, Tokenizer) or (tokenizer.eos_token_id is None and tokenizer.sep_token_id is None):
+        raise ValueError(
+            f"data.tokenizer.name is '{name}', which is not a fast tokenizer with an end-of-text or separator token"
+        )
     return tokenizer
+
+
+def separator_id(tokenizer: Tokenizer) -> int:
+    """Id of the token behind each document: end-of-text, or [SEP] for a BERT tokenizer."""
+    return tokenizer.sep_token_id if tokenizer.eos_token_id is None else tokenizer.eos_token_id
+
+
+def row_start_id(tokenizer: Tokenizer) -> int | None:
+    """Id of the token that each row begins with: [CLS], so that fine-tuning finds it trained; None without masks."""
+    return None if tokenizer.mask_token_id is None else tokenizer.cls_token_id
+
+
+def continuation_ids(tokenizer: Tokenizer) -> list[int]:
+    """Ids of the entries that continue a word, WordPiece's ##; none for other tokenizers."""
+    return sorted(index for token, index in tokenizer.get_vocab().items() if token.startswith(CONTINUATION))

@@ -1,9 +1,12 @@
 """Causal language models: GPT-2."""
 
+from typing import Any, Self
+
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from autoscale_exp.config import ModelConf
+from autoscale_exp.data.tokenizer import Tokenizer, separator_id
 from autoscale_exp.lm.language_model import LanguageModel
 
 
@@ -40,8 +43,13 @@ class CausalLanguageModel(LanguageModel):
             )
         )
 
-    def token_losses(self, tokens: torch.Tensor) -> torch.Tensor:
-        """(B (T - 1),) losses in nats of the tokens after each row's first."""
+    @classmethod
+    def for_tokenizer(cls, conf: ModelConf, tokenizer: Tokenizer, **options: Any) -> Self:
+        """The model for rows of this tokenizer."""
+        return cls(conf, vocab_size=len(tokenizer), end_of_text=separator_id(tokenizer), **options)
+
+    def token_losses(self, tokens: torch.Tensor, keys: torch.Tensor | None = None) -> torch.Tensor:
+        """(B (T - 1),) losses in nats of the tokens after each row's first; nothing is drawn from `keys`."""
         hidden = self.model.transformer(tokens).last_hidden_state[:, :-1]  # (B, T - 1, n_embd)
         logits = self.model.lm_head(hidden).flatten(0, 1)
         return torch.nn.functional.cross_entropy(logits, tokens[:, 1:].flatten(), reduction="none")

@@ -4,14 +4,16 @@ Letters in shapes: B rows, T tokens per row.
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Self
 
 import torch
 from pytorch_lightning import LightningModule
 from transformers import get_cosine_schedule_with_warmup, get_linear_schedule_with_warmup
 
-from autoscale_exp.config import OptimizerConf
+from autoscale_exp.config import ModelConf, OptimizerConf
 from autoscale_exp.data.datamodule import Batch
+from autoscale_exp.data.tokenizer import Tokenizer
+from autoscale_exp.lm.masking import row_keys
 from autoscale_exp.mixture.permutation import derive_key
 
 SCHEDULES = {"linear": get_linear_schedule_with_warmup, "cosine": get_cosine_schedule_with_warmup}
@@ -23,7 +25,7 @@ class LanguageModel(LightningModule):
     Args:
         optimizer: settings of AdamW and its schedule.
         num_steps: optimiser steps of the whole run.
-        seed: of the run; dropout masks are a function of it and the batch, so a resumed run draws the same.
+        seed: of the run; what is drawn is a function of it and the place in the run, so a resumed run draws the same.
     """
 
     model: Any  # a transformers model, whose attributes torch does not declare
@@ -36,9 +38,23 @@ class LanguageModel(LightningModule):
         self.last_loss = torch.tensor(float("nan"))
         self.log_every_batches = max(1, min(50, num_steps // 20))
 
-    def token_losses(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Losses in nats of all predicted tokens of (B, T) token ids, as one flat tensor."""
+    @classmethod
+    def for_tokenizer(cls, conf: ModelConf, tokenizer: Tokenizer, **options: Any) -> Self:
+        """The model for rows of this tokenizer; `options` are seq_len, num_steps and seed."""
         raise NotImplementedError
+
+    def token_losses(self, tokens: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+        """Losses in nats of all predicted tokens, as one flat tensor.
+
+        Args:
+            tokens: (B, T) token ids.
+            keys: (B,) from `row_keys`; what is drawn for a row, such as its masks, is a function of its key.
+        """
+        raise NotImplementedError
+
+    def training_loss(self, tokens: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+        """Mean loss of a batch in which each row counts the same; here all rows have as many predicted tokens."""
+        return self.token_losses(tokens, keys).mean()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Draws dropout from the seed and the place in the run."""
@@ -50,7 +66,7 @@ class LanguageModel(LightningModule):
         Lightning divides by the number of accumulated batches and averages over devices; multiplying by both leaves
         each row with the same weight, also in a last step that is not full.
         """
-        loss = self.token_losses(batch.tokens).mean()
+        loss = self.training_loss(batch.tokens, row_keys(batch.positions, self.seed, "row"))
         self.last_loss = loss.detach()
         if batch_idx % self.log_every_batches == 0:
             self.log("train/loss", self.last_loss, on_step=True, on_epoch=False)
@@ -73,15 +89,19 @@ class LanguageModel(LightningModule):
         schedule = SCHEDULES[conf.schedule](optimizer, num_warmup_steps, self.num_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def mean_loss(self, batches: Iterator[torch.Tensor]) -> float:
-        """Mean loss in nats per predicted token over (B, T) batches, without dropout, each token counting once."""
+    def mean_loss(self, batches: Iterator[tuple[torch.Tensor, torch.Tensor]]) -> float:
+        """Mean loss in nats per predicted token, without dropout, each token counting once.
+
+        Args:
+            batches: (B, T) token ids and (B,) keys of their rows; see `token_losses`.
+        """
         was_training = self.training
         self.eval()
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         count = 0
         with torch.no_grad(), self.trainer.precision_plugin.forward_context():
-            for tokens in batches:
-                losses = self.token_losses(tokens.to(self.device))
+            for tokens, keys in batches:
+                losses = self.token_losses(tokens.to(self.device), keys.to(self.device))
                 total += losses.sum(dtype=torch.float64)
                 count += losses.numel()
         self.train(was_training)

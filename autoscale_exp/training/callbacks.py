@@ -12,6 +12,7 @@ from pytorch_lightning import Callback, Trainer
 from autoscale_exp import atomic
 from autoscale_exp.data.datamodule import Batch
 from autoscale_exp.data.store import TokenStore
+from autoscale_exp.lm.masking import row_keys
 
 PROGRESS_SECONDS = 1.0  # between two looks at the run from outside
 
@@ -55,10 +56,12 @@ class ValidationCurve(Callback):
             metrics = {f"val/{domain}": loss for domain, loss in losses.items()} | {"val/tokens": tokens}
             logger.log_metrics(metrics, step=trainer.global_step)
 
-    def _batches(self, domain: str, trainer: Trainer) -> Iterator[torch.Tensor]:
-        rows = self.store.rows("validation", domain)[trainer.global_rank :: trainer.world_size]
-        for start in range(0, len(rows), self.batch_rows):
-            yield torch.from_numpy(rows[start : start + self.batch_rows].astype("int64"))
+    def _batches(self, domain: str, trainer: Trainer) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """This rank's rows and their keys, which are those of every run, so that masks are too."""
+        rows = self.store.rows("validation", domain)
+        mine = torch.arange(trainer.global_rank, len(rows), trainer.world_size)
+        for numbers in mine.split(self.batch_rows):
+            yield torch.from_numpy(rows[numbers.numpy()].astype("int64")), row_keys(numbers, "validation", domain)
 
     def state_dict(self) -> dict[str, Any]:
         """The points so far."""

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from autoscale_exp.config import OptimizerConf, TrainConf
+from autoscale_exp.config import MaskedModelConf, ModelConf, OptimizerConf, TrainConf
 from autoscale_exp.data.store import TokenStore, differing_keys, fingerprint
 from autoscale_exp.mixture.allocation import FloatArray, Int64Array, allocate_stages, check_weights
 from autoscale_exp.mixture.sampler import MixtureSampler
@@ -14,7 +14,7 @@ from autoscale_exp.mixture.weights import resolve_weights
 from autoscale_exp.runs.design import Probe, SingleConf, matched_pool, probes_of, select_probe
 from autoscale_exp.runs.record import RESULT
 
-FAMILIES = ("gpt2",)
+FAMILIES = {"gpt2": ModelConf, "bert": MaskedModelConf}
 SCHEDULES = ("linear", "cosine")
 RESUME_POINT = "resume.ckpt"
 
@@ -70,10 +70,7 @@ def plan_run(conf: TrainConf, store: TokenStore) -> RunPlan:
             f"the store '{store.folder}' was prepared with another config ({'; '.join(differences)}); "
             "set data.store to another folder and prepare it, or use the stored values"
         )
-    if conf.model.family not in FAMILIES:
-        raise ValueError(f"model.family is '{conf.model.family}'; allowed are {', '.join(FAMILIES)}")
-    if conf.model.n_embd % conf.model.n_head:
-        raise ValueError(f"model.n_embd is {conf.model.n_embd}, which model.n_head {conf.model.n_head} does not divide")
+    check_model(conf.model, store)
     if not re.fullmatch(r"[A-Za-z0-9_.-]+", conf.run_name):
         raise ValueError(f"run_name is '{conf.run_name}'; it may only have letters, digits, '_', '.' and '-'")
     check_optimizer(conf.model.optimizer)
@@ -158,6 +155,40 @@ def micro_batch(step_rows: int, micro_batch_rows: int | None, num_devices: int) 
             "divide; choose micro_batch_rows so that they do"
         )
     return rows, step_rows // (rows * num_devices)
+
+
+def check_model(conf: ModelConf, store: TokenStore) -> None:
+    """Checks the `model` section, and that the store's rows suit it. A causal model takes rows of any tokenizer.
+
+    Raises:
+        ValueError: a value is out of range, or a masked model lacks what it needs of the tokenizer.
+    """
+    if conf.family not in FAMILIES:
+        raise ValueError(f"model.family is '{conf.family}'; allowed are {', '.join(FAMILIES)}")
+    if type(conf) is not FAMILIES[conf.family]:
+        raise ValueError(
+            f"model.family is '{conf.family}', but model '{conf.name}' has the keys of another family; "
+            "choose a model of that family, as in model=gpt2_tiny or model=bert_tiny"
+        )
+    if conf.n_embd % conf.n_head:
+        raise ValueError(f"model.n_embd is {conf.n_embd}, which model.n_head {conf.n_head} does not divide")
+    if not isinstance(conf, MaskedModelConf):
+        return
+    if not 0 < conf.mask_probability < 1:
+        raise ValueError(f"model.mask_probability is {conf.mask_probability}; it must lie between 0 and 1")
+    saved, name = store.folder / "tokenizer", store.manifest["tokenizer"]["name"]
+    remedy = "prepare a store with data.tokenizer.name=wordpiece or a BERT tokenizer, as in data=environment_bert"
+    if not json.loads((saved / "tokenizer_config.json").read_text(encoding="utf-8")).get("mask_token"):
+        raise ValueError(
+            f"model '{conf.name}' predicts masked tokens, but the store's data.tokenizer.name is '{name}', which has "
+            f"no mask token; {remedy}"
+        )
+    kind = json.loads((saved / "tokenizer.json").read_text(encoding="utf-8"))["model"]["type"]
+    if conf.whole_word_masking and kind != "WordPiece":
+        raise ValueError(
+            f"model.whole_word_masking needs a WordPiece tokenizer, but the store's data.tokenizer.name is '{name}', "
+            f"a {kind} tokenizer; {remedy}, or set model.whole_word_masking=false"
+        )
 
 
 def check_optimizer(conf: OptimizerConf) -> None:

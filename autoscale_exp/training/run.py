@@ -20,11 +20,12 @@ from autoscale_exp.data.store import fingerprint
 from autoscale_exp.data.tokenizer import load_tokenizer
 from autoscale_exp.lm.causal import CausalLanguageModel
 from autoscale_exp.lm.language_model import LanguageModel
+from autoscale_exp.lm.masked import MaskedLanguageModel
 from autoscale_exp.runs.record import FAILURE, RESULT
 from autoscale_exp.training.callbacks import Progress, RealisedTokens, ResumePoint, ValidationCurve
 from autoscale_exp.training.plan import RESUME_POINT, RunPlan, micro_batch, num_devices
 
-MODELS = {"gpt2": CausalLanguageModel}
+MODELS: dict[str, type[LanguageModel]] = {"gpt2": CausalLanguageModel, "bert": MaskedLanguageModel}
 
 
 def train(plan: RunPlan, folder: Path) -> None:
@@ -42,13 +43,8 @@ def train(plan: RunPlan, folder: Path) -> None:
         torch.set_num_threads(conf.num_threads)
     torch.manual_seed(plan.seed)
     tokenizer = load_tokenizer(plan.store.folder / "tokenizer")
-    module = MODELS[conf.model.family](
-        conf.model,
-        vocab_size=plan.store.vocab_size,
-        end_of_text=tokenizer.eos_token_id,
-        seq_len=plan.store.seq_len,
-        num_steps=plan.num_steps,
-        seed=plan.seed,
+    module = MODELS[conf.model.family].for_tokenizer(
+        conf.model, tokenizer, seq_len=plan.store.seq_len, num_steps=plan.num_steps, seed=plan.seed
     )
     step_rows = conf.model.optimizer.batch_rows
     micro_batch_rows, accumulation = micro_batch(step_rows, conf.micro_batch_rows, num_devices(conf))

@@ -17,8 +17,8 @@ from autoscale_exp.training.run import train
 def losses_become(value: float, monkeypatch: pytest.MonkeyPatch, *, while_training: bool) -> None:
     original = CausalLanguageModel.token_losses
 
-    def token_losses(self, tokens: torch.Tensor) -> torch.Tensor:
-        losses = original(self, tokens)
+    def token_losses(self, tokens: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+        losses = original(self, tokens, keys)
         return losses * value if self.training == while_training and self.trainer.global_step >= 3 else losses
 
     monkeypatch.setattr(CausalLanguageModel, "token_losses", token_losses)

@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -185,6 +186,41 @@ def test_a_run_that_never_got_to_a_checkpoint_may_be_replaced(compose_train, sto
 def test_a_run_that_cannot_be_is_an_error_before_it_starts(overrides, message, compose_train, store: TokenStore):
     with pytest.raises(ValueError, match=message):
         plan_run(compose_train(*overrides), store)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["model.mask_probability=0"], "model.mask_probability is 0.0; it must lie between 0 and 1"),
+        (["model.mask_probability=1"], "model.mask_probability is 1.0; it must lie between 0 and 1"),
+        (["model.family=gpt2"], "model.family is 'gpt2', but model 'bert_tiny' has the keys of another family"),
+    ],
+)
+def test_a_masked_run_that_cannot_be_is_an_error(overrides, message, compose_train, masked_overrides, masked_store):
+    with pytest.raises(ValueError, match=message):
+        plan_run(compose_train(*masked_overrides, *overrides), masked_store)
+
+
+def test_a_masked_model_needs_a_tokenizer_with_a_mask_token(compose_train, store: TokenStore):
+    with pytest.raises(ValueError, match=r"data.tokenizer.name is 'bpe', which has no mask token; .*=wordpiece"):
+        plan_run(compose_train("model=bert_tiny"), store)
+    with pytest.raises(ValueError, match=r"model.family is 'bert', but model 'gpt2_tiny' has the keys of another"):
+        plan_run(compose_train("model.family=bert"), store)
+
+
+def test_whole_words_need_wordpiece(compose_train, masked_overrides, masked_store: TokenStore, tmp_path: Path):
+    conf = compose_train(*masked_overrides, "model.whole_word_masking=true")
+    assert plan_run(conf, masked_store).identity["model"]["whole_word_masking"]
+    copy = shutil.copytree(masked_store.folder, tmp_path / "copy")
+    saved = json.loads((copy / "tokenizer" / "tokenizer.json").read_text())
+    saved["model"]["type"] = "BPE"
+    (copy / "tokenizer" / "tokenizer.json").write_text(json.dumps(saved))
+    with pytest.raises(ValueError, match=r"whole_word_masking needs a WordPiece tokenizer, but .* a BPE tokenizer"):
+        plan_run(conf, replace(masked_store, folder=copy))
+
+
+def test_a_causal_model_takes_rows_of_any_tokenizer(compose_train, masked_overrides, masked_store: TokenStore):
+    assert plan_run(compose_train(*masked_overrides[1:]), masked_store).num_steps == 12
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,89 @@
+"""Masked language models: BERT."""
+
+from typing import Any, Self
+
+import torch
+from transformers import BertConfig, BertForMaskedLM
+
+from autoscale_exp.config import MaskedModelConf, ModelConf
+from autoscale_exp.data.tokenizer import Tokenizer, continuation_ids
+from autoscale_exp.lm.language_model import LanguageModel
+from autoscale_exp.lm.masking import Masking
+
+
+class MaskedLanguageModel(LanguageModel):
+    """BERT from scratch, without next-sentence prediction; masked tokens are predicted from those around them.
+
+    The masks of a training row are drawn anew from the seed and the row's place in the run, those of a validation row
+    from its domain and number alone.
+
+    Args:
+        conf: architecture, masking and optimiser settings; the intermediate size is four times `n_embd`.
+        masking: which tokens are predicted and what is shown instead.
+        vocab_size: entries of the tokenizer.
+        padding: id of the padding token, which no row here has but fine-tuning needs; None if there is none.
+        seq_len: tokens per row, the model's positions.
+        num_steps: optimiser steps of the run.
+        seed: of the run.
+    """
+
+    def __init__(
+        self,
+        conf: ModelConf,
+        masking: Masking,
+        *,
+        vocab_size: int,
+        padding: int | None,
+        seq_len: int,
+        num_steps: int,
+        seed: int,
+    ) -> None:
+        super().__init__(conf.optimizer, num_steps=num_steps, seed=seed)
+        self.masking = masking
+        self.model = BertForMaskedLM(
+            BertConfig(
+                vocab_size=vocab_size,
+                max_position_embeddings=seq_len,
+                num_hidden_layers=conf.n_layer,
+                hidden_size=conf.n_embd,
+                intermediate_size=4 * conf.n_embd,
+                num_attention_heads=conf.n_head,
+                hidden_dropout_prob=conf.dropout,
+                attention_probs_dropout_prob=conf.dropout,
+                pad_token_id=padding,
+            )
+        )
+
+    @classmethod
+    def for_tokenizer(cls, conf: ModelConf, tokenizer: Tokenizer, **options: Any) -> Self:
+        """The model for rows of this tokenizer, which has a mask token."""
+        assert isinstance(conf, MaskedModelConf), conf.family
+        masking = Masking(
+            len(tokenizer),
+            mask_token=tokenizer.mask_token_id,
+            special_tokens=tokenizer.all_special_ids,
+            continuations=continuation_ids(tokenizer),
+            probability=conf.mask_probability,
+            whole_words=conf.whole_word_masking,
+        )
+        return cls(conf, masking, vocab_size=len(tokenizer), padding=tokenizer.pad_token_id, **options)
+
+    def token_losses(self, tokens: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+        """Losses in nats of all masked tokens, row by row, as one flat tensor."""
+        inputs, selected = self.masking(tokens, keys)
+        return self._losses(inputs, tokens, selected)
+
+    def training_loss(self, tokens: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+        """Mean over the rows of each row's mean loss over its masked tokens.
+
+        Rows with fewer special tokens have more to predict. Weighting rows and not tokens keeps a domain's weight what
+        the mixture says, and the loss of a step the same however the step is cut into batches, because a row's
+        weight then does not depend on which others are beside it. A row of special tokens alone counts as 0.
+        """
+        inputs, selected = self.masking(tokens, keys)
+        weights = selected / selected.sum(1, keepdim=True).clamp(min=1)  # (B, T), each row's sum to 1
+        return (self._losses(inputs, tokens, selected) * weights[selected]).sum() / len(tokens)
+
+    def _losses(self, inputs: torch.Tensor, tokens: torch.Tensor, selected: torch.Tensor) -> torch.Tensor:
+        hidden = self.model.bert(inputs).last_hidden_state[selected]  # (masked tokens, n_embd)
+        return torch.nn.functional.cross_entropy(self.model.cls(hidden), tokens[selected], reduction="none")
