@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import numpy.typing as npt
 from autoscale_exp import atomic
 
 FORMAT = 2
+MAPPED_FILES = 16  # per domain at a time: a store may have more files than a process may have open
 Stamp = tuple[int, int]  # size in bytes, time of modification in ns
 
 
@@ -54,6 +56,7 @@ class Rows:
         self._seq_len = seq_len
         self._dtype = np.dtype(dtype)
         self._stamps = dict(stamps)
+        self._mapped = lru_cache(maxsize=MAPPED_FILES)(self._map)
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if self._files else 0
@@ -68,20 +71,17 @@ class Rows:
         numbers = np.arange(*index.indices(len(self))) if isinstance(index, slice) else np.asarray(index)
         if numbers.size and not 0 <= numbers.min() <= numbers.max() < len(self):
             raise IndexError(f"rows {numbers.min()} to {numbers.max()} are outside the {len(self)} rows there are")
+        if len(self._files) == 1:
+            return self._file(0)[numbers]
         place = np.searchsorted(self._ends, numbers, side="right")
         rows = np.empty((len(numbers), self._seq_len), self._dtype)
         for file in np.unique(place).tolist():
             mine = np.flatnonzero(place == file)
-            self._read(file, numbers[mine] - (self._ends[file] - self._files[file][1]), rows, mine)
+            rows[mine] = self._file(file)[numbers[mine] - (self._ends[file] - self._files[file][1])]
         return rows
 
-    def _read(
-        self, index: int, numbers: npt.NDArray[np.int64], rows: npt.NDArray[Any], places: npt.NDArray[np.int64]
-    ) -> None:
-        """Reads rows of a file into their places, if the file is what it was.
-
-        A file is open only while it is read: a store may have more of them than a process may have open or mapped.
-        """
+    def _file(self, index: int) -> npt.NDArray[Any]:
+        """All rows of a file, if it is what it was; to read behind the end of a shortened one kills the process."""
         path, _ = self._files[index]
         stamp = _stamp(path)
         if self._stamps.setdefault(path, stamp) != stamp:
@@ -89,10 +89,11 @@ class Rows:
                 f"'{path}' has changed since the token store was opened; let a store be while runs read it, and "
                 "start the run again: it goes on from its last checkpoint"
             )
-        with path.open("rb", buffering=0) as file:
-            for place, number in zip(places.tolist(), numbers.tolist(), strict=True):
-                file.seek(number * rows[place].nbytes)
-                file.readinto(rows[place])
+        return self._mapped(index)
+
+    def _map(self, index: int) -> npt.NDArray[Any]:
+        path, num_rows = self._files[index]
+        return np.asarray(np.memmap(path, self._dtype, "r", shape=(num_rows, self._seq_len)))
 
 
 @dataclass(frozen=True)

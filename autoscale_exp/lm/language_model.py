@@ -36,7 +36,7 @@ class LanguageModel(LightningModule):
         self.num_steps = num_steps
         self.seed = seed
         self.last_loss = torch.tensor(float("nan"))
-        self.log_every_batches = max(1, min(50, num_steps // 20))
+        self.log_every_steps = max(1, min(50, num_steps // 20))
 
     @classmethod
     def for_tokenizer(cls, conf: ModelConf, tokenizer: Tokenizer, **options: Any) -> Self:
@@ -68,7 +68,7 @@ class LanguageModel(LightningModule):
         """
         loss = self.training_loss(batch.tokens, row_keys(batch.positions, self.seed, "row"))
         self.last_loss = loss.detach()
-        if batch_idx % self.log_every_batches == 0:
+        if self.trainer.global_step % self.log_every_steps == 0:  # Lightning writes it with the last batch of the step
             self.log("train/loss", self.last_loss, on_step=True, on_epoch=False)
         return loss * (batch.share * self.trainer.accumulate_grad_batches * self.trainer.world_size)
 

@@ -86,7 +86,7 @@ def allocate_rows(domain_tokens: npt.ArrayLike, seq_len: int) -> Int64Array:
     if not np.all(np.isfinite(quota)) or np.any(quota < 0):
         raise ValueError(f"domain tokens must be finite and not negative, but are {(quota * seq_len).tolist()}")
     # Quotas that are whole up to rounding error must not lose a row to the floor.
-    quota = np.where(np.abs(quota - np.rint(quota)) < 1e-12 * np.maximum(quota, 1), np.rint(quota), quota)
+    quota = np.where(np.abs(quota - np.rint(quota)) < 8 * np.spacing(quota), np.rint(quota), quota)
     total = math.fsum(quota.tolist())
     if total < 1 - 1e-12:
         raise ValueError(

@@ -105,7 +105,7 @@ class RealisedTokens(Callback):
         if trainer.global_step == self._last_step:
             return
         self._last_step = trainer.global_step
-        if not trainer.loggers or (trainer.global_step - 1) % module.log_every_batches:
+        if not trainer.loggers or (trainer.global_step - 1) % module.log_every_steps:
             return
         self._gather(trainer)
         metrics: dict[str, float] = {f"data/tokens.{domain}": tokens for domain, tokens in self.tokens.items()}

@@ -314,5 +314,5 @@ def test_a_corpus_that_is_no_folder_is_an_error(tmp_path: Path):
 
 
 def test_a_corpus_without_folder_and_files_is_an_error():
-    with pytest.raises(ValueError, match=r"neither data.sources.web.files nor data.path is set"):
+    with pytest.raises(ValueError, match=r"data.sources.web.files is not set; give it paths, globs or addresses"):
         corpus_of(None)

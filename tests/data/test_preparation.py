@@ -129,6 +129,21 @@ def test_training_rows_decode_to_the_documents_of_each_part_in_order(conf):
 
 
 @pytest.mark.usefixtures("small_parts")
+def test_rows_for_a_masked_model_begin_with_cls_and_have_sep_behind_documents(conf):
+    store = prepare_store(replace(conf, tokenizer=TokenizerConf("wordpiece", 300)))
+    tokenizer = load_tokenizer(store.folder / "tokenizer")
+    for domain in DOMAINS:
+        expected = []
+        for texts in documents_by_part(conf, domain, held_out=False):
+            tokens = []
+            for text in texts:
+                tokens += [*tokenizer.encode(text, add_special_tokens=False), tokenizer.sep_token_id]
+            expected += tokens[: len(tokens) // 31 * 31]
+        rows = store.rows("train", domain)[:]
+        assert (rows[:, 0] == tokenizer.cls_token_id).all()
+        assert rows[:, 1:].ravel().tolist() == expected
+
+
 def test_validation_rows_are_whole_rows_of_held_out_documents(conf):
     store = prepare_store(conf)
     tokenizer = load_tokenizer(store.folder / "tokenizer")
