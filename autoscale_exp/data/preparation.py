@@ -35,14 +35,6 @@ from autoscale_exp.data.packing import WINDOW_CHARACTERS, RowFormat
 from autoscale_exp.data.parts import Report, Workplace, read_record, scan_part, write_part
 from autoscale_exp.data.split import Split, merge_digests, needs_digests, read_digests
 from autoscale_exp.data.store import TokenStore, differing_keys, file_sha256, open_store, seal_store
-from autoscale_exp.data.tokenizer import (
-    check_tokenizer,
-    is_trained,
-    load_tokenizer,
-    row_start_id,
-    separator_id,
-    train_tokenizer,
-)
 from autoscale_exp.mixture.permutation import Permutation, derive_key
 
 log = logging.getLogger(__name__)
@@ -60,6 +52,8 @@ def check_data(conf: DataConf) -> None:
     Raises:
         ValueError: a value is out of range; the message names the key.
     """
+    from autoscale_exp.data.tokenizer import check_tokenizer  # brings transformers along, which worker processes spare
+
     check_tokenizer(conf.tokenizer)
     domains = [*conf.domains, *conf.held_out_domains]
     if len(conf.domains) < 2 or len(set(domains)) != len(domains):
@@ -178,6 +172,8 @@ def _find_held_out(place: Workplace, num_workers: int, progress: "_Progress") ->
 
 def _make_tokenizer(conf: DataConf, place: Workplace, progress: "_Progress") -> RowFormat:
     """Trains or loads the tokenizer, unless it is there; returns how its tokens become rows."""
+    from autoscale_exp.data.tokenizer import is_trained, load_tokenizer, row_start_id, separator_id, train_tokenizer
+
     folder = place.folder / "tokenizer"
     if not folder.exists():
         if is_trained(conf.tokenizer):
@@ -213,6 +209,8 @@ def _seal(
     conf: DataConf, identity: dict[str, Any], place: Workplace, row_format: RowFormat, seconds: float
 ) -> TokenStore | None:
     """Writes validation rows and manifest once all parts are there; None if some are missing."""
+    from autoscale_exp.data.tokenizer import load_tokenizer
+
     folder = place.folder
     if _is_prepared(folder, identity):
         return open_store(folder)  # another process was first
@@ -307,7 +305,8 @@ def _validation_entry(
 def _run(work: Work, parts: Sequence[Part], num_workers: int, progress: "_Progress") -> None:
     """Does every part, the largest first; waits for those that another process is at.
 
-    A part alone is done here, where the tokenizer spreads a batch over the cores; else each process has one core.
+    A part alone is done here, where the tokenizer spreads a batch over the cores. Else each process has one core,
+    until fewer parts are left than there are processes.
     """
     waiting = sorted(parts, key=lambda part: -part.size)
     told = False
@@ -328,9 +327,11 @@ def _run_in_pool(work: Work, parts: Sequence[Part], num_workers: int, progress: 
     """Does the parts in processes; returns those that someone else is at."""
     context = multiprocessing.get_context("spawn")  # threads of the tokenizer and the display do not survive a fork
     reports = context.SimpleQueue()
+    unfinished = context.Value("q", len(parts))
+    initargs = (work, reports, unfinished, num_workers)
     with (
         progress.listening(reports),
-        ProcessPoolExecutor(num_workers, context, initializer=_begin_worker, initargs=(work, reports)) as pool,
+        ProcessPoolExecutor(num_workers, context, initializer=_begin_worker, initargs=initargs) as pool,
     ):
         futures = {pool.submit(_do_in_worker, part): part for part in parts}
         try:
@@ -345,13 +346,12 @@ def _run_in_pool(work: Work, parts: Sequence[Part], num_workers: int, progress: 
             raise
 
 
-_in_worker: tuple[Work, Any]  # in a worker process: what to do, and where to tell progress
+_in_worker: tuple[Work, Any, Any, int]  # in a worker process: what to do, where to tell, parts left, processes
 
 
-def _begin_worker(work: Work, reports: Any) -> None:
+def _begin_worker(work: Work, reports: Any, unfinished: Any, num_workers: int) -> None:
     global _in_worker
-    _in_worker = work, reports
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    _in_worker = work, reports, unfinished, num_workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
@@ -364,8 +364,23 @@ def _end_with_parent() -> None:
 
 
 def _do_in_worker(part: Part) -> bool:
-    work, reports = _in_worker
-    return work(part, lambda domain, tokens: reports.put((domain, tokens)) if tokens else None)
+    work, reports, unfinished, num_workers = _in_worker
+
+    def report(domain: str, tokens: int) -> None:
+        if tokens:
+            reports.put((domain, tokens))
+            share_cores()
+
+    def share_cores() -> None:
+        """Cores whose processes have nothing left to do help with the next batch; the tokenizer looks each time."""
+        os.environ["TOKENIZERS_PARALLELISM"] = "true" if unfinished.value < num_workers else "false"
+
+    share_cores()
+    try:
+        return work(part, report)
+    finally:
+        with unfinished.get_lock():
+            unfinished.value -= 1
 
 
 class _Progress:
