@@ -78,9 +78,15 @@ class MixtureBatches(Dataset[Batch]):
     def _read(self, domain: npt.NDArray[np.int64], row: npt.NDArray[np.int64]) -> torch.Tensor:
         if self._rows is None:
             self._rows = [self.store.rows("train", name) for name in self.store.domains]
-        tokens = np.empty((len(row), self.store.seq_len), dtype=np.int64)
-        for index in np.unique(domain):
-            tokens[domain == index] = self._rows[index][row[domain == index]]
+        by_domain = np.argsort(domain, kind="stable")
+        numbers = row[by_domain]
+        ends = np.cumsum(np.bincount(domain, minlength=len(self._rows))).tolist()
+        stored = np.empty((len(row), self.store.seq_len), self._rows[0].dtype)
+        for rows, start, end in zip(self._rows, [0, *ends], ends, strict=False):
+            if start < end:
+                rows.read_into(numbers[start:end], stored[start:end])
+        tokens = np.empty(stored.shape, np.int64)
+        tokens[by_domain] = stored
         return torch.from_numpy(tokens)
 
 

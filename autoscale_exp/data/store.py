@@ -9,6 +9,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -54,7 +55,7 @@ class Rows:
         self._files = files
         self._ends = np.cumsum([rows for _, rows in files], dtype=np.int64)
         self._seq_len = seq_len
-        self._dtype = np.dtype(dtype)
+        self.dtype = np.dtype(dtype)
         self._stamps = dict(stamps)
         self._mapped = lru_cache(maxsize=MAPPED_FILES)(self._map)
 
@@ -71,18 +72,27 @@ class Rows:
         numbers = np.arange(*index.indices(len(self))) if isinstance(index, slice) else np.asarray(index)
         if numbers.size and not 0 <= numbers.min() <= numbers.max() < len(self):
             raise IndexError(f"rows {numbers.min()} to {numbers.max()} are outside the {len(self)} rows there are")
+        rows = np.empty((len(numbers), self._seq_len), self.dtype)
+        self.read_into(numbers, rows)
+        return rows
+
+    def read_into(self, numbers: npt.NDArray[np.int64], rows: npt.NDArray[Any]) -> None:
+        """Reads the rows of these numbers, which are not checked, into a (n, seq_len) array of the store's type.
+
+        Raises:
+            ValueError: a file has changed since the store was opened.
+        """
         if len(self._files) == 1:
-            return self._file(0)[numbers]
+            self._file(0).take(numbers, axis=0, out=rows, mode="clip")  # the mode that needs no copy
+            return
         place = np.searchsorted(self._ends, numbers, side="right")
-        rows = np.empty((len(numbers), self._seq_len), self._dtype)
         for file in np.unique(place).tolist():
             mine = np.flatnonzero(place == file)
             rows[mine] = self._file(file)[numbers[mine] - (self._ends[file] - self._files[file][1])]
-        return rows
 
     def _file(self, index: int) -> npt.NDArray[Any]:
         """All rows of a file, if it is what it was; to read behind the end of a shortened one kills the process."""
-        path, _ = self._files[index]
+        path = self._files[index][0]
         stamp = _stamp(path)
         if self._stamps.setdefault(path, stamp) != stamp:
             raise ValueError(
@@ -93,7 +103,7 @@ class Rows:
 
     def _map(self, index: int) -> npt.NDArray[Any]:
         path, num_rows = self._files[index]
-        return np.asarray(np.memmap(path, self._dtype, "r", shape=(num_rows, self._seq_len)))
+        return np.asarray(np.memmap(path, self.dtype, "r", shape=(num_rows, self._seq_len)))
 
 
 @dataclass(frozen=True)
@@ -229,7 +239,7 @@ def _read_verified(folder: Path) -> dict[str, Any]:
 
 def _stamp(path: Path) -> Stamp:
     try:
-        stat = path.stat()
+        stat = os.stat(path)
     except FileNotFoundError:
         return (-1, -1)
     return (stat.st_size, stat.st_mtime_ns)
