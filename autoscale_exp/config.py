@@ -109,6 +109,7 @@ class ModelConf:
     n_head: int = MISSING
     dropout: float = MISSING
     optimizer: OptimizerConf = field(default_factory=OptimizerConf)
+    init_from: str | None = None  # Hugging Face folder whose weights training starts from; null: from scratch
 
 
 @dataclass
@@ -243,6 +244,78 @@ class ExportConf:
 
 
 @dataclass
+class TaskConf:
+    """What the `evaluate` job measures; see evaluation/."""
+
+    name: str = MISSING  # perplexity, glue, squad or harness
+
+
+@dataclass
+class PerplexityTaskConf(TaskConf):
+    """Loss and perplexity per domain on the validation rows of a token store."""
+
+    store: str | None = None  # folder of the token store; null: the run's own
+    stride: int | None = None  # tokens from one window of the model's positions to the next; null: whole rows
+    batch_rows: int = 64  # rows per forward pass
+
+
+@dataclass
+class FineTuningConf(TaskConf):
+    """Fine-tuning of a masked model with a new head, once per seed."""
+
+    seeds: list[int] = MISSING
+    epochs: int = MISSING
+    lr: float = MISSING  # at its peak
+    batch_size: int = MISSING  # examples per step
+    max_length: int = MISSING  # tokens of an input
+    warmup_fraction: float = 0.1  # of the steps; then linear decay to zero
+    weight_decay: float = 0.01
+    bf16: bool = False  # mixed precision
+
+
+@dataclass
+class GlueTaskConf(FineTuningConf):
+    """GLUE."""
+
+    tasks: list[str] = MISSING
+
+
+@dataclass
+class SquadTaskConf(FineTuningConf):
+    """SQuAD v1.1."""
+
+    stride: int = MISSING  # tokens from one window of a paragraph to the next
+    n_best: int = MISSING  # starts, and ends, of answers that are considered in a window
+    max_answer_length: int = MISSING  # tokens
+
+
+@dataclass
+class HarnessTaskConf(TaskConf):
+    """Tasks of the lm-evaluation-harness."""
+
+    tasks: list[str] = MISSING  # names in the harness
+    num_fewshot: int = 0  # examples before each question, where the task does not fix it
+    limit: int | None = None  # of examples per task, for trying out; null: all
+    batch_size: int = 8
+
+
+@dataclass
+class EvaluateConf:
+    """The `evaluate` job: what a trained model is worth."""
+
+    task: TaskConf = MISSING
+    run: str | None = None  # folder of a finished run with save_model=true
+    checkpoint: str | None = None  # or any Hugging Face folder
+    output_dir: str | None = None  # of evaluation.json; null: the run's folder
+    datasets_dir: str | None = None  # <datasets_dir>/glue/rte/train.jsonl and so on; null: the Hugging Face Hub
+    device: str = "auto"  # a torch device; auto: the first GPU, or the CPU
+    num_threads: int | None = None  # CPU threads; null: torch's choice
+    name: str = MISSING  # of the experiment, for the logger
+    run_name: str = MISSING  # of the run, for the logger
+    logger: dict[str, Any] | None = None
+
+
+@dataclass
 class ReportConf:
     """The `report` job: a search, its fit and its target runs as one page."""
 
@@ -264,6 +337,7 @@ def _register() -> None:
         "base_import_runs": ImportRunsConf,
         "base_predict": PredictConf,
         "base_export": ExportConf,
+        "base_evaluate": EvaluateConf,
     }.items():
         store.store(name=name, node=schema)
     # In a group of their own: `export mixture=<file>` must not be taken for a choice from a group named mixture.
@@ -277,11 +351,16 @@ def _register() -> None:
         "ddo": DdoConf,
         "law": LawConf,
         "objective": ObjectiveConf,
+        "perplexity": PerplexityTaskConf,
+        "glue": GlueTaskConf,
+        "squad": SquadTaskConf,
+        "harness": HarnessTaskConf,
     }.items():
         store.store(group="schema", name=name, node=schema)
     resolvers: dict[str, Callable[..., Any]] = {
         "budget_label": budget_label,
         "design_size": _design_size,
+        "folder_name": lambda *paths: Path(next((path for path in paths if path), "")).name,
         "num_cpus": lambda: len(os.sched_getaffinity(0)),
         "run_name": _run_name,
     }

@@ -12,7 +12,10 @@ from rich.table import Table
 from autoscale_exp import atomic
 from autoscale_exp.config import ReportConf, job
 from autoscale_exp.reporting.comparison import MixtureRuns, group_by_mixture, objective_of_fit, speedup
+from autoscale_exp.reporting.downstream import Table as DownstreamTable
+from autoscale_exp.reporting.downstream import downstream_table, read_evaluated_runs
 from autoscale_exp.reporting.page import render_page
+from autoscale_exp.reporting.tables import show_downstream
 from autoscale_exp.runs.design import budget_label
 from autoscale_exp.runs.record import read_results
 
@@ -28,11 +31,15 @@ def main(conf: ReportConf) -> None:
     mixtures = group_by_mixture(read_results(Path(conf.targets)), objective_of_fit(fit))
     if conf.reference not in mixtures:
         raise ValueError(f"reference is '{conf.reference}', but the target runs are of {', '.join(mixtures)}")
-    summary = summarise(search, fit, mixtures, conf.reference)
+    downstream = downstream_table(read_evaluated_runs(Path(conf.targets)))
+    summary = summarise(search, fit, mixtures, conf.reference, downstream)
     folder = Path(conf.output_dir)
     atomic.write_json(folder / "summary.json", summary)
-    atomic.write_text(folder / "report.html", render_page(search, fit, published, mixtures, conf.reference, summary))
+    page = render_page(search, fit, published, mixtures, conf.reference, summary, downstream)
+    atomic.write_text(folder / "report.html", page)
     show(summary, mixtures, conf.reference)
+    if downstream:
+        show_downstream(downstream, list(mixtures))
     log.info("written to '%s'", folder / "report.html")
 
 
@@ -45,12 +52,16 @@ def read_fit(key: str, folder: str) -> dict[str, Any]:
 
 
 def summarise(
-    search: list[dict[str, Any]], fit: dict[str, Any], mixtures: dict[str, MixtureRuns], reference: str
+    search: list[dict[str, Any]],
+    fit: dict[str, Any],
+    mixtures: dict[str, MixtureRuns],
+    reference: str,
+    downstream: DownstreamTable,
 ) -> dict[str, Any]:
     """The content of summary.json.
 
     `speedup_vs_<reference>` is of the mixture that was fitted for the target's budget. Seconds are of training,
-    added up over runs, however many ran at a time.
+    added up over runs, however many ran at a time. `downstream` has the runs' evaluations, by task and mixture.
     """
     others = [name for name in mixtures if name != reference]
     if not others:
@@ -67,6 +78,7 @@ def summarise(
         "target_tokens": budget,
         "weights": fitted["weights"] if fitted else {d: n / sum(trained.values()) for d, n in trained.items()},
         "final": {name: mixture.final.tolist() for name, mixture in mixtures.items()},
+        "downstream": {task: {name: score.values for name, score in row.items()} for task, row in downstream.items()},
         f"speedup_vs_{reference}": speedup(mixtures[best], mixtures[reference]),
         "search_tokens": sum(sum(result["tokens"].values()) for result in search),
         "search_seconds": round(search_seconds, 1),

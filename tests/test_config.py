@@ -24,7 +24,7 @@ GIVEN = {
     "from_file": ["mixture.path=x.yaml"],
     "ddo": ["design.scales=[1000]"],
 }
-JOB_OF_GROUP = {"law": "fit", "objective": "fit"}
+JOB_OF_GROUP = {"law": "fit", "objective": "fit", "task": "evaluate"}
 
 
 def composed(job, *overrides):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import re
 import subprocess
 import sys
@@ -35,10 +36,12 @@ def outputs(tmp_path_factory, data_overrides, store) -> Path:
     asked = ["objective=mean_perplexity", "bounds.lower=0.02", "target_tokens=[9_600]", "num_draws=20"]
     run(folder, "fit", "runs=out", *asked, "output_dir=out/fit")
     run(folder, "fit", "runs=out/runs.csv", "law=ddo", *asked, "output_dir=out/published")
-    targets = ["token_budget=9_600", "num_validations=4", "output_dir=out/targets", "seed=0,1"]
+    targets = ["token_budget=9_600", "num_validations=4", "output_dir=out/targets", "seed=0,1", "save_model=true"]
     path = "mixture.path=out/fit/mixtures/9.6K.yaml"
     run(folder, "train", *data_overrides, *TINY, *targets, "mixture=uniform")
     run(folder, "train", *data_overrides, *TINY, *targets, "mixture=from_file", path, "mixture.name=autoscale")
+    trained = ",".join(str(path.relative_to(folder)) for path in sorted(folder.glob("out/targets/runs/*")))
+    run(folder, "evaluate", f"run={trained}", "logger=csv", "hydra.mode=MULTIRUN")
     run(folder, "report", "search=out", "published=out/published")
     return folder / "out"
 
@@ -66,6 +69,7 @@ def test_the_summary_adds_up(outputs):
         "target_tokens",
         "weights",
         "final",
+        "downstream",
         "speedup_vs_uniform",
         "search_tokens",
         "search_seconds",
@@ -75,6 +79,18 @@ def test_the_summary_adds_up(outputs):
     tokens = sum(int(value) for row in rows for key, value in row.items() if key.startswith("tokens."))
     assert summary["search_tokens"] == tokens
     assert summary["seconds"] > summary["search_seconds"] > 0
+
+
+def test_evaluations_are_reported_beside_what_training_measured(outputs):
+    downstream = json.loads((outputs / "summary.json").read_text())["downstream"]
+    for domain in ("fruit", "code", "sums"):
+        row = downstream[f"perplexity/tiny perplexity.{domain}"]
+        assert set(row) == {"uniform", "autoscale"}
+        for mixture, values in row.items():
+            for seed, value in enumerate(values):
+                result = outputs / "targets" / "runs" / f"{mixture}_9.6K_seed{seed}" / "result.json"
+                assert math.log(value) == pytest.approx(json.loads(result.read_text())["losses"][domain], abs=1e-6)
+    assert "Downstream" in (outputs / "report.html").read_text()
 
 
 def test_the_report_is_one_file_that_loads_nothing(outputs):

@@ -9,6 +9,7 @@ import jinja2
 
 from autoscale_exp.reporting import figures
 from autoscale_exp.reporting.comparison import MixtureRuns, speedup, tokens_to_reach
+from autoscale_exp.reporting.downstream import Table as DownstreamTable
 from autoscale_exp.runs.design import short_label
 
 
@@ -19,6 +20,7 @@ def render_page(
     mixtures: dict[str, MixtureRuns],
     reference: str,
     summary: dict[str, Any],
+    downstream: DownstreamTable,
 ) -> str:
     """The report as an HTML document.
 
@@ -29,6 +31,7 @@ def render_page(
         mixtures: target runs by mixture.
         reference: the mixture that others are compared with.
         summary: content of summary.json.
+        downstream: scores by task and mixture; may be empty.
     """
     base = mixtures[reference]
     label = figures.objective_label(fit)
@@ -62,6 +65,7 @@ def render_page(
         mixtures=mixtures,
         reference=reference,
         summary=summary,
+        downstream=downstream,
         objective=label,
         plotted=plotted,
         verdicts=[verdict(mixture, base) for name, mixture in mixtures.items() if name != reference],

@@ -5,6 +5,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from autoscale_exp.reporting.downstream import Table as DownstreamTable
 from autoscale_exp.runs.design import short_label
 
 
@@ -46,6 +47,21 @@ def show_fit(content: dict[str, Any]) -> None:
         )
     for note in content["diagnostics"]["notes"]:
         console.print(f"note: {note}")
+
+
+def show_downstream(downstream: DownstreamTable, mixtures: list[str]) -> None:
+    """Prints scores by task and mixture; those that are best by more than the noise have a star."""
+    table = Table(title="downstream; * better than every other by more than the noise")
+    table.add_column("task")
+    for name in mixtures:
+        table.add_column(name, justify="right")
+    for task, row in downstream.items():
+        cells = []
+        for score in (row.get(name) for name in mixtures):
+            spread = f" ± {score.std:.4f}" if score and score.std is not None else ""
+            cells.append(f"{score.mean:.4f}{spread}{'*' if score.best else ''}" if score else "")
+        table.add_row(task, *cells)
+    Console(highlight=False).print(table)
 
 
 def _show_other_metric(console: Console, content: dict[str, Any], entry: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from autoscale_exp.config import MaskedModelConf, ModelConf, OptimizerConf, TrainConf
 from autoscale_exp.data.store import TokenStore, differing_keys, fingerprint
+from autoscale_exp.lm.checkpoint import Checkpoint, check_initial
 from autoscale_exp.mixture.allocation import FloatArray, Int64Array, allocate_stages, check_weights
 from autoscale_exp.mixture.sampler import MixtureSampler
 from autoscale_exp.mixture.weights import resolve_weights
@@ -31,6 +32,7 @@ class RunPlan:
         sampler: exact rows and their order.
         seed: of initialisation, order and dropout.
         identity: what the result depends on; two runs with the same identity are the same run.
+        initial: the model that training starts from, or None to start from scratch.
     """
 
     conf: TrainConf
@@ -40,6 +42,7 @@ class RunPlan:
     sampler: MixtureSampler
     seed: int
     identity: dict[str, Any]
+    initial: Checkpoint | None = None
 
     @property
     def num_steps(self) -> int:
@@ -74,6 +77,7 @@ def plan_run(conf: TrainConf, store: TokenStore) -> RunPlan:
     if not re.fullmatch(r"[A-Za-z0-9_.-]+", conf.run_name):
         raise ValueError(f"run_name is '{conf.run_name}'; it may only have letters, digits, '_', '.' and '-'")
     check_optimizer(conf.model.optimizer)
+    initial = check_initial(conf.model, store)
     for key, value in (("num_validations", conf.num_validations), ("max_epochs", conf.max_epochs)):
         if value < 1:
             raise ValueError(f"{key} is {value}; it must be at least 1")
@@ -98,7 +102,7 @@ def plan_run(conf: TrainConf, store: TokenStore) -> RunPlan:
         "rows": dict(zip(store.domains, sampler.row_counts.tolist(), strict=True)),
         "seed": seed,
         "store": store.fingerprint,
-        "model": asdict(conf.model),
+        "model": {key: value for key, value in asdict(conf.model).items() if key != "init_from"},
         "num_validations": conf.num_validations,
         "precision": str(conf.trainer.get("precision", "32-true")),
     }
@@ -108,7 +112,9 @@ def plan_run(conf: TrainConf, store: TokenStore) -> RunPlan:
         identity["stage_rows"] = dict(zip(names, by_domain, strict=True))
     if sampler.pool_rows.tolist() != pool_rows:
         identity["pool_rows"] = dict(zip(store.domains, sampler.pool_rows.tolist(), strict=True))
-    return RunPlan(conf, store, probe, requested_tokens, sampler, seed, identity)
+    if initial is not None:
+        identity["initial_weights"] = initial.sha256  # wherever they lie
+    return RunPlan(conf, store, probe, requested_tokens, sampler, seed, identity, initial)
 
 
 def stages_of(conf: TrainConf, probe: Probe, weights: FloatArray, store: TokenStore) -> tuple[FloatArray, Int64Array]:

@@ -19,6 +19,7 @@ from autoscale_exp.data.datamodule import MixtureDataModule
 from autoscale_exp.data.store import fingerprint
 from autoscale_exp.data.tokenizer import load_tokenizer
 from autoscale_exp.lm.causal import CausalLanguageModel
+from autoscale_exp.lm.checkpoint import ARCHITECTURES, load_model
 from autoscale_exp.lm.language_model import LanguageModel
 from autoscale_exp.lm.masked import MaskedLanguageModel
 from autoscale_exp.runs.record import FAILURE, RESULT
@@ -46,6 +47,9 @@ def train(plan: RunPlan, folder: Path) -> None:
     module = MODELS[conf.model.family].for_tokenizer(
         conf.model, tokenizer, seq_len=plan.store.seq_len, num_steps=plan.num_steps, seed=plan.seed
     )
+    if plan.initial:
+        dropout: dict[str, Any] = dict.fromkeys(ARCHITECTURES[plan.initial.family].dropouts, conf.model.dropout)
+        module.model = load_model(plan.initial, type(module.model), **dropout).train()
     step_rows = conf.model.optimizer.batch_rows
     micro_batch_rows, accumulation = micro_batch(step_rows, conf.micro_batch_rows, num_devices(conf))
     curve = ValidationCurve(
@@ -128,6 +132,7 @@ def describe_result(
         "versions": {name: version(name) for name in ("autoscale_exp", "torch", "pytorch-lightning", "transformers")}
         | {"python": platform.python_version()},
         "git_commit": git_commit(),
+        "store": str(plan.store.folder),
         "fingerprint": fingerprint(plan.identity),
     }
 

@@ -250,6 +250,7 @@ def test_a_result_has_what_was_asked_and_what_was_done(compose_train, store: Tok
         "finished",
         "versions",
         "git_commit",
+        "store",
         "fingerprint",
     ]
     assert (result["experiment"], result["mixture"], result["model"]) == ("tiny", "mine", "gpt2_tiny")

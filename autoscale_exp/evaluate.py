@@ -1,0 +1,81 @@
+"""The `evaluate` job: perplexity, GLUE, SQuAD or harness scores of a trained model, kept in evaluation.json."""
+
+import logging
+from typing import Any
+
+from hydra.utils import instantiate
+
+from autoscale_exp.config import (
+    EvaluateConf,
+    GlueTaskConf,
+    HarnessTaskConf,
+    PerplexityTaskConf,
+    SquadTaskConf,
+    job,
+)
+from autoscale_exp.evaluation.record import Evaluation, carry_out, missing_seeds
+from autoscale_exp.evaluation.subject import Subject, find_subject
+
+log = logging.getLogger(__name__)
+
+
+@job("evaluate")
+def main(conf: EvaluateConf) -> None:
+    """Measures what is not measured yet."""
+    subject = find_subject(conf)
+    evaluations = plan(conf, subject)
+    for evaluation in evaluations:  # all that is wrong is told before the first is measured
+        missing_seeds(evaluation, subject.record)
+    if conf.num_threads is not None:
+        import torch
+
+        torch.set_num_threads(conf.num_threads)
+    entries = {evaluation.name: carry_out(evaluation, subject.record) for evaluation in evaluations}
+    log_results(conf, subject, entries)
+    log.info("written to '%s'", subject.record)
+
+
+def plan(conf: EvaluateConf, subject: Subject) -> list[Evaluation]:
+    """What the task consists of, checked as far as it can be without measuring.
+
+    Raises:
+        ValueError: the model does not suit the task, or a setting or a local file is wrong.
+    """
+    task = conf.task
+    if isinstance(task, PerplexityTaskConf):
+        if conf.datasets_dir is not None:
+            raise ValueError("datasets_dir is given, but task=perplexity reads a token store; give task.store=<folder>")
+        from autoscale_exp.evaluation.perplexity import plan_perplexity
+
+        return plan_perplexity(task, subject)
+    if isinstance(task, GlueTaskConf):
+        from autoscale_exp.evaluation.glue import plan_glue
+
+        return plan_glue(task, subject)
+    if isinstance(task, SquadTaskConf):
+        from autoscale_exp.evaluation.squad import plan_squad
+
+        return plan_squad(task, subject)
+    assert isinstance(task, HarnessTaskConf), task
+    from autoscale_exp.evaluation.harness import plan_harness
+
+    return plan_harness(task, subject)
+
+
+def log_results(conf: EvaluateConf, subject: Subject, entries: dict[str, Any]) -> None:
+    """Hands means over seeds to the logger, as <task>/<metric>."""
+    if not conf.logger:
+        return
+    logger = instantiate(conf.logger, save_dir=str(subject.record.parent))
+    of_run = {key: (subject.result or {}).get(key) for key in ("run", "mixture", "scale", "seed")}
+    logger.log_hyperparams(
+        of_run | {"checkpoint": str(subject.checkpoint.folder), "weights": subject.checkpoint.sha256}
+    )
+    logger.log_metrics(
+        {f"{name}/{metric}": of for name, e in entries.items() for metric, of in e["mean"].items()}, step=0
+    )
+    logger.finalize("success")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""Labelled examples: a data set of the Hub, or the same columns in local files."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+
+from autoscale_exp.data.store import file_sha256
+
+READERS = {".jsonl": "json", ".parquet": "parquet"}
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """Where the examples of one task are.
+
+    Attributes:
+        path: on the Hub, such as nyu-mll/glue.
+        config: of the data set there, or None.
+        folder: of local files <split>.jsonl or <split>.parquet instead, or None for the Hub.
+    """
+
+    path: str
+    config: str | None
+    folder: Path | None
+
+    def identity(self, splits: Sequence[str]) -> Any:
+        """What the examples are, wherever they lie: the hashes of local files, or the name on the Hub.
+
+        Raises:
+            ValueError: a local file does not exist.
+        """
+        if self.folder is None:
+            return "/".join(part for part in (self.path, self.config) if part)
+        return {split: file_sha256(self.file(split)) for split in splits}
+
+    def file(self, split: str) -> Path:
+        """The local file of a split.
+
+        Raises:
+            ValueError: there is none.
+        """
+        assert self.folder is not None
+        for suffix in READERS:
+            if (path := self.folder / f"{split}{suffix}").is_file():
+                return path
+        found = ", ".join(sorted(path.name for path in self.folder.glob("*"))) if self.folder.is_dir() else "no folder"
+        raise ValueError(f"'{self.folder}' has no {split}.jsonl or {split}.parquet (there is {found or 'nothing'})")
+
+    def load(self, split: str, columns: Sequence[str]) -> datasets.Dataset:
+        """The examples of a split, with just these columns.
+
+        Raises:
+            ValueError: they cannot be had or read, there is none, or a column is missing.
+        """
+        if self.folder is None:
+            where, arguments = f"{self.identity([])}, split {split}", (self.path, self.config)
+            files = None
+        else:
+            path = self.file(split)
+            where, arguments = f"'{path}'", (READERS[path.suffix], None)
+            files = {split: str(path)}
+            datasets.disable_progress_bars()  # for reading a file; those of downloads stay
+        try:
+            examples = datasets.load_dataset(*arguments, data_files=files, split=split)
+        except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+            remedy = "; without a network give datasets_dir=<folder>" if self.folder is None else ""
+            raise ValueError(f"{where} cannot be read: {str(error).strip().splitlines()[0]}{remedy}") from None
+        missing = [column for column in columns if column not in examples.column_names]
+        if missing:
+            raise ValueError(
+                f"{where} has no column '{missing[0]}'; needed are {', '.join(columns)}, there are "
+                f"{', '.join(examples.column_names)}"
+            )
+        if not len(examples):
+            raise ValueError(f"{where} has no examples")
+        return examples.select_columns(list(columns))

@@ -1,0 +1,148 @@
+"""Zero- and few-shot tasks of EleutherAI's lm-evaluation-harness, through its Python API."""
+
+import difflib
+import functools
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from autoscale_exp.config import HarnessTaskConf
+from autoscale_exp.data.store import file_sha256
+from autoscale_exp.evaluation.examples import READERS
+from autoscale_exp.evaluation.record import Evaluation
+from autoscale_exp.evaluation.subject import Subject
+from autoscale_exp.lm.checkpoint import load_model, load_tokenizer
+
+SPLITS = ("train", "validation", "test")
+PREFERRED = ("acc_norm", "acc", "exact_match", "f1", "perplexity")  # the first that a task has is shown in a report
+
+
+def plan_harness(conf: HarnessTaskConf, subject: Subject) -> list[Evaluation]:
+    """One evaluation per task.
+
+    Raises:
+        ValueError: the harness is not installed, the model is masked, a task is unknown, or a local file is missing.
+    """
+    checkpoint = subject.checkpoint
+    if checkpoint.masked:
+        raise ValueError(
+            f"'{checkpoint.folder}' is a masked {checkpoint.family} model, but task=harness scores causal ones; use "
+            "task=glue, task=squad or task=perplexity"
+        )
+    try:
+        manager = _task_manager()
+    except ImportError:
+        raise ValueError(
+            "task=harness needs the lm-evaluation-harness; install it with `pip install 'autoscale_exp[harness]'`"
+        ) from None
+    for name in conf.tasks:
+        if name not in manager.all_subtasks:
+            near = ", ".join(difflib.get_close_matches(name, manager.all_subtasks, n=5)) or "none"
+            raise ValueError(
+                f"task.tasks names '{name}', which is none of the {len(manager.all_subtasks)} tasks of the harness; "
+                f"near it: {near}; `lm-eval ls tasks` lists all"
+            )
+    model = functools.cache(functools.partial(_harness_model, subject, conf.batch_size))  # for all tasks
+    return [_plan(name, conf, subject, manager, model) for name in conf.tasks]
+
+
+@functools.cache
+def _task_manager() -> Any:
+    """The harness's index of its tasks, which takes ten seconds to make."""
+    from lm_eval.tasks import TaskManager
+
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    return TaskManager()
+
+
+def _plan(name: str, conf: HarnessTaskConf, subject: Subject, manager: Any, model: Callable[[], Any]) -> Evaluation:
+    files = None if subject.datasets_dir is None else _local_files(subject.datasets_dir / name)
+    task = _load_task(name, files, manager)
+    higher_is_better = dict(task.higher_is_better())
+    shown = next((metric for metric in PREFERRED if metric in higher_is_better), next(iter(higher_is_better)))
+
+    def measure(_: int | None) -> dict[str, Any]:
+        import lm_eval
+
+        own = model()
+        truncated = own.truncated_requests
+        results = lm_eval.simple_evaluate(
+            own,
+            tasks=[task],
+            num_fewshot=conf.num_fewshot,
+            limit=conf.limit,
+            log_samples=False,
+            bootstrap_iters=1000,
+            task_manager=manager,  # it would make another
+        )
+        numbers = {
+            key.removesuffix(",none"): of for key, of in results["results"][name].items() if key.endswith(",none")
+        }
+        errors = {key.replace("_stderr", ""): of for key, of in numbers.items() if "_stderr" in key}
+        return {
+            "metrics": {key: float(of) for key, of in numbers.items() if "_stderr" not in key},
+            "standard_errors": {key: float(of) for key, of in errors.items() if of != "N/A"},
+            "examples": {"scored": results["n-samples"][name]["effective"]},
+            "truncated_requests": own.truncated_requests - truncated,
+        }
+
+    return Evaluation(
+        name=f"harness/{name}",
+        settings=subject.settings
+        | {
+            "num_fewshot": conf.num_fewshot,
+            "limit": conf.limit,
+            "task_version": task.VERSION,
+            "data": files and {split: file_sha256(Path(path)) for split, path in files.items()},
+        },
+        seeds=[None],
+        headline={shown: higher_is_better[shown]},
+        measure=measure,
+    )
+
+
+def _local_files(folder: Path) -> dict[str, str]:
+    """The files of a task by split, all of one kind."""
+    for suffix in READERS:
+        if files := {s: str(folder / f"{s}{suffix}") for s in SPLITS if (folder / f"{s}{suffix}").is_file()}:
+            return files
+    raise ValueError(f"'{folder}' has no {', '.join(SPLITS)} with ending {' or '.join(READERS)}")
+
+
+def _load_task(name: str, files: dict[str, str] | None, manager: Any) -> Any:
+    """The harness's task, its data read from `files` by split if there are any, else from the Hub."""
+    own: dict[str, Any] = {"task": name}
+    if files is not None:
+        (suffix,) = {Path(path).suffix for path in files.values()}
+        own |= {"dataset_path": READERS[suffix], "dataset_name": None, "dataset_kwargs": {"data_files": files}}
+    try:  # only as a member of a group can a registered task be given keys of our own
+        return manager.load([{"group": "autoscale_exp", "task": [own]}])["tasks"][name]
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"the data of the harness's task '{name}' cannot be had: {reason}") from None
+
+
+def _harness_model(subject: Subject, batch_size: int) -> Any:
+    """The harness's wrapper of the model, which also counts the requests that it cuts to the model's positions."""
+    from lm_eval.models.huggingface import HFLM
+    from transformers import AutoModelForCausalLM
+
+    from autoscale_exp.evaluation.fine_tuning import find_device
+
+    class CountingModel(HFLM):
+        truncated_requests = 0
+
+        def _loglikelihood_tokens(self, requests: list[Any], *arguments: Any, **options: Any) -> Any:
+            longest = max(len(continuation) for _, _, continuation in requests)
+            if longest > self.max_length:
+                raise ValueError(
+                    f"an answer of {longest} tokens is longer than the {self.max_length} positions of "
+                    f"'{subject.checkpoint.folder}'; leave this task away"
+                )
+            # The last token is only predicted, so one more than the model has positions fits.
+            self.truncated_requests += sum(len(c) + len(a) > self.max_length + 1 for _, c, a in requests)
+            return super()._loglikelihood_tokens(requests, *arguments, **options)
+
+    model = load_model(subject.checkpoint, AutoModelForCausalLM).to(find_device(subject.device)).eval()
+    return CountingModel(pretrained=model, tokenizer=load_tokenizer(subject.checkpoint), batch_size=batch_size)

@@ -1,0 +1,148 @@
+"""Loss and perplexity per domain on the validation rows of a token store.
+
+Letters in shapes: B rows, T tokens per row, W tokens per window.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from autoscale_exp.config import MaskedModelConf, ModelConf, OptimizerConf, PerplexityTaskConf
+from autoscale_exp.data.store import TokenStore, open_store
+from autoscale_exp.evaluation.fine_tuning import find_device
+from autoscale_exp.evaluation.record import Evaluation
+from autoscale_exp.evaluation.subject import Subject
+from autoscale_exp.lm.checkpoint import Checkpoint, load_model, load_tokenizer
+from autoscale_exp.lm.language_model import LanguageModel
+from autoscale_exp.lm.masking import row_keys
+from autoscale_exp.training.run import MODELS
+
+
+def plan_perplexity(conf: PerplexityTaskConf, subject: Subject) -> list[Evaluation]:
+    """Checks that the model can read the store.
+
+    Raises:
+        ValueError: there is no such store, it is not the run's own or has another tokenizer, its rows are too long, or
+            the stride does not fit.
+    """
+    checkpoint = subject.checkpoint
+    store = _open(conf, subject)
+    checkpoint.require_store(store, "run" if subject.result else "checkpoint")
+    _check(conf, checkpoint, store)
+    section = model_conf(subject)
+    settings: dict[str, Any] = {"store": store.fingerprint, "stride": conf.stride}
+    if isinstance(section, MaskedModelConf):
+        settings |= {"mask_probability": section.mask_probability, "whole_word_masking": section.whole_word_masking}
+
+    def measure(_: int | None) -> dict[str, Any]:
+        module = language_model(section, checkpoint).to(find_device(subject.device))
+        losses = {domain: domain_loss(module, store, domain, conf) for domain in store.validation_domains}
+        metrics = {f"loss.{domain}": loss for domain, loss in losses.items()}
+        return {"metrics": metrics | {f"perplexity.{domain}": math.exp(loss) for domain, loss in losses.items()}}
+
+    return [
+        Evaluation(
+            name=f"perplexity/{store.manifest['config']['name']}",
+            settings=subject.settings | settings,
+            seeds=[None],
+            headline={f"perplexity.{domain}": False for domain in store.validation_domains},
+            measure=measure,
+        )
+    ]
+
+
+def _check(conf: PerplexityTaskConf, checkpoint: Checkpoint, store: TokenStore) -> None:
+    """Checks that rows, windows and positions fit each other."""
+    window = min(store.seq_len, checkpoint.positions)
+    if conf.batch_rows < 1:
+        raise ValueError(f"task.batch_rows is {conf.batch_rows}; it must be at least 1")
+    if conf.stride is not None and checkpoint.masked:
+        raise ValueError(f"task.stride is {conf.stride}, but '{checkpoint.folder}' is a masked model; leave it null")
+    if conf.stride is not None and not 1 <= conf.stride < window:
+        raise ValueError(f"task.stride is {conf.stride}; allowed are 1 to {window - 1} in windows of {window} tokens")
+    if store.seq_len > checkpoint.positions and conf.stride is None:
+        remedy = "use a store of shorter rows" if checkpoint.masked else f"give task.stride=<1 to {window - 1}>"
+        raise ValueError(
+            f"rows of the store '{store.folder}' have {store.seq_len} tokens, but '{checkpoint.folder}' has only "
+            f"{checkpoint.positions} positions; {remedy}"
+        )
+    if checkpoint.masked and load_tokenizer(checkpoint).mask_token_id is None:
+        raise ValueError(f"the tokenizer of '{checkpoint.folder}' has no mask token, which a masked model needs")
+
+
+def _open(conf: PerplexityTaskConf, subject: Subject) -> TokenStore:
+    if conf.store is not None:
+        return open_store(conf.store)
+    if subject.result is None or "store" not in subject.result:
+        raise ValueError(
+            "task.store is not set, and no run says which; give the token store to read validation rows of"
+        )
+    store = open_store(subject.result["store"])
+    assert subject.identity is not None
+    if store.fingerprint != subject.identity["store"]:
+        raise ValueError(
+            f"the store '{store.folder}' is no longer the one that run '{subject.result['run']}' was trained on; give "
+            "task.store=<its folder>"
+        )
+    return store
+
+
+def model_conf(subject: Subject) -> ModelConf:
+    """A `model` section for the subject's kind of model, masked as in its run, or as by default outside of one.
+
+    Its sizes are the smallest, because the model that is made of it is replaced by the checkpoint's.
+    """
+    smallest = {"n_layer": 1, "n_embd": 1, "n_head": 1, "dropout": 0.0}
+    section: dict[str, Any] = {"name": "checkpoint", "family": subject.checkpoint.family, **smallest}
+    section["optimizer"] = OptimizerConf(lr=0.0, batch_rows=1)
+    if not subject.checkpoint.masked:
+        return ModelConf(**section)
+    of_run = subject.identity["model"] if subject.identity else {}
+    masking = {key: of_run[key] for key in ("mask_probability", "whole_word_masking") if key in of_run}
+    return MaskedModelConf(**section, **masking)
+
+
+def language_model(conf: ModelConf, checkpoint: Checkpoint) -> LanguageModel:
+    """The module that the model was, or could have been, trained as, around the checkpoint's weights."""
+    tokenizer = load_tokenizer(checkpoint)
+    module = MODELS[checkpoint.family].for_tokenizer(conf, tokenizer, seq_len=1, num_steps=1, seed=0)
+    module.model = load_model(checkpoint, type(module.model))
+    return module.eval()
+
+
+@torch.no_grad()
+def domain_loss(module: LanguageModel, store: TokenStore, domain: str, conf: PerplexityTaskConf) -> float:
+    """Mean loss in nats per predicted token over a domain's validation rows, each token counting once."""
+    rows = store.rows("validation", domain)
+    total, count = torch.zeros((), dtype=torch.float64), 0
+    for numbers in torch.arange(len(rows)).split(conf.batch_rows):
+        tokens = torch.from_numpy(rows[numbers.numpy()].astype("int64")).to(module.device)
+        keys = row_keys(numbers, "validation", domain).to(module.device)  # as during training: the same masks
+        for losses in _row_losses(module, tokens, keys, conf.stride):
+            total += losses.sum(dtype=torch.float64).cpu()
+            count += losses.numel()
+    return float(total) / count
+
+
+def _row_losses(
+    module: LanguageModel, tokens: torch.Tensor, keys: torch.Tensor, stride: int | None
+) -> Iterator[torch.Tensor]:
+    """Losses of (B, T) tokens: of whole rows, or of the new tokens of each window.
+
+    Windows of W tokens, the model's positions, begin every `stride` tokens. A token is predicted in the first window
+    that has it, so from at least W - stride tokens before it, and every token after a row's first exactly once.
+    """
+    if stride is None:
+        yield module.token_losses(tokens, keys)
+        return
+    length, size, done = tokens.shape[1], min(tokens.shape[1], module.model.config.n_positions), 1
+    for start in range(0, length, stride):
+        stop = min(start + size, length)
+        window = tokens[:, start:stop]
+        losses = module.token_losses(window, keys).view(len(tokens), -1)  # (B, W - 1), of tokens start + 1 to stop - 1
+        yield losses[:, done - start - 1 :]
+        done = stop
+        if stop == length:
+            return

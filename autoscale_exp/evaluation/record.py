@@ -1,0 +1,125 @@
+"""evaluation.json: all that was measured of one model, merged task by task. Imports no torch.
+
+{"tasks": {"glue/rte": {"settings": {...}, "headline": {"accuracy": true},
+                        "values": [{"seed": 0, "metrics": {"accuracy": ...}, ...}, ...],
+                        "mean": {"accuracy": ...}, "std": {"accuracy": ...}, "versions": {...}, "finished": ...}}}
+"""
+
+import json
+import logging
+import math
+import platform
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from autoscale_exp import atomic
+from autoscale_exp.data.store import differing_keys
+
+log = logging.getLogger(__name__)
+
+EVALUATION = "evaluation.json"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One thing to measure, checked.
+
+    Attributes:
+        name: of the task, unique in evaluation.json.
+        settings: what the values depend on beside the seed.
+        seeds: one measurement for each; [None] where nothing is drawn.
+        headline: the metrics that a report shows, each with whether higher is better.
+        measure: seed to {"metrics": {name: value}} and what else is worth keeping.
+    """
+
+    name: str
+    settings: dict[str, Any]
+    seeds: Sequence[int | None]
+    headline: dict[str, bool]
+    measure: Callable[[int | None], dict[str, Any]]
+
+
+def read_evaluation(path: Path) -> dict[str, Any]:
+    """The tasks of an evaluation.json by name; none if it does not exist.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    if not path.exists():
+        return {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["tasks"]
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"'{path}' is damaged; delete it") from None
+
+
+def missing_seeds(evaluation: Evaluation, path: Path) -> list[int | None]:
+    """The seeds that are not measured yet.
+
+    Raises:
+        ValueError: the task was measured with other settings; names the keys that differ.
+    """
+    entry = read_evaluation(path).get(evaluation.name)
+    if entry is None:
+        return list(evaluation.seeds)
+    if differences := differing_keys(entry["settings"], json.loads(json.dumps(evaluation.settings))):
+        raise ValueError(
+            f"'{path}' holds {evaluation.name} with other settings ({'; '.join(differences)}); give those settings, "
+            f"choose another output_dir, or delete the entry '{evaluation.name}' from that file"
+        )
+    return [seed for seed in evaluation.seeds if seed not in [value["seed"] for value in entry["values"]]]
+
+
+def carry_out(evaluation: Evaluation, path: Path) -> dict[str, Any]:
+    """Measures what is missing, writing after every seed, and returns the task's entry in evaluation.json.
+
+    Raises:
+        ValueError: see `missing_seeds`.
+        FloatingPointError: a metric is not finite.
+    """
+    seeds = missing_seeds(evaluation, path)
+    if not seeds:
+        log.info("%s is measured already", evaluation.name)
+    for seed in seeds:
+        started = time.perf_counter()
+        value = {"seed": seed, **evaluation.measure(seed)}
+        value["seconds"] = round(time.perf_counter() - started, 2)
+        for metric, number in value["metrics"].items():
+            if not math.isfinite(number):
+                raise FloatingPointError(f"{metric} of {evaluation.name} is {number} with seed {seed}")
+        _add(evaluation, value, path)
+        shown = ", ".join(f"{metric} {value['metrics'][metric]:.4f}" for metric in evaluation.headline)
+        log.info("%s%s: %s", evaluation.name, "" if seed is None else f", seed {seed}", shown)
+    return read_evaluation(path)[evaluation.name]
+
+
+def _add(evaluation: Evaluation, value: dict[str, Any], path: Path) -> None:
+    """Merges one measurement into what is there now."""
+    tasks = read_evaluation(path)
+    values = [*tasks.get(evaluation.name, {"values": []})["values"], value]
+    numbers = {metric: [v["metrics"][metric] for v in values] for metric in value["metrics"]}
+    tasks[evaluation.name] = {
+        "settings": evaluation.settings,
+        "headline": evaluation.headline,
+        "values": values,
+        "mean": {metric: statistics.fmean(of) for metric, of in numbers.items()},
+        "std": {metric: statistics.stdev(of) if len(of) > 1 else None for metric, of in numbers.items()},
+        "versions": _versions(),
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+    atomic.write_json(path, {"tasks": tasks})
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for name in ("autoscale_exp", "torch", "transformers", "tokenizers", "datasets", "lm-eval"):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:  # an extra
+            continue
+    return versions

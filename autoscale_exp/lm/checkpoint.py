@@ -1,0 +1,288 @@
+"""Models on disk: plain Hugging Face folders with safetensors weights, checked before anything is done with them.
+
+Nothing here runs code from a folder: weights are read as safetensors, never unpickled, and no remote code is trusted.
+torch is imported only where weights are loaded, so that a user's mistake is told at once.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+from safetensors import SafetensorError, safe_open
+
+from autoscale_exp.config import ModelConf
+from autoscale_exp.data.store import TokenStore, file_sha256, fingerprint
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"  # of weights in several files
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What a family is called in transformers.
+
+    Attributes:
+        name: class of the language model.
+        masked: whether it predicts masked tokens, and not the next one.
+        fields: keys of config.json by key of `ModelConf`.
+        positions: key of config.json with the longest sequence.
+        dropouts: keys of config.json with dropout probabilities.
+    """
+
+    name: str
+    masked: bool
+    fields: dict[str, str]
+    positions: str
+    dropouts: tuple[str, ...]
+
+
+ARCHITECTURES = {
+    "gpt2": Architecture(
+        "GPT2LMHeadModel",
+        masked=False,
+        fields={"n_layer": "n_layer", "n_embd": "n_embd", "n_head": "n_head"},
+        positions="n_positions",
+        dropouts=("resid_pdrop", "embd_pdrop", "attn_pdrop"),
+    ),
+    "bert": Architecture(
+        "BertForMaskedLM",
+        masked=True,
+        fields={"n_layer": "num_hidden_layers", "n_embd": "hidden_size", "n_head": "num_attention_heads"},
+        positions="max_position_embeddings",
+        dropouts=("hidden_dropout_prob", "attention_probs_dropout_prob"),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A language model's Hugging Face folder, its weights checked to be whole.
+
+    Attributes:
+        folder: where it lies.
+        config: content of config.json.
+        weight_files: its safetensors files.
+    """
+
+    folder: Path
+    config: dict[str, Any]
+    weight_files: list[Path]
+
+    @property
+    def family(self) -> str:
+        """As in `model.family`."""
+        return self.config["model_type"]
+
+    @property
+    def masked(self) -> bool:
+        """Whether it predicts masked tokens."""
+        return ARCHITECTURES[self.family].masked
+
+    @property
+    def positions(self) -> int:
+        """Tokens of the longest sequence."""
+        return self.config[ARCHITECTURES[self.family].positions]
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows of the embedding."""
+        return self.config["vocab_size"]
+
+    @cached_property
+    def sha256(self) -> str:
+        """Identifies the weights, wherever they lie."""
+        if len(self.weight_files) == 1:
+            return file_sha256(self.weight_files[0])
+        return fingerprint({path.name: file_sha256(path) for path in self.weight_files})
+
+    @cached_property
+    def tokenizer(self) -> str:
+        """Identifies which text becomes which tokens.
+
+        Raises:
+            ValueError: the folder has no tokenizer.json.
+        """
+        return tokenizer_fingerprint(self.folder)
+
+    def require_store(self, store: TokenStore, key: str) -> None:
+        """Checks that the model can read a store's rows.
+
+        Raises:
+            ValueError: the tokenizers differ, or the vocabulary is too small.
+        """
+        if self.tokenizer != tokenizer_fingerprint(store.folder / "tokenizer"):
+            raise ValueError(
+                f"{key} is '{self.folder}', whose tokenizer is not the one of the store '{store.folder}'; prepare a "
+                f"store with data.tokenizer.name={self.folder} and set data.store to it"
+            )
+        if self.vocab_size < store.vocab_size:
+            raise ValueError(
+                f"{key} is '{self.folder}', whose vocab_size is {self.vocab_size}, but the store '{store.folder}' has "
+                f"{store.vocab_size} entries"
+            )
+
+
+def open_checkpoint(folder: Path | str, key: str) -> Checkpoint:
+    """Opens a Hugging Face folder and checks that its weights are whole safetensors files.
+
+    Args:
+        folder: with config.json, tokenizer.json and safetensors weights.
+        key: of the config that names the folder, for messages.
+
+    Raises:
+        ValueError: it is no such folder, is of a family that is not known here, has weights of another kind, or they
+            are truncated.
+    """
+    folder = Path(folder)
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise ValueError(f"{key} is '{folder}', which has no config.json; give a model's Hugging Face folder") from None
+    except ValueError:
+        raise ValueError(f"'{folder}/config.json' is damaged; save the model again") from None
+    family = config.get("model_type")
+    known = ", ".join(f"{f} ({a.name})" for f, a in ARCHITECTURES.items())
+    if family not in ARCHITECTURES:
+        raise ValueError(f"{key} is '{folder}', whose model_type is '{family}'; known are {known}")
+    if ARCHITECTURES[family].name not in (config.get("architectures") or []):
+        raise ValueError(
+            f"{key} is '{folder}', whose architectures are {config.get('architectures')}; a language model is needed: "
+            f"{known}"
+        )
+    return Checkpoint(folder, config, _weight_files(folder, key))
+
+
+def _weight_files(folder: Path, key: str) -> list[Path]:
+    if (folder / INDEX).is_file():
+        names = set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values())
+        files = [folder / name for name in sorted(names)]
+    else:
+        files = [folder / WEIGHTS]
+    for path in files:
+        if not path.is_file():
+            others = sorted(other.name for other in folder.glob("*.bin"))
+            found = f"only {', '.join(others)}, which is not read because unpickling runs code" if others else "none"
+            raise ValueError(
+                f"{key} is '{folder}', which has no {path.name} ({found}); save the model with transformers' "
+                "save_pretrained, which writes safetensors"
+            )
+        try:
+            safe_open(path, framework="np")  # reads the header and compares what it declares with the file's length
+        except SafetensorError as error:
+            raise ValueError(f"'{path}' is truncated or damaged ({error}); copy or save the model again") from None
+    return files
+
+
+def tokenizer_fingerprint(folder: Path) -> str:
+    """Identifies what decides which text becomes which tokens, in whatever form tokenizer.json is written.
+
+    Raises:
+        ValueError: the folder has no tokenizer.json that can be read.
+    """
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise ValueError(f"'{folder}' has no tokenizer.json; save the tokenizer into it with save_pretrained")
+    try:
+        content = json.loads(tokenizers.Tokenizer.from_file(str(path)).to_str())
+    except Exception as error:  # tokenizers raises no subclass
+        raise ValueError(f"'{path}' is damaged ({error}); save the tokenizer again") from None
+    return fingerprint({part: content[part] for part in ("normalizer", "pre_tokenizer", "added_tokens", "model")})
+
+
+def check_initial(conf: ModelConf, store: TokenStore) -> Checkpoint | None:
+    """The checkpoint that `model.init_from` names, checked to fit the rest of the config; None to start from scratch.
+
+    Raises:
+        ValueError: the architecture differs from the config's, the tokenizer or vocabulary from the store's, or rows
+            are longer than the model's positions.
+    """
+    if conf.init_from is None:
+        return None
+    checkpoint = open_checkpoint(conf.init_from, "model.init_from")
+    if checkpoint.family != conf.family:
+        raise ValueError(
+            f"model.init_from is '{conf.init_from}', a {checkpoint.family} model, but model.family is '{conf.family}'"
+        )
+    asked = asdict(conf)
+    stored = {key: checkpoint.config[name] for key, name in ARCHITECTURES[checkpoint.family].fields.items()}
+    differing = [key for key, value in stored.items() if asked[key] != value]
+    if differing:
+        remedy = " ".join(f"model.{key}={stored[key]}" for key in differing)
+        now = ", ".join(f"model.{key} is {asked[key]}" for key in differing)
+        raise ValueError(f"model.init_from is '{conf.init_from}', of another architecture: {now}; give {remedy}")
+    checkpoint.require_store(store, "model.init_from")
+    if store.seq_len > checkpoint.positions:
+        raise ValueError(
+            f"model.init_from is '{conf.init_from}', which has {checkpoint.positions} positions, but rows of the store "
+            f"have {store.seq_len} tokens; prepare a store with data.seq_len={checkpoint.positions} or less"
+        )
+    return checkpoint
+
+
+def load_tokenizer(checkpoint: Checkpoint) -> Any:
+    """The fast tokenizer that a checkpoint's folder holds.
+
+    Raises:
+        ValueError: there is none, or it cannot be read.
+    """
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    checkpoint.tokenizer  # noqa: B018 - tells what is wrong with tokenizer.json
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"the tokenizer of '{checkpoint.folder}' cannot be loaded: {reason}") from None
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise ValueError(f"the tokenizer of '{checkpoint.folder}' is not a fast one; save a fast one into it")
+    return tokenizer
+
+
+def load_model(checkpoint: Checkpoint, model_class: Any, *, new: tuple[str, ...] = (), **options: Any) -> Any:
+    """Loads a checkpoint's weights in float32.
+
+    Args:
+        checkpoint: from `open_checkpoint`.
+        model_class: of transformers, or one of its Auto classes.
+        new: prefixes of parameters that the checkpoint need not have; they are initialised from torch's seed.
+        options: values that replace the checkpoint's own in the model's config.
+
+    Returns:
+        The model, in evaluation mode.
+
+    Raises:
+        ValueError: weights are missing or of another shape.
+    """
+    import torch
+    import transformers
+
+    verbosity = transformers.utils.logging.get_verbosity()
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()  # what is missing is told below
+    try:
+        model, info = model_class.from_pretrained(
+            checkpoint.folder,
+            use_safetensors=True,
+            weights_only=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            dtype=torch.float32,
+            output_loading_info=True,
+            **options,
+        )
+    except RuntimeError as error:  # of shapes
+        raise ValueError(
+            f"the weights of '{checkpoint.folder}' do not fit: {str(error).strip().splitlines()[0]}"
+        ) from None
+    finally:
+        transformers.utils.logging.set_verbosity(verbosity)
+    missing = sorted(name for name in info["missing_keys"] if not name.startswith(new or ("\0",)))
+    if missing:
+        raise ValueError(
+            f"'{checkpoint.folder}' lacks {len(missing)} weights of {type(model).__name__}, such as {missing[0]}; "
+            "save the whole language model"
+        )
+    return model

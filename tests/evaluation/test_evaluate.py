@@ -1,0 +1,64 @@
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autoscale_exp.evaluate import log_results, main
+from autoscale_exp.evaluation.subject import find_subject
+
+from .conftest import compose_evaluate, write_jsonl
+
+evaluate: Any = main.__wrapped__  # the job without Hydra around it
+
+
+@pytest.fixture
+def arguments(bert_folder: Path, tmp_path: Path) -> list[str]:
+    for name in ("rte", "wnli"):
+        for split in ("train", "validation"):
+            rows = [{"sentence1": "the film", "sentence2": ("bad", "good")[k % 2], "label": k % 2} for k in range(16)]
+            write_jsonl(tmp_path / "data" / "glue" / name / f"{split}.jsonl", rows)
+    where = [f"checkpoint={bert_folder}", f"output_dir={tmp_path}", f"datasets_dir={tmp_path / 'data'}"]
+    return [*where, "task=glue", "task.tasks=[rte,wnli]", "task.max_length=16", "task.epochs=1"]
+
+
+def test_a_finished_evaluation_is_kept_and_only_what_is_missing_is_measured(arguments, tmp_path: Path):
+    path = tmp_path / "evaluation.json"
+    for seeds, done in (("[0]", [0]), ("[0,1]", [0, 1])):
+        evaluate(compose_evaluate(*arguments, f"task.seeds={seeds}"))
+        tasks = json.loads(path.read_text())["tasks"]
+        assert set(tasks) == {"glue/rte", "glue/wnli"}
+        assert [value["seed"] for value in tasks["glue/rte"]["values"]] == done
+    before = path.read_bytes()
+    evaluate(compose_evaluate(*arguments, "task.seeds=[1]"))
+    assert path.read_bytes() == before
+
+
+def test_other_settings_are_refused_before_anything_is_measured(arguments, tmp_path: Path):
+    evaluate(compose_evaluate(*arguments, "task.tasks=[wnli]"))
+    other = [*arguments, "task.epochs=2", f"hydra.run.dir={tmp_path}/log"]
+    command = [sys.executable, "-m", "autoscale_exp.evaluate", *other]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    path = tmp_path / "evaluation.json"
+    assert done.stderr.startswith(f"error: '{path}' holds glue/wnli with other settings (epochs: 1, not 2); give those")
+    assert set(json.loads(path.read_text())["tasks"]) == {"glue/wnli"}
+
+
+def test_scores_go_to_the_logger_by_task_and_metric(bert_folder, tmp_path: Path):
+    conf = compose_evaluate(f"checkpoint={bert_folder}", f"output_dir={tmp_path}", "logger=csv")
+    log_results(conf, find_subject(conf), {"glue/rte": {"mean": {"accuracy": 0.75}}, "squad": {"mean": {"f1": 0.5}}})
+    (path,) = tmp_path.glob("metrics/version_0/metrics.csv")
+    (row,) = csv.DictReader(path.open())
+    assert (float(row["glue/rte/accuracy"]), float(row["squad/f1"])) == (0.75, 0.5)
+
+
+def test_a_wandb_run_is_named_like_the_model(bert_folder, tmp_path: Path):
+    conf = compose_evaluate(f"checkpoint={bert_folder}", f"output_dir={tmp_path}", "logger=wandb")
+    assert conf.logger is not None
+    assert (conf.logger["name"], conf.logger["group"]) == (bert_folder.name, "evaluation")
+    log_results(conf, find_subject(conf), {"squad": {"mean": {"f1": 0.5}}})

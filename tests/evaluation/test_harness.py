@@ -1,0 +1,90 @@
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from autoscale_exp.evaluate import plan
+from autoscale_exp.evaluation.harness import _task_manager
+from autoscale_exp.evaluation.subject import find_subject
+
+from .conftest import compose_evaluate, write_jsonl
+
+POSITIONS = 30
+QUESTIONS = [
+    {"support": " apple is ripe", "question": f"{n} plus {m}?", "correct_answer": f"{n + m}"}
+    | {f"distractor{k}": f"{n + m + k} times" for k in (1, 2, 3)}
+    for n in (1, 2, 3)
+    for m in (4, 5)
+]
+
+
+def planned(*overrides: str):
+    conf = compose_evaluate("task=harness", *overrides)
+    return plan(conf, find_subject(conf))
+
+
+def test_without_the_extra_the_error_says_what_to_install(make_gpt2, monkeypatch, tmp_path: Path):
+    _task_manager.cache_clear()
+    monkeypatch.setitem(sys.modules, "lm_eval.tasks", None)
+    with pytest.raises(
+        ValueError, match=r"task=harness needs .* install it with `pip install 'autoscale_exp\[harness\]'`"
+    ):
+        planned(f"checkpoint={make_gpt2(64)}", f"output_dir={tmp_path}")
+
+
+def test_a_masked_model_is_an_error(bert_folder, tmp_path: Path):
+    with pytest.raises(ValueError, match="is a masked bert model, but task=harness scores causal ones"):
+        planned(f"checkpoint={bert_folder}", f"output_dir={tmp_path}")
+
+
+@pytest.fixture(scope="module")
+def local(make_gpt2, tmp_path_factory) -> list[str]:
+    """A model and a task of the harness in local files."""
+    pytest.importorskip("lm_eval.models.huggingface")
+    folder = tmp_path_factory.mktemp("harness")
+    for split in ("train", "validation", "test"):
+        write_jsonl(folder / "data" / "sciq" / f"{split}.jsonl", QUESTIONS)
+    return [f"checkpoint={make_gpt2(POSITIONS)}", f"output_dir={folder}", f"datasets_dir={folder / 'data'}"]
+
+
+@pytest.mark.slow  # the harness reads 13,000 files before it starts
+def test_a_local_task_is_scored_by_the_likelihood_of_its_choices(local):
+    (evaluation,) = planned(*local, "task.tasks=[sciq]")
+    measured = evaluation.measure(None)
+    folder = local[0].removeprefix("checkpoint=")
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    right = truncated = 0
+    for row in QUESTIONS:
+        context = f"{row['support'].lstrip()}\nQuestion: {row['question']}\nAnswer:"
+        scores = []
+        for choice in (*(row[f"distractor{k}"] for k in (1, 2, 3)), row["correct_answer"]):
+            start, tokens = len(tokenizer(context)["input_ids"]), tokenizer(f"{context} {choice}")["input_ids"]
+            truncated += len(tokens) > POSITIONS + 1
+            with torch.no_grad():
+                log_probabilities = model(torch.tensor([tokens[-POSITIONS - 1 : -1]])).logits[0].log_softmax(-1)
+            answer = tokens[start:]
+            of_answer = log_probabilities[-len(answer) :][range(len(answer)), answer]
+            scores.append(of_answer.sum().item())
+        right += scores.index(max(scores)) == 3
+    assert measured["metrics"]["acc"] == pytest.approx(right / len(QUESTIONS))
+    assert set(measured["metrics"]) == {"acc", "acc_norm"} == set(measured["standard_errors"])
+    assert evaluation.headline == {"acc_norm": True}
+    assert 0 < measured["truncated_requests"] == truncated < 4 * len(QUESTIONS)
+    assert measured["examples"] == {"scored": len(QUESTIONS)}
+
+
+@pytest.mark.slow
+def test_unknown_tasks_and_missing_data_are_errors(local):
+    with pytest.raises(ValueError, match=r"names 'sciqq', which is none of the \d+ tasks .* near it: sciq"):
+        planned(*local, "task.tasks=[sciqq]")
+    with pytest.raises(ValueError, match=r"piqa' has no train, validation, test with ending .jsonl or .parquet"):
+        planned(*local, "task.tasks=[piqa]")
+
+
+@pytest.mark.slow
+def test_an_answer_that_the_model_cannot_hold_is_an_error(local, make_gpt2):
+    (evaluation,) = planned(*local, f"checkpoint={make_gpt2(3)}", "task.tasks=[sciq]")
+    with pytest.raises(ValueError, match=r"an answer of \d+ tokens is longer than the 3 positions of"):
+        evaluation.measure(None)
