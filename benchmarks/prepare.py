@@ -39,7 +39,6 @@ from autoscale_exp.data.corpus import PART_BYTES, Corpus, Document, Part, Source
 from autoscale_exp.data.environment import EXTRACTORS, write_environment_corpus
 from autoscale_exp.data.records import FileSpan, kind_of, read_records
 from autoscale_exp.data.store import open_store, seal_store
-from autoscale_exp.data.tokenizer import train_bpe
 
 RESULTS = Path(__file__).parent / "prepare.json"
 CORES = len(os.sched_getaffinity(0))
@@ -135,6 +134,8 @@ def prepared_tokens(manifest: dict[str, Any]) -> int:
 
 
 def measure_throughput(documents: dict[str, list[Document]], scratch: Path, repeats: int) -> dict[str, Any]:
+    from autoscale_exp.data.tokenizer import train_bpe  # not above: worker processes import this file, too
+
     texts = [document.text for every in documents.values() for document in every]
     megabytes = text_bytes(documents) / 1e6
     forms = write_forms(documents, scratch)
@@ -226,6 +227,8 @@ class SyntheticCorpus(Corpus):
 
 
 def measure_memory(num_documents: int, scratch: Path) -> dict[str, Any]:
+    from autoscale_exp.data.tokenizer import train_bpe
+
     part_documents = min(PART_BYTES // SHORT_DOCUMENT_BYTES, max(1, num_documents // (8 * CORES)))
     sources = (Source("even", "text"), Source("odd", "text"))
     count = -(-num_documents // part_documents)

@@ -16,6 +16,8 @@ from autoscale_exp.data.environment import write_environment_corpus
 from autoscale_exp.data.packing import WINDOW_CHARACTERS
 from autoscale_exp.data.records import COMPRESSIONS, FileSpan, is_address, kind_of, open_binary, read_records
 
+Listing = dict[str, list[str]]
+MOST_PARTS = 1024  # of files behind addresses with the same domains, whose sizes are not known; more share a part
 PART_BYTES = 2**26  # of local files; a larger file of plain JSON lines is cut, smaller ones are put together
 
 
@@ -66,7 +68,8 @@ class Corpus:
 
     Attributes:
         parts: in a fixed order.
-        files: size in bytes and time of modification in ns of each file by path; of an address only that it is one.
+        stamps: size in bytes and time of modification in ns of each file on the disk, by path.
+        listing: what globs of addresses, and files that name files, stand for.
         group_field: path of the field that holds the group; None: each document by itself.
         group_separator: only the part of the group before it counts; None keeps it whole.
         min_characters: shorter documents are left out.
@@ -75,7 +78,8 @@ class Corpus:
     """
 
     parts: list[Part]
-    files: dict[str, list[int]]
+    stamps: dict[str, list[int]]
+    listing: Listing = field(default_factory=dict)
     group_field: str | None = None
     group_separator: str | None = None
     min_characters: int = 1
@@ -178,8 +182,12 @@ def _is_kept(source: Source, record: dict[str, Any], where: str) -> bool:
     return all(_value(record, name, where) in allowed for name, allowed in source.keep)
 
 
-def open_corpus(conf: DataConf) -> Corpus:
+def open_corpus(conf: DataConf, listing: Listing | None = None) -> Corpus:
     """The corpus that a `data` config describes; for data=environment it is written first, if need be.
+
+    Args:
+        conf: the `data` section.
+        listing: of the corpus when it was first opened: the Hub is not asked again, and may have changed since.
 
     Raises:
         ValueError: a domain has no files, or a file is of no kind that can be read.
@@ -195,36 +203,51 @@ def open_corpus(conf: DataConf) -> Corpus:
         raise ValueError(
             f"data.path is '{conf.path}', which is not a folder; give the one that holds the domains' files"
         )
-    domains = [*conf.domains, *conf.held_out_domains]
-    for domain in conf.sources:
-        if domain not in domains:
-            raise ValueError(f"data.sources names '{domain}', which is not among the domains {', '.join(domains)}")
-    given_of = {domain: conf.sources.get(domain) or FilesConf() for domain in domains}
-    for domain, given in given_of.items():  # before anything is looked for, which can take a while on the Hub
-        if conf.path is None and not (given.files or given.file_list or conf.files):
-            raise ValueError(
-                f"data.sources.{domain}.files is not set; give it paths, globs or addresses, as in "
-                f"data.sources.{domain}.files=[hf://datasets/<owner>/<name>/*.parquet], or set data.path"
-            )
+    listing = dict(listing or {})
     sources_of: dict[str, list[Source]] = {}
-    of_all: list[str] | None = None  # looked up once, as the Hub takes long to list many
-    for domain, given in given_of.items():
+    for domain, given in _given(conf).items():
         keep = tuple((name, tuple(v) if isinstance(v, list) else (v,)) for name, v in given.keep.items())
-        if (found := _files_of(conf, domain, given)) is None:
-            found = of_all = of_all or _found(conf, conf.files, "data.files")
-        for path in found:
+        for path in _files_of(conf, domain, given, listing):
             text_field = given.text_field or conf.text_field
             source = Source(domain, text_field if kind_of(path) != "text" else "text", keep)
             sources_of.setdefault(path, []).append(source)
     return Corpus(
         parts=_cut(sources_of),
-        files={_name(conf, path): _stamp(path) for path in sources_of},
+        stamps={_name(conf, path): _stamp(path) for path in sources_of if not is_address(path)},
+        listing=listing,
         group_field=conf.group_field,
         group_separator=conf.group_separator,
         min_characters=conf.min_characters,
         max_characters=_limits(conf),
         windows=conf.preparation == "windows",
     )
+
+
+def _given(conf: FilesDataConf) -> dict[str, FilesConf]:
+    """What the config says of each domain's files, checked before any is looked for.
+
+    Raises:
+        ValueError: nothing is said of a domain, or not what is its own in files that several share.
+    """
+    given_of = {domain: conf.sources.get(domain) or FilesConf() for domain in [*conf.domains, *conf.held_out_domains]}
+    if conf.path is not None:
+        for domain in conf.sources:  # else a misspelt one would be ignored, and its files looked for by name
+            if domain not in given_of:
+                raise ValueError(f"data.sources names '{domain}', which is not among {', '.join(given_of)}")
+    for domain, given in given_of.items():
+        if given.files or given.file_list:
+            continue
+        if conf.path is None and not conf.files:
+            raise ValueError(
+                f"data.sources.{domain}.files is not set; give it paths, globs or addresses, as in "
+                f"data.sources.{domain}.files=[hf://datasets/<owner>/<name>/*.parquet], or set data.path"
+            )
+        if conf.files and not given.keep:
+            raise ValueError(
+                f"data.sources.{domain}.keep is not set, but data.files are shared by all domains; say which of their "
+                f"documents are its own, as in +data.sources.{domain}.keep={{meta.source: {domain}}}"
+            )
+    return given_of
 
 
 def _limits(conf: DataConf) -> dict[str, float]:
@@ -235,23 +258,16 @@ def _limits(conf: DataConf) -> dict[str, float]:
     return trained_on | dict.fromkeys(conf.held_out_domains, conf.max_characters * conf.validation_fraction)
 
 
-def _files_of(conf: FilesDataConf, domain: str, given: FilesConf) -> list[str] | None:
-    """Paths and addresses of a domain's own files: those named, or in data.path those that have its name; else None."""
-    key = f"data.sources.{domain}"
-    listed = []
+def _files_of(conf: FilesDataConf, domain: str, given: FilesConf, listing: Listing) -> list[str]:
+    """Paths and addresses of a domain's files: its own, those of all domains, or in data.path those with its name."""
+    key, named = f"data.sources.{domain}", list(given.files)
     if given.file_list is not None:
-        with open_binary(_beneath(conf, given.file_list)) as file:
-            listed = [line.strip() for line in file.read().decode().splitlines() if line.strip()]
-        if not listed:
-            raise ValueError(f"{key}.file_list is '{given.file_list}', which names no files")
-    if named := [*given.files, *listed]:
-        return _found(conf, named, key)
-    return None if conf.files else _by_name(conf, domain)
-
-
-def _found(conf: FilesDataConf, patterns: Sequence[str], key: str) -> list[str]:
-    """The files that paths, globs and addresses stand for."""
-    found = [path for pattern in patterns for path in _matches(_beneath(conf, pattern), key)]
+        named += _lines_of(_beneath(conf, given.file_list), f"{key}.file_list", listing)
+    if not named:
+        if not conf.files:
+            return _by_name(conf, domain)
+        key, named = "data.files", conf.files
+    found = [path for pattern in named for path in _matches(_beneath(conf, pattern), key, listing)]
     for path, count in Counter(found).items():
         if kind_of(path) is None:
             raise ValueError(
@@ -299,7 +315,17 @@ def _beneath(conf: FilesDataConf, path: str) -> str:
     return path if is_address(path) or conf.path is None else str(Path(conf.path) / path)
 
 
-def _matches(pattern: str, key: str) -> list[str]:
+def _lines_of(path: str, key: str, listing: Listing) -> list[str]:
+    """The lines of a file that names files."""
+    if path not in listing:
+        with open_binary(path) as file:
+            listing[path] = [line.strip() for line in file.read().decode().splitlines() if line.strip()]
+        if not listing[path]:
+            raise ValueError(f"{key} is '{path}', which names no files")
+    return listing[path]
+
+
+def _matches(pattern: str, key: str, listing: Listing) -> list[str]:
     """The files that a path, glob or address stands for; those of the Hub by the commit they are of now."""
     if pattern.startswith(("http://", "https://")):
         return [pattern]
@@ -308,13 +334,15 @@ def _matches(pattern: str, key: str) -> list[str]:
         if not found:
             raise ValueError(f"{key} names '{pattern}', where there is no file; correct it or data.path")
         return found
-    from datasets.data_files import DataFilesList  # takes a second to import
+    if pattern not in listing:
+        from datasets.data_files import DataFilesList  # takes a second to import
 
-    try:
-        return list(DataFilesList.from_patterns([pattern]))
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{key} names '{pattern}', which cannot be had: {reason}") from None
+        try:
+            listing[pattern] = list(DataFilesList.from_patterns([pattern]))
+        except (OSError, ValueError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ValueError(f"{key} names '{pattern}', which cannot be had: {reason}") from None
+    return listing[pattern]
 
 
 def _name(conf: FilesDataConf, path: str) -> str:
@@ -324,23 +352,30 @@ def _name(conf: FilesDataConf, path: str) -> str:
 
 
 def _stamp(path: str) -> list[int]:
-    if is_address(path):
-        return []
     stat = Path(path).stat()
     return [stat.st_size, stat.st_mtime_ns]
 
 
 def _cut(sources_of: dict[str, list[Source]]) -> list[Part]:
-    """Parts of about PART_BYTES of local files with the same sources; each address is a part."""
-    parts: list[Part] = []
-    for path, sources in sources_of.items():
-        for span, size in _spans(path):
-            last = parts[-1] if parts else None
-            if last and last.size and size and last.sources == tuple(sources) and last.size + size <= PART_BYTES:
-                parts[-1] = Part(last.index, (*last.spans, span), last.sources, last.size + size)
+    """Parts of about PART_BYTES of local files with the same sources, and of few enough addresses."""
+    addresses = Counter(tuple(sources) for path, sources in sources_of.items() if is_address(path))
+    together: list[tuple[tuple[Source, ...], list[FileSpan], list[int]]] = []  # sources, spans and their sizes
+    size = 0
+    for path, listed in sources_of.items():
+        sources = tuple(listed)
+        for span, span_size in _spans(path):
+            fits = together and together[-1][0] == sources and bool(size) == bool(span_size)
+            if span_size:
+                fits = fits and size + span_size <= PART_BYTES
             else:
-                parts.append(Part(len(parts), (span,), tuple(sources), size))
-    return parts
+                fits = fits and len(together[-1][1]) * MOST_PARTS < addresses[sources]
+            if not fits:
+                together.append((sources, [], []))
+                size = 0
+            together[-1][1].append(span)
+            together[-1][2].append(span_size)
+            size += span_size
+    return [Part(i, tuple(spans), sources, sum(sizes)) for i, (sources, spans, sizes) in enumerate(together)]
 
 
 def _spans(path: str) -> Sequence[tuple[FileSpan, int]]:

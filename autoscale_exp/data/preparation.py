@@ -11,6 +11,7 @@ import json
 import logging
 import multiprocessing
 import os
+import re
 import shutil
 import threading
 import time
@@ -56,6 +57,9 @@ def check_data(conf: DataConf) -> None:
 
     check_tokenizer(conf.tokenizer)
     domains = [*conf.domains, *conf.held_out_domains]
+    for domain in domains:
+        if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*", domain):
+            raise ValueError(f"data.domains names '{domain}'; a name has letters, digits, '_', '-' and '.' in it only")
     if len(conf.domains) < 2 or len(set(domains)) != len(domains):
         raise ValueError(
             f"data.domains must name at least two different domains, but is {conf.domains}"
@@ -107,9 +111,10 @@ def prepare_store(conf: DataConf, *, num_workers: int = 1, shard: int = 0, num_s
     folder.mkdir(parents=True, exist_ok=True)
     with _full_disk_named(folder):
         with FileLock(folder / "prepare.lock"):
-            corpus = open_corpus(conf)
+            begun = _read_begun(folder)
+            corpus = open_corpus(conf, begun.get("listing"))
             identity = identity_of(conf, corpus)
-            if _is_prepared(folder, identity):
+            if _is_prepared(folder, begun, identity):
                 return open_store(folder)
         place = Workplace(folder, corpus, conf.validation_fraction, tuple(conf.held_out_domains))
         with _Progress() as progress:
@@ -124,10 +129,19 @@ def prepare_store(conf: DataConf, *, num_workers: int = 1, shard: int = 0, num_s
 
 def identity_of(conf: DataConf, corpus: Corpus) -> dict[str, Any]:
     """All that a store depends on."""
-    return {key: value for key, value in asdict(conf).items() if key != "store"} | {"files": corpus.files}
+    config = {key: value for key, value in asdict(conf).items() if key != "store"}
+    return config | {"stamps": corpus.stamps, "listing": corpus.listing}
 
 
-def _is_prepared(folder: Path, identity: dict[str, Any]) -> bool:
+def _read_begun(folder: Path) -> dict[str, Any]:
+    """The identity of the store that is finished or begun in a folder; empty if there is none."""
+    if (folder / "manifest.json").exists():
+        return open_store(folder).manifest["config"]
+    plan = folder / "plan.json"
+    return json.loads(plan.read_text(encoding="utf-8")) if plan.exists() else {}
+
+
+def _is_prepared(folder: Path, begun: dict[str, Any], identity: dict[str, Any]) -> bool:
     """Whether the store is finished; if it is not begun, begins it.
 
     The validation rows are drawn last, so their number may change until then.
@@ -135,18 +149,17 @@ def _is_prepared(folder: Path, identity: dict[str, Any]) -> bool:
     Raises:
         ValueError: it was begun or made from another config or other files.
     """
-    plan = folder / "plan.json"
-    finished = (folder / "manifest.json").exists()
-    if finished:
-        stored = open_store(folder).manifest["config"]
-    elif plan.exists():
-        stored = json.loads(plan.read_text(encoding="utf-8")) | {"validation_rows": identity["validation_rows"]}
-    else:
+    if not begun:
         for name in ("train", "validation", "tokenizer", "parts"):
             shutil.rmtree(folder / name, ignore_errors=True)
-        atomic.write_json(plan, identity)
+        atomic.write_json(folder / "plan.json", identity)
         return False
-    if differences := differing_keys(stored, identity):
+    finished = (folder / "manifest.json").exists()
+    if finished:
+        begun = begun | {"stamps": _touched(begun["stamps"], identity["stamps"])}
+    else:
+        begun = begun | {"validation_rows": identity["validation_rows"]}
+    if differences := differing_keys(begun, identity):
         if len(differences) > MOST_DIFFERENCES:
             differences[MOST_DIFFERENCES:] = [f"and {len(differences) - MOST_DIFFERENCES} more"]
         raise ValueError(
@@ -156,6 +169,19 @@ def _is_prepared(folder: Path, identity: dict[str, Any]) -> bool:
     if finished:
         _clean(folder)
     return finished
+
+
+def _touched(stored: dict[str, list[int]], found: dict[str, list[int]]) -> dict[str, list[int]]:
+    """The stamps stored, with the time found where the size is the same: of files that were copied, or yet edited."""
+    touched = {n: found[n] for n, (size, time_ns) in stored.items() if n in found and found[n][0] == size}
+    if changed := [name for name, stamp in touched.items() if stamp != stored[name]]:
+        log.warning(
+            "%d files have another time than when the store was made but the same size, such as '%s'; they are taken "
+            "for unchanged",
+            len(changed),
+            changed[0],
+        )
+    return stored | touched
 
 
 def _find_held_out(place: Workplace, num_workers: int, progress: "_Progress") -> None:
@@ -212,7 +238,7 @@ def _seal(
     from autoscale_exp.data.tokenizer import load_tokenizer
 
     folder = place.folder
-    if _is_prepared(folder, identity):
+    if _is_prepared(folder, _read_begun(folder), identity):
         return open_store(folder)  # another process was first
     missing = [part for part in place.corpus.parts if not place.record_of(part).exists()]
     if missing:

@@ -18,6 +18,8 @@ from autoscale_exp.runs.record import RESULT
 FAMILIES = {"gpt2": ModelConf, "bert": MaskedModelConf}
 SCHEDULES = ("linear", "cosine")
 RESUME_POINT = "resume.ckpt"
+# Where the text lay when the store was prepared does not matter to a run.
+WHEREABOUTS = ("store", "path", "files", "sources", "stamps", "listing")
 
 
 @dataclass(frozen=True)
@@ -60,14 +62,8 @@ def plan_run(conf: TrainConf, store: TokenStore) -> RunPlan:
         raise ValueError(
             f"data.domains is {conf.data.domains}, but the store '{store.folder}' was prepared with {store.domains}"
         )
-    elsewhere = (
-        "store",
-        "path",
-        "sources",
-        "files",
-    )  # where things lay when the store was prepared does not matter to a run
-    asked = {key: value for key, value in asdict(conf.data).items() if key not in elsewhere}
-    stored = {key: value for key, value in store.manifest["config"].items() if key not in elsewhere}
+    asked = {key: value for key, value in asdict(conf.data).items() if key not in WHEREABOUTS}
+    stored = {key: value for key, value in store.manifest["config"].items() if key not in WHEREABOUTS}
     if differences := differing_keys(stored, asked):
         raise ValueError(
             f"the store '{store.folder}' was prepared with another config ({'; '.join(differences)}); "

@@ -12,10 +12,16 @@ from autoscale_exp.data import corpus as corpus_module
 from autoscale_exp.data.corpus import Corpus, Document, open_corpus
 from tests.data.corpora import write_records
 
+KEPT = {"sources": {"web": FilesConf(keep={"set": "web"})}}
 TEXTS = ["One.\nTwo.", "Zürich, 東京", "three"]
 
 
-def corpus_of(folder: Path | None, domains: tuple[str, ...] = ("web",), **options: Any) -> Corpus:
+def corpus_of(
+    folder: Path | None,
+    domains: tuple[str, ...] = ("web",),
+    listing: dict[str, list[str]] | None = None,
+    **options: Any,
+) -> Corpus:
     conf = FilesDataConf(
         name="test",
         domains=list(domains),
@@ -26,7 +32,7 @@ def corpus_of(folder: Path | None, domains: tuple[str, ...] = ("web",), **option
         path=None if folder is None else str(folder),
         **options,
     )
-    return open_corpus(conf)
+    return open_corpus(conf, listing)
 
 
 def documents_of(corpus: Corpus) -> list[Document]:
@@ -103,18 +109,31 @@ def test_domains_of_the_same_files_are_told_apart_by_a_field_and_each_file_is_re
     assert set(opened.values()) == {1}
 
 
-def test_files_of_all_domains_are_looked_up_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    write_records(tmp_path / "all.jsonl", [{"text": "a", "set": "web"}])
-    write_texts(tmp_path / "own.jsonl", "b")
-    patterns = []
-    matches = corpus_module._matches
-    monkeypatch.setattr(
-        corpus_module, "_matches", lambda pattern, key: patterns.append(pattern) or matches(pattern, key)
-    )
-    domains = ("web", "books", "news")
-    sources = {domain: FilesConf(keep={"set": domain}) for domain in domains} | {"news": FilesConf(files=["own.jsonl"])}
-    corpus_of(tmp_path, domains, files=["all.jsonl"], sources=sources)
-    assert sorted(Path(pattern).name for pattern in patterns) == ["all.jsonl", "own.jsonl"]
+def test_the_hub_is_asked_once_for_all_domains_and_not_again_when_the_answer_is_known(monkeypatch: pytest.MonkeyPatch):
+    asked = []
+
+    def from_patterns(patterns: list[str]) -> list[str]:
+        asked.extend(patterns)
+        return [f"hf://datasets/some/one@{len(asked)}/{name}.jsonl.zst" for name in "ab"]
+
+    monkeypatch.setattr("datasets.data_files.DataFilesList.from_patterns", from_patterns)
+    pattern = "hf://datasets/some/one/*.jsonl.zst"
+    sources = {domain: FilesConf(keep={"set": domain}) for domain in ("web", "books", "news")}
+    first = corpus_of(None, tuple(sources), files=[pattern], sources=sources)
+    assert asked == [pattern]
+    assert [part.spans[0].path for part in first.parts] == first.listing[pattern]
+    again = corpus_of(None, tuple(sources), listing=first.listing, files=[pattern], sources=sources)
+    assert asked == [pattern]
+    assert again == first
+
+
+@pytest.mark.parametrize("num_files", [3, 4, 5, 1000])
+def test_files_behind_addresses_share_parts_where_they_are_many(num_files, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(corpus_module, "MOST_PARTS", 4)
+    addresses = [f"https://example.org/{number}.jsonl.gz" for number in range(num_files)]
+    corpus = corpus_of(None, sources={"web": FilesConf(files=addresses)})
+    assert len(corpus.parts) <= 4
+    assert [span.path for part in corpus.parts for span in part.spans] == addresses
 
 
 @pytest.mark.parametrize("meta", [{"language": "en"}, '{"language": "en"}', "{'language': 'en', 'date': None}"])
@@ -288,16 +307,23 @@ def test_two_files_of_one_domain_are_an_error_that_names_both(tmp_path: Path):
     [
         ({"sources": {"web": FilesConf(files=["none.jsonl"])}}, r"data.sources.web names '.*none.jsonl', where there"),
         ({"sources": {"web": FilesConf(files=["*.zst"])}}, r"data.sources.web names '.*/\*.zst', where there is no"),
-        ({"files": ["none.jsonl"]}, r"data.files names '.*none.jsonl', where there is no file"),
+        ({"files": ["none.jsonl"], **KEPT}, r"data.files names '.*none.jsonl', where there is no file"),
         ({"sources": {"web": FilesConf(files=["a.csv"])}}, r"data.sources.web names '.*a.csv', whose kind its name"),
-        ({"files": ["a.csv"]}, r"data.files names '.*a.csv', whose kind its name does not tell; files are .jsonl"),
-        ({"sources": {"web": FilesConf(files=["a.jsonl", "*.jsonl"])}}, r"data.sources.web names '.*a.jsonl' twice"),
-        ({"sources": {"web": FilesConf(file_list="empty.txt")}}, r"web.file_list is 'empty.txt', which names no files"),
-        ({"sources": {"books": FilesConf()}}, r"data.sources names 'books', which is not among the domains web"),
         (
-            {"files": ["hf://datasets/no/one/*.jsonl"]},
+            {"files": ["a.csv"], **KEPT},
+            r"data.files names '.*a.csv', whose kind its name does not tell; files are .jsonl",
+        ),
+        ({"sources": {"web": FilesConf(files=["a.jsonl", "*.jsonl"])}}, r"data.sources.web names '.*a.jsonl' twice"),
+        (
+            {"sources": {"web": FilesConf(file_list="empty.txt")}},
+            r"web.file_list is '.*empty.txt', which names no files",
+        ),
+        ({"sources": {"books": FilesConf()}}, r"data.sources names 'books', which is not among web"),
+        (
+            {"files": ["hf://datasets/no/one/*.jsonl"], **KEPT},
             r"data.files names 'hf://datasets/no/one/\*.jsonl', which cannot",
         ),
+        ({"files": ["a.jsonl"]}, r"data.sources.web.keep is not set, but data.files are shared by all domains"),
     ],
 )
 def test_files_that_cannot_be_meant_are_an_error_that_names_the_key(options, message, tmp_path: Path):

@@ -404,8 +404,17 @@ def test_another_config_of_a_store_that_is_begun_is_an_error_too(conf):
 def test_changed_text_is_an_error_that_names_the_file(conf, tmp_path: Path):
     prepare_store(conf)
     write_corpus(tmp_path / "corpus", books=[{"text": "one more", "source": "g001#9"}])
-    with pytest.raises(ValueError, match=r"other files \(.*files.books.jsonl: \[\d+, \d+\], not \[\d+, \d+\]"):
+    with pytest.raises(ValueError, match=r"other files \(.*stamps.books.jsonl: \[\d+, \d+\], not \[\d+, \d+\]"):
         prepare_store(conf)
+
+
+def test_a_file_of_the_same_size_with_another_time_is_said_to_be_taken_for_unchanged(conf, tmp_path: Path, caplog):
+    store = prepare_store(conf)
+    os.utime(tmp_path / "corpus" / "books.jsonl")
+    assert prepare_store(conf) == store
+    assert (
+        "1 files have another time than when the store was made but the same size, such as 'books.jsonl'" in caplog.text
+    )
 
 
 def test_many_changed_files_are_named_in_part(conf, tmp_path: Path):
@@ -419,7 +428,7 @@ def test_many_changed_files_are_named_in_part(conf, tmp_path: Path):
     assert prepare_store(conf) == store
     for page in (tmp_path / "text").rglob("*.txt"):
         page.write_text(page.read_text() + "and more")
-    with pytest.raises(ValueError, match=r"files.web/0/page.txt: .*; and 115 more\); set data.store") as error:
+    with pytest.raises(ValueError, match=r"stamps.web/0/page.txt: .*; and 115 more\); set data.store") as error:
         prepare_store(conf)
     assert str(error.value).count("page.txt") == 5
 

@@ -126,7 +126,7 @@ def test_redpajama_as_published_has_a_window_of_each_document(tmp_path: Path):
 
 def test_redpajama_without_a_replacement_of_its_books_is_an_error_that_names_the_key():
     conf = composed("redpajama", f"data.domains=[books,{','.join(d for d in SEVEN if d != 'books')}]")
-    with pytest.raises(ValueError, match=r"neither data.sources.books.files nor data.path is set; say where"):
+    with pytest.raises(ValueError, match=r"data.sources.books.files is not set; give it paths, globs or addresses"):
         open_corpus(conf)
 
 
