@@ -35,8 +35,9 @@ import tokenizers
 
 from autoscale_exp.config import FilesConf, FilesDataConf, TokenizerConf
 from autoscale_exp.data import preparation
-from autoscale_exp.data.corpus import PART_BYTES, Corpus, Document, Part, Source
+from autoscale_exp.data.corpus import Corpus, Document, Part, Source
 from autoscale_exp.data.environment import EXTRACTORS, write_environment_corpus
+from autoscale_exp.data.files import PART_BYTES
 from autoscale_exp.data.records import FileSpan, kind_of, read_records
 from autoscale_exp.data.store import open_store, seal_store
 

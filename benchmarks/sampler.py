@@ -81,16 +81,19 @@ class Ours:
 
     @staticmethod
     def write(folder: Path, shape: Shape) -> None:
-        (folder / "train").mkdir()
         for index, rows in enumerate(shape.pools):
-            numbered_rows(index, rows, shape.seq_len).tofile(folder / "train" / f"{DOMAINS[index]}.bin")
+            (folder / "train" / DOMAINS[index]).mkdir(parents=True)
+            numbered_rows(index, rows, shape.seq_len).tofile(folder / "train" / DOMAINS[index] / "00000.bin")
 
     @staticmethod
     def store(folder: Path, shape: Shape) -> Any:
         """The token store over what `write` wrote; the only place that knows its layout."""
         from autoscale_exp.data.store import TokenStore
 
-        domains = {name: {"train": {"rows": rows}} for name, rows in zip(DOMAINS, shape.pools, strict=True)}
+        domains = {
+            name: {"train": {"rows": rows, "files": {"00000": {"rows": rows}}}}
+            for name, rows in zip(DOMAINS, shape.pools, strict=True)
+        }
         return TokenStore(folder, {"domains": domains, "config": {"seq_len": shape.seq_len}, "dtype": "<u2"})
 
     def __init__(self, folder: Path, shape: Shape, workers: int, resumable: bool) -> None:

@@ -16,12 +16,16 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from autoscale_exp.data.store import Rows, TokenStore
 from autoscale_exp.mixture.sampler import MixtureSampler
 
+GROUP_TOKENS = (
+    2**20
+)  # read, and sent by a worker, at a time: rows then cost as little in small batches as in large ones
+
 
 class Batch(NamedTuple):
     """Rows that one device trains on in one forward pass.
 
     Attributes:
-        tokens: (B, T) int64 token ids.
+        tokens: (B, T) token ids in the store's type, uint16 or uint32, which takes a quarter or half of int64's memory.
         share: of the rows of the optimiser step; the shares of a step's batches over all devices sum to 1.
         domain_rows: (K,) int64 rows of each domain; all 0 if the share is, because such rows do not count.
         positions: (B,) int64 places of the rows in the run, which random choices such as masks are drawn from.
@@ -33,8 +37,31 @@ class Batch(NamedTuple):
     positions: torch.Tensor
 
 
-class MixtureBatches(Dataset[Batch]):
-    """All batches of one rank, by index."""
+class Group(NamedTuple):
+    """Batches that follow one another, read and sent together.
+
+    Attributes:
+        tokens: (R, T) token ids of all their rows.
+        positions: (R,) int64 places of the rows in the run.
+        domain_rows: (N, K) int64 rows of each domain in each batch.
+        sizes: (N,) rows of each batch.
+        shares: (N,) each batch's share of its optimiser step.
+    """
+
+    tokens: torch.Tensor
+    positions: torch.Tensor
+    domain_rows: torch.Tensor
+    sizes: list[int]
+    shares: list[float]
+
+    def batches(self) -> Iterator[Batch]:
+        """The batches, as views."""
+        tokens, positions = self.tokens.split(self.sizes), self.positions.split(self.sizes)
+        return map(Batch, tokens, self.shares, self.domain_rows.unbind(), positions)
+
+
+class MixtureBatches(Dataset[Group]):
+    """All batches of one rank, by ranges of indices."""
 
     def __init__(
         self,
@@ -52,30 +79,40 @@ class MixtureBatches(Dataset[Batch]):
         self.chunk_rows = micro_batch_rows * world_size  # one forward pass of all devices
         self.rank = rank
         self.world_size = world_size
+        self.group_batches = max(1, GROUP_TOKENS // (micro_batch_rows * store.seq_len))
         self._rows: list[Rows] | None = None
 
     def __len__(self) -> int:
         full_steps, rest = divmod(self.sampler.num_rows, self.step_rows)
         return full_steps * (self.step_rows // self.chunk_rows) + -(-rest // self.chunk_rows)
 
-    def __getitem__(self, index: int) -> Batch:
+    def __getitem__(self, indices: range) -> Group:
+        places = [self._place(index) for index in indices]
+        # All ranks must step: one that a batch has no row for takes the last, which does not count.
+        mine = [np.arange(min(start + self.rank, stop - 1), stop, self.world_size) for start, stop, _ in places]
+        counts = [self.rank < stop - start for start, stop, _ in places]
+        positions, sizes = np.concatenate(mine), [len(own) for own in mine]
+        first = places[0][0]
+        domain, row = (of[positions - first] for of in self.sampler.rows(first, places[-1][1]))
+        cells = np.repeat(np.arange(len(sizes)), sizes) * len(self.store.domains) + domain
+        domain_rows = np.bincount(cells, minlength=len(sizes) * len(self.store.domains)).reshape(len(sizes), -1)
+        return Group(
+            torch.from_numpy(self._read(domain, row)),
+            torch.from_numpy(positions),
+            torch.from_numpy(domain_rows * np.array(counts)[:, None]),
+            sizes,
+            [size * count / rows for size, count, (_, _, rows) in zip(sizes, counts, places, strict=True)],
+        )
+
+    def _place(self, index: int) -> tuple[int, int, int]:
+        """First position of a batch over all devices, the one behind its last, and the rows of its optimiser step."""
         step, chunk = divmod(index, self.step_rows // self.chunk_rows)
         step_start = step * self.step_rows
         step_stop = min(step_start + self.step_rows, self.sampler.num_rows)
         start = step_start + chunk * self.chunk_rows
-        domain, row = self.sampler.rows(start, min(start + self.chunk_rows, step_stop))
-        mine = slice(self.rank, None, self.world_size)
-        if self.rank < len(domain):
-            positions = torch.arange(start, start + len(domain))[mine]
-            share = len(positions) / (step_stop - step_start)
-            return Batch(self._read(domain[mine], row[mine]), share, self._count(domain[mine]), positions)
-        # All ranks must step; this one's row does not count.
-        return Batch(self._read(domain[:1], row[:1]), 0.0, self._count(domain[:0]), torch.tensor([start]))
+        return start, min(start + self.chunk_rows, step_stop), step_stop - step_start
 
-    def _count(self, domain: npt.NDArray[np.int64]) -> torch.Tensor:
-        return torch.from_numpy(np.bincount(domain, minlength=len(self.store.domains)))
-
-    def _read(self, domain: npt.NDArray[np.int64], row: npt.NDArray[np.int64]) -> torch.Tensor:
+    def _read(self, domain: npt.NDArray[np.int64], row: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
         if self._rows is None:
             self._rows = [self.store.rows("train", name) for name in self.store.domains]
         by_domain = np.argsort(domain, kind="stable")
@@ -85,32 +122,39 @@ class MixtureBatches(Dataset[Batch]):
         for rows, start, end in zip(self._rows, [0, *ends], ends, strict=False):
             if start < end:
                 rows.read_into(numbers[start:end], stored[start:end])
-        tokens = np.empty(stored.shape, np.int64)
+        tokens = np.empty_like(stored)
         tokens[by_domain] = stored
-        return torch.from_numpy(tokens)
+        return tokens
 
 
-class _From(Sampler[int]):
-    """Indices `start` .. `end` - 1; its length counts all from 0, as Lightning expects of a resumed loader."""
+class _Groups(Sampler[range]):
+    """Indices `start` .. `end` - 1 in ranges; its length counts all from 0, as Lightning expects of resumed loaders."""
 
-    def __init__(self, end: int) -> None:
+    def __init__(self, end: int, group_batches: int) -> None:
         self.start = 0
         self.end = end
+        self.group_batches = group_batches
 
-    def __iter__(self) -> Iterator[int]:
-        return iter(range(self.start, self.end))
+    def __iter__(self) -> Iterator[range]:
+        for start in range(self.start, self.end, self.group_batches):
+            yield range(start, min(start + self.group_batches, self.end))
 
     def __len__(self) -> int:
         return self.end
 
 
-class ResumableLoader(DataLoader[Batch]):
-    """A loader whose state is one integer: the batches that the trainer has consumed."""
+class ResumableLoader(DataLoader[Any]):
+    """A loader of batches whose state is one integer: how many of them the trainer has consumed."""
 
     def __init__(self, batches: MixtureBatches, consumed: Callable[[], int], **options: Any) -> None:
-        self._from = _From(len(batches))
+        self._groups = _Groups(len(batches), batches.group_batches)
         self._consumed = consumed
-        super().__init__(batches, batch_size=None, sampler=self._from, **options)
+        super().__init__(batches, batch_size=None, sampler=self._groups, **options)
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        """Batches, out of the groups that workers send."""
+        for group in super().__iter__():
+            yield from group.batches()
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint holds of the data."""
@@ -118,7 +162,7 @@ class ResumableLoader(DataLoader[Batch]):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Makes the next iteration go on behind the batches consumed."""
-        self._from.start = state["batches"]
+        self._groups.start = state["batches"]
 
 
 class MixtureDataModule(LightningDataModule):

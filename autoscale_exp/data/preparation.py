@@ -9,42 +9,34 @@ import errno
 import itertools
 import json
 import logging
-import multiprocessing
-import os
 import re
 import shutil
-import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from filelock import FileLock
-from rich.progress import BarColumn, Progress, TimeElapsedColumn
 
 from autoscale_exp import atomic
 from autoscale_exp.config import DataConf
-from autoscale_exp.data.corpus import Corpus, Part, open_corpus
+from autoscale_exp.data.corpus import Corpus
+from autoscale_exp.data.files import open_corpus
 from autoscale_exp.data.packing import WINDOW_CHARACTERS, RowFormat
-from autoscale_exp.data.parts import Report, Workplace, read_record, scan_part, write_part
+from autoscale_exp.data.parts import Workplace, scan_part, write_part
+from autoscale_exp.data.sealing import write_manifest
 from autoscale_exp.data.split import Split, merge_digests, needs_digests, read_digests
-from autoscale_exp.data.store import TokenStore, differing_keys, file_sha256, open_store, seal_store
-from autoscale_exp.mixture.permutation import Permutation, derive_key
+from autoscale_exp.data.store import TokenStore, differing_keys, open_store
+from autoscale_exp.data.workers import Progress, run_parts
 
 log = logging.getLogger(__name__)
 
 PREPARATIONS = ("packed", "windows")
 TOKENIZER_CHARACTERS = 2_000_000  # per domain, for training a tokenizer; more changes it little
 MOST_DIFFERENCES = 5  # that a message lists
-WAIT_SECONDS = 0.5  # between two looks at what another process is at
-Work = Callable[[Part, Report], bool]  # does a part; False if another process is at it
 
 
 def check_data(conf: DataConf) -> None:
@@ -117,14 +109,21 @@ def prepare_store(conf: DataConf, *, num_workers: int = 1, shard: int = 0, num_s
             if _is_prepared(folder, begun, identity):
                 return open_store(folder)
         place = Workplace(folder, corpus, conf.validation_fraction, tuple(conf.held_out_domains))
-        with _Progress() as progress:
+        with Progress() as progress:
             _find_held_out(place, num_workers, progress)
             with FileLock(folder / "prepare.lock"):
                 row_format = _make_tokenizer(conf, place, progress)
             mine = [part for part in corpus.parts if part.index % num_shards == shard]
-            _run(partial(write_part, place, row_format), mine, num_workers, progress)
+            run_parts(partial(write_part, place, row_format), mine, num_workers, progress)
         with FileLock(folder / "prepare.lock"):
-            return _seal(conf, identity, place, row_format, time.perf_counter() - started)
+            if not _is_prepared(folder, _read_begun(folder), identity):  # another process may have been first
+                missing = [part for part in corpus.parts if not place.record_of(part).exists()]
+                if missing:
+                    log.info("%d of %d parts are left to other shards", len(missing), len(corpus.parts))
+                    return None
+                write_manifest(conf, identity, place, row_format, time.perf_counter() - started)
+                _clean(folder)
+            return open_store(folder)
 
 
 def identity_of(conf: DataConf, corpus: Corpus) -> dict[str, Any]:
@@ -184,19 +183,19 @@ def _touched(stored: dict[str, list[int]], found: dict[str, list[int]]) -> dict[
     return stored | touched
 
 
-def _find_held_out(place: Workplace, num_workers: int, progress: "_Progress") -> None:
+def _find_held_out(place: Workplace, num_workers: int, progress: Progress) -> None:
     """Writes the digests of the held-out texts that a training document can be a copy of."""
     parts = [part for part in place.corpus.parts if needs_digests(place.corpus, part, place.held_out_domains)]
     if place.digests.exists():
         return
     with progress.step("finding what is held out"):
-        _run(partial(scan_part, place), parts, num_workers, progress)
+        run_parts(partial(scan_part, place), parts, num_workers, progress)
     with FileLock(place.folder / "prepare.lock"):  # no one seals the store and removes its parts meanwhile
         if not place.digests.exists() and not place.is_sealed:
             merge_digests([place.digests_of(part) for part in parts], place.digests)
 
 
-def _make_tokenizer(conf: DataConf, place: Workplace, progress: "_Progress") -> RowFormat:
+def _make_tokenizer(conf: DataConf, place: Workplace, progress: Progress) -> RowFormat:
     """Trains or loads the tokenizer, unless it is there; returns how its tokens become rows."""
     from autoscale_exp.data.tokenizer import is_trained, load_tokenizer, row_start_id, separator_id, train_tokenizer
 
@@ -231,238 +230,12 @@ def _tokenizer_texts(domains: Sequence[str], place: Workplace) -> Iterator[str]:
                 break
 
 
-def _seal(
-    conf: DataConf, identity: dict[str, Any], place: Workplace, row_format: RowFormat, seconds: float
-) -> TokenStore | None:
-    """Writes validation rows and manifest once all parts are there; None if some are missing."""
-    from autoscale_exp.data.tokenizer import load_tokenizer
-
-    folder = place.folder
-    if _is_prepared(folder, _read_begun(folder), identity):
-        return open_store(folder)  # another process was first
-    missing = [part for part in place.corpus.parts if not place.record_of(part).exists()]
-    if missing:
-        log.info("%d of %d parts are left to other shards", len(missing), len(place.corpus.parts))
-        return None
-    records = {part: read_record(place, part) for part in place.corpus.parts}
-    domains = {}
-    for domain in [*conf.domains, *conf.held_out_domains]:
-        entries = {part: r["domains"][domain] for part, r in records.items() if domain in r["domains"]}
-        domains[domain] = {
-            **({"train": _train_entry(conf, domain, entries)} if domain in conf.domains else {}),
-            "validation": _validation_entry(conf, domain, entries, place, row_format),
-            "too_short": sum(entry["too_short"] for entry in entries.values()),
-            "duplicates_of_validation": sum(entry["duplicates_of_validation"] for entry in entries.values()),
-        }
-    tokenizer = load_tokenizer(folder / "tokenizer")
-    manifest = {
-        "config": identity,
-        "dtype": row_format.dtype,
-        "tokenizer": {
-            "name": conf.tokenizer.name,
-            "vocab_size": len(tokenizer),
-            "sha256": file_sha256(folder / "tokenizer" / "tokenizer.json"),
-        },
-        "domains": domains,
-        "documents_of_no_domain": sum(record["unmatched"] for record in records.values()),
-        "seconds": round(seconds, 1),  # of the call that finished it
-    }
-    atomic.write_json(folder / "manifest.json", seal_store(manifest))
-    _clean(folder)
-    return open_store(folder)
-
-
 def _clean(folder: Path) -> None:
     """Removes from a finished store what only its making needed."""
     shutil.rmtree(folder / "parts", ignore_errors=True)
     (folder / "plan.json").unlink(missing_ok=True)
     for killed in folder.glob("**/.*.tmp"):
         killed.unlink(missing_ok=True)
-
-
-def _train_entry(conf: DataConf, domain: str, entries: dict[Part, dict[str, Any]]) -> dict[str, Any]:
-    parts = {part: entry["train"] for part, entry in entries.items()}
-    rows = sum(entry["rows"] for entry in parts.values())
-    if not rows:
-        raise ValueError(f"domain '{domain}' has no row of {conf.seq_len} tokens to train on; give it more text")
-    return {
-        "rows": rows,
-        "tokens": rows * conf.seq_len,
-        **{k: sum(entry[k] for entry in parts.values()) for k in ("documents", "characters", "dropped_tokens")},
-        "files": {
-            f"{part.index:05d}": {"rows": entry["rows"], "sha256": entry["sha256"]}
-            for part, entry in parts.items()
-            if entry["rows"]
-        },
-    }
-
-
-def _validation_entry(
-    conf: DataConf, domain: str, entries: dict[Part, dict[str, Any]], place: Workplace, row_format: RowFormat
-) -> dict[str, Any]:
-    """Draws `validation_rows` rows from all that the held-out documents gave; the others are trained on by no one."""
-    parts = {part: entry["validation"] for part, entry in entries.items()}
-    total = sum(entry["rows"] for entry in parts.values())
-    if total < conf.validation_rows:
-        raise ValueError(
-            f"data.validation_rows is {conf.validation_rows}, but the held-out documents of '{domain}' make only "
-            f"{total} rows; lower it, raise data.validation_fraction or give more text"
-        )
-    chosen = np.sort(Permutation(total, derive_key("validation rows", domain))(np.arange(conf.validation_rows)))
-    path = place.folder / "validation" / f"{domain}.bin"
-    first = 0
-    with atomic.replacing(path) as temporary, temporary.open("wb") as file:
-        for part, entry in parts.items():
-            mine = chosen[(chosen >= first) & (chosen < first + entry["rows"])] - first
-            if mine.size:
-                rows = np.memmap(place.rows_of(part, "validation", domain), row_format.dtype, "r")
-                file.write(rows.reshape(-1, conf.seq_len)[mine].tobytes())
-            first += entry["rows"]
-    dropped = sum(entry["dropped_tokens"] for entry in parts.values())
-    return {
-        "rows": conf.validation_rows,
-        "tokens": conf.validation_rows * conf.seq_len,
-        **{k: sum(entry[k] for entry in parts.values()) for k in ("documents", "characters")},
-        "dropped_tokens": dropped + (total - conf.validation_rows) * conf.seq_len,
-        "sha256": file_sha256(path),
-    }
-
-
-def _run(work: Work, parts: Sequence[Part], num_workers: int, progress: "_Progress") -> None:
-    """Does every part, the largest first; waits for those that another process is at.
-
-    A part alone is done here, where the tokenizer spreads a batch over the cores. Else each process has one core,
-    until fewer parts are left than there are processes.
-    """
-    waiting = sorted(parts, key=lambda part: -part.size)
-    told = False
-    while waiting:
-        if min(num_workers, len(waiting)) == 1:
-            busy = [part for part in waiting if not work(part, progress.report)]
-        else:
-            busy = _run_in_pool(work, waiting, num_workers, progress)
-        if busy and not told:
-            log.info("another process is at work on %d parts of this store; waiting for it", len(busy))
-            told = True
-        if busy:
-            time.sleep(WAIT_SECONDS)
-        waiting = busy
-
-
-def _run_in_pool(work: Work, parts: Sequence[Part], num_workers: int, progress: "_Progress") -> list[Part]:
-    """Does the parts in processes; returns those that someone else is at."""
-    context = multiprocessing.get_context("spawn")  # threads of the tokenizer and the display do not survive a fork
-    reports = context.SimpleQueue()
-    unfinished = context.Value("q", len(parts))
-    initargs = (work, reports, unfinished, num_workers)
-    with (
-        progress.listening(reports),
-        ProcessPoolExecutor(num_workers, context, initializer=_begin_worker, initargs=initargs) as pool,
-    ):
-        futures = {pool.submit(_do_in_worker, part): part for part in parts}
-        try:
-            return [futures[future] for future in as_completed(futures) if not future.result()]
-        except BrokenProcessPool:
-            raise OSError(
-                "a worker process was killed, as happens when memory runs out; run the same command again with fewer "
-                "num_workers: it goes on where it stopped"
-            ) from None
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)  # parts in progress are finished, others not begun
-            raise
-
-
-_in_worker: tuple[Work, Any, Any, int]  # in a worker process: what to do, where to tell, parts left, processes
-
-
-def _begin_worker(work: Work, reports: Any, unfinished: Any, num_workers: int) -> None:
-    global _in_worker
-    _in_worker = work, reports, unfinished, num_workers
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """Ends a worker whose parent was killed, which would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None, "only workers call this"
-    parent.join()
-    os._exit(1)
-
-
-def _do_in_worker(part: Part) -> bool:
-    work, reports, unfinished, num_workers = _in_worker
-
-    def report(domain: str, tokens: int) -> None:
-        if tokens:
-            reports.put((domain, tokens))
-            share_cores()
-
-    def share_cores() -> None:
-        """Cores whose processes have nothing left to do help with the next batch; the tokenizer looks each time."""
-        os.environ["TOKENIZERS_PARALLELISM"] = "true" if unfinished.value < num_workers else "false"
-
-    share_cores()
-    try:
-        return work(part, report)
-    finally:
-        with unfinished.get_lock():
-            unfinished.value -= 1
-
-
-class _Progress:
-    """A line per domain on the terminal: tokens written and how fast."""
-
-    def __init__(self) -> None:
-        columns = ("{task.description:<28}", BarColumn(bar_width=24), "{task.fields[rate]}", TimeElapsedColumn())
-        self._display = Progress(*columns)
-        self._tasks: dict[str, Any] = {}
-        self._tokens: Counter[str] = Counter()
-        self._started: dict[str, float] = {}
-
-    def __enter__(self) -> "_Progress":
-        self._display.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for task in self._tasks.values():
-            self._display.update(task, total=1, completed=1)
-        self._display.stop()
-
-    @contextmanager
-    def step(self, name: str) -> Iterator[None]:
-        """Shows that something is done that has no count."""
-        task = self._display.add_task(name, total=None, rate="")
-        yield
-        self._display.update(task, total=1, completed=1)
-
-    def report(self, domain: str, tokens: int) -> None:
-        """Adds tokens written for a domain."""
-        if not tokens:
-            return
-        if domain not in self._tasks:
-            self._tasks[domain] = self._display.add_task(f"tokenizing {domain}", total=None, rate="")
-            self._started[domain] = time.perf_counter()
-        self._tokens[domain] += tokens
-        seconds = max(time.perf_counter() - self._started[domain], 0.1)  # the first report comes after the first batch
-        rate = self._tokens[domain] / seconds / 1e6
-        text = f"{self._tokens[domain] / 1e6:.2f}M tokens, {rate:.2f}M tokens/s"
-        self._display.update(self._tasks[domain], rate=text)
-
-    @contextmanager
-    def listening(self, reports: Any) -> Iterator[None]:
-        """Shows what worker processes put into a queue."""
-
-        def listen() -> None:
-            for domain, tokens in iter(reports.get, None):
-                self.report(domain, tokens)
-
-        thread = threading.Thread(target=listen, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            reports.put(None)
-            thread.join()
 
 
 @contextmanager

@@ -17,6 +17,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from autoscale_exp import atomic
 from autoscale_exp.data.store import differing_keys
 
@@ -100,19 +102,21 @@ def carry_out(evaluation: Evaluation, path: Path) -> dict[str, Any]:
 
 def _add(evaluation: Evaluation, value: dict[str, Any], path: Path) -> None:
     """Merges one measurement into what is there now."""
-    tasks = read_evaluation(path)
-    values = [*tasks.get(evaluation.name, {"values": []})["values"], value]
-    numbers = {metric: [v["metrics"][metric] for v in values] for metric in value["metrics"]}
-    tasks[evaluation.name] = {
-        "settings": evaluation.settings,
-        "headline": evaluation.headline,
-        "values": values,
-        "mean": {metric: statistics.fmean(of) for metric, of in numbers.items()},
-        "std": {metric: statistics.stdev(of) if len(of) > 1 else None for metric, of in numbers.items()},
-        "versions": _versions(),
-        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }
-    atomic.write_json(path, {"tasks": tasks})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):  # other tasks of the same model may be measured at the same time
+        tasks = read_evaluation(path)
+        values = [*tasks.get(evaluation.name, {"values": []})["values"], value]
+        numbers = {metric: [v["metrics"][metric] for v in values] for metric in value["metrics"]}
+        tasks[evaluation.name] = {
+            "settings": evaluation.settings,
+            "headline": evaluation.headline,
+            "values": values,
+            "mean": {metric: statistics.fmean(of) for metric, of in numbers.items()},
+            "std": {metric: statistics.stdev(of) if len(of) > 1 else None for metric, of in numbers.items()},
+            "versions": _versions(),
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        }
+        atomic.write_json(path, {"tasks": tasks})
 
 
 def _versions() -> dict[str, str]:

@@ -66,7 +66,7 @@ class LanguageModel(LightningModule):
         Lightning divides by the number of accumulated batches and averages over devices; multiplying by both leaves
         each row with the same weight, also in a last step that is not full.
         """
-        loss = self.training_loss(batch.tokens, row_keys(batch.positions, self.seed, "row"))
+        loss = self.training_loss(batch.tokens.long(), row_keys(batch.positions, self.seed, "row"))
         self.last_loss = loss.detach()
         if self.trainer.global_step % self.log_every_steps == 0:  # Lightning writes it with the last batch of the step
             self.log("train/loss", self.last_loss, on_step=True, on_epoch=False)

@@ -8,6 +8,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from autoscale_exp.config import FilesDataConf
+from autoscale_exp.data.corpus import Corpus, Document
+from autoscale_exp.data.files import open_corpus
+
 CODECS = {".gz": "gzip", ".zst": "zstd"}
 
 
@@ -25,3 +29,34 @@ def write_records(path: Path, records: Iterable[dict[str, Any]]) -> Path:
         lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
         path.write_bytes(compress(lines.encode(), path.suffix))
     return path
+
+
+def corpus_of(
+    folder: Path | None,
+    domains: tuple[str, ...] = ("web",),
+    listing: dict[str, list[str]] | None = None,
+    **options: Any,
+) -> Corpus:
+    conf = FilesDataConf(
+        name="test",
+        domains=list(domains),
+        store="nowhere",
+        seq_len=32,
+        validation_fraction=0.2,
+        validation_rows=5,
+        path=None if folder is None else str(folder),
+        **options,
+    )
+    return open_corpus(conf, listing)
+
+
+def documents_of(corpus: Corpus) -> list[Document]:
+    return [document for part in corpus.parts for document in corpus.documents(part)]
+
+
+def texts(corpus: Corpus, domain: str = "web") -> list[str]:
+    return [document.text for document in documents_of(corpus) if document.domain == domain]
+
+
+def write_texts(path: Path, *contents: str) -> Path:
+    return write_records(path, ({"text": text} for text in contents))

@@ -49,15 +49,22 @@ def batches_of(store: TokenStore, sampler: MixtureSampler, world_size: int, accu
     ]
 
 
+def read(batches: MixtureBatches, group_batches: int = 3) -> list[Batch]:
+    """All batches of a rank, read in groups."""
+    batches.group_batches = group_batches
+    return list(ResumableLoader(batches, lambda: 0))
+
+
 def steps(ranks: list[MixtureBatches], accumulation: int) -> Iterator[list[list[Batch]]]:
     """Per optimiser step and rank, the batches."""
-    for start in range(0, len(ranks[0]), accumulation):
-        yield [[rank[i] for i in range(start, min(start + accumulation, len(rank)))] for rank in ranks]
+    of_ranks = [read(rank) for rank in ranks]
+    for start in range(0, len(of_ranks[0]), accumulation):
+        yield [batches[start : start + accumulation] for batches in of_ranks]
 
 
 def numbers(batches: list[Batch]) -> list[int]:
     for batch in batches:
-        assert (batch.tokens == batch.tokens[:, :1]).all()
+        assert (batch.tokens.long() == batch.tokens[:, :1].long()).all()
         assert batch.tokens.shape[1] == SEQ_LEN
     return [row for batch in batches if batch.share for row in batch.tokens[:, 0].tolist()]
 
@@ -92,22 +99,25 @@ def test_every_row_of_a_step_has_the_same_share(world_size, accumulation, number
 def test_batches_count_the_rows_of_their_domains(world_size, accumulation, numbered, sampler):
     total = np.zeros(len(POOLS), dtype=int)
     for rank in batches_of(numbered, sampler, world_size, accumulation):
-        for batch in (rank[i] for i in range(len(rank))):
+        for batch in read(rank):
             rows = numbers([batch])  # none, if the share is 0
             assert batch.domain_rows.tolist() == [sum(row < 1000 for row in rows), sum(row >= 1000 for row in rows)]
             total += batch.domain_rows.numpy()
     assert total.tolist() == sampler.row_counts.tolist()
 
 
-def test_one_rank_reads_the_rows_in_the_samplers_order(numbered, sampler):
+@pytest.mark.parametrize("group_batches", [1, 2, 3, 1000])
+def test_one_rank_reads_the_rows_in_the_samplers_order_however_many_at_once(group_batches, numbered, sampler):
     domain, row = sampler.rows(0, sampler.num_rows)
     (rank,) = batches_of(numbered, sampler, 1, 2)
-    assert numbers([rank[i] for i in range(len(rank))]) == (1000 * domain + row).tolist()
+    batches = read(rank, group_batches)
+    assert numbers(batches) == (1000 * domain + row).tolist()
+    assert torch.cat([batch.positions for batch in batches]).tolist() == list(range(sampler.num_rows))
 
 
 def test_a_rank_without_rows_takes_part_with_no_share(numbered):
     sampler = MixtureSampler(list(POOLS), list(POOLS.values()), [25, 0], seed=0, max_epochs=1)
-    last = [rank[len(rank) - 1] for rank in batches_of(numbered, sampler, 3, 1)]
+    last = [read(rank)[-1] for rank in batches_of(numbered, sampler, 3, 1)]
     assert [batch.share for batch in last] == [1, 0, 0]
     assert [len(batch.tokens) for batch in last] == [1, 1, 1]
 
@@ -118,14 +128,15 @@ def test_all_ranks_have_as_many_batches(num_rows, numbered):
     ranks = batches_of(numbered, sampler, 3, 2)
     assert {len(rank) for rank in ranks} == {2 + -(-(num_rows - 24) // 12)}
     for rank in ranks:
-        assert all(len(rank[i].tokens) for i in range(len(rank)))
+        assert [len(batch.tokens) > 0 for batch in read(rank)] == [True] * len(rank)
 
 
 @pytest.mark.parametrize("num_workers", [0, 1, 2])
 @pytest.mark.parametrize("world_size", [1, 2])
 def test_a_loader_goes_on_behind_the_batches_consumed(num_workers, world_size, numbered, sampler):
     for batches in batches_of(numbered, sampler, world_size, 2):
-        uninterrupted = list(ResumableLoader(batches, lambda: 0))
+        uninterrupted = read(batches, group_batches=4)
+        batches.group_batches = 2
         assert len(uninterrupted) == 10
         for consumed in (5, 9):
             state = ResumableLoader(batches, lambda consumed=consumed: consumed).state_dict()
@@ -134,5 +145,6 @@ def test_a_loader_goes_on_behind_the_batches_consumed(num_workers, world_size, n
             for batch, expected in zip(loader, uninterrupted[consumed:], strict=True):
                 assert torch.equal(batch.tokens, expected.tokens)
                 assert torch.equal(batch.domain_rows, expected.domain_rows)
+                assert torch.equal(batch.positions, expected.positions)
                 assert batch.share == expected.share
             assert len(loader) == len(batches)

@@ -17,9 +17,8 @@ from transformers import PreTrainedTokenizerFast
 
 from autoscale_exp import atomic
 from autoscale_exp.config import FilesConf, FilesDataConf, TokenizerConf
-from autoscale_exp.data import corpus as corpus_module
-from autoscale_exp.data import preparation
-from autoscale_exp.data.corpus import open_corpus
+from autoscale_exp.data import files, workers
+from autoscale_exp.data.files import open_corpus
 from autoscale_exp.data.packing import RowFormat
 from autoscale_exp.data.parts import Workplace, scan_part, write_part
 from autoscale_exp.data.preparation import prepare_store
@@ -64,8 +63,8 @@ def conf(tmp_path: Path) -> FilesDataConf:
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Five parts per domain."""
-    monkeypatch.setattr(corpus_module, "PART_BYTES", 6000)
-    monkeypatch.setattr(preparation, "WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(files, "PART_BYTES", 6000)
+    monkeypatch.setattr(workers, "WAIT_SECONDS", 0.01)
 
 
 def groups_in(store: TokenStore, split: str) -> set[str]:

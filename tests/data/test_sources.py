@@ -11,7 +11,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from autoscale_exp.config import CONF_DIR, DataConf, FilesDataConf, PrepareConf
-from autoscale_exp.data.corpus import Document, open_corpus
+from autoscale_exp.data.corpus import Document
+from autoscale_exp.data.files import open_corpus
 from autoscale_exp.data.preparation import check_data, prepare_store
 from autoscale_exp.data.store import TokenStore
 from tests.data.corpora import write_records

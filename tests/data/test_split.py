@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from autoscale_exp.config import FilesDataConf
 from autoscale_exp.data import corpus as corpus_module
-from autoscale_exp.data.corpus import Corpus, Document, open_corpus
+from autoscale_exp.data.corpus import Corpus, Document
+from autoscale_exp.data.files import open_corpus
 from autoscale_exp.data.split import Split, merge_digests, needs_digests, read_digests, write_digests
 from tests.data.corpora import write_records
 

@@ -1,0 +1,225 @@
+"""Which files hold which domains: by name, path, glob or address; and how they are cut into the parts of a corpus."""
+
+import glob
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import fields
+from itertools import pairwise
+from pathlib import Path
+
+from autoscale_exp.config import DataConf, EnvironmentDataConf, FilesConf, FilesDataConf
+from autoscale_exp.data.corpus import Corpus, Listing, Part, Source
+from autoscale_exp.data.environment import write_environment_corpus
+from autoscale_exp.data.records import COMPRESSIONS, FileSpan, is_address, kind_of, open_binary
+
+MOST_PARTS = 1024  # of files behind addresses with the same domains, whose sizes are not known; more share a part
+PART_BYTES = 2**26  # of local files; a larger file of plain JSON lines is cut, smaller ones are put together
+
+
+def open_corpus(conf: DataConf, listing: Listing | None = None) -> Corpus:
+    """The corpus that a `data` config describes; for data=environment it is written first, if need be.
+
+    Args:
+        conf: the `data` section.
+        listing: of the corpus when it was first opened: the Hub is not asked again, and may have changed since.
+
+    Raises:
+        ValueError: a domain has no files, or a file is of no kind that can be read.
+    """
+    if isinstance(conf, EnvironmentDataConf):
+        folder = Path(conf.store) / "text"
+        assert conf.max_characters is not None, "conf/data/environment.yaml sets it"
+        write_environment_corpus([*conf.domains, *conf.held_out_domains], conf.max_characters, folder)
+        shared = {f.name: getattr(conf, f.name) for f in fields(DataConf)}
+        conf = FilesDataConf(**shared, path=str(folder), group_field="group")
+    assert isinstance(conf, FilesDataConf), type(conf)
+    if conf.path is not None and not Path(conf.path).is_dir():
+        raise ValueError(
+            f"data.path is '{conf.path}', which is not a folder; give the one that holds the domains' files"
+        )
+    listing = dict(listing or {})
+    sources_of: dict[str, list[Source]] = {}
+    for domain, given in _given(conf).items():
+        keep = tuple((name, tuple(v) if isinstance(v, list) else (v,)) for name, v in given.keep.items())
+        for path in _files_of(conf, domain, given, listing):
+            text_field = given.text_field or conf.text_field
+            source = Source(domain, text_field if kind_of(path) != "text" else "text", keep)
+            sources_of.setdefault(path, []).append(source)
+    return Corpus(
+        parts=_cut(sources_of),
+        stamps={_name(conf, path): _stamp(path) for path in sources_of if not is_address(path)},
+        listing=listing,
+        group_field=conf.group_field,
+        group_separator=conf.group_separator,
+        min_characters=conf.min_characters,
+        max_characters=_limits(conf),
+        windows=conf.preparation == "windows",
+    )
+
+
+def _given(conf: FilesDataConf) -> dict[str, FilesConf]:
+    """What the config says of each domain's files, checked before any is looked for.
+
+    Raises:
+        ValueError: nothing is said of a domain, or not what is its own in files that several share.
+    """
+    given_of = {domain: conf.sources.get(domain) or FilesConf() for domain in [*conf.domains, *conf.held_out_domains]}
+    if conf.path is not None:
+        for domain in conf.sources:  # else a misspelt one would be ignored, and its files looked for by name
+            if domain not in given_of:
+                raise ValueError(f"data.sources names '{domain}', which is not among {', '.join(given_of)}")
+    for domain, given in given_of.items():
+        if given.files or given.file_list:
+            continue
+        if conf.path is None and not conf.files:
+            raise ValueError(
+                f"data.sources.{domain}.files is not set; give it paths, globs or addresses, as in "
+                f"data.sources.{domain}.files=[hf://datasets/<owner>/<name>/*.parquet], or set data.path"
+            )
+        if conf.files and not given.keep:
+            raise ValueError(
+                f"data.sources.{domain}.keep is not set, but data.files are shared by all domains; say which of their "
+                f"documents are its own, as in +data.sources.{domain}.keep={{meta.source: {domain}}}"
+            )
+    return given_of
+
+
+def _limits(conf: DataConf) -> dict[str, float]:
+    """Most characters of each domain; a held-out domain gives as many as the others hold out."""
+    if conf.max_characters is None:
+        return {}
+    trained_on = dict.fromkeys(conf.domains, float(conf.max_characters))
+    return trained_on | dict.fromkeys(conf.held_out_domains, conf.max_characters * conf.validation_fraction)
+
+
+def _files_of(conf: FilesDataConf, domain: str, given: FilesConf, listing: Listing) -> list[str]:
+    """Paths and addresses of a domain's files: its own, those of all domains, or in data.path those with its name."""
+    key, named = f"data.sources.{domain}", list(given.files)
+    if given.file_list is not None:
+        named += _lines_of(_beneath(conf, given.file_list), f"{key}.file_list", listing)
+    if not named:
+        if not conf.files:
+            return _by_name(conf, domain)
+        key, named = "data.files", conf.files
+    found = [path for pattern in named for path in _matches(_beneath(conf, pattern), key, listing)]
+    for path, count in Counter(found).items():
+        if kind_of(path) is None:
+            raise ValueError(
+                f"{key} names '{path}', whose kind its name does not tell; "
+                "files are .jsonl, .json, .parquet or text, and may end in .gz or .zst"
+            )
+        if count > 1:
+            raise ValueError(f"{key} names '{path}' twice")
+    return found
+
+
+def _by_name(conf: FilesDataConf, domain: str) -> list[str]:
+    """<domain>.jsonl, <domain>.parquet and the like, or all files in the folder <domain>."""
+    folder = Path(str(conf.path))
+    found = [p for p in sorted(folder.glob(f"{_literally(domain)}.*")) if p.is_file() and _is_file_of(domain, p.name)]
+    if len(found) > 1:
+        raise ValueError(
+            f"'{found[0]}' and '{found[1]}' both hold domain '{domain}'; keep one of them, or name both in "
+            f"data.sources.{domain}.files"
+        )
+    if not found and (folder / domain).is_dir():
+        found = sorted(p for p in (folder / domain).rglob("*") if p.is_file() and kind_of(p.name) is not None)
+    if not found:
+        raise ValueError(
+            f"data.domains names '{domain}', but '{folder}' has no {domain}.jsonl, {domain}.jsonl.gz, .zst or .parquet "
+            f"and no folder {domain}/ with such or text files; set data.path, name files with "
+            f"+data.sources.{domain}.files=[...], or correct data.domains"
+        )
+    return [str(path) for path in found]
+
+
+def _is_file_of(domain: str, name: str) -> bool:
+    """Whether a file is called <domain>.<kind>, compressed or not; web.old.jsonl is none of web's."""
+    suffixes = name.removeprefix(domain).split(".")[1:]
+    if f".{suffixes[-1]}" in COMPRESSIONS:
+        suffixes.pop()
+    return len(suffixes) == 1 and kind_of(name) is not None
+
+
+def _literally(name: str) -> str:
+    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
+
+
+def _beneath(conf: FilesDataConf, path: str) -> str:
+    return path if is_address(path) or conf.path is None else str(Path(conf.path) / path)
+
+
+def _lines_of(path: str, key: str, listing: Listing) -> list[str]:
+    """The lines of a file that names files."""
+    if path not in listing:
+        with open_binary(path) as file:
+            listing[path] = [line.strip() for line in file.read().decode().splitlines() if line.strip()]
+        if not listing[path]:
+            raise ValueError(f"{key} is '{path}', which names no files")
+    return listing[path]
+
+
+def _matches(pattern: str, key: str, listing: Listing) -> list[str]:
+    """The files that a path, glob or address stands for; those of the Hub by the commit they are of now."""
+    if pattern.startswith(("http://", "https://")):
+        return [pattern]
+    if not is_address(pattern):
+        found = sorted(path for path in glob.glob(pattern, recursive=True) if Path(path).is_file())
+        if not found:
+            raise ValueError(f"{key} names '{pattern}', where there is no file; correct it or data.path")
+        return found
+    if pattern not in listing:
+        from datasets.data_files import DataFilesList  # takes a second to import
+
+        try:
+            listing[pattern] = list(DataFilesList.from_patterns([pattern]))
+        except (OSError, ValueError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ValueError(f"{key} names '{pattern}', which cannot be had: {reason}") from None
+    return listing[pattern]
+
+
+def _name(conf: FilesDataConf, path: str) -> str:
+    if is_address(path) or conf.path is None or not Path(path).is_relative_to(conf.path):
+        return path
+    return Path(path).relative_to(conf.path).as_posix()
+
+
+def _stamp(path: str) -> list[int]:
+    stat = Path(path).stat()
+    return [stat.st_size, stat.st_mtime_ns]
+
+
+def _cut(sources_of: dict[str, list[Source]]) -> list[Part]:
+    """Parts of about PART_BYTES of local files with the same sources, and of few enough addresses."""
+    addresses = Counter(tuple(sources) for path, sources in sources_of.items() if is_address(path))
+    together: list[tuple[tuple[Source, ...], list[FileSpan], list[int]]] = []  # sources, spans and their sizes
+    size = 0
+    for path, listed in sources_of.items():
+        sources = tuple(listed)
+        for span, span_size in _spans(path):
+            fits = together and together[-1][0] == sources and bool(size) == bool(span_size)
+            if span_size:
+                fits = fits and size + span_size <= PART_BYTES
+            else:
+                fits = fits and len(together[-1][1]) * MOST_PARTS < addresses[sources]
+            if not fits:
+                together.append((sources, [], []))
+                size = 0
+            together[-1][1].append(span)
+            together[-1][2].append(span_size)
+            size += span_size
+    return [Part(i, tuple(spans), sources, sum(sizes)) for i, (sources, spans, sizes) in enumerate(together)]
+
+
+def _spans(path: str) -> Sequence[tuple[FileSpan, int]]:
+    """The stretches that a file is read in, with their bytes."""
+    if is_address(path):
+        return [(FileSpan(path), 0)]
+    size = Path(path).stat().st_size
+    if not path.endswith((".jsonl", ".json")) or size <= PART_BYTES:  # only plain lines can be entered in the middle
+        return [(FileSpan(path), size)]
+    count = math.ceil(size / PART_BYTES)
+    bounds = [size * k // count for k in range(count + 1)]
+    return [(FileSpan(path, a, b), b - a) for a, b in pairwise(bounds)]

@@ -1,0 +1,167 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from autoscale_exp.config import FilesConf
+from autoscale_exp.data import files as files_module
+from autoscale_exp.data.corpus import Document
+from tests.data.corpora import corpus_of, documents_of, texts, write_texts
+
+KEPT = {"sources": {"web": FilesConf(keep={"set": "web"})}}
+TEXTS = ["One.\nTwo.", "Zürich, 東京", "three"]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "json", "jsonl.gz", "jsonl.zst", "json.zst", "parquet"])
+def test_a_domain_has_the_file_of_its_name(kind, tmp_path: Path):
+    write_texts(tmp_path / f"web.{kind}", *TEXTS)
+    write_texts(tmp_path / f"web.old.{kind}", "old")
+    write_texts(tmp_path / f"web2.{kind}", "other")
+    (tmp_path / "web.csv").write_text("text\n")
+    assert texts(corpus_of(tmp_path)) == TEXTS
+
+
+def test_a_domain_may_have_letters_that_globs_take_for_others(tmp_path: Path):
+    for name in ("[ab]", "a", "x*", "xy"):
+        write_texts(tmp_path / f"{name}.jsonl", name)
+    corpus = corpus_of(tmp_path, ("[ab]", "x*"))
+    assert documents_of(corpus) == [Document("[ab]", "[ab]"), Document("x*", "x*")]
+
+
+def test_a_domain_has_the_files_of_the_folder_of_its_name(tmp_path: Path):
+    write_texts(tmp_path / "web" / "1" / "a.jsonl.gz", TEXTS[0])
+    (tmp_path / "web" / "2").mkdir()
+    (tmp_path / "web" / "2" / "page.txt").write_text(TEXTS[1], encoding="utf-8")
+    write_texts(tmp_path / "web" / "b.parquet", TEXTS[2])
+    (tmp_path / "web" / "photo.jpg").write_bytes(b"\xff\xd8")
+    assert texts(corpus_of(tmp_path)) == TEXTS
+
+
+def test_files_are_named_by_paths_and_globs_under_the_folder(tmp_path: Path):
+    for number, text in enumerate(TEXTS):
+        write_texts(tmp_path / "cc" / str(number) / "part.jsonl.zst", text)
+    write_texts(tmp_path / "more.jsonl", "more")
+    for files in (["cc/**/*.zst", "more.jsonl"], ["cc/*/part.*", str(tmp_path / "more.jsonl")]):
+        assert texts(corpus_of(tmp_path, sources={"web": FilesConf(files=files)})) == [*TEXTS, "more"]
+
+
+def test_without_a_folder_paths_lead_from_where_the_job_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write_texts(tmp_path / "cc.jsonl", "a")
+    monkeypatch.chdir(tmp_path)
+    assert texts(corpus_of(None, sources={"web": FilesConf(files=["cc.jsonl"])})) == ["a"]
+
+
+def test_a_file_list_names_files_one_per_line(tmp_path: Path):
+    for number, text in enumerate(TEXTS):
+        write_texts(tmp_path / f"{number}.jsonl", text)
+    (tmp_path / "list.txt").write_text("0.jsonl\n\n 1.jsonl \r\n2.jsonl")
+    assert texts(corpus_of(tmp_path, sources={"web": FilesConf(file_list="list.txt")})) == TEXTS
+
+
+def test_the_hub_is_asked_once_for_all_domains_and_not_again_when_the_answer_is_known(monkeypatch: pytest.MonkeyPatch):
+    asked = []
+
+    def from_patterns(patterns: list[str]) -> list[str]:
+        asked.extend(patterns)
+        return [f"hf://datasets/some/one@{len(asked)}/{name}.jsonl.zst" for name in "ab"]
+
+    monkeypatch.setattr("datasets.data_files.DataFilesList.from_patterns", from_patterns)
+    pattern = "hf://datasets/some/one/*.jsonl.zst"
+    sources = {domain: FilesConf(keep={"set": domain}) for domain in ("web", "books", "news")}
+    first = corpus_of(None, tuple(sources), files=[pattern], sources=sources)
+    assert asked == [pattern]
+    assert [part.spans[0].path for part in first.parts] == first.listing[pattern]
+    again = corpus_of(None, tuple(sources), listing=first.listing, files=[pattern], sources=sources)
+    assert asked == [pattern]
+    assert again == first
+
+
+@pytest.mark.parametrize("num_files", [3, 4, 5, 1000])
+def test_files_behind_addresses_share_parts_where_they_are_many(num_files, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(files_module, "MOST_PARTS", 4)
+    addresses = [f"https://example.org/{number}.jsonl.gz" for number in range(num_files)]
+    corpus = corpus_of(None, sources={"web": FilesConf(files=addresses)})
+    assert len(corpus.parts) <= 4
+    assert [span.path for part in corpus.parts for span in part.spans] == addresses
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    sizes=st.lists(st.integers(0, 40), min_size=1, max_size=8),
+    part_bytes=st.integers(20, 2000),
+    suffix=st.sampled_from(["jsonl", "jsonl.gz"]),
+)
+def test_parts_hold_every_document_once_and_in_order_however_large_they_are(
+    tmp_path_factory, sizes, part_bytes, suffix
+):
+    folder = tmp_path_factory.mktemp("parts")
+    expected = []
+    for number, size in enumerate(sizes):
+        contents = [f"{number} {line} " + "é" * (line % 17) for line in range(size)]
+        write_texts(folder / "web" / f"{number}.{suffix}", *contents)
+        expected += contents
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files_module, "PART_BYTES", part_bytes)
+        corpus = corpus_of(folder)
+    assert texts(corpus) == expected
+    assert [part.index for part in corpus.parts] == list(range(len(corpus.parts)))
+    if suffix == "jsonl":
+        assert all(part.size <= part_bytes for part in corpus.parts)
+    assert sum(part.size for part in corpus.parts) == sum(p.stat().st_size for p in folder.glob("web/*"))
+
+
+def test_a_missing_domain_is_an_error_that_says_what_was_looked_for(tmp_path: Path):
+    (tmp_path / "books").mkdir()
+    for domain in ("web", "books"):
+        with pytest.raises(ValueError, match=f"data.domains names '{domain}', but .* no {domain}.jsonl.* no folder"):
+            corpus_of(tmp_path, (domain,))
+
+
+def test_two_files_of_one_domain_are_an_error_that_names_both(tmp_path: Path):
+    for kind in ("jsonl", "parquet"):
+        write_texts(tmp_path / f"web.{kind}", "a")
+    with pytest.raises(ValueError, match=r"web.jsonl' and '.*web.parquet' both hold domain 'web'; keep one"):
+        corpus_of(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sources": {"web": FilesConf(files=["none.jsonl"])}}, r"data.sources.web names '.*none.jsonl', where there"),
+        ({"sources": {"web": FilesConf(files=["*.zst"])}}, r"data.sources.web names '.*/\*.zst', where there is no"),
+        ({"files": ["none.jsonl"], **KEPT}, r"data.files names '.*none.jsonl', where there is no file"),
+        ({"sources": {"web": FilesConf(files=["a.csv"])}}, r"data.sources.web names '.*a.csv', whose kind its name"),
+        (
+            {"files": ["a.csv"], **KEPT},
+            r"data.files names '.*a.csv', whose kind its name does not tell; files are .jsonl",
+        ),
+        ({"sources": {"web": FilesConf(files=["a.jsonl", "*.jsonl"])}}, r"data.sources.web names '.*a.jsonl' twice"),
+        (
+            {"sources": {"web": FilesConf(file_list="empty.txt")}},
+            r"web.file_list is '.*empty.txt', which names no files",
+        ),
+        ({"sources": {"books": FilesConf()}}, r"data.sources names 'books', which is not among web"),
+        (
+            {"files": ["hf://datasets/no/one/*.jsonl"], **KEPT},
+            r"data.files names 'hf://datasets/no/one/\*.jsonl', which cannot",
+        ),
+        ({"files": ["a.jsonl"]}, r"data.sources.web.keep is not set, but data.files are shared by all domains"),
+    ],
+)
+def test_files_that_cannot_be_meant_are_an_error_that_names_the_key(options, message, tmp_path: Path):
+    write_texts(tmp_path / "a.jsonl", "a")
+    (tmp_path / "a.csv").write_text("a")
+    (tmp_path / "empty.txt").write_text("\n")
+    with pytest.raises(ValueError, match=message):
+        corpus_of(tmp_path, **options)
+
+
+def test_a_corpus_that_is_no_folder_is_an_error(tmp_path: Path):
+    with pytest.raises(ValueError, match=r"data.path is '.*nowhere', which is not a folder"):
+        corpus_of(tmp_path / "nowhere")
+
+
+def test_a_corpus_without_folder_and_files_is_an_error():
+    with pytest.raises(ValueError, match=r"data.sources.web.files is not set; give it paths, globs or addresses"):
+        corpus_of(None)
