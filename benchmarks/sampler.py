@@ -113,7 +113,7 @@ class Ours:
     def __iter__(self) -> Iterator[torch.Tensor]:
         for batch in self.loader:
             self.consumed += 1
-            yield batch.tokens
+            yield batch.tokens.long()
 
 
 class IterableDatasets:
@@ -178,8 +178,7 @@ def stack_int64(rows: list[np.ndarray]) -> torch.Tensor:
 class Mosaic:
     """StreamingDataset over local MDS shards of fixed-shape arrays, a Stream and proportion per domain.
 
-    py1s, because the default, py1e, trades the evenness of the order for fewer downloads, which there are none of
-    here. One copy when a batch is put together.
+    One copy when a batch is put together.
     """
 
     label = "MosaicML streaming"
@@ -212,7 +211,6 @@ class Mosaic:
             batch_size=shape.batch_rows,
             epoch_size=shape.rows,
             shuffle=True,
-            shuffle_algo="py1s",
             shuffle_seed=SEED,
             num_canonical_nodes=1,
         )

@@ -90,7 +90,7 @@ README_COMMANDS = commands((ROOT / "README.md").read_text())
 @pytest.mark.parametrize("command", README_COMMANDS, ids=range(len(README_COMMANDS)))
 def test_every_command_of_the_readme_composes(command):
     job, *arguments = shlex.split(command.removeprefix("python -m autoscale_exp."), comments=True)
-    overrides = [a for a in arguments if not a.startswith("hydra") and "range(" not in a]
+    overrides = [a for a in arguments if not a.startswith(("hydra", "--")) and "range(" not in a]
     folder = CONF_DIR / "standalone" if job in STANDALONE else CONF_DIR
     with initialize_config_dir(str(folder), version_base="1.3"):
         assert OmegaConf.to_object(compose(job, overrides)) is not None

@@ -16,9 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from autoscale_exp.data.store import Rows, TokenStore
 from autoscale_exp.mixture.sampler import MixtureSampler
 
-GROUP_TOKENS = (
-    2**20
-)  # read, and sent by a worker, at a time: rows then cost as little in small batches as in large ones
+GROUP_TOKENS = 2**20  # read, and sent by a worker, at a time: rows in small batches cost as little as in large ones
 
 
 class Batch(NamedTuple):

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoscale_exp.config import FilesDataConf
-from autoscale_exp.data import corpus as corpus_module
+from autoscale_exp.data import files as files_module
 from autoscale_exp.data.corpus import Corpus, Document
 from autoscale_exp.data.files import open_corpus
 from autoscale_exp.data.split import Split, merge_digests, needs_digests, read_digests, write_digests
@@ -46,7 +46,7 @@ def test_no_text_and_no_group_is_on_both_sides(tmp_path_factory, drawn, fraction
     conf = FilesDataConf(path=str(folder), domains=list(records), validation_fraction=fraction)
     conf.group_field = "group" if has_groups else None
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(corpus_module, "PART_BYTES", part_bytes)
+        patch.setattr(files_module, "PART_BYTES", part_bytes)
         corpus = open_corpus(conf)
     digests = digests_of(folder, corpus, Split(fraction, held_out_domains), held_out_domains)
     split = Split(fraction, held_out_domains, digests)
