@@ -79,7 +79,9 @@ class FilesDataConf(DataConf):
 
     path: str | None = None  # folder; a domain for which no files are named has <domain>.jsonl or the like in it
     files: list[str] = field(default_factory=list)  # of all domains that name none of their own
-    sources: dict[str, FilesConf] = field(default_factory=dict)  # by domain
+    sources: dict[str, Any] = field(
+        default_factory=dict
+    )  # FilesConf by domain; Any, so that +data.sources.web... may begin one
     text_field: str = "text"  # keys joined by dots lead into nested fields
     group_field: str | None = None  # documents that share it stay on one side of the split; null: copies of a text do
     group_separator: str | None = None  # only the part of the group field before it counts
@@ -126,7 +128,7 @@ class PrepareConf:
 
     data: DataConf = MISSING
     num_workers: int = MISSING  # processes
-    shard: int = 0  # of num_shards jobs that share the work: --multirun shard=range(0,8) num_shards=8
+    shard: int = 0  # of num_shards jobs that share the work: --multirun ... shard=range(0,8) num_shards=8
     num_shards: int = 1
 
 

@@ -524,7 +524,12 @@ def draw(results: dict[str, dict], path: Path) -> None:
             right.plot([int(num) for num in deviation], [max(value, 1e-6) for value in deviation.values()], **style)
         left.set(xlabel="loader processes (0: in the training process)", ylabel="rows of 1,024 tokens per second")
         left.set(xticks=[0, 1, 2], yscale="log")
-        right.set(xlabel="rows read", ylabel="largest deviation of a share (0 is drawn at $10^{-6}$)", xscale="log", yscale="log")
+        right.set(
+            xlabel="rows read",
+            ylabel="largest deviation of a share (0 is drawn at $10^{-6}$)",
+            xscale="log",
+            yscale="log",
+        )
         figure.legend(loc="outside right center", fontsize=8)
         figure.savefig(path, dpi=150)
 

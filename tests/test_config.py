@@ -103,3 +103,11 @@ def test_the_quickstart_is_the_readmes_stages_in_order():
     written = [shlex.split(command, comments=True) for command in README_COMMANDS]
     assert made
     assert [c for c in written if c in made] == made
+
+
+@pytest.mark.parametrize("prefix", ["+", "++"])
+def test_the_files_of_a_domain_may_be_named_on_the_command_line(prefix):
+    override = f"{prefix}data.sources.web.keep={{meta.language: en}}"
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        conf = OmegaConf.to_object(compose("prepare", ["data=local", "data.domains=[web]", "data.path=x", override]))
+    assert conf.data.sources == {"web": {"keep": {"meta.language": "en"}}}

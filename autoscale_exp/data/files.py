@@ -7,10 +7,15 @@ from collections.abc import Sequence
 from dataclasses import fields
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from autoscale_exp.config import DataConf, EnvironmentDataConf, FilesConf, FilesDataConf
 from autoscale_exp.data.corpus import Corpus, Listing, Part, Source
 from autoscale_exp.data.environment import write_environment_corpus
+from autoscale_exp.data.packing import WINDOW_CHARACTERS
 from autoscale_exp.data.records import COMPRESSIONS, FileSpan, is_address, kind_of, open_binary
 
 MOST_PARTS = 1024  # of files behind addresses with the same domains, whose sizes are not known; more share a part
@@ -39,6 +44,7 @@ def open_corpus(conf: DataConf, listing: Listing | None = None) -> Corpus:
             f"data.path is '{conf.path}', which is not a folder; give the one that holds the domains' files"
         )
     listing = dict(listing or {})
+    windows = conf.preparation == "windows"
     sources_of: dict[str, list[Source]] = {}
     for domain, given in _given(conf).items():
         keep = tuple((name, tuple(v) if isinstance(v, list) else (v,)) for name, v in given.keep.items())
@@ -52,9 +58,9 @@ def open_corpus(conf: DataConf, listing: Listing | None = None) -> Corpus:
         listing=listing,
         group_field=conf.group_field,
         group_separator=conf.group_separator,
-        min_characters=conf.min_characters,
+        min_characters=max(conf.min_characters, WINDOW_CHARACTERS if windows else 1),
         max_characters=_limits(conf),
-        windows=conf.preparation == "windows",
+        windows=windows,
     )
 
 
@@ -64,7 +70,7 @@ def _given(conf: FilesDataConf) -> dict[str, FilesConf]:
     Raises:
         ValueError: nothing is said of a domain, or not what is its own in files that several share.
     """
-    given_of = {domain: conf.sources.get(domain) or FilesConf() for domain in [*conf.domains, *conf.held_out_domains]}
+    given_of = {domain: _typed(conf, domain) for domain in [*conf.domains, *conf.held_out_domains]}
     if conf.path is not None:
         for domain in conf.sources:  # else a misspelt one would be ignored, and its files looked for by name
             if domain not in given_of:
@@ -75,14 +81,26 @@ def _given(conf: FilesDataConf) -> dict[str, FilesConf]:
         if conf.path is None and not conf.files:
             raise ValueError(
                 f"data.sources.{domain}.files is not set; give it paths, globs or addresses, as in "
-                f"data.sources.{domain}.files=[hf://datasets/<owner>/<name>/*.parquet], or set data.path"
+                f"++data.sources.{domain}.files=[hf://datasets/<owner>/<name>/*.parquet], or set data.path"
             )
         if conf.files and not given.keep:
             raise ValueError(
                 f"data.sources.{domain}.keep is not set, but data.files are shared by all domains; say which of their "
-                f"documents are its own, as in +data.sources.{domain}.keep={{meta.source: {domain}}}"
+                f"documents are its own, as in ++data.sources.{domain}.keep={{meta.source: {domain}}}"
             )
     return given_of
+
+
+def _typed(conf: FilesDataConf, domain: str) -> FilesConf:
+    """The entry of `data.sources` for a domain, with its keys and types checked."""
+    given = conf.sources.get(domain) or {}
+    try:
+        typed: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(FilesConf), given))
+    except OmegaConfBaseException as error:
+        known = ", ".join(f.name for f in fields(FilesConf))
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"data.sources.{domain} is {given}: {reason}; its keys are {known}") from None
+    return typed
 
 
 def _limits(conf: DataConf) -> dict[str, float]:
@@ -129,7 +147,7 @@ def _by_name(conf: FilesDataConf, domain: str) -> list[str]:
         raise ValueError(
             f"data.domains names '{domain}', but '{folder}' has no {domain}.jsonl, {domain}.jsonl.gz, .zst or .parquet "
             f"and no folder {domain}/ with such or text files; set data.path, name files with "
-            f"+data.sources.{domain}.files=[...], or correct data.domains"
+            f"++data.sources.{domain}.files=[...], or correct data.domains"
         )
     return [str(path) for path in found]
 

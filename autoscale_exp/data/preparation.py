@@ -25,7 +25,7 @@ from autoscale_exp import atomic
 from autoscale_exp.config import DataConf
 from autoscale_exp.data.corpus import Corpus
 from autoscale_exp.data.files import open_corpus
-from autoscale_exp.data.packing import WINDOW_CHARACTERS, RowFormat
+from autoscale_exp.data.packing import RowFormat
 from autoscale_exp.data.parts import Workplace, scan_part, write_part
 from autoscale_exp.data.sealing import write_manifest
 from autoscale_exp.data.split import Split, merge_digests, needs_digests, read_digests
@@ -65,11 +65,6 @@ def check_data(conf: DataConf) -> None:
             raise ValueError(f"data.{key} is {limit}; it must be at least 1")
     if conf.preparation not in PREPARATIONS:
         raise ValueError(f"data.preparation is '{conf.preparation}'; allowed are {', '.join(PREPARATIONS)}")
-    if conf.preparation == "windows" and conf.min_characters < WINDOW_CHARACTERS:
-        raise ValueError(
-            f"data.preparation is 'windows', so data.min_characters must be at least {WINDOW_CHARACTERS}, "
-            f"but is {conf.min_characters}"
-        )
     if not 0 < conf.validation_fraction < 1:
         raise ValueError(f"data.validation_fraction is {conf.validation_fraction}; it must lie between 0 and 1")
 

@@ -62,6 +62,11 @@ def _check(conf: PerplexityTaskConf, checkpoint: Checkpoint, store: TokenStore) 
         raise ValueError(f"task.stride is {conf.stride}, but '{checkpoint.folder}' is a masked model; leave it null")
     if conf.stride is not None and not 1 <= conf.stride < window:
         raise ValueError(f"task.stride is {conf.stride}; allowed are 1 to {window - 1} in windows of {window} tokens")
+    if conf.stride is not None and store.seq_len <= checkpoint.positions:
+        raise ValueError(
+            f"task.stride is {conf.stride}, but rows of the store '{store.folder}' have {store.seq_len} tokens, which "
+            f"one window of the model's {checkpoint.positions} positions holds; leave it null"
+        )
     if store.seq_len > checkpoint.positions and conf.stride is None:
         remedy = "use a store of shorter rows" if checkpoint.masked else f"give task.stride=<1 to {window - 1}>"
         raise ValueError(

@@ -85,14 +85,17 @@ def plan_run(conf: TrainConf, store: TokenStore) -> RunPlan:
     target = conf.design.match_repetition
     requested_tokens, stage_counts = stages_of(conf, probe, weights, store)
     seed = conf.seed + probe.seed_offset
-    sampler = MixtureSampler(
-        store.domains,
-        pool_rows if target is None else matched_pool(pool_rows, probe.token_budget, target),
-        stage_counts,
-        seed=seed,
-        max_epochs=conf.max_epochs,
-        unique_rows=pool_rows,
-    )
+    try:
+        sampler = MixtureSampler(
+            store.domains,
+            pool_rows if target is None else matched_pool(pool_rows, probe.token_budget, target),
+            stage_counts,
+            seed=seed,
+            max_epochs=conf.max_epochs,
+            unique_rows=pool_rows,
+        )
+    except ValueError as error:
+        raise ValueError(f"run '{probe.run}': {error}") from None
     identity = {
         "run": probe.run,
         "rows": dict(zip(store.domains, sampler.row_counts.tolist(), strict=True)),

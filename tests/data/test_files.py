@@ -146,6 +146,8 @@ def test_two_files_of_one_domain_are_an_error_that_names_both(tmp_path: Path):
             {"files": ["hf://datasets/no/one/*.jsonl"], **KEPT},
             r"data.files names 'hf://datasets/no/one/\*.jsonl', which cannot",
         ),
+        ({"sources": {"web": {"fils": ["a.jsonl"]}}}, r"data.sources.web is .*'fils'.*; its keys are files, file_list"),
+        ({"sources": {"web": {"files": {"a": 1}}}}, r"data.sources.web is .*; its keys are files, file_list"),
         ({"files": ["a.jsonl"]}, r"data.sources.web.keep is not set, but data.files are shared by all domains"),
     ],
 )

@@ -202,7 +202,7 @@ def test_windows_are_one_piece_of_the_published_length_of_each_long_document(con
     texts = {d: [f"{d} {n} " + " ".join(str(n * k) for k in range(n * 8)) for n in range(80)] for d in DOMAINS}
     for domain in DOMAINS:
         write_records(tmp_path / "corpus" / f"{domain}.jsonl", ({"text": text} for text in texts[domain]))
-    store = prepare_store(replace(conf, preparation="windows", min_characters=1000, group_field=None))
+    store = prepare_store(replace(conf, preparation="windows", group_field=None))
     tokenizer = load_tokenizer(store.folder / "tokenizer")
     split = Split(0.2, [])
     for domain in DOMAINS:
@@ -541,7 +541,6 @@ def test_a_missing_domain_is_an_error_that_names_it(conf):
         ({"min_characters": 0}, "data.min_characters is 0; it must be at least 1"),
         ({"max_characters": 0}, "data.max_characters is 0; it must be at least 1"),
         ({"preparation": "window"}, "data.preparation is 'window'; allowed are packed, windows"),
-        ({"preparation": "windows", "min_characters": 999}, "data.min_characters must be at least 1000, but is 999"),
         ({"tokenizer": TokenizerConf(vocab_size=256)}, "data.tokenizer.vocab_size is 256"),
     ],
 )

@@ -102,7 +102,7 @@ def test_redpajama_from_lists_of_its_raw_files(meta, tmp_path: Path):
     overrides = []
     for domain in SEVEN:
         (tmp_path / f"{domain}.txt").write_text("".join(f"{path}\n" for path in files[domain]))
-        key = f"data.sources.{domain}"
+        key = f"++data.sources.{domain}"
         overrides += [f"{key}.file_list={tmp_path / domain}.txt", *([f"{key}.files=[]"] if domain == "books" else [])]
     conf = composed("redpajama", *SMALL, *overrides, f"data.store={tmp_path / 'store'}")
     assert conf.min_characters == 1000
@@ -115,8 +115,8 @@ def test_redpajama_as_published_has_a_window_of_each_document(tmp_path: Path):
     files = write_redpajama(tmp_path / "raw")
     lists = []
     for domain in SEVEN:
-        lists += [f"data.sources.{domain}.files=[{','.join(map(str, files[domain]))}]"]
-        lists += [f"data.sources.{domain}.file_list=null"] if domain != "books" else []
+        lists += [f"++data.sources.{domain}.files=[{','.join(map(str, files[domain]))}]"]
+        lists += [f"++data.sources.{domain}.file_list=null"] if domain != "books" else []
     conf = composed("redpajama", *SMALL, *lists, f"data.store={tmp_path / 'store'}", "data.preparation=windows")
     store = assert_all_is_there(conf, SEVEN)
     for domain in SEVEN:
@@ -145,10 +145,10 @@ def test_redpajama_behind_addresses_that_break_is_the_same_as_on_the_disk(
                 lines = [f"{tmp_path if place == 'disk' else place}/{name}\n" for name in names]
                 (tmp_path / f"{domain}.txt").write_text("".join(lines))
                 listed = f"{tmp_path if place == 'disk' else place}/{domain}.txt"
-                overrides += [f"data.sources.{domain}.file_list='{listed}'"]
+                overrides += [f"++data.sources.{domain}.file_list='{listed}'"]
             server.breaks = 7
             store = tmp_path / f"store {place[:4]}"
-            conf = composed("redpajama", *SMALL, *overrides, "data.sources.books.files=[]", f"data.store='{store}'")
+            conf = composed("redpajama", *SMALL, *overrides, "++data.sources.books.files=[]", f"data.store='{store}'")
             stores.append(prepare_store(conf))
         assert server.breaks == 0
     on_disk, streamed = stores
@@ -166,7 +166,7 @@ def test_the_sample_of_redpajama(tmp_path: Path):
         if domain == "wikipedia":
             records.append({"text": text_of("wikipedia", 100), "meta": "{'language': 'sv', 'timestamp': '20230320'}"})
         write_records(tmp_path / f"{domain}_sample.jsonl", records)
-        overrides.append(f"data.sources.{domain}.files=['{tmp_path}/{domain}_*.jsonl']")
+        overrides.append(f"++data.sources.{domain}.files=['{tmp_path}/{domain}_*.jsonl']")
     store = assert_all_is_there(composed("redpajama_sample", *SMALL, *overrides, f"data.store={tmp_path / 's'}"), SEVEN)
     assert store.manifest["documents_of_no_domain"] == 1
 
@@ -181,7 +181,7 @@ def test_the_sample_of_redpajama(tmp_path: Path):
 def test_a_corpus_whose_domains_share_files(name, field, pattern, tmp_path: Path):
     published = composed(name)
     assert isinstance(published, FilesDataConf)
-    set_names = {domain: source.keep[f"meta.{field}"] for domain, source in published.sources.items()}
+    set_names = {domain: source["keep"][f"meta.{field}"] for domain, source in published.sources.items()}
     assert list(set_names) == published.domains
     records = [
         {"text": text_of(domain, number), "meta": {field: set_name}}
@@ -212,10 +212,10 @@ def test_the_eight_domains_of_bert(tmp_path: Path):
         for half in (0, 1):
             records = [record(text_of(domain, number)) for number in range(half, 36, 2)]
             write_records(tmp_path / domain / f"train-{half:05d}-of-00002.parquet", records)
-        overrides.append(f"data.sources.{domain}.files=['{tmp_path}/{domain}/train-*.parquet']")
+        overrides.append(f"++data.sources.{domain}.files=['{tmp_path}/{domain}/train-*.parquet']")
     github = write_records(tmp_path / "github.jsonl", [redpajama_record("github", number) for number in range(36)])
     (tmp_path / "github.txt").write_text(f"{github}\n")
-    overrides += [f"data.sources.github.file_list={tmp_path}/github.txt", f"data.store={tmp_path / 'store'}"]
+    overrides += [f"++data.sources.github.file_list={tmp_path}/github.txt", f"data.store={tmp_path / 'store'}"]
     conf = composed("bert_five", *SMALL, *overrides)
     assert conf.held_out_domains == ["pubmed", "news", "github"]
     store = assert_all_is_there(conf, [*conf.domains, *conf.held_out_domains])
@@ -237,7 +237,7 @@ def test_seven_domains_of_ones_own_in_a_folder(tmp_path: Path):
 
 @pytest.mark.parametrize("path", sorted((CONF_DIR / "data").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_corpus_of_conf_has_values_in_range(path: Path):
-    overrides = ["data.sources.books.files=[x.jsonl]"] if path.stem == "redpajama" else []
+    overrides = ["++data.sources.books.files=[x.jsonl]"] if path.stem == "redpajama" else []
     overrides += ["data.path=x"] if path.stem in ("local", "seven") else []
     overrides += ["data.domains=[a,b]"] if path.stem == "local" else []
     check_data(composed(path.stem, *overrides))
