@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -99,11 +100,19 @@ def _lock(place: Workplace, part: Part) -> FileLock:
     return FileLock(place.record_of(part).with_suffix(".lock"), blocking=False)
 
 
-def _write_rows(place: Workplace, row_format: RowFormat, part: Part, report: Report) -> dict[str, Any]:
-    tokenizer = tokenizers.Tokenizer.from_file(str(place.folder / "tokenizer" / "tokenizer.json"))
+@lru_cache(maxsize=1)
+def _load_tokenizer(path: Path, _: int) -> tokenizers.Tokenizer:
+    """The tokenizer in a file of this time, once per process: each one keeps 4 MB for good (tokenizers 0.23)."""
+    tokenizer = tokenizers.Tokenizer.from_file(str(path))
     tokenizer.encode_special_tokens = True  # a text that mentions <|endoftext|> does not end there
     tokenizer.no_truncation()  # some are saved with the length of their model
     tokenizer.no_padding()
+    return tokenizer
+
+
+def _write_rows(place: Workplace, row_format: RowFormat, part: Part, report: Report) -> dict[str, Any]:
+    path = place.folder / "tokenizer" / "tokenizer.json"
+    tokenizer = _load_tokenizer(path, path.stat().st_mtime_ns)
     split = Split(place.fraction, place.held_out_domains, read_digests(place.digests))
     writers: dict[tuple[str, str], RowWriter] = {}
     dropped: Counter[str] = Counter()
