@@ -224,7 +224,7 @@ class SyntheticCorpus(Corpus):
         domains = [source.domain for source in part.sources]
         for number in range(part.index * self.num_documents, (part.index + 1) * self.num_documents):
             words = f"{WORDS[number % 13]} {WORDS[number // 13 % 13]} {WORDS[number // 169 % 13]}"
-            yield Document(domains[number % 2], f"{words} {number}", f"{number // 4}")
+            yield Document(domains[number % 2], f"{words} {number}")
 
 
 def measure_memory(num_documents: int, scratch: Path) -> dict[str, Any]:
@@ -234,7 +234,7 @@ def measure_memory(num_documents: int, scratch: Path) -> dict[str, Any]:
     sources = (Source("even", "text"), Source("odd", "text"))
     count = -(-num_documents // part_documents)
     parts = [Part(i, (), sources, part_documents * SHORT_DOCUMENT_BYTES) for i in range(count)]
-    corpus = SyntheticCorpus(parts, {}, group_field="group", num_documents=part_documents)
+    corpus = SyntheticCorpus(parts, {}, num_documents=part_documents)
     texts = (document.text for document in itertools.islice(corpus.documents(parts[0]), 20_000))
     train_bpe(texts, 2048).save_pretrained(scratch / "bpe")
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
@@ -246,7 +246,6 @@ def measure_memory(num_documents: int, scratch: Path) -> dict[str, Any]:
             validation_fraction=0.005,
             validation_rows=2,
             tokenizer=TokenizerConf(str(scratch / "bpe")),
-            group_field="group",
         )
         with mock.patch.object(preparation, "open_corpus", return_value=corpus), sampling(Path(folder)) as samples:
             timing, store = timed(lambda: preparation.prepare_store(conf, num_workers=CORES))
