@@ -1,25 +1,18 @@
 """The schemas of all jobs: the one place where configuration meets code.
 
-Our own sections are dataclasses, so a wrong key or type fails before a job starts; `job` turns the composed
+Our own sections are dataclasses, so a wrong key or type fails before a job starts; `to_typed` turns the composed
 config into them. Third-party objects (`trainer`, `logger`) stay open and are built from their `_target_`.
 Importing this module registers the schemas and resolvers with Hydra, which sweep workers rely on.
 """
 
-import functools
 import os
-import re
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-import hydra
 from hydra.core.config_store import ConfigStore
-from hydra.errors import HydraException
 from omegaconf import MISSING, OmegaConf
-from omegaconf.errors import InterpolationToMissingValueError, MissingMandatoryValue, OmegaConfBaseException
 
 from autoscale_exp.mixture.weights import MixtureConf
 from autoscale_exp.runs.design import DdoConf, DesignConf, SingleConf, budget_label, probes_of, select_probe
@@ -385,52 +378,29 @@ def _run_name(design: Any, domains: Any, token_budget: int | None, mixture: str,
 _register()
 
 
-def job(config_name: str) -> Callable[[Callable[[Any], None]], Callable[[], None]]:
-    """Makes a function of a typed config the entry point of a job.
+def to_typed(composed: Any) -> Any:
+    """The dataclass that a composed config stands for.
 
-    `config_name` is a file under conf/. Jobs with keys named like groups have theirs in conf/standalone/, where there
-    are no groups.
-
-    An error that the user caused (a config that does not compose, `ValueError`, `OSError`) ends the job with one line
-    and exit code 2. Inside a multirun errors of a run are the function's business, because the other runs go on.
+    Raises:
+        ValueError: a key was added to a section that does not have it.
     """
-
-    def decorate(function: Callable[[Any], None]) -> Callable[[], None]:
-        path = CONF_DIR / config_name
-
-        @hydra.main(version_base="1.3", config_path=str(path.parent), config_name=path.name)
-        @functools.wraps(function)
-        def run(composed: Any) -> None:
-            with _user_errors():
-                function(OmegaConf.to_object(composed))
-
-        @functools.wraps(function)
-        def entry() -> None:
-            os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands exceptions on instead of printing pages of them
-            with _user_errors():
-                run()
-
-        return entry
-
-    return decorate
+    typed = OmegaConf.to_object(composed)
+    _check_keys(typed, "")
+    return typed
 
 
-@contextmanager
-def _user_errors() -> Iterator[None]:
-    """Turns errors that the user caused into one line and exit code 2."""
-    try:
-        yield
-    except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
-        sys.stderr.write(f"error: {_one_line(error)}\n")
-        raise SystemExit(2) from None
+def _check_keys(value: Any, path: str) -> None:
+    if isinstance(value, list):
+        for index, item in enumerate(value):
+            _check_keys(item, f"{path}{index}.")
+    if is_dataclass(value):
+        known = [field.name for field in fields(value)]
+        for key, item in vars(value).items():
+            if key not in known:
+                raise ValueError(unknown_key(path + key, known))
+            _check_keys(item, f"{path}{key}.")
 
 
-def _one_line(error: BaseException) -> str:
-    """The part of a message that is for the user; Hydra and omegaconf add where in their code it came up."""
-    if isinstance(error, MissingMandatoryValue | InterpolationToMissingValueError):
-        key = re.sub(r".*[mM]issing mandatory value: ", "", str(error).splitlines()[0])
-        return f"{key} is not set; give it a value, as in {key}=..."
-    message = re.sub(r"^\w+ raised while resolving interpolation: ", "", str(error).splitlines()[0])
-    if isinstance(error, HydraException) and error.__cause__ is not None:
-        return f"{message} {_one_line(error.__cause__)}"
-    return message
+def unknown_key(path: str, known: Iterable[str]) -> str:
+    """What to tell of a key that its section does not have."""
+    return f"{path} is not known; allowed there are {', '.join(known)}"

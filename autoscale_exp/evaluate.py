@@ -5,16 +5,10 @@ from typing import Any
 
 from hydra.utils import instantiate
 
-from autoscale_exp.config import (
-    EvaluateConf,
-    GlueTaskConf,
-    HarnessTaskConf,
-    PerplexityTaskConf,
-    SquadTaskConf,
-    job,
-)
+from autoscale_exp.config import EvaluateConf, GlueTaskConf, HarnessTaskConf, PerplexityTaskConf, SquadTaskConf
 from autoscale_exp.evaluation.record import Evaluation, carry_out, missing_seeds
 from autoscale_exp.evaluation.subject import Subject, find_subject
+from autoscale_exp.job import job
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from autoscale_exp import atomic
-from autoscale_exp.config import ExportConf, job
+from autoscale_exp.config import ExportConf
+from autoscale_exp.job import job
 from autoscale_exp.mixture.weights import read_mixture_file
 
 Weights = dict[str, float]

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from autoscale_exp import atomic
-from autoscale_exp.config import FitConf, job
+from autoscale_exp.config import FitConf
+from autoscale_exp.job import job
 from autoscale_exp.laws.objective import make_objective
 from autoscale_exp.laws.optimum import make_bounds
 from autoscale_exp.laws.solution import Request, solve_ddo, solve_law, solve_optima

@@ -4,7 +4,8 @@ import logging
 from pathlib import Path
 
 from autoscale_exp import atomic
-from autoscale_exp.config import ImportRunsConf, job
+from autoscale_exp.config import ImportRunsConf
+from autoscale_exp.job import job
 from autoscale_exp.runs.imports import join_olmix, join_regmix, table_of_wandb_runs
 from autoscale_exp.runs.record import parse_run_table, read_results, table_of_results
 

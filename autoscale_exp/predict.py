@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from autoscale_exp import atomic
-from autoscale_exp.config import PredictConf, job
+from autoscale_exp.config import PredictConf
+from autoscale_exp.job import job
 from autoscale_exp.laws.law import law_class
 from autoscale_exp.runs.record import read_mixtures
 

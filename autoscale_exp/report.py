@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from autoscale_exp import atomic
-from autoscale_exp.config import ReportConf, job
+from autoscale_exp.config import ReportConf
+from autoscale_exp.job import job
 from autoscale_exp.reporting.comparison import MixtureRuns, group_by_mixture, objective_of_fit, speedup
 from autoscale_exp.reporting.downstream import Table as DownstreamTable
 from autoscale_exp.reporting.downstream import downstream_table, read_evaluated_runs

@@ -6,8 +6,9 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
-from autoscale_exp.config import TrainConf, job
+from autoscale_exp.config import TrainConf
 from autoscale_exp.data.store import open_store
+from autoscale_exp.job import job
 from autoscale_exp.runs.record import RESULT, write_failure
 from autoscale_exp.training.plan import is_finished, plan_run
 from autoscale_exp.training.sweep import PlannedRun, SweepWatch

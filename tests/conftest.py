@@ -9,9 +9,8 @@ os.environ["WANDB_MODE"] = "disabled"
 import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 
-from autoscale_exp.config import CONF_DIR, PrepareConf, TrainConf
+from autoscale_exp.config import CONF_DIR, PrepareConf, TrainConf, to_typed
 
 VOCABULARIES = {
     "fruit": "apple banana cherry date elderberry fig grape honeydew is ripe and sweet but not yet sold",
@@ -50,7 +49,7 @@ def store(data_overrides: list[str]):
     from autoscale_exp.data.preparation import prepare_store
 
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        conf = OmegaConf.to_object(compose("prepare", data_overrides))
+        conf = to_typed(compose("prepare", data_overrides))
     assert isinstance(conf, PrepareConf)
     return prepare_store(conf.data)
 
@@ -71,7 +70,7 @@ def masked_store(data_overrides: list[str], masked_overrides: list[str]):
     from autoscale_exp.prepare import prepare_store
 
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        conf = OmegaConf.to_object(compose("prepare", [*data_overrides, *masked_overrides[1:]]))
+        conf = to_typed(compose("prepare", [*data_overrides, *masked_overrides[1:]]))
     assert isinstance(conf, PrepareConf)
     return prepare_store(conf.data)
 
@@ -101,7 +100,7 @@ def compose_train(train_overrides: list[str], tmp_path: Path) -> Callable[..., T
     def composed(*overrides: str) -> TrainConf:
         run = [f"output_dir={tmp_path}", "run_name=run", "~logger"]
         with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-            conf = OmegaConf.to_object(compose("train", [*train_overrides, *run, *overrides]))
+            conf = to_typed(compose("train", [*train_overrides, *run, *overrides]))
         assert isinstance(conf, TrainConf)
         return conf
 

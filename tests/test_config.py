@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
 
-from autoscale_exp.config import CONF_DIR, TrainConf
+from autoscale_exp.config import CONF_DIR, TrainConf, to_typed
 
 ROOT = Path(__file__).parent.parent
 STANDALONE = {path.stem: path for path in sorted((CONF_DIR / "standalone").glob("*.yaml"))}
@@ -29,7 +28,7 @@ JOB_OF_GROUP = {"law": "fit", "objective": "fit", "task": "evaluate"}
 
 def composed(job, *overrides):
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        return OmegaConf.to_object(compose(job, overrides=[*overrides]))
+        return to_typed(compose(job, overrides=[*overrides]))
 
 
 @pytest.mark.parametrize("job", JOBS)
@@ -93,7 +92,7 @@ def test_every_command_of_the_readme_composes(command):
     overrides = [a for a in arguments if not a.startswith(("hydra", "--")) and "range(" not in a]
     folder = CONF_DIR / "standalone" if job in STANDALONE else CONF_DIR
     with initialize_config_dir(str(folder), version_base="1.3"):
-        assert OmegaConf.to_object(compose(job, overrides)) is not None
+        assert to_typed(compose(job, overrides)) is not None
 
 
 def test_the_quickstart_is_the_readmes_stages_in_order():
@@ -109,5 +108,5 @@ def test_the_quickstart_is_the_readmes_stages_in_order():
 def test_the_files_of_a_domain_may_be_named_on_the_command_line(prefix):
     override = f"{prefix}data.sources.web.keep={{meta.language: en}}"
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        conf = OmegaConf.to_object(compose("prepare", ["data=local", "data.domains=[web]", "data.path=x", override]))
+        conf = to_typed(compose("prepare", ["data=local", "data.domains=[web]", "data.path=x", override]))
     assert conf.data.sources == {"web": {"keep": {"meta.language": "en"}}}

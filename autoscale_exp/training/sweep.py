@@ -24,7 +24,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from autoscale_exp import atomic
-from autoscale_exp.config import TrainConf
+from autoscale_exp.config import TrainConf, to_typed
 from autoscale_exp.data.store import open_store
 from autoscale_exp.runs.record import FAILURE, RESULT, read_results, table_of_results
 from autoscale_exp.training.plan import is_finished, num_devices, plan_run
@@ -118,7 +118,7 @@ def plan_sweep(config: DictConfig) -> list[PlannedRun]:
     task: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
     parsed = OverridesParser.create().parse_overrides([*params, *task])
     for overrides in BasicSweeper.split_arguments(parsed, None)[0]:
-        conf = OmegaConf.to_object(hydra.compose(config_name=config.hydra.job.config_name, overrides=overrides))
+        conf = to_typed(hydra.compose(config_name=config.hydra.job.config_name, overrides=overrides))
         assert isinstance(conf, TrainConf)
         if num_devices(conf) > 1:
             raise ValueError(

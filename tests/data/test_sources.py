@@ -8,9 +8,8 @@ from typing import Any
 import datasets.config
 import pytest
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 
-from autoscale_exp.config import CONF_DIR, DataConf, FilesDataConf, PrepareConf
+from autoscale_exp.config import CONF_DIR, DataConf, FilesDataConf, PrepareConf, to_typed
 from autoscale_exp.data.corpus import Document
 from autoscale_exp.data.files import open_corpus
 from autoscale_exp.data.preparation import check_data, prepare_store
@@ -34,7 +33,7 @@ def text_of(domain: str, number: int) -> str:
 
 def composed(name: str, *overrides: str) -> DataConf:
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        conf = OmegaConf.to_object(compose("prepare", [f"data={name}", *overrides]))
+        conf = to_typed(compose("prepare", [f"data={name}", *overrides]))
     assert isinstance(conf, PrepareConf)
     return conf.data
 

@@ -6,10 +6,9 @@ from typing import Any
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 from transformers import BertConfig, BertForMaskedLM, BertTokenizer, GPT2Config, GPT2LMHeadModel
 
-from autoscale_exp.config import CONF_DIR, EvaluateConf
+from autoscale_exp.config import CONF_DIR, EvaluateConf, to_typed
 from autoscale_exp.data.tokenizer import load_tokenizer
 
 WORDS = ["good", "bad", "film", "plot", "actor", "scene", "the", "is", "in", "of", "where"]
@@ -57,7 +56,7 @@ def make_gpt2(store, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int]
 
 def compose_evaluate(*overrides: str) -> EvaluateConf:
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        conf = OmegaConf.to_object(compose("evaluate", [*overrides, "device=cpu"]))
+        conf = to_typed(compose("evaluate", [*overrides, "device=cpu"]))
     assert isinstance(conf, EvaluateConf)
     return conf
 

@@ -3,9 +3,8 @@ import json
 import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 
-from autoscale_exp.config import CONF_DIR
+from autoscale_exp.config import CONF_DIR, to_typed
 from autoscale_exp.fit import make_request, write_fit
 from autoscale_exp.laws.law import law_class
 from autoscale_exp.laws.solution import solve_ddo, solve_law
@@ -16,7 +15,7 @@ from tests.laws.synthetic import DOMAINS, ddo_table, true_losses
 
 def request_for(table, *overrides):
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        conf = OmegaConf.to_object(compose("fit", overrides=["runs=x", "num_draws=40", *overrides]))
+        conf = to_typed(compose("fit", overrides=["runs=x", "num_draws=40", *overrides]))
     return make_request(conf, table)
 
 

@@ -13,10 +13,9 @@ import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2LMHeadModel
 
-from autoscale_exp.config import CONF_DIR
+from autoscale_exp.config import CONF_DIR, to_typed
 from autoscale_exp.data.datamodule import MixtureDataModule
 from autoscale_exp.data.store import TokenStore, open_store
 from autoscale_exp.lm.causal import CausalLanguageModel
@@ -351,6 +350,6 @@ def test_the_same_run_has_the_same_losses(compose_train, store: TokenStore, tmp_
 
 if __name__ == "__main__":  # one device of a run, stopped after some batches
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        conf: Any = OmegaConf.to_object(compose("train", sys.argv[3:]))
+        conf: Any = to_typed(compose("train", sys.argv[3:]))
     with interrupted_after(int(sys.argv[2])):
         train(plan_run(conf, open_store(conf.data.store)), Path(sys.argv[1]))
