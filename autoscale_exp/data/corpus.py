@@ -1,6 +1,7 @@
 """A corpus in parts that are prepared one by one, and the documents of a part."""
 
 import ast
+import itertools
 import json
 import math
 from collections import Counter
@@ -107,10 +108,8 @@ class Corpus:
         dropped = Counter() if dropped is None else dropped
         taken: Counter[str] = Counter()
         quotas = {source.domain: self.quota(part, source.domain) for source in part.sources}
-        columns = {name.split(".")[0] for source in part.sources for name in (source.text_field, *dict(source.keep))}
-        columns |= {self.group_field.split(".")[0]} if self.group_field else set()
         for span in part.spans:
-            for record, where in read_records(span, sorted(columns)):
+            for record, where in read_records(span, self._columns(part)):
                 source = next((s for s in part.sources if _is_kept(s, record, where)), None)
                 if source is None:
                     dropped[""] += 1
@@ -126,6 +125,25 @@ class Corpus:
                 taken[source.domain] += WINDOW_CHARACTERS if self.windows else len(text)
                 has_fields = kind_of(span.path) != "text"
                 yield Document(source.domain, text, self._group(record, where) if has_fields else None)
+
+    def check_first_records(self) -> None:
+        """Reads one record of each kind of part, so that a mistake is told of before any work.
+
+        Raises:
+            ValueError: it cannot be read or lacks a field; names file, byte and field.
+        """
+        for part in {part.sources: part for part in reversed(self.parts)}.values():
+            for record, where in itertools.islice(read_records(part.spans[0], self._columns(part)), 1):
+                for source in part.sources:
+                    if _is_kept(source, record, where):
+                        _text(record, source.text_field, where)
+                if kind_of(part.spans[0].path) != "text":
+                    self._group(record, where)
+
+    def _columns(self, part: Part) -> list[str]:
+        """Fields, at the top of a record, that the documents of a part are made of."""
+        names = {name for source in part.sources for name in (source.text_field, *dict(source.keep))}
+        return sorted({name.split(".")[0] for name in names | ({self.group_field} if self.group_field else set())})
 
     def _group(self, record: dict[str, Any], where: str) -> str | None:
         if self.group_field is None:

@@ -100,6 +100,8 @@ def prepare_store(conf: DataConf, *, num_workers: int = 1, shard: int = 0, num_s
         with FileLock(folder / "prepare.lock"):
             begun = _read_begun(folder)
             corpus = open_corpus(conf, begun.get("listing"))
+            if not begun:
+                corpus.check_first_records()
             identity = identity_of(conf, corpus)
             if _is_prepared(folder, begun, identity):
                 return open_store(folder)

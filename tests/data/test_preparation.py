@@ -351,6 +351,21 @@ def test_a_bad_line_is_an_error_that_names_file_and_byte_and_leaves_no_part_of_a
     assert not list(Path(conf.store).rglob("*.tmp"))
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"text_field": "content"}, r"line at byte 0: no field 'content', there is source, text"),
+        ({"group_field": "meta.url"}, r"line at byte 0: no field 'meta.url', there is source, text"),
+        ({"sources": {"books": {"keep": {"language": "en"}}}}, r"books.jsonl', line at byte 0: no field 'language'"),
+    ],
+)
+def test_a_wrong_field_is_an_error_before_a_store_is_begun(change, message, conf):
+    with pytest.raises(ValueError, match=message):
+        prepare_store(replace(conf, **change))
+    assert not (Path(conf.store) / "plan.json").exists()
+    assert prepare_store(conf)
+
+
 def test_domains_in_the_same_compressed_files_give_what_files_of_their_own_give(conf, tmp_path: Path):
     own = prepare_store(conf)
     mixed = [record(d, group, number) | {"set": d} for group in range(40) for number in range(4) for d in DOMAINS]
