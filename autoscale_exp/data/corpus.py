@@ -109,6 +109,7 @@ class Corpus:
         taken: Counter[str] = Counter()
         quotas = {source.domain: self.quota(part, source.domain) for source in part.sources}
         for span in part.spans:
+            has_fields = kind_of(span.path) != "text"
             for record, where in read_records(span, self._columns(part)):
                 source = next((s for s in part.sources if _is_kept(s, record, where)), None)
                 if source is None:
@@ -123,7 +124,6 @@ class Corpus:
                     dropped[source.domain] += 1
                     continue
                 taken[source.domain] += WINDOW_CHARACTERS if self.windows else len(text)
-                has_fields = kind_of(span.path) != "text"
                 yield Document(source.domain, text, self._group(record, where) if has_fields else None)
 
     def check_first_records(self) -> None:
@@ -133,7 +133,8 @@ class Corpus:
             ValueError: it cannot be read or lacks a field; names file, byte and field.
         """
         for part in {part.sources: part for part in reversed(self.parts)}.values():
-            for record, where in itertools.islice(read_records(part.spans[0], self._columns(part)), 1):
+            records = itertools.chain.from_iterable(read_records(s, self._columns(part)) for s in part.spans[:1])
+            for record, where in itertools.islice(records, 1):
                 for source in part.sources:
                     if _is_kept(source, record, where):
                         _text(record, source.text_field, where)

@@ -1,6 +1,8 @@
 """From texts to rows: one window of each or all of it, encoded, joined by a separator, cut to a fixed length."""
 
 import hashlib
+from collections.abc import Sequence
+from concurrent.futures import Executor, Future
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +48,8 @@ class RowFormat:
 class RowWriter:
     """Packs documents, each followed by the separator, into rows and writes them to a file.
 
+    A batch of documents is encoded by a thread while the caller reads the next.
+
     Attributes:
         rows: whole rows so far.
         documents: so far.
@@ -53,12 +57,14 @@ class RowWriter:
         dropped_tokens: after the last whole row; final after `close`.
     """
 
-    def __init__(self, path: Path, row_format: RowFormat, tokenizer: tokenizers.Tokenizer) -> None:
+    def __init__(self, path: Path, row_format: RowFormat, tokenizer: tokenizers.Tokenizer, encoders: Executor) -> None:
         self.rows = self.documents = self.characters = self.dropped_tokens = 0
         self._format = row_format
         self._tokenizer = tokenizer
+        self._encoders = encoders
         self._batch: list[str] = []
         self._batch_characters = 0
+        self._encoded: Future[npt.NDArray[Any]] | None = None
         self._pending = np.empty(0, row_format.dtype)
         self._sha256 = hashlib.sha256()
         self._file = path.open("wb")
@@ -68,12 +74,12 @@ class RowWriter:
         self._batch.append(text)
         self._batch_characters += len(text)
         if len(self._batch) == BATCH_DOCUMENTS or self._batch_characters >= BATCH_CHARACTERS:
-            return self._write_batch()
+            return self._end_batch()
         return 0
 
     def close(self) -> int:
         """Writes what is left and closes the file; returns how many tokens were written."""
-        written = self._write_batch() if self._batch else 0
+        written = self._end_batch() + self._write_encoded()
         self.dropped_tokens = len(self._pending)
         self._file.close()
         return written
@@ -88,19 +94,30 @@ class RowWriter:
         """Of all that was written, in hexadecimal."""
         return self._sha256.hexdigest()
 
-    def _write_batch(self) -> int:
+    def _end_batch(self) -> int:
+        """Writes the batch before, if there is one, and has this one encoded."""
+        written = self._write_encoded()
+        self._encoded = self._encoders.submit(self._encode, self._batch)
+        self.documents += len(self._batch)
+        self.characters += self._batch_characters
+        self._batch, self._batch_characters = [], 0
+        return written
+
+    def _encode(self, texts: Sequence[str]) -> npt.NDArray[Any]:
         ids: list[int] = []
-        for encoding in self._tokenizer.encode_batch_fast(self._batch, add_special_tokens=False):
+        for encoding in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False):
             ids += encoding.ids
             ids.append(self._format.separator)
-        rows = self._cut(np.concatenate([self._pending, np.asarray(ids, dtype=self._format.dtype)]))
+        return np.asarray(ids, dtype=self._format.dtype)
+
+    def _write_encoded(self) -> int:
+        if self._encoded is None:
+            return 0
+        rows = self._cut(np.concatenate([self._pending, self._encoded.result()]))
         content = rows.tobytes()
         self._file.write(content)
         self._sha256.update(content)
         self.rows += len(rows)
-        self.documents += len(self._batch)
-        self.characters += self._batch_characters
-        self._batch, self._batch_characters = [], 0
         return rows.size
 
     def _cut(self, tokens: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -7,6 +7,7 @@ lock keeps others from doing the same work, and is gone with the process that ho
 import json
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,6 +22,7 @@ from autoscale_exp.data.corpus import Corpus, Part
 from autoscale_exp.data.packing import RowFormat, RowWriter, draw_window
 from autoscale_exp.data.split import Split, read_digests, write_digests
 
+ENCODERS = 2  # threads; batches of few long documents do not fill the cores alone
 Report = Callable[[str, int], None]  # domain and tokens written since the last time
 
 
@@ -117,12 +119,12 @@ def _write_rows(place: Workplace, row_format: RowFormat, part: Part, report: Rep
     writers: dict[tuple[str, str], RowWriter] = {}
     dropped: Counter[str] = Counter()
     copies: Counter[str] = Counter()
-    with ExitStack() as files:
+    with ThreadPoolExecutor(ENCODERS) as encoders, ExitStack() as files:
         for domain in dict.fromkeys(source.domain for source in part.sources):
             for side in ("validation",) if domain in place.held_out_domains else ("train", "validation"):
                 path = place.rows_of(part, side, domain)
                 temporary = files.enter_context(atomic.replacing(path))
-                writers[domain, side] = RowWriter(temporary, row_format, tokenizer)
+                writers[domain, side] = RowWriter(temporary, row_format, tokenizer, encoders)
         with ExitStack() as open_files:
             for writer in writers.values():
                 open_files.callback(writer.discard)

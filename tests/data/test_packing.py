@@ -1,4 +1,5 @@
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,11 @@ from autoscale_exp.data.tokenizer import train_bpe
 TEXTS = [f"document {number} " + "abc " * (number % 9) for number in range(600)]
 TOKENIZER = train_bpe(TEXTS, 280)
 END = TOKENIZER.eos_token_id
+ENCODERS = ThreadPoolExecutor(2)
 
 
 def write_rows(path: Path, texts: list[str], row_format: RowFormat) -> tuple[RowWriter, np.ndarray, int]:
-    writer = RowWriter(path, row_format, TOKENIZER.backend_tokenizer)
+    writer = RowWriter(path, row_format, TOKENIZER.backend_tokenizer, ENCODERS)
     num_tokens = sum(writer.add(text) for text in texts) + writer.close()
     return writer, np.fromfile(path, row_format.dtype).reshape(-1, row_format.seq_len), num_tokens
 
@@ -71,7 +73,7 @@ def test_long_documents_are_encoded_fewer_at_once(tmp_path: Path):
             sizes.append(sum(map(len, texts)))
             return TOKENIZER.backend_tokenizer.encode_batch_fast(["x"] * len(texts), add_special_tokens=False)
 
-    writer = RowWriter(tmp_path / "rows.bin", RowFormat(16, "<u2", END), Spy())
+    writer = RowWriter(tmp_path / "rows.bin", RowFormat(16, "<u2", END), Spy(), ENCODERS)
     for _ in range(20):
         writer.add("x" * 300_000)
     writer.close()
@@ -80,7 +82,7 @@ def test_long_documents_are_encoded_fewer_at_once(tmp_path: Path):
 
 
 def test_a_full_disk_is_an_error_and_the_file_is_closed():
-    writer = RowWriter(Path("/dev/full"), RowFormat(16, "<u2", END), TOKENIZER.backend_tokenizer)
+    writer = RowWriter(Path("/dev/full"), RowFormat(16, "<u2", END), TOKENIZER.backend_tokenizer, ENCODERS)
     with pytest.raises(OSError, match="No space left"):
         deque(map(writer.add, TEXTS * 20))
     writer.discard()
@@ -88,7 +90,7 @@ def test_a_full_disk_is_an_error_and_the_file_is_closed():
 
 
 def test_a_token_that_its_type_cannot_hold_is_an_error(tmp_path: Path):
-    writer = RowWriter(tmp_path / "rows.bin", RowFormat(16, "<u2", 2**16), TOKENIZER.backend_tokenizer)
+    writer = RowWriter(tmp_path / "rows.bin", RowFormat(16, "<u2", 2**16), TOKENIZER.backend_tokenizer, ENCODERS)
     writer.add("a")
     with pytest.raises(OverflowError):
         writer.close()
