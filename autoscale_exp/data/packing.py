@@ -1,8 +1,9 @@
 """From texts to rows: one window of each or all of it, encoded, joined by a separator, cut to a fixed length."""
 
 import hashlib
-from collections.abc import Sequence
-from concurrent.futures import Executor, Future
+import itertools
+from collections import deque
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import tokenizers
+
+from autoscale_exp.data.encoding import Encoder
 
 BATCH_DOCUMENTS = 256  # encoded at once
 BATCH_CHARACTERS = 2**20  # or fewer, so that a batch of long documents takes no more memory than one of short ones
@@ -48,8 +50,6 @@ class RowFormat:
 class RowWriter:
     """Packs documents, each followed by the separator, into rows and writes them to a file.
 
-    A batch of documents is encoded by a thread while the caller reads the next.
-
     Attributes:
         rows: whole rows so far.
         documents: so far.
@@ -57,14 +57,13 @@ class RowWriter:
         dropped_tokens: after the last whole row; final after `close`.
     """
 
-    def __init__(self, path: Path, row_format: RowFormat, tokenizer: tokenizers.Tokenizer, encoders: Executor) -> None:
+    def __init__(self, path: Path, row_format: RowFormat, encoder: Encoder) -> None:
         self.rows = self.documents = self.characters = self.dropped_tokens = 0
         self._format = row_format
-        self._tokenizer = tokenizer
-        self._encoders = encoders
+        self._encoder = encoder
         self._batch: list[str] = []
         self._batch_characters = 0
-        self._encoded: Future[npt.NDArray[Any]] | None = None
+        self._encoded: deque[Future[npt.NDArray[Any]]] = deque()
         self._pending = np.empty(0, row_format.dtype)
         self._sha256 = hashlib.sha256()
         self._file = path.open("wb")
@@ -73,13 +72,16 @@ class RowWriter:
         """Takes a document; returns how many tokens were written, which is at the end of a batch."""
         self._batch.append(text)
         self._batch_characters += len(text)
-        if len(self._batch) == BATCH_DOCUMENTS or self._batch_characters >= BATCH_CHARACTERS:
-            return self._end_batch()
-        return 0
+        if len(self._batch) < BATCH_DOCUMENTS and self._batch_characters < BATCH_CHARACTERS:
+            return 0
+        self._end_batch()
+        return sum(self._write_next() for _ in itertools.takewhile(Future.done, tuple(self._encoded)))
 
     def close(self) -> int:
         """Writes what is left and closes the file; returns how many tokens were written."""
-        written = self._end_batch() + self._write_encoded()
+        if self._batch:
+            self._end_batch()
+        written = sum(self._write_next() for _ in tuple(self._encoded))
         self.dropped_tokens = len(self._pending)
         self._file.close()
         return written
@@ -94,26 +96,14 @@ class RowWriter:
         """Of all that was written, in hexadecimal."""
         return self._sha256.hexdigest()
 
-    def _end_batch(self) -> int:
-        """Writes the batch before, if there is one, and has this one encoded."""
-        written = self._write_encoded()
-        self._encoded = self._encoders.submit(self._encode, self._batch)
+    def _end_batch(self) -> None:
+        self._encoded.append(self._encoder.submit(self._batch))
         self.documents += len(self._batch)
         self.characters += self._batch_characters
         self._batch, self._batch_characters = [], 0
-        return written
 
-    def _encode(self, texts: Sequence[str]) -> npt.NDArray[Any]:
-        ids: list[int] = []
-        for encoding in self._tokenizer.encode_batch_fast(texts, add_special_tokens=False):
-            ids += encoding.ids
-            ids.append(self._format.separator)
-        return np.asarray(ids, dtype=self._format.dtype)
-
-    def _write_encoded(self) -> int:
-        if self._encoded is None:
-            return 0
-        rows = self._cut(np.concatenate([self._pending, self._encoded.result()]))
+    def _write_next(self) -> int:
+        rows = self._cut(np.concatenate([self._pending, self._encoded.popleft().result()]))
         content = rows.tobytes()
         self._file.write(content)
         self._sha256.update(content)

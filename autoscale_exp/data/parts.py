@@ -7,7 +7,6 @@ lock keeps others from doing the same work, and is gone with the process that ho
 import json
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,10 +18,10 @@ from filelock import FileLock, Timeout
 
 from autoscale_exp import atomic
 from autoscale_exp.data.corpus import Corpus, Part
+from autoscale_exp.data.encoding import Encoder, Threads
 from autoscale_exp.data.packing import RowFormat, RowWriter, draw_window
 from autoscale_exp.data.split import Split, read_digests, write_digests
 
-ENCODERS = 2  # threads; batches of few long documents do not fill the cores alone
 Report = Callable[[str, int], None]  # domain and tokens written since the last time
 
 
@@ -65,7 +64,7 @@ class Workplace:
         return self.folder / ("train" if split == "train" else "parts/validation") / domain / f"{part.index:05d}.bin"
 
 
-def scan_part(place: Workplace, part: Part, _: Report) -> bool:
+def scan_part(place: Workplace, part: Part, *_: object) -> bool:
     """Writes the digests of a part's held-out texts, unless they are there; False if another process is at it."""
     try:
         with _lock(place, part):
@@ -77,7 +76,7 @@ def scan_part(place: Workplace, part: Part, _: Report) -> bool:
         return False
 
 
-def write_part(place: Workplace, row_format: RowFormat, part: Part, report: Report) -> bool:
+def write_part(place: Workplace, row_format: RowFormat, part: Part, report: Report, threads: Threads) -> bool:
     """Writes a part's rows and its record, unless they are there; False if another process is at it.
 
     Raises:
@@ -86,7 +85,7 @@ def write_part(place: Workplace, row_format: RowFormat, part: Part, report: Repo
     try:
         with _lock(place, part):
             if not place.record_of(part).exists() and not place.is_sealed:
-                atomic.write_json(place.record_of(part), _write_rows(place, row_format, part, report))
+                atomic.write_json(place.record_of(part), _write_rows(place, row_format, part, report, threads))
         return True
     except Timeout:
         return False
@@ -112,19 +111,21 @@ def _load_tokenizer(path: Path, _: int) -> tokenizers.Tokenizer:
     return tokenizer
 
 
-def _write_rows(place: Workplace, row_format: RowFormat, part: Part, report: Report) -> dict[str, Any]:
+def _write_rows(
+    place: Workplace, row_format: RowFormat, part: Part, report: Report, threads: Threads
+) -> dict[str, Any]:
     path = place.folder / "tokenizer" / "tokenizer.json"
     tokenizer = _load_tokenizer(path, path.stat().st_mtime_ns)
     split = Split(place.fraction, place.held_out_domains, read_digests(place.digests))
     writers: dict[tuple[str, str], RowWriter] = {}
     dropped: Counter[str] = Counter()
     copies: Counter[str] = Counter()
-    with ThreadPoolExecutor(ENCODERS) as encoders, ExitStack() as files:
+    with Encoder(tokenizer, row_format.separator, row_format.dtype, threads) as encoder, ExitStack() as files:
         for domain in dict.fromkeys(source.domain for source in part.sources):
             for side in ("validation",) if domain in place.held_out_domains else ("train", "validation"):
                 path = place.rows_of(part, side, domain)
                 temporary = files.enter_context(atomic.replacing(path))
-                writers[domain, side] = RowWriter(temporary, row_format, tokenizer, encoders)
+                writers[domain, side] = RowWriter(temporary, row_format, encoder)
         with ExitStack() as open_files:
             for writer in writers.values():
                 open_files.callback(writer.discard)

@@ -15,12 +15,13 @@ from typing import Any
 import rich.progress
 
 from autoscale_exp.data.corpus import Part
+from autoscale_exp.data.encoding import Threads
 from autoscale_exp.data.parts import Report
 
 log = logging.getLogger(__name__)
 
 WAIT_SECONDS = 0.5  # between two looks at what another process is at
-Work = Callable[[Part, Report], bool]  # does a part; False if another process is at it
+Work = Callable[[Part, Report, Threads], bool]  # does a part; False if another process is at it
 
 
 class Progress:
@@ -87,14 +88,14 @@ class Progress:
 def run_parts(work: Work, parts: Sequence[Part], num_workers: int, progress: Progress) -> None:
     """Does every part, the largest first; waits for those that another process is at.
 
-    A part alone is done here, where the tokenizer spreads a batch over the cores. Else each process has one core,
-    until fewer parts are left than there are processes.
+    A part alone is done here, with `num_workers` threads. Else each process has one, until fewer parts are left than
+    there are processes.
     """
     waiting = sorted(parts, key=lambda part: -part.size)
     told = False
     while waiting:
         if min(num_workers, len(waiting)) == 1:
-            busy = [part for part in waiting if not work(part, progress.report)]
+            busy = [part for part in waiting if not work(part, progress.report, lambda: num_workers)]
         else:
             busy = _run_in_pool(work, waiting, num_workers, progress)
         if busy and not told:
@@ -151,15 +152,9 @@ def _do_in_worker(part: Part) -> bool:
     def report(domain: str, tokens: int) -> None:
         if tokens:
             reports.put((domain, tokens))
-            share_cores()
 
-    def share_cores() -> None:
-        """Cores whose processes have nothing left to do help with the next batch; the tokenizer looks each time."""
-        os.environ["TOKENIZERS_PARALLELISM"] = "true" if unfinished.value < num_workers else "false"
-
-    share_cores()
     try:
-        return work(part, report)
+        return work(part, report, lambda: max(1, num_workers // max(1, unfinished.value)))
     finally:
         with unfinished.get_lock():
             unfinished.value -= 1

@@ -1,5 +1,4 @@
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoscale_exp.data import packing
+from autoscale_exp.data.encoding import Encoder
 from autoscale_exp.data.packing import WINDOW_CHARACTERS, RowFormat, RowWriter, draw_window
 from autoscale_exp.data.store import file_sha256
 from autoscale_exp.data.tokenizer import train_bpe
@@ -15,24 +15,32 @@ from autoscale_exp.data.tokenizer import train_bpe
 TEXTS = [f"document {number} " + "abc " * (number % 9) for number in range(600)]
 TOKENIZER = train_bpe(TEXTS, 280)
 END = TOKENIZER.eos_token_id
-ENCODERS = ThreadPoolExecutor(2)
 
 
-def write_rows(path: Path, texts: list[str], row_format: RowFormat) -> tuple[RowWriter, np.ndarray, int]:
-    writer = RowWriter(path, row_format, TOKENIZER.backend_tokenizer, ENCODERS)
-    num_tokens = sum(writer.add(text) for text in texts) + writer.close()
+def encoder_of(row_format: RowFormat, threads: int = 1) -> Encoder:
+    return Encoder(TOKENIZER.backend_tokenizer, row_format.separator, row_format.dtype, lambda: threads)
+
+
+def write_rows(
+    path: Path, texts: list[str], row_format: RowFormat, threads: int = 1
+) -> tuple[RowWriter, np.ndarray, int]:
+    with encoder_of(row_format, threads) as encoder:
+        writer = RowWriter(path, row_format, encoder)
+        num_tokens = sum(writer.add(text) for text in texts) + writer.close()
     return writer, np.fromfile(path, row_format.dtype).reshape(-1, row_format.seq_len), num_tokens
 
 
 @pytest.mark.parametrize("seq_len", [2, 16, 100])
 @pytest.mark.parametrize("dtype", ["<u2", "<u4"])
 @pytest.mark.parametrize("row_start", [None, 7])
-@pytest.mark.parametrize("batch", [1, 7, 256])
+@pytest.mark.parametrize(("batch", "threads"), [(1, 1), (7, 1), (7, 5), (256, 2)])
 def test_rows_are_the_documents_each_followed_by_the_separator(
-    seq_len, dtype, row_start, batch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    seq_len, dtype, row_start, batch, threads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(packing, "BATCH_DOCUMENTS", batch)
-    writer, rows, num_tokens = write_rows(tmp_path / "rows.bin", TEXTS, RowFormat(seq_len, dtype, END, row_start))
+    writer, rows, num_tokens = write_rows(
+        tmp_path / "rows.bin", TEXTS, RowFormat(seq_len, dtype, END, row_start), threads
+    )
     expected = [token for text in TEXTS for token in (*TOKENIZER.encode(text), END)]
     starts = 0 if row_start is None else 1
     assert (rows[:, :starts] == row_start).all()
@@ -73,27 +81,32 @@ def test_long_documents_are_encoded_fewer_at_once(tmp_path: Path):
             sizes.append(sum(map(len, texts)))
             return TOKENIZER.backend_tokenizer.encode_batch_fast(["x"] * len(texts), add_special_tokens=False)
 
-    writer = RowWriter(tmp_path / "rows.bin", RowFormat(16, "<u2", END), Spy(), ENCODERS)
-    for _ in range(20):
-        writer.add("x" * 300_000)
-    writer.close()
+    with Encoder(Spy(), END, "<u2") as encoder:
+        writer = RowWriter(tmp_path / "rows.bin", RowFormat(16, "<u2", END), encoder)
+        for _ in range(20):
+            writer.add("x" * 300_000)
+        writer.close()
     assert sum(sizes) == 6_000_000
     assert max(sizes) < packing.BATCH_CHARACTERS + 300_000
 
 
 def test_a_full_disk_is_an_error_and_the_file_is_closed():
-    writer = RowWriter(Path("/dev/full"), RowFormat(16, "<u2", END), TOKENIZER.backend_tokenizer, ENCODERS)
-    with pytest.raises(OSError, match="No space left"):
-        deque(map(writer.add, TEXTS * 20))
+    row_format = RowFormat(16, "<u2", END)
+    with encoder_of(row_format) as encoder:
+        writer = RowWriter(Path("/dev/full"), row_format, encoder)
+        with pytest.raises(OSError, match="No space left"):
+            deque(map(writer.add, TEXTS * 20))
     writer.discard()
     writer.discard()
 
 
 def test_a_token_that_its_type_cannot_hold_is_an_error(tmp_path: Path):
-    writer = RowWriter(tmp_path / "rows.bin", RowFormat(16, "<u2", 2**16), TOKENIZER.backend_tokenizer, ENCODERS)
-    writer.add("a")
-    with pytest.raises(OverflowError):
-        writer.close()
+    row_format = RowFormat(16, "<u2", 2**16)
+    with encoder_of(row_format) as encoder:
+        writer = RowWriter(tmp_path / "rows.bin", row_format, encoder)
+        writer.add("a")
+        with pytest.raises(OverflowError):
+            writer.close()
 
 
 def test_a_window_is_of_the_published_length_and_from_the_text():
