@@ -3,12 +3,11 @@
 import logging
 from typing import Any
 
-from hydra.utils import instantiate
-
 from autoscale_exp.config import EvaluateConf, GlueTaskConf, HarnessTaskConf, PerplexityTaskConf, SquadTaskConf
 from autoscale_exp.evaluation.record import Evaluation, carry_out, missing_seeds
 from autoscale_exp.evaluation.subject import Subject, find_subject
 from autoscale_exp.job import job
+from autoscale_exp.loggers import open_logger
 
 log = logging.getLogger(__name__)
 
@@ -58,17 +57,14 @@ def plan(conf: EvaluateConf, subject: Subject) -> list[Evaluation]:
 
 def log_results(conf: EvaluateConf, subject: Subject, entries: dict[str, Any]) -> None:
     """Hands means over seeds to the logger, as <task>/<metric>."""
-    if not conf.logger:
-        return
-    logger = instantiate(conf.logger, save_dir=str(subject.record.parent))
     of_run = {key: (subject.result or {}).get(key) for key in ("run", "mixture", "scale", "seed")}
-    logger.log_hyperparams(
-        of_run | {"checkpoint": str(subject.checkpoint.folder), "weights": subject.checkpoint.sha256}
-    )
-    logger.log_metrics(
-        {f"{name}/{metric}": of for name, e in entries.items() for metric, of in e["mean"].items()}, step=0
-    )
-    logger.finalize("success")
+    of_model = {"checkpoint": str(subject.checkpoint.folder), "weights": subject.checkpoint.sha256}
+    with open_logger(conf.logger, subject.record.parent) as logger:
+        if logger:
+            logger.log_hyperparams(of_run | of_model)
+            logger.log_metrics(
+                {f"{name}/{metric}": of for name, e in entries.items() for metric, of in e["mean"].items()}, step=0
+            )
 
 
 if __name__ == "__main__":

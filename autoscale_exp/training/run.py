@@ -17,11 +17,12 @@ from hydra.utils import instantiate
 from autoscale_exp import atomic
 from autoscale_exp.data.datamodule import MixtureDataModule
 from autoscale_exp.data.store import fingerprint
-from autoscale_exp.data.tokenizer import load_tokenizer
+from autoscale_exp.data.tokenizer import Tokenizer, load_tokenizer
 from autoscale_exp.lm.causal import CausalLanguageModel
 from autoscale_exp.lm.checkpoint import ARCHITECTURES, load_model
 from autoscale_exp.lm.language_model import LanguageModel
 from autoscale_exp.lm.masked import MaskedLanguageModel
+from autoscale_exp.loggers import open_logger
 from autoscale_exp.runs.record import FAILURE, RESULT
 from autoscale_exp.training.callbacks import Progress, RealisedTokens, ResumePoint, ValidationCurve
 from autoscale_exp.training.plan import RESUME_POINT, RunPlan, micro_batch, num_devices
@@ -44,12 +45,7 @@ def train(plan: RunPlan, folder: Path) -> None:
         torch.set_num_threads(conf.num_threads)
     torch.manual_seed(plan.seed)
     tokenizer = load_tokenizer(plan.store.folder / "tokenizer")
-    module = MODELS[conf.model.family].for_tokenizer(
-        conf.model, tokenizer, seq_len=plan.store.seq_len, num_steps=plan.num_steps, seed=plan.seed
-    )
-    if plan.initial:
-        dropout: dict[str, Any] = dict.fromkeys(ARCHITECTURES[plan.initial.family].dropouts, conf.model.dropout)
-        module.model = load_model(plan.initial, type(module.model), **dropout).train()
+    module = build_module(plan, tokenizer)
     step_rows = conf.model.optimizer.batch_rows
     micro_batch_rows, accumulation = micro_batch(step_rows, conf.micro_batch_rows, num_devices(conf))
     curve = ValidationCurve(
@@ -65,33 +61,32 @@ def train(plan: RunPlan, folder: Path) -> None:
     progress = Progress(
         folder / "progress.json", step_rows=step_rows, total_rows=plan.sampler.num_rows, seq_len=plan.store.seq_len
     )
-    trainer = instantiate(
-        conf.trainer,
-        max_steps=plan.num_steps,
-        max_epochs=1,
-        accumulate_grad_batches=accumulation,
-        gradient_clip_val=conf.model.optimizer.clip_norm,
-        callbacks=[realised, curve, progress, resume_point],
-        logger=instantiate(conf.logger, save_dir=str(folder)) if conf.logger else False,
-        default_root_dir=str(folder),
-        enable_checkpointing=False,
-        limit_val_batches=0,
-        log_every_n_steps=1,  # what to log is the module's decision
-    )
     datamodule = MixtureDataModule(
         plan.store, plan.sampler, step_rows=step_rows, micro_batch_rows=micro_batch_rows, num_workers=conf.num_workers
     )
-    for logger in trainer.loggers:  # what import_runs needs to make a run table of W&B's runs
-        tokens = dict(zip(plan.store.domains, (plan.sampler.row_counts * plan.store.seq_len).tolist(), strict=True))
-        logger.log_hyperparams({"run": plan.probe.run, "scale": plan.probe.scale, "seed": plan.seed, "tokens": tokens})
-    try:
+    with open_logger(conf.logger, folder) as logger:
+        trainer = instantiate(
+            conf.trainer,
+            max_steps=plan.num_steps,
+            max_epochs=1,
+            accumulate_grad_batches=accumulation,
+            gradient_clip_val=conf.model.optimizer.clip_norm,
+            callbacks=[realised, curve, progress, resume_point],
+            logger=logger or False,
+            default_root_dir=str(folder),
+            enable_checkpointing=False,
+            limit_val_batches=0,
+            log_every_n_steps=1,  # what to log is the module's decision
+        )
+        if logger:  # what import_runs needs to make a run table of W&B's runs
+            tokens = dict(zip(plan.store.domains, (plan.sampler.row_counts * plan.store.seq_len).tolist(), strict=True))
+            logger.log_hyperparams(
+                {"run": plan.probe.run, "scale": plan.probe.scale, "seed": plan.seed, "tokens": tokens}
+            )
         checkpoint = resume_point.path if resume_point.path.exists() else None
         trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
-    finally:
-        for logger in trainer.loggers:
-            logger.finalize("success")
-    assert trainer.global_step == plan.num_steps, (trainer.global_step, plan.num_steps)
-    realised.check()
+        assert trainer.global_step == plan.num_steps, (trainer.global_step, plan.num_steps)
+        realised.check()
     if trainer.is_global_zero:
         if conf.save_model:
             transformers.utils.logging.disable_progress_bar()  # for a file or two, across the sweep's own display
@@ -99,6 +94,18 @@ def train(plan: RunPlan, folder: Path) -> None:
             tokenizer.save_pretrained(folder / "model")
         atomic.write_json(folder / RESULT, describe_result(plan, module, realised, curve, resume_point.seconds))
         resume_point.path.unlink(missing_ok=True)
+
+
+def build_module(plan: RunPlan, tokenizer: Tokenizer) -> LanguageModel:
+    """The model of a run, from scratch or with the weights of `model.init_from`."""
+    conf = plan.conf.model
+    module = MODELS[conf.family].for_tokenizer(
+        conf, tokenizer, seq_len=plan.store.seq_len, num_steps=plan.num_steps, seed=plan.seed
+    )
+    if plan.initial:
+        dropout: dict[str, Any] = dict.fromkeys(ARCHITECTURES[plan.initial.family].dropouts, conf.dropout)
+        module.model = load_model(plan.initial, type(module.model), **dropout).train()
+    return module
 
 
 def describe_result(
