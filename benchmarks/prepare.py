@@ -47,6 +47,7 @@ SECTIONS = ("memory", "throughput", "opening")  # memory first, while this proce
 VOCAB_SIZES = (512, 50_000)
 BARE_BATCH = 1000  # documents; all at once would take gigabytes for the encodings
 SHORT_DOCUMENT_BYTES = 64  # of a JSON line with about 8 tokens of text
+SIZES = ("Pss", "Pss_Anon")  # of /proc/<pid>/smaps_rollup
 WORDS = ("time", "year", "people", "way", "day", "man", "thing", "woman", "life", "child", "world", "school", "state")
 
 
@@ -254,8 +255,8 @@ def measure_memory(num_documents: int, scratch: Path) -> dict[str, Any]:
     steps = [n for k in range(5, 9) for n in (10**k, 3 * 10**k) if part_documents <= n < documents] + [documents]
     peaks = {}
     for step in steps:
-        seen = [pss for done, pss in samples if done * part_documents <= step]
-        peaks[f"{step}"] = {k: max(pss[k] for pss in seen) / 1e6 for k in ("Pss", "Pss_Anon")}
+        seen = [peak for done, peak in samples.items() if done * part_documents <= step]
+        peaks[f"{step}"] = {name: max(peak[name] for peak in seen) / 1e6 for name in SIZES}
     return {
         "documents": documents,
         "tokens": prepared_tokens(manifest),
@@ -267,14 +268,16 @@ def measure_memory(num_documents: int, scratch: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def sampling(folder: Path) -> Iterator[list[tuple[int, dict[str, int]]]]:
-    """Collects finished parts and PSS in bytes of this process and its children, twice a second."""
-    samples: list[tuple[int, dict[str, int]]] = []
+def sampling(folder: Path) -> Iterator[dict[int, dict[str, int]]]:
+    """Collects the most memory in bytes of this process and its children, by the number of finished parts."""
+    samples: dict[int, dict[str, int]] = {}  # as few numbers as possible, which count, too
     over = threading.Event()
 
     def sample() -> None:
         while not over.wait(0.5):
-            samples.append((len(list(folder.glob("parts/[0-9]*[0-9].json"))), pss_of_family()))
+            peak = samples.setdefault(len(list(folder.glob("parts/[0-9]*[0-9].json"))), dict.fromkeys(SIZES, 0))
+            now = memory_of_family()
+            peak.update({name: max(peak[name], now[name]) for name in SIZES})
 
     thread = threading.Thread(target=sample)
     thread.start()
@@ -285,7 +288,7 @@ def sampling(folder: Path) -> Iterator[list[tuple[int, dict[str, int]]]]:
         thread.join()
 
 
-def pss_of_family() -> dict[str, int]:
+def memory_of_family() -> dict[str, int]:
     family = [os.getpid(), *map(int, Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())]
     total: Counter[str] = Counter()
     for process in family:
