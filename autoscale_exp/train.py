@@ -1,6 +1,7 @@
 """The `train` job: one run of a mixture or one probe of a design; in a multirun, a sweep of them."""
 
 import logging
+from contextlib import nullcontext
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -24,17 +25,12 @@ def main(conf: TrainConf) -> None:
     try:
         plan = plan_run(conf, open_store(conf.data.store))
         finished = is_finished(plan, folder)
-        watch = None
-        if hydra.mode != RunMode.MULTIRUN:  # a sweep has its own
-            num_tokens = plan.sampler.num_rows * plan.store.seq_len
-            watch = SweepWatch([PlannedRun(conf.run_name, folder, num_tokens, [], finished)])
-            watch.start()
-        if not finished:
-            from autoscale_exp.training.run import train  # imports torch, which takes seconds, once all is checked
+        run = PlannedRun(conf.run_name, folder, plan.sampler.num_rows * plan.store.seq_len, [], finished)
+        with nullcontext() if hydra.mode == RunMode.MULTIRUN else SweepWatch([run]):  # a sweep has its own
+            if not finished:
+                from autoscale_exp.training.run import train  # imports torch, which takes seconds, once all is checked
 
-            train(plan, folder)
-        if watch:
-            watch.stop()
+                train(plan, folder)
     except Exception as error:
         if not (folder / RESULT).exists():  # a finished run stays finished when another is refused its folder
             write_failure(folder, conf.run_name, error)

@@ -142,9 +142,10 @@ class _Groups(Sampler[range]):
 
 
 class ResumableLoader(DataLoader[Any]):
-    """A loader of batches whose state is one integer: how many of them the trainer has consumed."""
+    """A loader of batches whose state is how many of them the trainer has consumed, and of how many rows."""
 
     def __init__(self, batches: MixtureBatches, consumed: Callable[[], int], **options: Any) -> None:
+        self._cut = {"micro_batch_rows": batches.chunk_rows // batches.world_size, "devices": batches.world_size}
         self._groups = _Groups(len(batches), batches.group_batches)
         self._consumed = consumed
         super().__init__(batches, batch_size=None, sampler=self._groups, **options)
@@ -156,10 +157,19 @@ class ResumableLoader(DataLoader[Any]):
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint holds of the data."""
-        return {"batches": self._consumed()}
+        return {"batches": self._consumed(), **self._cut}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Makes the next iteration go on behind the batches consumed."""
+        """Makes the next iteration go on behind the batches consumed.
+
+        Raises:
+            ValueError: they were of another size.
+        """
+        if differences := [f"{key} {state[key]}, not {own}" for key, own in self._cut.items() if state[key] != own]:
+            raise ValueError(
+                f"the run was interrupted with {' and '.join(differences)}; give these again (micro_batch_rows, "
+                "trainer.devices), or delete its resume.ckpt to start it over"
+            )
         self._groups.start = state["batches"]
 
 
@@ -172,9 +182,6 @@ class MixtureDataModule(LightningDataModule):
         step_rows: rows per optimiser step over all devices and accumulation.
         micro_batch_rows: rows per device and forward pass.
         num_workers: loader processes.
-
-    Raises:
-        ValueError: `step_rows` is not a multiple of devices times `micro_batch_rows`.
     """
 
     def __init__(

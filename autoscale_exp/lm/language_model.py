@@ -89,6 +89,15 @@ class LanguageModel(LightningModule):
         schedule = SCHEDULES[conf.schedule](optimizer, num_warmup_steps, self.num_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Clips by the norm of all gradients together; Lightning 2.6 does not for a fused optimizer under autocast."""
+        assert gradient_clip_val is not None
+        if scaler := getattr(self.trainer.precision_plugin, "scaler", None):  # of trainer=fp16
+            scaler.unscale_(optimizer)  # else left to the fused step, behind the clipping
+        torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
+
     def mean_loss(self, batches: Iterator[tuple[torch.Tensor, torch.Tensor]]) -> float:
         """Mean loss in nats per predicted token, without dropout, each token counting once.
 

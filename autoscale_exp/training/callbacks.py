@@ -188,7 +188,7 @@ class ResumePoint(Callback):
             temporary = self.path.with_suffix(".tmp")
             trainer.save_checkpoint(temporary)  # on all ranks; the first one writes
             if trainer.is_global_zero:
-                temporary.replace(self.path)
+                atomic.put_in_place(temporary, self.path)
             self._saved = time.perf_counter()
 
     def state_dict(self) -> dict[str, Any]:

@@ -140,6 +140,8 @@ def stages_of(conf: TrainConf, probe: Probe, weights: FloatArray, store: TokenSt
 def num_devices(conf: TrainConf) -> int:
     """Devices over all nodes that the trainer section asks for."""
     devices = conf.trainer.get("devices", 1)
+    if isinstance(devices, str) and "," in devices:
+        devices = devices.split(",")
     if devices in ("auto", -1, "-1"):
         import torch
 
@@ -222,10 +224,10 @@ def is_finished(plan: RunPlan, folder: Path) -> bool:
     identity = folder / "identity.json"
     begun = (folder / RESULT).exists() or (folder / RESUME_POINT).exists()
     if begun and identity.exists():
-        differences = differing_keys(json.loads(identity.read_text(encoding="utf-8")), plan.identity)
-        if differences:
+        stored = json.loads(identity.read_text(encoding="utf-8"))
+        if differences := differing_keys(stored, plan.identity):
             raise ValueError(
-                f"'{folder}' holds run '{plan.probe.run}' with another config ({'; '.join(differences)}); "
+                f"'{folder}' holds run '{stored['run']}' with another config ({'; '.join(differences)}); "
                 "delete that folder, or choose another output_dir or name"
             )
     if not (folder / RESULT).exists():

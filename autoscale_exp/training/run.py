@@ -5,6 +5,7 @@ import platform
 import subprocess
 import time
 import warnings
+import zipfile
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from autoscale_exp.runs.record import FAILURE, RESULT
 from autoscale_exp.training.callbacks import Progress, RealisedTokens, ResumePoint, ValidationCurve
 from autoscale_exp.training.plan import RESUME_POINT, RunPlan, micro_batch, num_devices
 
+VALIDATION_TOKENS = 4096  # in a forward pass, or as many rows as in training if that is more
 MODELS: dict[str, type[LanguageModel]] = {"gpt2": CausalLanguageModel, "bert": MaskedLanguageModel}
 
 
@@ -54,7 +56,7 @@ def train(plan: RunPlan, folder: Path) -> None:
         num_steps=plan.num_steps,
         step_rows=step_rows,
         total_rows=plan.sampler.num_rows,
-        batch_rows=max(64, micro_batch_rows),
+        batch_rows=max(micro_batch_rows, VALIDATION_TOKENS // plan.store.seq_len),
     )
     realised = RealisedTokens(plan.store.domains, plan.sampler.row_counts.tolist(), plan.store.seq_len)
     resume_point = ResumePoint(folder / RESUME_POINT, conf.checkpoint_minutes)
@@ -84,7 +86,15 @@ def train(plan: RunPlan, folder: Path) -> None:
                 {"run": plan.probe.run, "scale": plan.probe.scale, "seed": plan.seed, "tokens": tokens}
             )
         checkpoint = resume_point.path if resume_point.path.exists() else None
-        trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
+        if checkpoint and not zipfile.is_zipfile(checkpoint):
+            raise ValueError(f"'{checkpoint}' is damaged; delete it to start the run over")
+        try:
+            trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
+        except torch.OutOfMemoryError as error:
+            raise ValueError(
+                f"{micro_batch_rows} rows at a time are too many for the device's memory "
+                f"({str(error).splitlines()[0]}); lower micro_batch_rows"
+            ) from error
         assert trainer.global_step == plan.num_steps, (trainer.global_step, plan.num_steps)
         realised.check()
     if trainer.is_global_zero:

@@ -5,16 +5,19 @@ with the same file system, a launcher puts them.
 """
 
 import json
+import math
 import shlex
 import threading
 import time
 import traceback
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import hydra
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
@@ -61,6 +64,7 @@ class SweepCallback(Callback):
 
     def __init__(self) -> None:
         self._watch: SweepWatch | None = None
+        self._watching = ExitStack()
         self._folder = Path()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -80,13 +84,13 @@ class SweepCallback(Callback):
         except Exception:
             traceback.print_exc()
             raise SystemExit(1) from None
-        self._watch.start()
+        self._watching.enter_context(self._watch)
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Writes the run table; lists failed runs with the commands that repeat them and exits with code 1."""
         assert self._watch is not None
         watch, runs = self._watch, self._watch.runs
-        watch.stop()
+        self._watching.close()
         failed = [run for run in runs if not (run.folder / RESULT).exists()]
         for run in failed:
             failure = run.folder / FAILURE
@@ -116,7 +120,8 @@ def plan_sweep(config: DictConfig) -> list[PlannedRun]:
     params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
     # As typed: an override such as run_name=lr_${model.optimizer.lr} has another value in every run.
     task: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
-    parsed = OverridesParser.create().parse_overrides([*params, *task])
+    loader = GlobalHydra.instance().config_loader()  # what glob(...) among the overrides looks through
+    parsed = OverridesParser.create(config_loader=loader).parse_overrides([*params, *task])
     for overrides in BasicSweeper.split_arguments(parsed, None)[0]:
         conf = to_typed(hydra.compose(config_name=config.hydra.job.config_name, overrides=overrides))
         assert isinstance(conf, TrainConf)
@@ -147,14 +152,15 @@ class SweepWatch:
         self._num_tokens = sum(run.num_tokens for run in runs if not run.finished)
         self._done_tokens = 0
 
-    def start(self) -> None:
+    def __enter__(self) -> Self:
         """Says what is to be done and begins to watch."""
         skipped = f", {len(self._ended)} finished before" if self._ended else ""
         count = f"{len(self.runs)} runs" if len(self.runs) > 1 else self.runs[0].name
         self.say(f"{count}{skipped}; {self._num_tokens / 1e6:.2f}M tokens to train on")
         self._thread.start()
+        return self
 
-    def stop(self) -> None:
+    def __exit__(self, *_: object) -> None:
         """Looks a last time and ends."""
         self._stopping.set()
         self._thread.join()
@@ -193,10 +199,10 @@ class SweepWatch:
 
     def _say_ended(self, run: PlannedRun, what: str) -> None:
         elapsed = time.time() - self._started
-        left = elapsed * (self._num_tokens - self._done_tokens) / max(self._done_tokens, 1)
+        left = (self._num_tokens - self._done_tokens) / self._done_tokens if self._done_tokens else math.nan
         count = f"[{len(self._ended):>{len(str(len(self.runs)))}}/{len(self.runs)}]"
         self._console.print(
-            f"{count} {run.name:<24} {what}  {_minutes(elapsed)} gone, {_minutes(left)} left", markup=False
+            f"{count} {run.name:<24} {what}  {_minutes(elapsed)} gone, {_minutes(elapsed * left)} left", markup=False
         )
 
     def _table(self) -> Table:
@@ -213,11 +219,13 @@ class SweepWatch:
             table.add_row(
                 run.name, bar, f"{content['tokens_per_second']:,.0f} tokens/s", f"loss {content['train_loss']:.3f}"
             )
-        left = _minutes((self._num_tokens - tokens) / rate) if rate else "?"
+        left = _minutes((self._num_tokens - tokens) / rate if rate else math.nan)
         whole = ProgressBar(self._num_tokens, tokens, width=24)
         table.add_row(f"{len(self._ended)} of {len(self.runs)} runs", whole, f"{rate:,.0f} tokens/s", f"{left} left")
         return table
 
 
 def _minutes(seconds: float) -> str:
+    if math.isnan(seconds):
+        return "?"
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"

@@ -43,6 +43,7 @@ def validation_loss(model: BertForMaskedLM, masking, store: TokenStore, domain: 
         ["model.dropout=0.2"],
         ["model.dropout=0.2", "micro_batch_rows=2", "num_workers=1", "num_validations=4"],
         ["model.whole_word_masking=true"],
+        ["trainer=bf16"],
     ],
 )
 def test_an_interrupted_run_ends_exactly_as_an_uninterrupted_one(

@@ -152,6 +152,25 @@ def test_accumulation_does_not_change_the_losses(compose_train, store: TokenStor
     assert parts == [pytest.approx(whole, abs=1e-5)] * 2
 
 
+FP16 = {  # what trainer=fp16 is on a GPU
+    "_target_": "pytorch_lightning.plugins.MixedPrecision",
+    "precision": "16-mixed",
+    "device": "cpu",
+    "scaler": {"_target_": "torch.amp.GradScaler", "device": "cpu"},
+}
+
+
+@pytest.mark.parametrize("trainer", [{"precision": "bf16-mixed"}, {"plugins": [FP16], "precision": None}])
+def test_mixed_precision_trains_as_full_precision_up_to_rounding(
+    trainer, compose_train, store: TokenStore, tmp_path: Path
+):
+    conf = compose_train("model.optimizer.clip_norm=0.01")  # far below the gradients' norm
+    full = trained(plan_run(conf, store), tmp_path / "full")["losses"]
+    mixed = trained(plan_run(replace(conf, trainer=conf.trainer | trainer), store), tmp_path / "mixed")["losses"]
+    assert mixed == pytest.approx(full, rel=2e-3)
+    assert mixed != full
+
+
 def test_a_run_that_ended_just_before_its_result_was_written_has_it_when_asked_again(
     compose_train, store: TokenStore, tmp_path: Path
 ):
@@ -311,6 +330,38 @@ def test_an_interrupted_run_is_not_resumed_with_another_config(compose_train, st
         train(plan_run(compose_train("checkpoint_minutes=0"), store), tmp_path)
     with pytest.raises(ValueError, match="seed: 0, not 1"):
         is_finished(plan_run(compose_train("seed=1"), store), tmp_path)
+
+
+@pytest.mark.parametrize(("before", "after"), [(8, 4), (4, 8)])
+def test_an_interrupted_run_is_not_resumed_with_batches_of_another_size(
+    before, after, compose_train, store: TokenStore, tmp_path: Path
+):
+    with interrupted_after(8), pytest.raises(Interrupted):
+        train(plan_run(compose_train("checkpoint_minutes=0", f"micro_batch_rows={before}"), store), tmp_path)
+    with pytest.raises(ValueError, match=f"interrupted with micro_batch_rows {before}, not {after}; give these again"):
+        train(plan_run(compose_train(f"micro_batch_rows={after}"), store), tmp_path)
+
+
+@pytest.mark.parametrize("kept", [0, 0.5, 0.999])
+def test_a_damaged_resume_point_is_an_error_that_names_it(kept, compose_train, store: TokenStore, tmp_path: Path):
+    plan = plan_run(compose_train("checkpoint_minutes=0"), store)
+    with interrupted_after(8), pytest.raises(Interrupted):
+        train(plan, tmp_path)
+    point = tmp_path / "resume.ckpt"
+    point.write_bytes(point.read_bytes()[: int(kept * point.stat().st_size)])
+    with pytest.raises(ValueError, match=r"resume.ckpt' is damaged; delete it to start the run over"):
+        train(plan, tmp_path)
+
+
+def test_too_little_device_memory_is_an_error_that_says_what_to_lower(
+    compose_train, store: TokenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB.\nMore")
+
+    monkeypatch.setattr(CausalLanguageModel, "token_losses", full)
+    with pytest.raises(ValueError, match=r"8 rows at a time are too many .*20 GiB.\); lower micro_batch_rows"):
+        train(plan_run(compose_train(), store), tmp_path)
 
 
 def test_an_absurd_learning_rate_leaves_no_result(compose_train, store: TokenStore, tmp_path: Path):
