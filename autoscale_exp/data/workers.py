@@ -20,7 +20,8 @@ from autoscale_exp.data.parts import Report
 
 log = logging.getLogger(__name__)
 
-WAIT_SECONDS = 0.5  # between two looks at what another process is at
+WAIT_SECONDS = 0.5  # before the first look at what another process was at; twice as long before each further one
+LONGEST_WAIT_SECONDS = 10.0
 Work = Callable[[Part, Report, Threads], bool]  # does a part; False if another process is at it
 
 
@@ -92,17 +93,17 @@ def run_parts(work: Work, parts: Sequence[Part], num_workers: int, progress: Pro
     there are processes.
     """
     waiting = sorted(parts, key=lambda part: -part.size)
-    told = False
+    seconds = WAIT_SECONDS
     while waiting:
         if min(num_workers, len(waiting)) == 1:
             busy = [part for part in waiting if not work(part, progress.report, lambda: num_workers)]
         else:
             busy = _run_in_pool(work, waiting, num_workers, progress)
-        if busy and not told:
-            log.info("another process is at work on %d parts of this store; waiting for it", len(busy))
-            told = True
         if busy:
-            time.sleep(WAIT_SECONDS)
+            if seconds == WAIT_SECONDS:
+                log.info("another process is at work on %d parts of this store; waiting for it", len(busy))
+            time.sleep(seconds)
+            seconds = min(2 * seconds, LONGEST_WAIT_SECONDS)
         waiting = busy
 
 
@@ -111,7 +112,8 @@ def _run_in_pool(work: Work, parts: Sequence[Part], num_workers: int, progress: 
     context = multiprocessing.get_context("spawn")  # threads of the tokenizer and the display do not survive a fork
     reports = context.SimpleQueue()
     unfinished = context.Value("q", len(parts))
-    initargs = (work, reports, unfinished, num_workers)
+    stopping = context.RawValue("b", False)
+    initargs = (work, reports, unfinished, num_workers, stopping)
     with (
         progress.listening(reports),
         ProcessPoolExecutor(num_workers, context, initializer=_begin_worker, initargs=initargs) as pool,
@@ -125,16 +127,21 @@ def _run_in_pool(work: Work, parts: Sequence[Part], num_workers: int, progress: 
                 "num_workers: it goes on where it stopped"
             ) from None
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)  # parts in progress are finished, others not begun
+            stopping.value = True  # parts in progress end at their next report, which someone listens to until then
+            pool.shutdown(cancel_futures=True)
             raise
 
 
-_in_worker: tuple[Work, Any, Any, int]  # in a worker process: what to do, where to tell, parts left, processes
+_in_worker: tuple[Work, Any, Any, int, Any]  # in a worker process: what run_parts handed to it
 
 
-def _begin_worker(work: Work, reports: Any, unfinished: Any, num_workers: int) -> None:
+class _Stopped(Exception):
+    """Another part failed, so this one is left."""
+
+
+def _begin_worker(work: Work, reports: Any, unfinished: Any, num_workers: int, stopping: Any) -> None:
     global _in_worker
-    _in_worker = work, reports, unfinished, num_workers
+    _in_worker = work, reports, unfinished, num_workers, stopping
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
@@ -147,10 +154,12 @@ def _end_with_parent() -> None:
 
 
 def _do_in_worker(part: Part) -> bool:
-    work, reports, unfinished, num_workers = _in_worker
+    work, reports, unfinished, num_workers, stopping = _in_worker
 
     def report(domain: str, tokens: int) -> None:
         if tokens:
+            if stopping.value:
+                raise _Stopped
             reports.put((domain, tokens))
 
     try:
