@@ -275,7 +275,7 @@ def sampling(folder: Path) -> Iterator[dict[int, dict[str, int]]]:
 
     def sample() -> None:
         while not over.wait(0.5):
-            peak = samples.setdefault(len(list(folder.glob("parts/[0-9]*[0-9].json"))), dict.fromkeys(SIZES, 0))
+            peak = samples.setdefault(len(list(folder.glob("parts/*.json"))), dict.fromkeys(SIZES, 0))
             now = memory_of_family()
             peak.update({name: max(peak[name], now[name]) for name in SIZES})
 

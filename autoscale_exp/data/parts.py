@@ -8,7 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,9 @@ from autoscale_exp import atomic
 from autoscale_exp.data.corpus import Corpus, Part
 from autoscale_exp.data.encoding import Encoder, Threads
 from autoscale_exp.data.packing import RowFormat, RowWriter, draw_window
+from autoscale_exp.data.records import is_address
 from autoscale_exp.data.split import Split, read_digests, write_digests
+from autoscale_exp.data.store import fingerprint, stamp
 
 Report = Callable[[str, int], None]  # domain and tokens written since the last time
 
@@ -29,17 +31,24 @@ Report = Callable[[str, int], None]  # domain and tokens written since the last 
 class Workplace:
     """What a process needs to prepare parts of a store.
 
+    What a part leaves on the way is named by what it was made from, so that nothing of a file that was replaced is
+    taken for what the new one gives.
+
     Attributes:
         folder: of the store.
         corpus: the text.
         fraction: of the groups, held out.
         held_out_domains: domains of which all is held out.
+        keys: of each part, from `keys_of`.
+        basis: identifies the tokenizer and the held-out digests, once they are there.
     """
 
     folder: Path
     corpus: Corpus
     fraction: float
     held_out_domains: tuple[str, ...]
+    keys: tuple[str, ...]
+    basis: str = ""
 
     @property
     def is_sealed(self) -> bool:
@@ -49,19 +58,29 @@ class Workplace:
     @property
     def digests(self) -> Path:
         """Merged digests of the held-out texts; empty if no copy can be in training."""
-        return self.folder / "parts" / "held_out.bin"
+        return self.folder / "parts" / f"held_out.{fingerprint(self.keys)}.bin"
 
     def digests_of(self, part: Part) -> Path:
         """Digests of one part's held-out texts."""
-        return self.folder / "parts" / f"{part.index:05d}.held_out.bin"
+        return self.folder / "parts" / f"{part.index:05d}.{self.keys[part.index]}.bin"
 
     def record_of(self, part: Part) -> Path:
         """What a part gave; exists once its rows are written."""
-        return self.folder / "parts" / f"{part.index:05d}.json"
+        made_from = fingerprint([self.keys[part.index], self.basis])
+        return self.folder / "parts" / f"{part.index:05d}.{made_from}.json"
 
     def rows_of(self, part: Part, split: str, domain: str) -> Path:
         """The rows that a part gave to a domain."""
         return self.folder / ("train" if split == "train" else "parts/validation") / domain / f"{part.index:05d}.bin"
+
+
+def keys_of(corpus: Corpus) -> tuple[str, ...]:
+    """What identifies the text of each part: its stretches of files, these files' sizes and times, and its quotas."""
+    keys = []
+    for part in corpus.parts:
+        spans = [(*astuple(span), *([] if is_address(span.path) else stamp(Path(span.path)))) for span in part.spans]
+        keys.append(fingerprint([spans, [str(corpus.quota(part, source.domain)) for source in part.sources]]))
+    return tuple(keys)
 
 
 def scan_part(place: Workplace, part: Part, *_: object) -> bool:
@@ -97,8 +116,9 @@ def read_record(place: Workplace, part: Part) -> dict[str, Any]:
 
 
 def _lock(place: Workplace, part: Part) -> FileLock:
-    place.record_of(part).parent.mkdir(parents=True, exist_ok=True)
-    return FileLock(place.record_of(part).with_suffix(".lock"), blocking=False)
+    folder = place.folder / "parts"
+    folder.mkdir(parents=True, exist_ok=True)
+    return FileLock(folder / f"{part.index:05d}.lock", blocking=False)
 
 
 @lru_cache(maxsize=1)

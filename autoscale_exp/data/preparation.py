@@ -14,7 +14,7 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,10 @@ from autoscale_exp.config import DataConf
 from autoscale_exp.data.corpus import Corpus
 from autoscale_exp.data.files import open_corpus
 from autoscale_exp.data.packing import RowFormat
-from autoscale_exp.data.parts import Workplace, scan_part, write_part
+from autoscale_exp.data.parts import Workplace, keys_of, scan_part, write_part
 from autoscale_exp.data.sealing import write_manifest
 from autoscale_exp.data.split import Split, merge_digests, needs_digests, read_digests
-from autoscale_exp.data.store import TokenStore, differing_keys, open_store
+from autoscale_exp.data.store import TokenStore, differing_keys, file_sha256, fingerprint, open_store
 from autoscale_exp.data.workers import Progress, run_parts
 
 log = logging.getLogger(__name__)
@@ -105,11 +105,13 @@ def prepare_store(conf: DataConf, *, num_workers: int = 1, shard: int = 0, num_s
             identity = identity_of(conf, corpus)
             if _is_prepared(folder, begun, identity):
                 return open_store(folder)
-        place = Workplace(folder, corpus, conf.validation_fraction, tuple(conf.held_out_domains))
+        place = Workplace(folder, corpus, conf.validation_fraction, tuple(conf.held_out_domains), keys_of(corpus))
         with Progress() as progress:
             _find_held_out(place, num_workers, progress)
             with FileLock(folder / "prepare.lock"):
                 row_format = _make_tokenizer(conf, place, progress)
+            made_from = [file_sha256(path) for path in (folder / "tokenizer" / "tokenizer.json", place.digests)]
+            place = replace(place, basis=fingerprint(made_from))
             mine = [part for part in corpus.parts if part.index % num_shards == shard]
             run_parts(partial(write_part, place, row_format), mine, num_workers, progress)
         with FileLock(folder / "prepare.lock"):
@@ -146,15 +148,15 @@ def _is_prepared(folder: Path, begun: dict[str, Any], identity: dict[str, Any]) 
         ValueError: it was begun or made from another config or other files.
     """
     if not begun:
-        for name in ("train", "validation", "tokenizer", "parts"):
-            shutil.rmtree(folder / name, ignore_errors=True)
-        atomic.write_json(folder / "plan.json", identity)
+        _begin(folder, identity)
         return False
     finished = (folder / "manifest.json").exists()
     if finished:
         begun = begun | {"stamps": _touched(begun["stamps"], identity["stamps"])}
     else:
         begun = begun | {"validation_rows": identity["validation_rows"]}
+        if begun["stamps"].keys() == identity["stamps"].keys():
+            begun = begun | {"stamps": identity["stamps"]}  # what was replaced is prepared anew
     if differences := differing_keys(begun, identity):
         if len(differences) > MOST_DIFFERENCES:
             differences[MOST_DIFFERENCES:] = [f"and {len(differences) - MOST_DIFFERENCES} more"]
@@ -164,7 +166,39 @@ def _is_prepared(folder: Path, begun: dict[str, Any], identity: dict[str, Any]) 
         )
     if finished:
         _clean(folder)
+    else:
+        _go_on(folder, identity)
     return finished
+
+
+def _begin(folder: Path, identity: dict[str, Any]) -> None:
+    """Begins a store.
+
+    Raises:
+        ValueError: the folder has something in it that a store would take the place of.
+    """
+    for name in ("train", "validation", "tokenizer", "parts"):
+        if (folder / name).exists():
+            raise ValueError(
+                f"data.store is '{folder}', which has a '{name}' in it but is no token store; give another folder, or "
+                "delete this one if nothing in it is needed"
+            )
+    atomic.write_json(folder / "plan.json", identity)
+
+
+def _go_on(folder: Path, identity: dict[str, Any]) -> None:
+    """Takes up a store that was begun, maybe with other content of some files."""
+    stamps = json.loads((folder / "plan.json").read_text(encoding="utf-8"))["stamps"]
+    replaced = [name for name, stamp in identity["stamps"].items() if stamps[name] != stamp]
+    if not replaced:
+        return
+    log.info(
+        "%d files have changed since the store was begun, such as '%s'; what was made from them is made anew",
+        len(replaced),
+        replaced[0],
+    )
+    shutil.rmtree(folder / "tokenizer", ignore_errors=True)  # trained on the same text it is the same again
+    atomic.write_json(folder / "plan.json", identity)
 
 
 def _touched(stored: dict[str, list[int]], found: dict[str, list[int]]) -> dict[str, list[int]]:
@@ -229,7 +263,12 @@ def _tokenizer_texts(domains: Sequence[str], place: Workplace) -> Iterator[str]:
 
 def _clean(folder: Path) -> None:
     """Removes from a finished store what only its making needed."""
-    shutil.rmtree(folder / "parts", ignore_errors=True)
+    if (folder / "parts").exists():
+        listed = {name for name, *_ in open_store(folder).files()}
+        for rows in folder.glob("train/*/*.bin"):  # of parts that there are no more since a file was replaced
+            if rows.relative_to(folder).as_posix() not in listed:
+                rows.unlink(missing_ok=True)
+        shutil.rmtree(folder / "parts", ignore_errors=True)
     (folder / "plan.json").unlink(missing_ok=True)
     for killed in folder.glob("**/.*.tmp"):
         killed.unlink(missing_ok=True)

@@ -93,8 +93,8 @@ class Rows:
     def _file(self, index: int) -> npt.NDArray[Any]:
         """All rows of a file, if it is what it was; to read behind the end of a shortened one kills the process."""
         path = self._files[index][0]
-        stamp = _stamp(path)
-        if self._stamps.setdefault(path, stamp) != stamp:
+        now = stamp(path)
+        if self._stamps.setdefault(path, now) != now:
             raise ValueError(
                 f"'{path}' has changed since the token store was opened; let a store be while runs read it, and "
                 "start the run again: it goes on from its last checkpoint"
@@ -219,15 +219,13 @@ def open_store(folder: Path | str) -> TokenStore:
         path = folder / name
         if not path.is_file():
             raise ValueError(f"'{path}' is missing from the token store; {remedy}")
-        stamps[name] = stamp = _stamp(path)
-        if (size is not None and stamp[0] != size) or (
-            verified.get(name) != list(stamp) and file_sha256(path) != sha256
-        ):
+        stamps[name] = now = stamp(path)
+        if (size is not None and now[0] != size) or (verified.get(name) != list(now) and file_sha256(path) != sha256):
             raise ValueError(f"'{path}' is not what was written: it is truncated or altered; {remedy}")
-    if verified != {name: list(stamp) for name, stamp in stamps.items()}:
+    if verified != {name: list(of_file) for name, of_file in stamps.items()}:
         with suppress(OSError):  # a store that is read-only is checked again next time
             atomic.write_json(folder / "verified.json", stamps)
-    return TokenStore(folder, manifest, {folder / name: stamp for name, stamp in stamps.items()})
+    return TokenStore(folder, manifest, {folder / name: of_file for name, of_file in stamps.items()})
 
 
 def _read_verified(folder: Path) -> dict[str, Any]:
@@ -237,7 +235,8 @@ def _read_verified(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def _stamp(path: Path) -> Stamp:
+def stamp(path: Path) -> Stamp:
+    """Size and time of a file; (-1, -1) if it is not there."""
     try:
         stat = os.stat(path)
     except FileNotFoundError:

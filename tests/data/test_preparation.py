@@ -17,10 +17,10 @@ from transformers import PreTrainedTokenizerFast
 
 from autoscale_exp import atomic
 from autoscale_exp.config import FilesConf, FilesDataConf, TokenizerConf
-from autoscale_exp.data import files, workers
+from autoscale_exp.data import files, preparation, workers
 from autoscale_exp.data.files import open_corpus
 from autoscale_exp.data.packing import RowFormat
-from autoscale_exp.data.parts import Workplace, scan_part, write_part
+from autoscale_exp.data.parts import Workplace, keys_of, scan_part, write_part
 from autoscale_exp.data.preparation import prepare_store
 from autoscale_exp.data.split import Split
 from autoscale_exp.data.store import TokenStore, open_store
@@ -295,7 +295,8 @@ def test_processes_that_prepare_one_store_at_a_time_share_the_work_and_all_end_w
 def test_a_process_that_comes_late_leaves_a_finished_store_alone(conf):
     store = prepare_store(conf)
     before = state_of(store.folder / "train")
-    place = Workplace(store.folder, open_corpus(conf), 0.2, ())
+    corpus = open_corpus(conf)
+    place = Workplace(store.folder, corpus, 0.2, (), keys_of(corpus))
     for part in place.corpus.parts:
         assert scan_part(place, part)
         assert write_part(place, RowFormat(32, "<u2", 0), part, print, lambda: 1)
@@ -461,12 +462,51 @@ def test_fewer_validation_rows_may_be_asked_for_when_there_are_not_enough(conf):
     assert open_store(folder) == store
 
 
-def test_a_folder_with_a_store_of_no_one_is_cleared(conf):
-    leftover = Path(conf.store) / "train" / "web" / "00007.bin"
-    leftover.parent.mkdir(parents=True)
-    leftover.write_text("x")
-    prepare_store(conf)
-    assert not leftover.exists()
+@pytest.mark.parametrize("name", ["train", "validation", "tokenizer", "parts"])
+def test_a_folder_with_something_else_in_it_is_left_alone(name, conf):
+    precious = Path(conf.store) / name / "web.jsonl"
+    precious.parent.mkdir(parents=True)
+    precious.write_text("mine")
+    with pytest.raises(ValueError, match=f"store', which has a '{name}' in it but is no token store; give another"):
+        prepare_store(conf)
+    assert precious.read_text() == "mine"
+
+
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("group_field", ["source", None])
+def test_when_a_damaged_file_is_replaced_only_what_it_gave_is_made_anew(
+    group_field, conf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(preparation, "TOKENIZER_CHARACTERS", 2000)  # so that its training does not get that far
+    conf = replace(conf, group_field=group_field, validation_rows=2, tokenizer=TokenizerConf(vocab_size=280))
+    whole = prepare_store(replace(conf, store=str(tmp_path / "whole")))
+    path = tmp_path / "corpus" / "web.jsonl"
+    content = path.read_bytes()
+    path.write_bytes(content[:-20])  # the smaller one, whose parts come last
+    with pytest.raises(ValueError, match="the file seems to be cut off there, get it again"):
+        prepare_store(conf)
+    finished = {
+        name: state for name, state in state_of(Path(conf.store) / "train" / "books").items() if "." in name[-5:]
+    }
+    path.write_bytes(content)
+    store = prepare_store(conf)
+    assert {n: b for n, b in contents(store.folder).items() if n != "manifest"} == {
+        n: b for n, b in contents(whole.folder).items() if n != "manifest"
+    }
+    if group_field is None:  # else the scan of all text finds it first
+        assert len(finished) == 6
+    assert finished.items() <= state_of(Path(conf.store) / "train" / "books").items()
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_a_file_that_gave_rows_already_may_be_replaced_by_a_shorter_one(conf, tmp_path: Path):
+    with pytest.raises(ValueError, match="validation_rows is 5000"):
+        prepare_store(replace(conf, validation_rows=5000))
+    path = tmp_path / "corpus" / "web.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:90]))
+    store = prepare_store(replace(conf, validation_rows=2))
+    fresh = prepare_store(replace(conf, validation_rows=2, store=str(tmp_path / "fresh")))
+    assert contents(store.folder) == contents(fresh.folder)
 
 
 def test_a_damaged_store_is_not_taken_for_finished(conf):
