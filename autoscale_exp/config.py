@@ -356,7 +356,7 @@ def _register() -> None:
         "budget_label": budget_label,
         "design_size": _design_size,
         "folder_name": lambda *paths: Path(next((path for path in paths if path), "")).name,
-        "num_cpus": lambda: len(os.sched_getaffinity(0)),
+        "num_cpus": lambda: len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         "run_name": _run_name,
     }
     for name, resolver in resolvers.items():

@@ -1,4 +1,4 @@
-"""Batches of a mixture for the Lightning trainer, the same training for any number of ranks, workers and parts.
+"""Batches of a mixture for the Lightning trainer, the same rows for any number of ranks, workers and parts of a run.
 
 The rows of optimiser step s are the sampler's positions s G to (s + 1) G - 1, where G is the rows of a step over all
 devices; the last step may have fewer. A batch carries its share of its step's rows, which the loss is weighted by.

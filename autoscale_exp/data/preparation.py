@@ -6,7 +6,6 @@ manifest.json  written once all parts are there
 """
 
 import errno
-import itertools
 import json
 import logging
 import re
@@ -126,8 +125,8 @@ def prepare_store(conf: DataConf, *, num_workers: int = 1, shard: int = 0, num_s
 
 
 def identity_of(conf: DataConf, corpus: Corpus) -> dict[str, Any]:
-    """All that a store depends on."""
-    config = {key: value for key, value in asdict(conf).items() if key != "store"}
+    """All that a store depends on, wherever it and its text lie."""
+    config = {key: value for key, value in asdict(conf).items() if key not in ("store", "path")}
     return config | {"stamps": corpus.stamps, "listing": corpus.listing}
 
 
@@ -249,16 +248,19 @@ def _make_tokenizer(conf: DataConf, place: Workplace, progress: Progress) -> Row
 def _tokenizer_texts(domains: Sequence[str], place: Workplace) -> Iterator[str]:
     """Training texts, the same number of characters from each domain as far as it has them."""
     split = Split(place.fraction, place.held_out_domains, read_digests(place.digests))
-    for domain in domains:
-        documents = itertools.chain.from_iterable(map(place.corpus.documents, place.corpus.parts_of(domain)))
-        characters = 0
-        for document in documents:
-            if document.domain != domain or split.is_held_out(document) or split.is_copy(document):
+    wanted = dict.fromkeys(domains, TOKENIZER_CHARACTERS)  # characters, of the domains that have not given all
+    for part in place.corpus.parts:
+        if wanted.keys().isdisjoint(source.domain for source in part.sources):
+            continue
+        for document in place.corpus.documents(part):
+            if document.domain not in wanted or split.is_held_out(document) or split.is_copy(document):
                 continue
             yield document.text
-            characters += len(document.text)
-            if characters >= TOKENIZER_CHARACTERS:
-                break
+            wanted[document.domain] -= len(document.text)
+            if wanted[document.domain] <= 0:
+                del wanted[document.domain]
+                if wanted.keys().isdisjoint(source.domain for source in part.sources):
+                    break
 
 
 def _clean(folder: Path) -> None:

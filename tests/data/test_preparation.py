@@ -432,6 +432,27 @@ def test_a_file_of_the_same_size_with_another_time_is_said_to_be_taken_for_uncha
     )
 
 
+def test_a_corpus_that_was_moved_is_the_same(conf, tmp_path: Path):
+    store = prepare_store(conf)
+    moved = (tmp_path / "corpus").rename(tmp_path / "moved")
+    assert prepare_store(replace(conf, path=str(moved))) == store
+
+
+def test_a_tokenizer_is_trained_in_one_pass_over_files_that_domains_share(conf, tmp_path: Path, monkeypatch):
+    mixed = [record(d, group, number) | {"set": d} for group in range(40) for number in range(4) for d in DOMAINS]
+    write_records(tmp_path / "corpus" / "all.jsonl", mixed)
+    read = []
+
+    class Counted(Split):
+        def is_held_out(self, document):
+            read.append(document)
+            return super().is_held_out(document)
+
+    monkeypatch.setattr(preparation, "Split", Counted)
+    prepare_store(replace(conf, files=["all.jsonl"], sources={d: FilesConf(keep={"set": d}) for d in DOMAINS}))
+    assert len(read) == len(mixed)
+
+
 def test_many_changed_files_are_named_in_part(conf, tmp_path: Path):
     for domain in DOMAINS:
         for number in range(60):

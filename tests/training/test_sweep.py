@@ -78,6 +78,12 @@ def test_a_sweep_ends_with_a_table_of_all_its_runs(finished: Path, store: TokenS
     assert len({row["loss.fruit"] for row in table.values()}) == 14
 
 
+def test_choices_of_a_group_may_be_named_by_a_glob(start: Start, tmp_path: Path):
+    process = ended(start(tmp_path / "out", "mixture=glob(unif*)", "token_budget=640"))
+    assert process.returncode == 0, process.stderr
+    assert [path.name for path in (tmp_path / "out" / "runs").iterdir()] == ["uniform_0.64K_seed0"]
+
+
 def test_a_finished_sweep_is_not_trained_again(finished: Path, start: Start):
     results = sorted(finished.glob("runs/*/result.json"))
     before = [path.stat().st_mtime_ns for path in results]
