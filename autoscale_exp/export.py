@@ -62,7 +62,7 @@ def main(conf: ExportConf) -> None:
     """Prints the mixture, or writes it to `output`."""
     if conf.format not in FORMATS:
         raise ValueError(f"format is '{conf.format}'; allowed are {', '.join(FORMATS)}")
-    domains, weights = read_mixture_file(Path(conf.mixture))
+    domains, weights, _ = read_mixture_file(Path(conf.mixture))
     text = FORMATS[conf.format](dict(zip(domains, weights, strict=True)))
     if conf.output is None:
         sys.stdout.write(text)

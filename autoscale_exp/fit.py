@@ -36,6 +36,8 @@ def main(conf: FitConf) -> None:
         content, law = solve_optima(domains, budgets, weights, bounds, conf.target_tokens)
     else:
         table = read_runs(Path(str(conf.runs)))
+        if unseen := [domain for domain in table.domains if domain not in table.validation_domains]:
+            log.warning("trained on, but no part of the objective, because no run has its loss: %s", ", ".join(unseen))
         request = make_request(conf, table)
         content, law = solve_ddo(table, request) if conf.law.name == "ddo" else solve_law(conf.law.name, table, request)
     write_fit(Path(conf.output_dir), content, law)
@@ -43,6 +45,8 @@ def main(conf: FitConf) -> None:
     from autoscale_exp.reporting.figures import save_fit_figures  # matplotlib takes a while, once all is written
 
     save_fit_figures(content, Path(conf.output_dir))
+    if not conf.target_tokens:
+        log.warning("no mixture is written: target_tokens=[...] says for which budgets")
     log.info("written to '%s'", conf.output_dir)
 
 
@@ -89,10 +93,14 @@ def make_request(conf: FitConf, table: RunTable) -> Request:
 def write_fit(folder: Path, content: dict[str, Any], law: dict[str, Any]) -> None:
     """Writes law.json, a mixture file per target, and last fit.json."""
     atomic.write_json(folder / "law.json", law)
-    for target in content["targets"]:
+    targets = {budget_label(target["tokens"]): target for target in content["targets"]}
+    for path in (folder / "mixtures").glob("*.yaml"):
+        if path.stem not in targets:
+            path.unlink()  # of an earlier fit, which fit.json no longer tells of
+    for label, target in targets.items():
         origin = f"{target['method']}; law {content['law']}, objective {content['objective']['name']}"
         weights = np.array(list(target["weights"].values()))
-        path = folder / "mixtures" / f"{budget_label(target['tokens'])}.yaml"
+        path = folder / "mixtures" / f"{label}.yaml"
         write_mixture_file(path, content["domains"], weights, target["tokens"], origin)
     atomic.write_json(folder / "fit.json", content)
 

@@ -68,8 +68,10 @@ def describe(error: BaseException) -> str:
     """The part of a message that is for the user; Hydra and omegaconf add where in their code it came up."""
     message = re.sub(r"^\w+ raised while resolving interpolation: ", "", str(error).splitlines()[0])
     if isinstance(error, MissingMandatoryValue | InterpolationToMissingValueError):
-        key = re.sub(r".*[mM]issing mandatory value: ", "", message)
+        key = error.full_key or re.sub(r".*[mM]issing mandatory value: ", "", message)
         return f"{key} is not set; give it a value, as in {key}=..."
+    if re.match("Ambiguous value|.*not a ListConfig|Cannot merge DictConfig with ListConfig", message):
+        return f"{message}; a list is written [a,b], also one of a single value"
     if isinstance(error, MissingConfigException) and error.options:
         return f"{message}; there are {', '.join(error.options)}"
     if isinstance(error, ConfigCompositionException) and isinstance(

@@ -10,9 +10,11 @@ from hydra.types import RunMode
 from autoscale_exp.config import TrainConf
 from autoscale_exp.data.store import open_store
 from autoscale_exp.job import job
+from autoscale_exp.mixture.weights import read_mixture_file
+from autoscale_exp.runs.design import probes_of
 from autoscale_exp.runs.record import RESULT, write_failure
 from autoscale_exp.training.plan import is_finished, plan_run
-from autoscale_exp.training.sweep import PlannedRun, SweepWatch
+from autoscale_exp.training.sweep import PlannedRun, SweepWatch, end_with_sweep
 
 log = logging.getLogger(__name__)
 
@@ -22,9 +24,13 @@ def main(conf: TrainConf) -> None:
     """Trains, unless the same run is finished already."""
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
+    end_with_sweep()
     try:
         plan = plan_run(conf, open_store(conf.data.store))
         finished = is_finished(plan, folder)
+        if hydra.mode != RunMode.MULTIRUN and not any(o.startswith("design.index=") for o in hydra.overrides.task):
+            tell_of_other_probes(conf)
+        tell_of_other_budget(conf)
         run = PlannedRun(conf.run_name, folder, plan.sampler.num_rows * plan.store.seq_len, [], finished)
         with nullcontext() if hydra.mode == RunMode.MULTIRUN else SweepWatch([run]):  # a sweep has its own
             if not finished:
@@ -37,6 +43,23 @@ def main(conf: TrainConf) -> None:
         if hydra.mode != RunMode.MULTIRUN:
             raise
         log.exception("%s failed", conf.run_name)  # the sweep goes on and lists it at its end
+
+
+def tell_of_other_probes(conf: TrainConf) -> None:
+    """Says so if the design has more probes than the one that is trained."""
+    count = len(probes_of(conf.design, conf.data.domains, conf.token_budget, conf.mixture.name, conf.seed))
+    if count > 1:
+        remedy = f"hydra.mode=MULTIRUN 'design.index=range(0,{count})'"
+        log.warning("this is the first of %d probes of the design; for all of them add %s", count, remedy)
+
+
+def tell_of_other_budget(conf: TrainConf) -> None:
+    """Says so if a mixture file is for another number of tokens than it is trained at."""
+    if conf.mixture.kind != "file" or conf.token_budget is None:
+        return
+    meant = read_mixture_file(Path(str(conf.mixture.path))).token_budget
+    if meant not in (None, conf.token_budget):
+        log.warning("'%s' is meant for %s tokens, not %s", conf.mixture.path, f"{meant:,}", f"{conf.token_budget:,}")
 
 
 if __name__ == "__main__":

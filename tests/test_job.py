@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
 
 from autoscale_exp.config import CONF_DIR, to_typed
 from autoscale_exp.job import describe
@@ -23,9 +24,11 @@ MISTAKES = {
     "prepare data.sources.web.keep={}": (
         "data.sources has no 'web' yet; put a + before the key to add it, as in +data.sources.web=..."
     ),
+    "train data.domains=web,code": "Ambiguous value for argument 'data.domains=web,code'; a list is written [a,b], also",
+    "fit target_tokens=5": "Error merging override target_tokens=5",
     "train seed=first": "Error merging override seed=first Value 'first' of type 'str' could not be converted",
 }
-NEEDED = {"train": ["token_budget=1"], "prepare": ["data=local"], "evaluate": []}
+NEEDED = {"train": ["token_budget=1"], "prepare": ["data=local"], "evaluate": [], "fit": ["runs=runs.csv"]}
 
 
 @pytest.mark.parametrize("command", MISTAKES)
@@ -39,6 +42,12 @@ def test_a_mistake_is_told_in_one_line(command):
     line = describe(error.value)
     assert line.startswith(MISTAKES[command])
     assert "\n" not in line
+
+
+def test_a_value_that_is_not_set_is_named_by_its_whole_key():
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"), pytest.raises(OmegaConfBaseException) as error:
+        to_typed(compose("prepare", ["data=local", "data.path=x"]))
+    assert describe(error.value) == "data.domains is not set; give it a value, as in data.domains=..."
 
 
 def test_the_line_is_all_that_is_printed(tmp_path: Path):

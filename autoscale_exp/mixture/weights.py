@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from omegaconf import MISSING, OmegaConf
@@ -50,13 +51,27 @@ def resolve_weights(conf: MixtureConf, domains: Sequence[str], pool_rows: Sequen
     if conf.kind == "file":
         if conf.path is None:
             raise ValueError("mixture.path is not set; give a mixture file, as `fit` writes them")
-        named, weights = read_mixture_file(Path(conf.path))
-        return _in_order(named, weights, domains, key=f"the weights in '{conf.path}'")
+        file = read_mixture_file(Path(conf.path))
+        return _in_order(file.domains, file.weights, domains, key=f"the weights in '{conf.path}'")
     raise ValueError(f"mixture.kind is '{conf.kind}'; allowed are uniform, natural, weights, file")
 
 
-def read_mixture_file(path: Path) -> tuple[list[str], list[float]]:
-    """Domains and weights of a mixture file, a YAML with these two lists.
+class MixtureFile(NamedTuple):
+    """What a mixture file says.
+
+    Attributes:
+        domains: (K,) names.
+        weights: (K,) shares of the tokens.
+        token_budget: tokens that the mixture is meant for; None if it does not say.
+    """
+
+    domains: list[str]
+    weights: list[float]
+    token_budget: int | None
+
+
+def read_mixture_file(path: Path) -> MixtureFile:
+    """A mixture file: a YAML with lists domains and weights, and maybe token_budget.
 
     Raises:
         ValueError: the file is missing or is no mixture file.
@@ -64,7 +79,12 @@ def read_mixture_file(path: Path) -> tuple[list[str], list[float]]:
     try:
         content = OmegaConf.to_container(OmegaConf.load(path))
         assert isinstance(content, dict)
-        return [str(d) for d in content["domains"]], [float(w) for w in content["weights"]]
+        budget = content.get("token_budget")
+        return MixtureFile(
+            [str(d) for d in content["domains"]],
+            [float(w) for w in content["weights"]],
+            None if budget is None else int(budget),
+        )
     except FileNotFoundError:
         raise ValueError(f"mixture.path is '{path}', which does not exist; `fit` writes such files") from None
     except (OmegaConfBaseException, YAMLError, OSError, AssertionError, KeyError, TypeError, ValueError):

@@ -179,11 +179,11 @@ class ResumePoint(Callback):
         self._last_step = trainer.global_step
 
     def on_train_batch_end(self, trainer: Trainer, module: Any, *_: Any) -> None:
-        """Saves if it is time and no gradients wait for their step."""
+        """Saves if it is time, or the process is told to end, and no gradients wait for their step."""
         if trainer.global_step == self._last_step:
             return
         self._last_step = trainer.global_step
-        due = time.perf_counter() - self._saved >= self.seconds_between
+        due = trainer.received_sigterm or time.perf_counter() - self._saved >= self.seconds_between
         if trainer.strategy.broadcast(due):
             temporary = self.path.with_suffix(".tmp")
             trainer.save_checkpoint(temporary)  # on all ranks; the first one writes

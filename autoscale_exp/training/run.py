@@ -6,6 +6,7 @@ import subprocess
 import time
 import warnings
 import zipfile
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 import transformers
 from hydra.utils import instantiate
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from autoscale_exp import atomic
 from autoscale_exp.data.datamodule import MixtureDataModule
@@ -27,6 +29,8 @@ from autoscale_exp.loggers import open_logger
 from autoscale_exp.runs.record import FAILURE, RESULT
 from autoscale_exp.training.callbacks import Progress, RealisedTokens, ResumePoint, ValidationCurve
 from autoscale_exp.training.plan import RESUME_POINT, RunPlan, micro_batch, num_devices
+
+log = logging.getLogger(__name__)
 
 VALIDATION_TOKENS = 4096  # in a forward pass, or as many rows as in training if that is more
 MODELS: dict[str, type[LanguageModel]] = {"gpt2": CausalLanguageModel, "bert": MaskedLanguageModel}
@@ -80,16 +84,16 @@ def train(plan: RunPlan, folder: Path) -> None:
             limit_val_batches=0,
             log_every_n_steps=1,  # what to log is the module's decision
         )
-        if logger:  # what import_runs needs to make a run table of W&B's runs
-            tokens = dict(zip(plan.store.domains, (plan.sampler.row_counts * plan.store.seq_len).tolist(), strict=True))
-            logger.log_hyperparams(
-                {"run": plan.probe.run, "scale": plan.probe.scale, "seed": plan.seed, "tokens": tokens}
-            )
+        if logger:
+            logger.log_hyperparams(describe_plan(plan))
         checkpoint = resume_point.path if resume_point.path.exists() else None
         if checkpoint and not zipfile.is_zipfile(checkpoint):
             raise ValueError(f"'{checkpoint}' is damaged; delete it to start the run over")
         try:
             trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
+        except SystemExit as stop:  # what Lightning makes of SIGTERM and of Ctrl-C
+            log.warning("%s is stopped; the same command goes on from its last checkpoint", conf.run_name)
+            raise SystemExit(143 if isinstance(stop, SIGTERMException) else 130) from None
         except torch.OutOfMemoryError as error:
             raise ValueError(
                 f"{micro_batch_rows} rows at a time are too many for the device's memory "
@@ -104,6 +108,13 @@ def train(plan: RunPlan, folder: Path) -> None:
             tokenizer.save_pretrained(folder / "model")
         atomic.write_json(folder / RESULT, describe_result(plan, module, realised, curve, resume_point.seconds))
         resume_point.path.unlink(missing_ok=True)
+
+
+def describe_plan(plan: RunPlan) -> dict[str, Any]:
+    """The run's config for its logger, with what import_runs needs to make a run table of W&B's runs."""
+    tokens = dict(zip(plan.store.domains, (plan.sampler.row_counts * plan.store.seq_len).tolist(), strict=True))
+    of_run = {"run": plan.probe.run, "scale": plan.probe.scale, "seed": plan.seed, "tokens": tokens}
+    return asdict(plan.conf) | of_run | {"store": plan.store.fingerprint, "git_commit": git_commit()}
 
 
 def build_module(plan: RunPlan, tokenizer: Tokenizer) -> LanguageModel:

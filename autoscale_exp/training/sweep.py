@@ -6,6 +6,7 @@ with the same file system, a launcher puts them.
 
 import json
 import math
+import os
 import shlex
 import threading
 import time
@@ -33,6 +34,7 @@ from autoscale_exp.runs.record import FAILURE, RESULT, read_results, table_of_re
 from autoscale_exp.training.plan import is_finished, num_devices, plan_run
 
 LOOK_SECONDS = 0.5
+SWEEP_PROCESS = "AUTOSCALE_EXP_SWEEP_PROCESS"  # environment variable with the id of the process that sweeps
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ class SweepCallback(Callback):
         SystemExit ends the job here, because Hydra turns an exception in a callback into a warning.
         """
         self._folder = Path(config.hydra.sweep.dir)
+        os.environ[SWEEP_PROCESS] = str(os.getpid())
         try:
             self._watch = SweepWatch(plan_sweep(config))
         except (ValueError, OSError) as error:
@@ -107,6 +110,20 @@ class SweepCallback(Callback):
         if failed:
             raise SystemExit(1)
         watch.say(f"{len(runs)} runs are finished; their table is '{self._folder}/runs.csv'")
+
+
+def end_with_sweep() -> None:
+    """Makes a worker that the sweep's process started on this machine end with it, or it would train on for no one."""
+    sweep = os.getppid()
+    if os.environ.get(SWEEP_PROCESS) != str(sweep):
+        return  # the sweep's own process, or one on another machine, whose launcher looks after it
+
+    def watch() -> None:
+        while os.getppid() == sweep:
+            time.sleep(LOOK_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def plan_sweep(config: DictConfig) -> list[PlannedRun]:

@@ -69,8 +69,11 @@ def test_the_law_written_predicts_as_the_law_fitted(clean, tmp_path):
     target = content["targets"][0]
     predicted = again.predict(np.array(list(target["domain_tokens"].values())))
     np.testing.assert_allclose(predicted, list(target["losses"].values()), rtol=1e-9)
-    domains, weights = read_mixture_file(tmp_path / "mixtures" / "0.3M.yaml")
-    assert dict(zip(domains, weights, strict=True)) == target["weights"]
+    file = read_mixture_file(tmp_path / "mixtures" / "0.3M.yaml")
+    assert dict(zip(file.domains, file.weights, strict=True)) == target["weights"]
+    assert file.token_budget == 300_000
+    write_fit(tmp_path, {**content, "targets": []}, law)
+    assert not list((tmp_path / "mixtures").iterdir())
 
 
 def test_constraints_of_the_config_hold():

@@ -32,7 +32,7 @@ def test_a_mixture_file_is_read_as_it_was_written(tmp_path: Path):
     weights = np.array([0.1 + 0.2, 1 / 3, 1 - (0.1 + 0.2) - 1 / 3])
     path = tmp_path / "3M.yaml"
     write_mixture_file(path, ["code", "web", "books"], weights, 3_000_000, "a test")
-    assert read_mixture_file(path) == (["code", "web", "books"], weights.tolist())
+    assert read_mixture_file(path)[:2] == (["code", "web", "books"], weights.tolist())
     resolved = resolve_weights(MixtureConf(kind="file", path=str(path)), DOMAINS, POOL_ROWS)
     np.testing.assert_allclose(resolved, weights[[1, 2, 0]], rtol=1e-15)
 
