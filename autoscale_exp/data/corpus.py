@@ -47,13 +47,26 @@ class Part:
         index: number within the corpus.
         spans: what to read.
         sources: domains that the records may belong to; the first that fits has it.
-        size: bytes, 0 where unknown.
+        num_bytes: of what to read; None: unknown, behind an address.
     """
 
     index: int
     spans: tuple[FileSpan, ...]
     sources: tuple[Source, ...]
-    size: int
+    num_bytes: int | None
+
+    @property
+    def size(self) -> int:
+        """Bytes as far as they are known: 0 behind an address."""
+        return self.num_bytes or 0
+
+
+@dataclass(frozen=True)
+class _Extent:
+    """The parts that a domain may have text in, and their bytes; None: one's are unknown."""
+
+    num_parts: int
+    num_bytes: int | None
 
 
 @dataclass(frozen=True)
@@ -79,13 +92,13 @@ class Corpus:
     min_characters: int = 1
     max_characters: dict[str, float] = field(default_factory=dict)
     windows: bool = False
-    _sizes: dict[str, list[int]] = field(init=False, default_factory=dict)  # parts, bytes, parts of unknown size
+    _extents: dict[str, _Extent] = field(init=False, default_factory=dict)  # by domain
 
     def __post_init__(self) -> None:
-        for part in self.parts:
-            for source in part.sources:
-                total = self._sizes.setdefault(source.domain, [0, 0, 0])
-                total[:] = total[0] + 1, total[1] + part.size, total[2] + (part.size == 0)
+        for domain in {source.domain for part in self.parts for source in part.sources}:
+            parts = self.parts_of(domain)
+            is_known = all(part.num_bytes is not None for part in parts)
+            self._extents[domain] = _Extent(len(parts), sum(part.size for part in parts) if is_known else None)
 
     def parts_of(self, domain: str) -> list[Part]:
         """The parts that may hold documents of a domain."""
@@ -93,8 +106,9 @@ class Corpus:
 
     def quota(self, part: Part, domain: str) -> float:
         """Characters that a part gives to a domain at most: by its size, or the same as others where one is unknown."""
-        count, size, unknown = self._sizes[domain]
-        return self.max_characters.get(domain, math.inf) * (1 / count if unknown else part.size / size)
+        extent = self._extents[domain]
+        share = part.size / extent.num_bytes if extent.num_bytes else 1 / extent.num_parts
+        return self.max_characters.get(domain, math.inf) * share
 
     def documents(self, part: Part, dropped: Counter[str] | None = None) -> Iterator[Document]:
         """The documents of a part, in a fixed order; `dropped` counts those left out, by domain and '' for no one's.

@@ -4,7 +4,7 @@ import glob
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from autoscale_exp.config import DataConf, EnvironmentDataConf, FilesConf, Files
 from autoscale_exp.data.corpus import Corpus, Listing, Part, Source
 from autoscale_exp.data.environment import write_environment_corpus
 from autoscale_exp.data.packing import WINDOW_CHARACTERS
-from autoscale_exp.data.records import COMPRESSIONS, FileSpan, is_address, kind_of, open_binary
+from autoscale_exp.data.records import COMPRESSIONS, FileSpan, compression_of, is_address, kind_of, open_binary
 
 MOST_PARTS = 1024  # of files behind addresses with the same domains, whose sizes are not known; more share a part
 PART_BYTES = 2**26  # of local files; a larger file of plain JSON lines is cut, smaller ones are put together
@@ -209,33 +209,49 @@ def _stamp(path: str) -> list[int]:
     return [stat.st_size, stat.st_mtime_ns]
 
 
+@dataclass
+class _Gathered:
+    """Spans that make a part together."""
+
+    sources: tuple[Source, ...]
+    spans: list[FileSpan]
+    num_bytes: int | None
+
+    def has_room_for(self, sources: tuple[Source, ...], num_bytes: int | None, num_addresses: int) -> bool:
+        """Whether a span fits, where so many addresses have its sources."""
+        if self.sources != sources:
+            return False
+        if self.num_bytes is None or num_bytes is None:
+            return self.num_bytes == num_bytes and len(self.spans) * MOST_PARTS < num_addresses
+        return self.num_bytes + num_bytes <= PART_BYTES
+
+    def add(self, span: FileSpan, num_bytes: int | None) -> None:
+        """Takes a span that there is room for."""
+        self.spans.append(span)
+        self.num_bytes = None if self.num_bytes is None or num_bytes is None else self.num_bytes + num_bytes
+
+
 def _cut(sources_of: dict[str, list[Source]]) -> list[Part]:
     """Parts of about PART_BYTES of local files with the same sources, and of few enough addresses."""
     addresses = Counter(tuple(sources) for path, sources in sources_of.items() if is_address(path))
-    together: list[tuple[tuple[Source, ...], list[FileSpan], list[int]]] = []  # sources, spans and their sizes
-    size = 0
+    gathered: list[_Gathered] = []
     for path, listed in sources_of.items():
         sources = tuple(listed)
-        for span, span_size in _spans(path):
-            fits = together and together[-1][0] == sources and bool(size) == bool(span_size)
-            if span_size:
-                fits = fits and size + span_size <= PART_BYTES
+        for span, num_bytes in _spans(path):
+            if gathered and gathered[-1].has_room_for(sources, num_bytes, addresses[sources]):
+                gathered[-1].add(span, num_bytes)
             else:
-                fits = fits and len(together[-1][1]) * MOST_PARTS < addresses[sources]
-            if not fits:
-                together.append((sources, [], []))
-                size = 0
-            together[-1][1].append(span)
-            together[-1][2].append(span_size)
-            size += span_size
-    return [Part(i, tuple(spans), sources, sum(sizes)) for i, (sources, spans, sizes) in enumerate(together)]
+                gathered.append(_Gathered(sources, [span], num_bytes))
+    return [Part(i, tuple(part.spans), part.sources, part.num_bytes) for i, part in enumerate(gathered)]
 
 
-def _spans(path: str) -> Sequence[tuple[FileSpan, int]]:
-    """The stretches that a file is read in, with their bytes."""
+def _spans(path: str) -> Sequence[tuple[FileSpan, int | None]]:
+    """The stretches that a file is read in, with their bytes; None: unknown."""
     if is_address(path):
-        return [(FileSpan(path), 0)]
+        return [(FileSpan(path), None)]
     size = Path(path).stat().st_size
+    if not size and kind_of(path) != "parquet" and compression_of(path) is None:  # of those, an empty file is damaged
+        return []
     if not path.endswith((".jsonl", ".json")) or size <= PART_BYTES:  # only plain lines can be entered in the middle
         return [(FileSpan(path), size)]
     count = math.ceil(size / PART_BYTES)

@@ -50,6 +50,11 @@ def kind_of(path: str) -> str | None:
     return "json" if suffix in JSON_LINES else "text" if suffix in TEXTS else None
 
 
+def compression_of(path: str) -> str | None:
+    """'gzip' or 'zstd' by the file's name; None if it is neither."""
+    return COMPRESSIONS.get(PurePosixPath(path.split("?")[0]).suffix)
+
+
 def read_records(span: FileSpan, columns: Sequence[str]) -> Iterator[tuple[dict[str, Any], str]]:
     """The records of a span, and where each stands, for messages.
 
@@ -77,7 +82,7 @@ def open_binary(path: str) -> Iterator[BinaryIO]:
     Raises:
         ValueError: its compressed data are cut off or damaged; names the file and the byte.
     """
-    codec = COMPRESSIONS.get(PurePosixPath(path.split("?")[0]).suffix)
+    codec = compression_of(path)
     with _open_raw(path) as raw:
         if codec is None:
             yield raw

@@ -84,6 +84,33 @@ def test_a_domain_with_fewer_characters_than_the_most_gives_all(tmp_path: Path):
     assert texts(corpus_of(tmp_path, max_characters=sum(map(len, TEXTS)))) == TEXTS
 
 
+def test_empty_files_change_nothing_of_what_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(files_module, "PART_BYTES", 20_000)
+    for number, lines in enumerate((1000, 300, 50)):
+        write_texts(tmp_path / "web" / f"{number}.jsonl", *(f"{number}" * 50 for _ in range(lines)))
+    before = corpus_of(tmp_path, max_characters=20_000)
+    for name in ("0.txt", "1.json"):
+        (tmp_path / "web" / name).touch()
+    after = corpus_of(tmp_path, max_characters=20_000)
+    assert after.parts == before.parts
+    assert texts(after) == texts(before)
+    assert after.stamps.keys() - before.stamps.keys() == {"web/0.txt", "web/1.json"}
+
+
+def test_a_domain_of_empty_files_has_no_documents(tmp_path: Path):
+    (tmp_path / "web.jsonl").touch()
+    write_texts(tmp_path / "books.jsonl", "a")
+    corpus = corpus_of(tmp_path, ("web", "books"), max_characters=10)
+    assert documents_of(corpus) == [Document("books", "a")]
+
+
+@pytest.mark.parametrize("name", ["web.parquet", "web.jsonl.gz"])
+def test_an_empty_file_of_a_kind_that_is_never_empty_is_an_error(name, tmp_path: Path):
+    (tmp_path / name).touch()
+    with pytest.raises(ValueError, match=f"{name}' is cut off or damaged"):
+        texts(corpus_of(tmp_path, max_characters=10))
+
+
 def test_a_domain_that_has_its_share_takes_nothing_from_others_of_the_same_file(tmp_path: Path):
     lines = [{"text": "x" * 10, "set": "web" if n < 50 else "books"} for n in range(60)]
     write_records(tmp_path / "all.jsonl", lines)
