@@ -75,8 +75,8 @@ class Corpus:
 
     Attributes:
         parts: in a fixed order.
-        stamps: size in bytes and time of modification in ns of each file on the disk, by path.
-        listing: what globs of addresses, and files that name files, stand for.
+        stamps: size in bytes and time of modification in ns of each file and list of files on the disk, by path.
+        listing: what globs of addresses, and lists of files behind addresses, stand for.
         group_field: path of the field that holds the group; None: each document by itself.
         group_separator: only the part of the group before it counts; None keeps it whole.
         min_characters: shorter documents are left out.

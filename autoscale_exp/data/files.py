@@ -46,7 +46,10 @@ def open_corpus(conf: DataConf, listing: Listing | None = None) -> Corpus:
     listing = dict(listing or {})
     windows = conf.preparation == "windows"
     sources_of: dict[str, list[Source]] = {}
+    local_lists: list[str] = []
     for domain, given in _given(conf).items():
+        if given.file_list is not None and not is_address(given.file_list):
+            local_lists.append(_beneath(conf, given.file_list))
         keep = tuple((name, tuple(v) if isinstance(v, list) else (v,)) for name, v in given.keep.items())
         for path in _files_of(conf, domain, given, listing):
             text_field = given.text_field or conf.text_field
@@ -54,7 +57,7 @@ def open_corpus(conf: DataConf, listing: Listing | None = None) -> Corpus:
             sources_of.setdefault(path, []).append(source)
     return Corpus(
         parts=_cut(sources_of),
-        stamps={_name(conf, path): _stamp(path) for path in sources_of if not is_address(path)},
+        stamps={_name(conf, path): _stamp(path) for path in (*sources_of, *local_lists) if not is_address(path)},
         listing=listing,
         group_field=conf.group_field,
         group_separator=conf.group_separator,
@@ -169,13 +172,18 @@ def _beneath(conf: FilesDataConf, path: str) -> str:
 
 
 def _lines_of(path: str, key: str, listing: Listing) -> list[str]:
-    """The lines of a file that names files."""
-    if path not in listing:
-        with open_binary(path) as file:
-            listing[path] = [line.strip() for line in file.read().decode().splitlines() if line.strip()]
-        if not listing[path]:
-            raise ValueError(f"{key} is '{path}', which names no files")
-    return listing[path]
+    """The lines of a file that names files; one on the disk is read every time, as it may have changed."""
+    if path in listing and is_address(path):
+        return listing[path]
+    if not is_address(path) and not Path(path).is_file():
+        raise ValueError(f"{key} is '{path}', where there is no file; correct it or data.path")
+    with open_binary(path) as file:
+        lines = [line.strip() for line in file.read().decode().splitlines() if line.strip()]
+    if not lines:
+        raise ValueError(f"{key} is '{path}', which names no files")
+    if is_address(path):
+        listing[path] = lines
+    return lines
 
 
 def _matches(pattern: str, key: str, listing: Listing) -> list[str]:

@@ -59,6 +59,19 @@ def test_a_file_list_names_files_one_per_line(tmp_path: Path):
     assert texts(corpus_of(tmp_path, sources={"web": FilesConf(file_list="list.txt")})) == TEXTS
 
 
+def test_a_local_file_list_is_read_every_time_and_has_a_stamp(tmp_path: Path):
+    for number, text in enumerate(TEXTS):
+        write_texts(tmp_path / f"{number}.jsonl", text)
+    sources = {"web": FilesConf(file_list="list.txt")}
+    (tmp_path / "list.txt").write_text("0.jsonl\n1.jsonl\n")
+    before = corpus_of(tmp_path, sources=sources)
+    (tmp_path / "list.txt").write_text("0.jsonl\n1.jsonl\n2.jsonl\n")
+    after = corpus_of(tmp_path, listing=before.listing, sources=sources)
+    assert texts(after) == TEXTS
+    assert after.listing == {}
+    assert [stamps["list.txt"][0] for stamps in (before.stamps, after.stamps)] == [16, 24]
+
+
 def test_the_hub_is_asked_once_for_all_domains_and_not_again_when_the_answer_is_known(monkeypatch: pytest.MonkeyPatch):
     asked = []
 
@@ -140,6 +153,10 @@ def test_two_files_of_one_domain_are_an_error_that_names_both(tmp_path: Path):
         (
             {"sources": {"web": FilesConf(file_list="empty.txt")}},
             r"web.file_list is '.*empty.txt', which names no files",
+        ),
+        (
+            {"sources": {"web": FilesConf(file_list="none.txt")}},
+            r"web.file_list is '.*none.txt', where there is no file; correct it or data.path",
         ),
         ({"sources": {"books": FilesConf()}}, r"data.sources names 'books', which is not among web"),
         (
