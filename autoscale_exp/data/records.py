@@ -17,6 +17,8 @@ COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 JSON_LINES = (".jsonl", ".json")
 TEXTS = (".txt", ".md", ".rst", ".html", ".py", ".tex", ".c", ".cc", ".cpp", ".cu", ".h", ".hpp", ".java", ".js")
 BUFFER_BYTES = 2**20
+BATCH_BYTES = 2**24  # of parquet rows that are records at a time, by the mean of their file
+MOST_BATCH_ROWS = 1024
 
 
 @dataclass(frozen=True)
@@ -169,7 +171,7 @@ def _parquet_records(path: str, columns: Sequence[str]) -> Iterator[tuple[dict[s
                     f"'{path}' has no column '{missing[0]}', only {', '.join(file.schema_arrow.names)}; "
                     "see data.text_field, data.group_field and keep"
                 )
-            for batch in file.iter_batches(batch_size=1024, columns=list(columns)):
+            for batch in file.iter_batches(batch_size=_batch_rows(file.metadata), columns=list(columns)):
                 for record in batch.to_pylist():
                     yield record, f"'{path}', row {number}"
                     number += 1
@@ -181,3 +183,9 @@ def _parquet_records(path: str, columns: Sequence[str]) -> Iterator[tuple[dict[s
             raise ValueError(
                 f"'{path}' is cut off or damaged: it ends at byte {raw.seek(0, 2)} ({error}); get it again"
             ) from None
+
+
+def _batch_rows(metadata: Any) -> int:
+    """Rows that are about BATCH_BYTES together, of a parquet file with this metadata."""
+    num_bytes = sum(metadata.row_group(index).total_byte_size for index in range(metadata.num_row_groups))
+    return max(1, min(MOST_BATCH_ROWS, BATCH_BYTES * metadata.num_rows // max(1, num_bytes)))

@@ -213,6 +213,19 @@ def test_memory_does_not_grow_with_a_compressed_file(tmp_path: Path, monkeypatch
         assert pa.total_allocated_bytes() - before < 2**22  # of 14 MB
 
 
+@pytest.mark.parametrize(("characters", "rows"), [(10, [1024]), (1000, range(400, 600)), (2**20, [1])])
+def test_fewer_rows_of_a_parquet_file_are_records_at_a_time_the_longer_they_are(
+    characters, rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(records, "BATCH_BYTES", 2**19)
+    path = write_records(tmp_path / "web.parquet", ({"text": f"{n}" * (characters // len(f"{n}"))} for n in range(50)))
+    sizes = []
+    real = pq.ParquetFile.iter_batches
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", lambda *a, **k: sizes.append(k["batch_size"]) or real(*a, **k))
+    assert len(read(path, ("text",))) == 50
+    assert sizes[0] in rows
+
+
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
