@@ -54,7 +54,9 @@ def open_corpus(conf: DataConf, listing: Listing | None = None) -> Corpus:
         for path in _files_of(conf, domain, given, listing):
             text_field = given.text_field or conf.text_field
             source = Source(domain, text_field if kind_of(path) != "text" else "text", keep)
-            sources_of.setdefault(path, []).append(source)
+            before = sources_of.setdefault(path, [])
+            _check_something_is_left(before, domain, path)
+            before.append(source)
     return Corpus(
         parts=_cut(sources_of),
         stamps={_name(conf, path): _stamp(path) for path in (*sources_of, *local_lists) if not is_address(path)},
@@ -104,6 +106,17 @@ def _typed(conf: FilesDataConf, domain: str) -> FilesConf:
         reason = str(error).splitlines()[0]
         raise ValueError(f"data.sources.{domain} is {given}: {reason}; its keys are {known}") from None
     return typed
+
+
+def _check_something_is_left(before: Sequence[Source], domain: str, path: str) -> None:
+    """Checks that the domains that come before another one in a file do not take all of it."""
+    for source in before:
+        if not source.keep:
+            raise ValueError(
+                f"domains '{source.domain}' and '{domain}' both take '{path}', but '{source.domain}' comes first and "
+                f"has no keep, so that it would get all of it; say which documents are its own, as in "
+                f"++data.sources.{source.domain}.keep={{meta.source: {source.domain}}}, or name other files"
+            )
 
 
 def _limits(conf: DataConf) -> dict[str, float]:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from autoscale_exp.config import FilesConf
 from autoscale_exp.data import files as files_module
 from autoscale_exp.data.corpus import Document
-from tests.data.corpora import corpus_of, documents_of, texts, write_texts
+from tests.data.corpora import corpus_of, documents_of, texts, write_records, write_texts
 
 KEPT = {"sources": {"web": FilesConf(keep={"set": "web"})}}
 TEXTS = ["One.\nTwo.", "Zürich, 東京", "three"]
@@ -174,6 +174,16 @@ def test_files_that_cannot_be_meant_are_an_error_that_names_the_key(options, mes
     (tmp_path / "empty.txt").write_text("\n")
     with pytest.raises(ValueError, match=message):
         corpus_of(tmp_path, **options)
+
+
+def test_a_file_of_which_a_domain_leaves_nothing_to_another_is_an_error_that_names_both(tmp_path: Path):
+    write_texts(tmp_path / "web.jsonl", "a")
+    sources = {"books": FilesConf(files=["web.jsonl"], keep={"set": "books"})}
+    with pytest.raises(ValueError, match=r"domains 'web' and 'books' both take '.*web.jsonl', but 'web' comes first"):
+        corpus_of(tmp_path, ("web", "books"), sources=sources)
+    write_records(tmp_path / "web.jsonl", [{"text": "a", "set": "web"}, {"text": "b", "set": "books"}])
+    corpus = corpus_of(tmp_path, ("books", "web"), sources=sources)
+    assert documents_of(corpus) == [Document("web", "a"), Document("books", "b")]
 
 
 def test_a_corpus_that_is_no_folder_is_an_error(tmp_path: Path):
