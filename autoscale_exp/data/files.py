@@ -3,7 +3,7 @@
 import glob
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
 from pathlib import Path
@@ -50,7 +50,7 @@ def open_corpus(conf: DataConf, listing: Listing | None = None) -> Corpus:
     for domain, given in _given(conf).items():
         if given.file_list is not None and not is_address(given.file_list):
             local_lists.append(_beneath(conf, given.file_list))
-        keep = tuple((name, tuple(v) if isinstance(v, list) else (v,)) for name, v in given.keep.items())
+        keep = tuple(_conditions(given.keep, f"data.sources.{domain}.keep"))
         for path in _files_of(conf, domain, given, listing):
             text_field = given.text_field or conf.text_field
             source = Source(domain, text_field if kind_of(path) != "text" else "text", keep)
@@ -106,6 +106,22 @@ def _typed(conf: FilesDataConf, domain: str) -> FilesConf:
         reason = str(error).splitlines()[0]
         raise ValueError(f"data.sources.{domain} is {given}: {reason}; its keys are {known}") from None
     return typed
+
+
+def _conditions(keep: dict[str, Any], key: str, prefix: str = "") -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """Fields and their allowed values; {meta: {language: en}} is the same as {meta.language: en}.
+
+    Raises:
+        ValueError: what is allowed is neither a value nor a list of values.
+    """
+    for field, allowed in keep.items():
+        if isinstance(allowed, dict) and allowed:
+            yield from _conditions(allowed, f"{key}.{field}", f"{prefix}{field}.")
+            continue
+        values = tuple(allowed) if isinstance(allowed, list) else (allowed,)
+        if any(isinstance(value, dict | list) for value in values):
+            raise ValueError(f"{key}.{field} is {allowed}; give the value that documents must have, or a list of some")
+        yield f"{prefix}{field}", values
 
 
 def _check_something_is_left(before: Sequence[Source], domain: str, path: str) -> None:

@@ -37,6 +37,13 @@ def test_fields_may_be_nested_or_printed_as_text(meta, tmp_path: Path):
         assert texts(corpus) == expected
 
 
+def test_nested_values_to_keep_are_those_of_nested_fields(tmp_path: Path):
+    metas = [{"language": "en", "year": 1}, {"language": "en", "year": 3}, {"language": "de", "year": 2}]
+    write_records(tmp_path / "web.jsonl", ({"text": f"{n}", "meta": meta} for n, meta in enumerate(metas)))
+    for keep in ({"meta": {"language": "en", "year": [1, 2]}}, {"meta.language": "en", "meta": {"year": [1, 2]}}):
+        assert texts(corpus_of(tmp_path, sources={"web": FilesConf(keep=keep)})) == ["0"]
+
+
 def test_the_text_may_be_in_another_field_of_each_domain(tmp_path: Path):
     write_records(tmp_path / "web.jsonl", [{"body": "a"}])
     write_records(tmp_path / "books.parquet", [{"page": {"content": "b"}}])

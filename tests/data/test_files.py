@@ -165,6 +165,11 @@ def test_two_files_of_one_domain_are_an_error_that_names_both(tmp_path: Path):
         ),
         ({"sources": {"web": {"fils": ["a.jsonl"]}}}, r"data.sources.web is .*'fils'.*; its keys are files, file_list"),
         ({"sources": {"web": {"files": {"a": 1}}}}, r"data.sources.web is .*; its keys are files, file_list"),
+        (
+            {"sources": {"web": {"files": ["a.jsonl"], "keep": {"meta": {"set": [{"a": 1}]}}}}},
+            r"data.sources.web.keep.meta.set is \[{'a': 1}\]; give the value that documents must have, or a list",
+        ),
+        ({"sources": {"web": {"files": ["a.jsonl"], "keep": {"meta": {}}}}}, r"data.sources.web.keep.meta is {}; give"),
         ({"files": ["a.jsonl"]}, r"data.sources.web.keep is not set, but data.files are shared by all domains"),
     ],
 )
