@@ -152,7 +152,7 @@ def _files_of(conf: FilesDataConf, domain: str, given: FilesConf, listing: Listi
         if not conf.files:
             return _by_name(conf, domain)
         key, named = "data.files", conf.files
-    found = [path for pattern in named for path in _matches(_beneath(conf, pattern), key, listing)]
+    found = [path for pattern in named for path in _matches(conf, pattern, key, listing)]
     for path, count in Counter(found).items():
         if kind_of(path) is None:
             raise ValueError(
@@ -167,7 +167,7 @@ def _files_of(conf: FilesDataConf, domain: str, given: FilesConf, listing: Listi
 def _by_name(conf: FilesDataConf, domain: str) -> list[str]:
     """<domain>.jsonl, <domain>.parquet and the like, or all files in the folder <domain>."""
     folder = Path(str(conf.path))
-    found = [p for p in sorted(folder.glob(f"{_literally(domain)}.*")) if p.is_file() and _is_file_of(domain, p.name)]
+    found = [p for p in sorted(folder.glob(f"{glob.escape(domain)}.*")) if p.is_file() and _is_file_of(domain, p.name)]
     if len(found) > 1:
         raise ValueError(
             f"'{found[0]}' and '{found[1]}' both hold domain '{domain}'; keep one of them, or name both in "
@@ -192,10 +192,6 @@ def _is_file_of(domain: str, name: str) -> bool:
     return len(suffixes) == 1 and kind_of(name) is not None
 
 
-def _literally(name: str) -> str:
-    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
-
-
 def _beneath(conf: FilesDataConf, path: str) -> str:
     return path if is_address(path) or conf.path is None else str(Path(conf.path) / path)
 
@@ -215,14 +211,18 @@ def _lines_of(path: str, key: str, listing: Listing) -> list[str]:
     return lines
 
 
-def _matches(pattern: str, key: str, listing: Listing) -> list[str]:
+def _matches(conf: FilesDataConf, pattern: str, key: str, listing: Listing) -> list[str]:
     """The files that a path, glob or address stands for; those of the Hub by the commit they are of now."""
     if pattern.startswith(("http://", "https://")):
         return [pattern]
     if not is_address(pattern):
-        found = sorted(path for path in glob.glob(pattern, recursive=True) if Path(path).is_file())
+        named = _beneath(conf, pattern)
+        if Path(named).is_file():  # whatever globs take its letters for
+            return [named]
+        folder = "" if conf.path is None else glob.escape(conf.path)
+        found = sorted(p for p in glob.glob(str(Path(folder) / pattern), recursive=True) if Path(p).is_file())
         if not found:
-            raise ValueError(f"{key} names '{pattern}', where there is no file; correct it or data.path")
+            raise ValueError(f"{key} names '{named}', where there is no file; correct it or data.path")
         return found
     if pattern not in listing:
         from datasets.data_files import DataFilesList  # takes a second to import

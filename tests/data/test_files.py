@@ -46,6 +46,14 @@ def test_files_are_named_by_paths_and_globs_under_the_folder(tmp_path: Path):
         assert texts(corpus_of(tmp_path, sources={"web": FilesConf(files=files)})) == [*TEXTS, "more"]
 
 
+def test_brackets_in_the_folder_and_in_a_files_whole_name_are_letters(tmp_path: Path):
+    folder = tmp_path / "v[1]*"
+    for name in ("x[ab]", "xa", "xb"):
+        write_texts(folder / "cc" / f"{name}.jsonl", name)
+    for pattern, expected in (("cc/x[ab].jsonl", ["x[ab]"]), ("cc/x[b].jsonl", ["xb"]), ("cc/x?.jsonl", ["xa", "xb"])):
+        assert texts(corpus_of(folder, sources={"web": FilesConf(files=[pattern])})) == expected
+
+
 def test_without_a_folder_paths_lead_from_where_the_job_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     write_texts(tmp_path / "cc.jsonl", "a")
     monkeypatch.chdir(tmp_path)
