@@ -1,6 +1,7 @@
 """Which files hold which domains: by name, path, glob or address; and how they are cut into the parts of a corpus."""
 
 import glob
+import logging
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,9 @@ from autoscale_exp.config import DataConf, EnvironmentDataConf, FilesConf, Files
 from autoscale_exp.data.corpus import Corpus, Listing, Part, Source
 from autoscale_exp.data.environment import write_environment_corpus
 from autoscale_exp.data.packing import WINDOW_CHARACTERS
-from autoscale_exp.data.records import COMPRESSIONS, FileSpan, compression_of, is_address, kind_of, open_binary
+from autoscale_exp.data.records import FileSpan, compression_of, is_address, kind_of, open_binary
+
+log = logging.getLogger(__name__)
 
 MOST_PARTS = 1024  # of files behind addresses with the same domains, whose sizes are not known; more share a part
 PART_BYTES = 2**26  # of local files; a larger file of plain JSON lines is cut, smaller ones are put together
@@ -174,7 +177,7 @@ def _by_name(conf: FilesDataConf, domain: str) -> list[str]:
             f"data.sources.{domain}.files"
         )
     if not found and (folder / domain).is_dir():
-        found = sorted(p for p in (folder / domain).rglob("*") if p.is_file() and kind_of(p.name) is not None)
+        found = _readable(folder / domain)
     if not found:
         raise ValueError(
             f"data.domains names '{domain}', but '{folder}' has no {domain}.jsonl, {domain}.jsonl.gz, .zst or .parquet "
@@ -186,10 +189,17 @@ def _by_name(conf: FilesDataConf, domain: str) -> list[str]:
 
 def _is_file_of(domain: str, name: str) -> bool:
     """Whether a file is called <domain>.<kind>, compressed or not; web.old.jsonl is none of web's."""
-    suffixes = name.removeprefix(domain).split(".")[1:]
-    if f".{suffixes[-1]}" in COMPRESSIONS:
-        suffixes.pop()
-    return len(suffixes) == 1 and kind_of(name) is not None
+    num_suffixes = name.removeprefix(domain).count(".")
+    return num_suffixes == (1 if compression_of(name) is None else 2) and kind_of(name) is not None
+
+
+def _readable(folder: Path) -> list[Path]:
+    """All files in a folder that are of a kind that can be read; tells of those that are not."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    others = [path for path in files if kind_of(path.name) is None]
+    if others:
+        log.warning("%d files of other kinds in '%s' are left out, such as '%s'", len(others), folder, others[0])
+    return [path for path in files if kind_of(path.name) is not None]
 
 
 def _beneath(conf: FilesDataConf, path: str) -> str:
@@ -289,7 +299,8 @@ def _spans(path: str) -> Sequence[tuple[FileSpan, int | None]]:
     size = Path(path).stat().st_size
     if not size and kind_of(path) != "parquet" and compression_of(path) is None:  # of those, an empty file is damaged
         return []
-    if not path.endswith((".jsonl", ".json")) or size <= PART_BYTES:  # only plain lines can be entered in the middle
+    is_plain_json = kind_of(path) == "json" and compression_of(path) is None
+    if not is_plain_json or size <= PART_BYTES:  # only plain lines can be entered in the middle
         return [(FileSpan(path), size)]
     count = math.ceil(size / PART_BYTES)
     bounds = [size * k // count for k in range(count + 1)]

@@ -41,9 +41,15 @@ def is_address(path: str) -> bool:
     return "://" in path
 
 
+def suffixes_of(path: str) -> list[str]:
+    """Suffixes of a file's name, such as .jsonl and .gz, in lower case; what follows the `?` of an address is none."""
+    name = path.split("?")[0] if is_address(path) else path
+    return [suffix.lower() for suffix in PurePosixPath(name).suffixes]
+
+
 def kind_of(path: str) -> str | None:
     """'json', 'parquet' or 'text' by the file's name; None if it is none of these."""
-    suffixes = PurePosixPath(path.split("?")[0]).suffixes
+    suffixes = suffixes_of(path)
     if suffixes and suffixes[-1] in COMPRESSIONS:
         suffixes.pop()
     suffix = suffixes[-1] if suffixes else ""
@@ -54,7 +60,7 @@ def kind_of(path: str) -> str | None:
 
 def compression_of(path: str) -> str | None:
     """'gzip' or 'zstd' by the file's name; None if it is neither."""
-    return COMPRESSIONS.get(PurePosixPath(path.split("?")[0]).suffix)
+    return COMPRESSIONS.get("".join(suffixes_of(path)[-1:]))
 
 
 def read_records(span: FileSpan, columns: Sequence[str]) -> Iterator[tuple[dict[str, Any], str]]:

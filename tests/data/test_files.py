@@ -38,6 +38,30 @@ def test_a_domain_has_the_files_of_the_folder_of_its_name(tmp_path: Path):
     assert texts(corpus_of(tmp_path)) == TEXTS
 
 
+def test_a_domains_file_may_have_its_kind_in_capital_letters(tmp_path: Path):
+    write_texts(tmp_path / "web.jsonl.gz", *TEXTS).rename(tmp_path / "web.JSONL.GZ")
+    assert texts(corpus_of(tmp_path)) == TEXTS
+
+
+def test_files_of_other_kinds_in_a_domains_folder_are_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    write_texts(tmp_path / "web" / "a.jsonl", *TEXTS)
+    assert texts(corpus_of(tmp_path)) == TEXTS
+    assert not caplog.messages
+    for name in ("b.csv", "c.warc"):
+        (tmp_path / "web" / name).touch()
+    assert texts(corpus_of(tmp_path)) == TEXTS
+    folder = tmp_path / "web"
+    assert caplog.messages == [f"2 files of other kinds in '{folder}' are left out, such as '{folder / 'b.csv'}'"]
+
+
+def test_large_files_are_cut_however_their_suffix_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(files_module, "PART_BYTES", 100)
+    write_texts(tmp_path / "web.jsonl", *TEXTS * 10).rename(tmp_path / "web.JSONL")
+    corpus = corpus_of(tmp_path)
+    assert len(corpus.parts) > 3
+    assert texts(corpus) == TEXTS * 10
+
+
 def test_files_are_named_by_paths_and_globs_under_the_folder(tmp_path: Path):
     for number, text in enumerate(TEXTS):
         write_texts(tmp_path / "cc" / str(number) / "part.jsonl.zst", text)

@@ -87,6 +87,11 @@ def test_a_text_file_is_one_record(tmp_path: Path):
     assert read(tmp_path / "page.md.gz") == [{"text": "# a\r\n"}]
 
 
+def test_a_local_name_may_have_a_question_mark_and_capital_letters(tmp_path: Path):
+    write_records(tmp_path / "web.jsonl.gz", RECORDS).rename(tmp_path / "why? no.JSONL.GZ")
+    assert read(tmp_path / "why? no.JSONL.GZ") == RECORDS
+
+
 def test_a_byte_order_mark_and_blank_lines_are_skipped(tmp_path: Path):
     (tmp_path / "web.jsonl").write_bytes(b'\xef\xbb\xbf{"text": "a"}\r\n\n   \n{"text": "b"}')
     assert read(tmp_path / "web.jsonl") == [{"text": "a"}, {"text": "b"}]
@@ -235,6 +240,9 @@ def test_fewer_rows_of_a_parquet_file_are_records_at_a_time_the_longer_they_are(
         ("hf://datasets/o/n@1.2/a-0.1.parquet", "parquet"),
         ("a.txt", "text"),
         ("a.tex.gz", "text"),
+        ("A.JSONL.GZ", "json"),
+        ("why?.Parquet", "parquet"),
+        ("https://host/a.csv?b.txt", None),
         ("a.csv", None),
         ("a.gz", None),
         ("jsonl", None),
