@@ -21,7 +21,7 @@ def write_manifest(
     Raises:
         ValueError: a domain has too little text, or none because of its `keep`.
     """
-    from autoscale_exp.data.tokenizer import load_tokenizer
+    from autoscale_exp.data.tokenizer import load_tokenizer, vocabulary_size
 
     folder = place.folder
     records = {part: read_record(place, part) for part in place.corpus.parts}
@@ -41,7 +41,7 @@ def write_manifest(
         "dtype": row_format.dtype,
         "tokenizer": {
             "name": conf.tokenizer.name,
-            "vocab_size": len(tokenizer),
+            "vocab_size": vocabulary_size(tokenizer),
             "sha256": file_sha256(folder / "tokenizer" / "tokenizer.json"),
         },
         "domains": domains,

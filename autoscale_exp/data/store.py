@@ -183,7 +183,7 @@ class TokenStore:
 
     @property
     def vocab_size(self) -> int:
-        """Entries of the tokenizer."""
+        """One more than the largest id of the tokenizer."""
         return self.manifest["tokenizer"]["vocab_size"]
 
     @property

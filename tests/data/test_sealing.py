@@ -1,6 +1,9 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from autoscale_exp.config import FilesConf, FilesDataConf, TokenizerConf
 from autoscale_exp.data.preparation import prepare_store
@@ -27,6 +30,18 @@ def conf_of(folder: Path, keep_books: str, **options: object) -> FilesDataConf:
         sources={"web": FilesConf(keep={"set": "web"}), "books": FilesConf(keep={"set": keep_books})},
         **options,  # type: ignore[arg-type]
     )
+
+
+def test_a_store_has_the_vocabulary_that_its_tokenizers_largest_id_asks_for(tmp_path: Path):
+    words = {word: 3 * number for number, word in enumerate(sorted({*TEXT.split(), *DOMAINS, "[SEP]", "[UNK]"}))}
+    model = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="[UNK]"))
+    model.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=model, sep_token="[SEP]").save_pretrained(tmp_path / "tokenizer")
+    conf = conf_of(tmp_path, "books")
+    store = prepare_store(replace(conf, tokenizer=TokenizerConf(name=str(tmp_path / "tokenizer"))))
+    assert store is not None
+    assert store.vocab_size == max(words.values()) + 1 > len(words)
+    assert all(store.rows("train", domain)[:].max() < store.vocab_size for domain in DOMAINS)
 
 
 def test_a_keep_that_no_document_has_is_the_cause_that_is_told(tmp_path: Path):
