@@ -37,7 +37,11 @@ def open_corpus(conf: DataConf, listing: Listing | None = None) -> Corpus:
     """
     if isinstance(conf, EnvironmentDataConf):
         folder = Path(conf.store) / "text"
-        assert conf.max_characters is not None, "conf/data/environment.yaml sets it"
+        if conf.max_characters is None:
+            raise ValueError(
+                "data.max_characters is null, but what the installed packages bring along is taken up to a limit; "
+                "give the most characters per domain, as in data.max_characters=4_000_000"
+            )
         write_environment_corpus([*conf.domains, *conf.held_out_domains], conf.max_characters, folder)
         shared = {f.name: getattr(conf, f.name) for f in fields(DataConf)}
         conf = FilesDataConf(**shared, path=str(folder), group_field="group")

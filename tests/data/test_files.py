@@ -4,9 +4,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoscale_exp.config import FilesConf
+from autoscale_exp.config import EnvironmentDataConf, FilesConf
 from autoscale_exp.data import files as files_module
 from autoscale_exp.data.corpus import Document
+from autoscale_exp.data.files import open_corpus
 from tests.data.corpora import corpus_of, documents_of, texts, write_records, write_texts
 
 KEPT = {"sources": {"web": FilesConf(keep={"set": "web"})}}
@@ -231,3 +232,10 @@ def test_a_corpus_that_is_no_folder_is_an_error(tmp_path: Path):
 def test_a_corpus_without_folder_and_files_is_an_error():
     with pytest.raises(ValueError, match=r"data.sources.web.files is not set; give it paths, globs or addresses"):
         corpus_of(None)
+
+
+def test_text_of_the_environment_without_a_limit_is_an_error_that_names_the_key(tmp_path: Path):
+    conf = EnvironmentDataConf(name="test", domains=["python", "docs"], store=str(tmp_path / "store"))
+    with pytest.raises(ValueError, match=r"data.max_characters is null, but .*; give the most characters per domain"):
+        open_corpus(conf)
+    assert not (tmp_path / "store").exists()
