@@ -124,7 +124,7 @@ class Corpus:
         quotas = {source.domain: self.quota(part, source.domain) for source in part.sources}
         for span in part.spans:
             has_fields = kind_of(span.path) != "text"
-            for record, where in read_records(span, self._columns(part)):
+            for record, where in read_records(span, self._fields(part)):
                 source = next((s for s in part.sources if _is_kept(s, record, where)), None)
                 if source is None:
                     dropped[""] += 1
@@ -147,7 +147,7 @@ class Corpus:
             ValueError: it cannot be read or lacks a field; names file, byte and field.
         """
         for part in {part.sources: part for part in reversed(self.parts)}.values():
-            records = itertools.chain.from_iterable(read_records(s, self._columns(part)) for s in part.spans[:1])
+            records = itertools.chain.from_iterable(read_records(s, self._fields(part)) for s in part.spans[:1])
             for record, where in itertools.islice(records, 1):
                 for source in part.sources:
                     if _is_kept(source, record, where):
@@ -155,10 +155,10 @@ class Corpus:
                 if kind_of(part.spans[0].path) != "text":
                     self._group(record, where)
 
-    def _columns(self, part: Part) -> list[str]:
-        """Fields, at the top of a record, that the documents of a part are made of."""
+    def _fields(self, part: Part) -> list[str]:
+        """Paths of the fields that the documents of a part are made of."""
         names = {name for source in part.sources for name in (source.text_field, *dict(source.keep))}
-        return sorted({name.split(".")[0] for name in names | ({self.group_field} if self.group_field else set())})
+        return sorted(names | ({self.group_field} if self.group_field else set()))
 
     def _group(self, record: dict[str, Any], where: str) -> str | None:
         if self.group_field is None:
@@ -167,9 +167,11 @@ class Corpus:
         return group.split(self.group_separator)[0] if self.group_separator else group
 
 
-def _value(record: Any, name: str, where: str) -> Any:
-    """The field of a record at a path such as meta.language."""
-    value = record
+def _value(record: dict[str, Any], name: str, where: str) -> Any:
+    """The field of a record with a name such as meta.language, or else at this path."""
+    if name in record:
+        return record[name]
+    value: Any = record
     for depth, key in enumerate(name.split(".")):
         if depth and isinstance(value, str):
             value = _parsed(value)

@@ -63,12 +63,13 @@ def compression_of(path: str) -> str | None:
     return COMPRESSIONS.get("".join(suffixes_of(path)[-1:]))
 
 
-def read_records(span: FileSpan, columns: Sequence[str]) -> Iterator[tuple[dict[str, Any], str]]:
+def read_records(span: FileSpan, fields: Sequence[str]) -> Iterator[tuple[dict[str, Any], str]]:
     """The records of a span, and where each stands, for messages.
 
     Args:
         span: what to read.
-        columns: of a parquet file; other kinds give all they have. A text file is one record with the key `text`.
+        fields: names, or paths such as meta.language, whose columns are read of a parquet file; other kinds give all
+            they have. A text file is one record with the key `text`.
 
     Raises:
         ValueError: the file is cut off, damaged, of another kind or not UTF-8; names it and the byte.
@@ -77,7 +78,7 @@ def read_records(span: FileSpan, columns: Sequence[str]) -> Iterator[tuple[dict[
     if kind == "json":
         yield from _json_records(span)
     elif kind == "parquet":
-        yield from _parquet_records(span.path, columns)
+        yield from _parquet_records(span.path, fields)
     else:
         with open_binary(span.path) as file:
             yield {"text": _decode(file.read(), span.path, 0)}, f"'{span.path}'"
@@ -164,20 +165,22 @@ def _decode(content: bytes, path: str, offset: int) -> str:
         raise ValueError(f"'{path}', byte {offset + error.start}: not UTF-8 ({error.reason}); {remedy}") from None
 
 
-def _parquet_records(path: str, columns: Sequence[str]) -> Iterator[tuple[dict[str, Any], str]]:
+def _parquet_records(path: str, fields: Sequence[str]) -> Iterator[tuple[dict[str, Any], str]]:
     import pyarrow.parquet as pq
 
     with _open_raw(path) as raw:
         number = 0
         try:
             file = pq.ParquetFile(raw)
-            missing = [name for name in columns if name not in file.schema_arrow.names]
+            present = file.schema_arrow.names
+            columns = sorted({name if name in present else name.split(".")[0] for name in fields})
+            missing = [name for name in columns if name not in present]
             if missing:
                 raise ValueError(
-                    f"'{path}' has no column '{missing[0]}', only {', '.join(file.schema_arrow.names)}; "
+                    f"'{path}' has no column '{missing[0]}', only {', '.join(present)}; "
                     "see data.text_field, data.group_field and keep"
                 )
-            for batch in file.iter_batches(batch_size=_batch_rows(file.metadata), columns=list(columns)):
+            for batch in file.iter_batches(batch_size=_batch_rows(file.metadata), columns=columns):
                 for record in batch.to_pylist():
                     yield record, f"'{path}', row {number}"
                     number += 1

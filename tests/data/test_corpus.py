@@ -44,6 +44,16 @@ def test_nested_values_to_keep_are_those_of_nested_fields(tmp_path: Path):
         assert texts(corpus_of(tmp_path, sources={"web": FilesConf(keep=keep)})) == ["0"]
 
 
+@pytest.mark.parametrize("name", ["web.parquet", "web.jsonl"])
+def test_a_field_may_have_dots_in_its_name(name, tmp_path: Path):
+    records = [{"raw.text": "a", "meta.language": "en", "meta": {"language": "x", "date": 1}}]
+    records += [{"raw.text": "b", "meta.language": "de", "meta": {"language": "en", "date": 1}}]
+    write_records(tmp_path / name, records)
+    for keep, expected in (({"meta.language": "en"}, ["a"]), ({"meta.date": 1}, ["a", "b"])):
+        corpus = corpus_of(tmp_path, text_field="raw.text", sources={"web": FilesConf(keep=keep)})
+        assert texts(corpus) == expected
+
+
 def test_the_text_may_be_in_another_field_of_each_domain(tmp_path: Path):
     write_records(tmp_path / "web.jsonl", [{"body": "a"}])
     write_records(tmp_path / "books.parquet", [{"page": {"content": "b"}}])
