@@ -163,7 +163,9 @@ class Corpus:
     def _group(self, record: dict[str, Any], where: str) -> str | None:
         if self.group_field is None:
             return None
-        group = _text(record, self.group_field, where)
+        group = _value(record, self.group_field, where)
+        is_integer = isinstance(group, int) and not isinstance(group, bool)
+        group = _as_text(str(group) if is_integer else group, self.group_field, where)
         return group.split(self.group_separator)[0] if self.group_separator else group
 
 
@@ -196,7 +198,10 @@ def _parsed(text: str) -> Any:
 
 
 def _text(record: dict[str, Any], name: str, where: str) -> str:
-    value = _value(record, name, where)
+    return _as_text(_value(record, name, where), name, where)
+
+
+def _as_text(value: Any, name: str, where: str) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{where}: field '{name}' is {repr(value)[:60]}, which is not a text")
     try:

@@ -72,6 +72,21 @@ def test_a_group_is_the_part_of_its_field_before_the_separator_and_text_files_ha
     assert [document.group for document in documents_of(corpus)] == groups
 
 
+@pytest.mark.parametrize("name", ["web.parquet", "web.jsonl"])
+def test_a_group_may_be_an_integer(name, tmp_path: Path):
+    write_records(tmp_path / name, ({"text": "x", "book": book} for book in (7, 7, -12)))
+    corpus = corpus_of(tmp_path, group_field="book")
+    assert [document.group for document in documents_of(corpus)] == ["7", "7", "-12"]
+
+
+@pytest.mark.parametrize("group", [True, 1.5, None, ["a"]])
+def test_a_group_that_is_neither_text_nor_integer_is_an_error_that_names_file_and_byte(group, tmp_path: Path):
+    write_records(tmp_path / "web.jsonl", [{"text": "x", "book": group}])
+    message = re.escape(f"web.jsonl', line at byte 0: field 'book' is {group!r}, which is not a text")
+    with pytest.raises(ValueError, match=message):
+        documents_of(corpus_of(tmp_path, group_field="book"))
+
+
 def test_blank_and_short_texts_are_left_out_and_counted(tmp_path: Path):
     write_texts(tmp_path / "web.jsonl", " \n", "abc", "", "ab", "東京1")
     (tmp_path / "books").mkdir()
