@@ -3,6 +3,7 @@
 import glob
 import logging
 import math
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -160,14 +161,18 @@ def _files_of(conf: FilesDataConf, domain: str, given: FilesConf, listing: Listi
             return _by_name(conf, domain)
         key, named = "data.files", conf.files
     found = [path for pattern in named for path in _matches(conf, pattern, key, listing)]
-    for path, count in Counter(found).items():
+    spellings: dict[str, str] = {}  # by what they lead to
+    for path in found:
         if kind_of(path) is None:
             raise ValueError(
                 f"{key} names '{path}', whose kind its name does not tell; "
                 "files are .jsonl, .json, .parquet or text, and may end in .gz or .zst"
             )
-        if count > 1:
-            raise ValueError(f"{key} names '{path}' twice")
+        place = path if is_address(path) else os.path.realpath(path)
+        if place in spellings:
+            as_well = f", also as '{spellings[place]}'" if spellings[place] != path else ""
+            raise ValueError(f"{key} names '{path}' twice{as_well}; name each file once")
+        spellings[place] = path
     return found
 
 

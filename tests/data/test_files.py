@@ -214,6 +214,15 @@ def test_files_that_cannot_be_meant_are_an_error_that_names_the_key(options, mes
         corpus_of(tmp_path, **options)
 
 
+@pytest.mark.parametrize("other", ["./a.jsonl", "cc/../a.jsonl", "link.jsonl", "{folder}/cc/../a.jsonl"])
+def test_a_file_named_twice_in_two_spellings_is_an_error_that_has_both(other, tmp_path: Path):
+    write_texts(tmp_path / "a.jsonl", "a")
+    (tmp_path / "cc").mkdir()
+    (tmp_path / "link.jsonl").symlink_to(tmp_path / "a.jsonl")
+    with pytest.raises(ValueError, match=r"data.sources.web names '.*a.jsonl' twice.*; name each file once"):
+        corpus_of(tmp_path, sources={"web": FilesConf(files=[other.format(folder=tmp_path), "a.jsonl"])})
+
+
 def test_a_file_of_which_a_domain_leaves_nothing_to_another_is_an_error_that_names_both(tmp_path: Path):
     write_texts(tmp_path / "web.jsonl", "a")
     sources = {"books": FilesConf(files=["web.jsonl"], keep={"set": "books"})}
