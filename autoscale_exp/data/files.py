@@ -54,6 +54,7 @@ def open_corpus(conf: DataConf, listing: Listing | None = None) -> Corpus:
     listing = dict(listing or {})
     windows = conf.preparation == "windows"
     sources_of: dict[str, list[Source]] = {}
+    spellings: dict[str, str] = {}  # the first of each file
     local_lists: list[str] = []
     for domain, given in _given(conf).items():
         if given.file_list is not None and not is_address(given.file_list):
@@ -62,7 +63,7 @@ def open_corpus(conf: DataConf, listing: Listing | None = None) -> Corpus:
         for path in _files_of(conf, domain, given, listing):
             text_field = given.text_field or conf.text_field
             source = Source(domain, text_field if kind_of(path) != "text" else "text", keep)
-            before = sources_of.setdefault(path, [])
+            before = sources_of.setdefault(spellings.setdefault(_place(path), path), [])
             _check_something_is_left(before, domain, path)
             before.append(source)
     return Corpus(
@@ -168,12 +169,17 @@ def _files_of(conf: FilesDataConf, domain: str, given: FilesConf, listing: Listi
                 f"{key} names '{path}', whose kind its name does not tell; "
                 "files are .jsonl, .json, .parquet or text, and may end in .gz or .zst"
             )
-        place = path if is_address(path) else os.path.realpath(path)
+        place = _place(path)
         if place in spellings:
             as_well = f", also as '{spellings[place]}'" if spellings[place] != path else ""
             raise ValueError(f"{key} names '{path}' twice{as_well}; name each file once")
         spellings[place] = path
     return found
+
+
+def _place(path: str) -> str:
+    """What a path leads to, however it is spelt."""
+    return path if is_address(path) else os.path.realpath(path)
 
 
 def _by_name(conf: FilesDataConf, domain: str) -> list[str]:

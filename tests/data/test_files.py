@@ -225,11 +225,13 @@ def test_a_file_named_twice_in_two_spellings_is_an_error_that_has_both(other, tm
 
 def test_a_file_of_which_a_domain_leaves_nothing_to_another_is_an_error_that_names_both(tmp_path: Path):
     write_texts(tmp_path / "web.jsonl", "a")
-    sources = {"books": FilesConf(files=["web.jsonl"], keep={"set": "books"})}
-    with pytest.raises(ValueError, match=r"domains 'web' and 'books' both take '.*web.jsonl', but 'web' comes first"):
+    (tmp_path / "link.jsonl").symlink_to(tmp_path / "web.jsonl")
+    sources = {"books": FilesConf(files=["link.jsonl"], keep={"set": "books"})}
+    with pytest.raises(ValueError, match=r"domains 'web' and 'books' both take '.*link.jsonl', but 'web' comes first"):
         corpus_of(tmp_path, ("web", "books"), sources=sources)
     write_records(tmp_path / "web.jsonl", [{"text": "a", "set": "web"}, {"text": "b", "set": "books"}])
     corpus = corpus_of(tmp_path, ("books", "web"), sources=sources)
+    assert len(corpus.parts) == 1
     assert documents_of(corpus) == [Document("web", "a"), Document("books", "b")]
 
 
