@@ -80,7 +80,7 @@ class Corpus:
         group_field: path of the field that holds the group; None: each document by itself.
         group_separator: only the part of the group before it counts; None keeps it whole.
         min_characters: shorter documents are left out.
-        max_characters: of a domain, taken evenly from all its text; a domain that is not named gives all.
+        max_characters: of a domain, taken from each part by its size; a domain that is not named gives all.
         windows: whether a document gives one window instead of all its text.
     """
 
@@ -105,7 +105,11 @@ class Corpus:
         return [part for part in self.parts if any(source.domain == domain for source in part.sources)]
 
     def quota(self, part: Part, domain: str) -> float:
-        """Characters that a part gives to a domain at most: by its size, or the same as others where one is unknown."""
+        """Characters that a part gives to a domain at most: by its size, or the same as others where one is unknown.
+
+        The size is that of all its text, whichever domains have it: one that is unevenly spread over files that it
+        shares with others may get less than `max_characters` in all, as no part makes up for what another lacks.
+        """
         extent = self._extents[domain]
         share = part.size / extent.num_bytes if extent.num_bytes else 1 / extent.num_parts
         return self.max_characters.get(domain, math.inf) * share
