@@ -41,9 +41,9 @@ class DataConf:
     seq_len: int = MISSING  # tokens per row
     preparation: str = "packed"  # whole documents; or windows: 1,000 characters of each that has so many, as published
     min_characters: int = 1  # shorter documents are left out
-    max_characters: int | None = (
-        None  # per domain, evenly from its files; null: all; held out: this x validation_fraction
-    )
+    # Per domain; null: all; held out: this x validation_fraction. Each part of the files gives its share by size, so a
+    # domain that is unevenly spread over files that it shares with others may get less.
+    max_characters: int | None = None
     validation_fraction: float = MISSING  # of the documents or their groups, chosen by a hash, is held out
     validation_rows: int = MISSING  # rows per domain that are drawn from what is held out
     tokenizer: TokenizerConf = field(default_factory=TokenizerConf)

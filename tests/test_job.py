@@ -24,8 +24,8 @@ MISTAKES = {
     "prepare data.sources.web.keep={}": (
         "data.sources has no 'web' yet; put a + before the key to add it, as in +data.sources.web=..."
     ),
-    "train data.domains=web,code": "Ambiguous value for argument 'data.domains=web,code'; a list is written [a,b], also",
-    "fit target_tokens=5": "Error merging override target_tokens=5",
+    "train data.domains=web,code": "Ambiguous value for argument 'data.domains=web,code'; a list is written [a,b]",
+    "fit target_tokens=5": "Error merging override target_tokens=5 'int' is not a ListConfig, list or tuple; a list is written [a,b]",
     "train seed=first": "Error merging override seed=first Value 'first' of type 'str' could not be converted",
 }
 NEEDED = {"train": ["token_budget=1"], "prepare": ["data=local"], "evaluate": [], "fit": ["runs=runs.csv"]}

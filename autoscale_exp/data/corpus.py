@@ -47,13 +47,26 @@ class Part:
         index: number within the corpus.
         spans: what to read.
         sources: domains that the records may belong to; the first that fits has it.
-        size: bytes, 0 where unknown.
+        num_bytes: of what to read; None: unknown, behind an address.
     """
 
     index: int
     spans: tuple[FileSpan, ...]
     sources: tuple[Source, ...]
-    size: int
+    num_bytes: int | None
+
+    @property
+    def size(self) -> int:
+        """Bytes as far as they are known: 0 behind an address."""
+        return self.num_bytes or 0
+
+
+@dataclass(frozen=True)
+class _Extent:
+    """The parts that a domain may have text in, and their bytes; None: one's are unknown."""
+
+    num_parts: int
+    num_bytes: int | None
 
 
 @dataclass(frozen=True)
@@ -62,12 +75,12 @@ class Corpus:
 
     Attributes:
         parts: in a fixed order.
-        stamps: size in bytes and time of modification in ns of each file on the disk, by path.
-        listing: what globs of addresses, and files that name files, stand for.
+        stamps: size in bytes and time of modification in ns of each file and list of files on the disk, by path.
+        listing: what globs of addresses, and lists of files behind addresses, stand for.
         group_field: path of the field that holds the group; None: each document by itself.
         group_separator: only the part of the group before it counts; None keeps it whole.
         min_characters: shorter documents are left out.
-        max_characters: of a domain, taken evenly from all its text; a domain that is not named gives all.
+        max_characters: of a domain, taken from each part by its size; a domain that is not named gives all.
         windows: whether a document gives one window instead of all its text.
     """
 
@@ -79,22 +92,27 @@ class Corpus:
     min_characters: int = 1
     max_characters: dict[str, float] = field(default_factory=dict)
     windows: bool = False
-    _sizes: dict[str, list[int]] = field(init=False, default_factory=dict)  # parts, bytes, parts of unknown size
+    _extents: dict[str, _Extent] = field(init=False, default_factory=dict)  # by domain
 
     def __post_init__(self) -> None:
-        for part in self.parts:
-            for source in part.sources:
-                total = self._sizes.setdefault(source.domain, [0, 0, 0])
-                total[:] = total[0] + 1, total[1] + part.size, total[2] + (part.size == 0)
+        for domain in {source.domain for part in self.parts for source in part.sources}:
+            parts = self.parts_of(domain)
+            is_known = all(part.num_bytes is not None for part in parts)
+            self._extents[domain] = _Extent(len(parts), sum(part.size for part in parts) if is_known else None)
 
     def parts_of(self, domain: str) -> list[Part]:
         """The parts that may hold documents of a domain."""
         return [part for part in self.parts if any(source.domain == domain for source in part.sources)]
 
     def quota(self, part: Part, domain: str) -> float:
-        """Characters that a part gives to a domain at most: by its size, or the same as others where one is unknown."""
-        count, size, unknown = self._sizes[domain]
-        return self.max_characters.get(domain, math.inf) * (1 / count if unknown else part.size / size)
+        """Characters that a part gives to a domain at most: by its size, or the same as others where one is unknown.
+
+        The size is that of all its text, whichever domains have it: one that is unevenly spread over files that it
+        shares with others may get less than `max_characters` in all, as no part makes up for what another lacks.
+        """
+        extent = self._extents[domain]
+        share = part.size / extent.num_bytes if extent.num_bytes else 1 / extent.num_parts
+        return self.max_characters.get(domain, math.inf) * share
 
     def documents(self, part: Part, dropped: Counter[str] | None = None) -> Iterator[Document]:
         """The documents of a part, in a fixed order; `dropped` counts those left out, by domain and '' for no one's.
@@ -110,7 +128,7 @@ class Corpus:
         quotas = {source.domain: self.quota(part, source.domain) for source in part.sources}
         for span in part.spans:
             has_fields = kind_of(span.path) != "text"
-            for record, where in read_records(span, self._columns(part)):
+            for record, where in read_records(span, self._fields(part)):
                 source = next((s for s in part.sources if _is_kept(s, record, where)), None)
                 if source is None:
                     dropped[""] += 1
@@ -133,7 +151,7 @@ class Corpus:
             ValueError: it cannot be read or lacks a field; names file, byte and field.
         """
         for part in {part.sources: part for part in reversed(self.parts)}.values():
-            records = itertools.chain.from_iterable(read_records(s, self._columns(part)) for s in part.spans[:1])
+            records = itertools.chain.from_iterable(read_records(s, self._fields(part)) for s in part.spans[:1])
             for record, where in itertools.islice(records, 1):
                 for source in part.sources:
                     if _is_kept(source, record, where):
@@ -141,21 +159,25 @@ class Corpus:
                 if kind_of(part.spans[0].path) != "text":
                     self._group(record, where)
 
-    def _columns(self, part: Part) -> list[str]:
-        """Fields, at the top of a record, that the documents of a part are made of."""
+    def _fields(self, part: Part) -> list[str]:
+        """Paths of the fields that the documents of a part are made of."""
         names = {name for source in part.sources for name in (source.text_field, *dict(source.keep))}
-        return sorted({name.split(".")[0] for name in names | ({self.group_field} if self.group_field else set())})
+        return sorted(names | ({self.group_field} if self.group_field else set()))
 
     def _group(self, record: dict[str, Any], where: str) -> str | None:
         if self.group_field is None:
             return None
-        group = _text(record, self.group_field, where)
+        group = _value(record, self.group_field, where)
+        is_integer = isinstance(group, int) and not isinstance(group, bool)
+        group = _as_text(str(group) if is_integer else group, self.group_field, where)
         return group.split(self.group_separator)[0] if self.group_separator else group
 
 
-def _value(record: Any, name: str, where: str) -> Any:
-    """The field of a record at a path such as meta.language."""
-    value = record
+def _value(record: dict[str, Any], name: str, where: str) -> Any:
+    """The field of a record with a name such as meta.language, or else at this path."""
+    if name in record:
+        return record[name]
+    value: Any = record
     for depth, key in enumerate(name.split(".")):
         if depth and isinstance(value, str):
             value = _parsed(value)
@@ -180,7 +202,10 @@ def _parsed(text: str) -> Any:
 
 
 def _text(record: dict[str, Any], name: str, where: str) -> str:
-    value = _value(record, name, where)
+    return _as_text(_value(record, name, where), name, where)
+
+
+def _as_text(value: Any, name: str, where: str) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{where}: field '{name}' is {repr(value)[:60]}, which is not a text")
     try:

@@ -14,6 +14,7 @@ import json
 import logging
 import pydoc_data.topics
 import re
+import sys
 import tokenize
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -23,6 +24,7 @@ from pathlib import Path, PurePosixPath
 from packaging.requirements import Requirement
 
 from autoscale_exp.atomic import replacing, write_json
+from autoscale_exp.data.store import differing_keys
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +40,7 @@ ROOT_PACKAGES = (
     "rich",
 )
 MIN_CHARACTERS = 200  # shorter texts are mostly stubs and version files
+MOST_DIFFERENCES = 3  # that a message lists
 SourceFile = tuple[str, Path]  # name within the environment, place on the disk
 
 
@@ -52,16 +55,21 @@ def write_environment_corpus(domains: Sequence[str], max_characters: int, folder
         folder: where to write.
 
     Raises:
-        ValueError: an unknown domain.
+        ValueError: an unknown domain, or `folder` holds a corpus from other packages, which a store may be made of.
     """
     for domain in domains:
         if domain not in EXTRACTORS:
             raise ValueError(f"data.domains names '{domain}'; data=environment has {', '.join(EXTRACTORS)}")
     packages = dependency_closure(ROOT_PACKAGES)
-    identity = {"packages": packages, "domains": list(domains), "max_characters": max_characters}
+    versions = {"python": f"{sys.version_info.major}.{sys.version_info.minor}", **packages}
+    identity = {"packages": versions, "domains": list(domains), "max_characters": max_characters}
     manifest = folder / "manifest.json"
-    if manifest.is_file() and json.loads(manifest.read_text())["identity"] == identity:
-        return
+    if manifest.is_file():
+        written = json.loads(manifest.read_text(encoding="utf-8"))["identity"]
+        written["packages"].setdefault("python", versions["python"])  # which was not noted at first
+        _check_packages(folder, written["packages"], versions)
+        if written == identity:
+            return
     log.info("collecting %s from %d installed packages", ", ".join(domains), len(packages))
     folder.mkdir(parents=True, exist_ok=True)
     manifest.unlink(missing_ok=True)
@@ -69,6 +77,16 @@ def write_environment_corpus(domains: Sequence[str], max_characters: int, folder
         written = pool.map(partial(_write_domain, list(packages), max_characters, folder), domains)
         files = dict(zip(domains, written, strict=True))
     write_json(manifest, {"identity": identity, "domains": files})
+
+
+def _check_packages(folder: Path, written: dict[str, str], installed: dict[str, str]) -> None:
+    if differences := differing_keys(written, installed):
+        if len(differences) > MOST_DIFFERENCES:
+            differences[MOST_DIFFERENCES:] = [f"and {len(differences) - MOST_DIFFERENCES} more"]
+        raise ValueError(
+            f"'{folder}' holds text from other packages than are installed ({'; '.join(differences)}); "
+            f"delete the store's folder '{folder.parent}' or set data.store to another one"
+        )
 
 
 def dependency_closure(roots: Sequence[str]) -> dict[str, str]:

@@ -1,10 +1,12 @@
 """Which files hold which domains: by name, path, glob or address; and how they are cut into the parts of a corpus."""
 
 import glob
+import logging
 import math
+import os
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import fields
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,9 @@ from autoscale_exp.config import DataConf, EnvironmentDataConf, FilesConf, Files
 from autoscale_exp.data.corpus import Corpus, Listing, Part, Source
 from autoscale_exp.data.environment import write_environment_corpus
 from autoscale_exp.data.packing import WINDOW_CHARACTERS
-from autoscale_exp.data.records import COMPRESSIONS, FileSpan, is_address, kind_of, open_binary
+from autoscale_exp.data.records import FileSpan, compression_of, is_address, kind_of, open_binary
+
+log = logging.getLogger(__name__)
 
 MOST_PARTS = 1024  # of files behind addresses with the same domains, whose sizes are not known; more share a part
 PART_BYTES = 2**26  # of local files; a larger file of plain JSON lines is cut, smaller ones are put together
@@ -34,7 +38,11 @@ def open_corpus(conf: DataConf, listing: Listing | None = None) -> Corpus:
     """
     if isinstance(conf, EnvironmentDataConf):
         folder = Path(conf.store) / "text"
-        assert conf.max_characters is not None, "conf/data/environment.yaml sets it"
+        if conf.max_characters is None:
+            raise ValueError(
+                "data.max_characters is null, but what the installed packages bring along is taken up to a limit; "
+                "give the most characters per domain, as in data.max_characters=4_000_000"
+            )
         write_environment_corpus([*conf.domains, *conf.held_out_domains], conf.max_characters, folder)
         shared = {f.name: getattr(conf, f.name) for f in fields(DataConf)}
         conf = FilesDataConf(**shared, path=str(folder), group_field="group")
@@ -46,15 +54,21 @@ def open_corpus(conf: DataConf, listing: Listing | None = None) -> Corpus:
     listing = dict(listing or {})
     windows = conf.preparation == "windows"
     sources_of: dict[str, list[Source]] = {}
+    spellings: dict[str, str] = {}  # the first of each file
+    local_lists: list[str] = []
     for domain, given in _given(conf).items():
-        keep = tuple((name, tuple(v) if isinstance(v, list) else (v,)) for name, v in given.keep.items())
+        if given.file_list is not None and not is_address(given.file_list):
+            local_lists.append(_beneath(conf, given.file_list))
+        keep = tuple(_conditions(given.keep, f"data.sources.{domain}.keep"))
         for path in _files_of(conf, domain, given, listing):
             text_field = given.text_field or conf.text_field
             source = Source(domain, text_field if kind_of(path) != "text" else "text", keep)
-            sources_of.setdefault(path, []).append(source)
+            before = sources_of.setdefault(spellings.setdefault(_place(path), path), [])
+            _check_something_is_left(before, domain, path)
+            before.append(source)
     return Corpus(
         parts=_cut(sources_of),
-        stamps={_name(conf, path): _stamp(path) for path in sources_of if not is_address(path)},
+        stamps={_name(conf, path): _stamp(path) for path in (*sources_of, *local_lists) if not is_address(path)},
         listing=listing,
         group_field=conf.group_field,
         group_separator=conf.group_separator,
@@ -103,6 +117,33 @@ def _typed(conf: FilesDataConf, domain: str) -> FilesConf:
     return typed
 
 
+def _conditions(keep: dict[str, Any], key: str, prefix: str = "") -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """Fields and their allowed values; {meta: {language: en}} is the same as {meta.language: en}.
+
+    Raises:
+        ValueError: what is allowed is neither a value nor a list of values.
+    """
+    for field, allowed in keep.items():
+        if isinstance(allowed, dict) and allowed:
+            yield from _conditions(allowed, f"{key}.{field}", f"{prefix}{field}.")
+            continue
+        values = tuple(allowed) if isinstance(allowed, list) else (allowed,)
+        if any(isinstance(value, dict | list) for value in values):
+            raise ValueError(f"{key}.{field} is {allowed}; give the value that documents must have, or a list of some")
+        yield f"{prefix}{field}", values
+
+
+def _check_something_is_left(before: Sequence[Source], domain: str, path: str) -> None:
+    """Checks that the domains that come before another one in a file do not take all of it."""
+    for source in before:
+        if not source.keep:
+            raise ValueError(
+                f"domains '{source.domain}' and '{domain}' both take '{path}', but '{source.domain}' comes first and "
+                f"has no keep, so that it would get all of it; say which documents are its own, as in "
+                f"++data.sources.{source.domain}.keep={{meta.source: {source.domain}}}, or name other files"
+            )
+
+
 def _limits(conf: DataConf) -> dict[str, float]:
     """Most characters of each domain; a held-out domain gives as many as the others hold out."""
     if conf.max_characters is None:
@@ -120,29 +161,38 @@ def _files_of(conf: FilesDataConf, domain: str, given: FilesConf, listing: Listi
         if not conf.files:
             return _by_name(conf, domain)
         key, named = "data.files", conf.files
-    found = [path for pattern in named for path in _matches(_beneath(conf, pattern), key, listing)]
-    for path, count in Counter(found).items():
+    found = [path for pattern in named for path in _matches(conf, pattern, key, listing)]
+    spellings: dict[str, str] = {}  # by what they lead to
+    for path in found:
         if kind_of(path) is None:
             raise ValueError(
                 f"{key} names '{path}', whose kind its name does not tell; "
                 "files are .jsonl, .json, .parquet or text, and may end in .gz or .zst"
             )
-        if count > 1:
-            raise ValueError(f"{key} names '{path}' twice")
+        place = _place(path)
+        if place in spellings:
+            as_well = f", also as '{spellings[place]}'" if spellings[place] != path else ""
+            raise ValueError(f"{key} names '{path}' twice{as_well}; name each file once")
+        spellings[place] = path
     return found
+
+
+def _place(path: str) -> str:
+    """What a path leads to, however it is spelt."""
+    return path if is_address(path) else os.path.realpath(path)
 
 
 def _by_name(conf: FilesDataConf, domain: str) -> list[str]:
     """<domain>.jsonl, <domain>.parquet and the like, or all files in the folder <domain>."""
     folder = Path(str(conf.path))
-    found = [p for p in sorted(folder.glob(f"{_literally(domain)}.*")) if p.is_file() and _is_file_of(domain, p.name)]
+    found = [p for p in sorted(folder.glob(f"{glob.escape(domain)}.*")) if p.is_file() and _is_file_of(domain, p.name)]
     if len(found) > 1:
         raise ValueError(
             f"'{found[0]}' and '{found[1]}' both hold domain '{domain}'; keep one of them, or name both in "
             f"data.sources.{domain}.files"
         )
     if not found and (folder / domain).is_dir():
-        found = sorted(p for p in (folder / domain).rglob("*") if p.is_file() and kind_of(p.name) is not None)
+        found = _readable(folder / domain)
     if not found:
         raise ValueError(
             f"data.domains names '{domain}', but '{folder}' has no {domain}.jsonl, {domain}.jsonl.gz, .zst or .parquet "
@@ -154,14 +204,17 @@ def _by_name(conf: FilesDataConf, domain: str) -> list[str]:
 
 def _is_file_of(domain: str, name: str) -> bool:
     """Whether a file is called <domain>.<kind>, compressed or not; web.old.jsonl is none of web's."""
-    suffixes = name.removeprefix(domain).split(".")[1:]
-    if f".{suffixes[-1]}" in COMPRESSIONS:
-        suffixes.pop()
-    return len(suffixes) == 1 and kind_of(name) is not None
+    num_suffixes = name.removeprefix(domain).count(".")
+    return num_suffixes == (1 if compression_of(name) is None else 2) and kind_of(name) is not None
 
 
-def _literally(name: str) -> str:
-    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
+def _readable(folder: Path) -> list[Path]:
+    """All files in a folder that are of a kind that can be read; tells of those that are not."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    others = [path for path in files if kind_of(path.name) is None]
+    if others:
+        log.warning("%d files of other kinds in '%s' are left out, such as '%s'", len(others), folder, others[0])
+    return [path for path in files if kind_of(path.name) is not None]
 
 
 def _beneath(conf: FilesDataConf, path: str) -> str:
@@ -169,23 +222,32 @@ def _beneath(conf: FilesDataConf, path: str) -> str:
 
 
 def _lines_of(path: str, key: str, listing: Listing) -> list[str]:
-    """The lines of a file that names files."""
-    if path not in listing:
-        with open_binary(path) as file:
-            listing[path] = [line.strip() for line in file.read().decode().splitlines() if line.strip()]
-        if not listing[path]:
-            raise ValueError(f"{key} is '{path}', which names no files")
-    return listing[path]
+    """The lines of a file that names files; one on the disk is read every time, as it may have changed."""
+    if path in listing and is_address(path):
+        return listing[path]
+    if not is_address(path) and not Path(path).is_file():
+        raise ValueError(f"{key} is '{path}', where there is no file; correct it or data.path")
+    with open_binary(path) as file:
+        lines = [line.strip() for line in file.read().decode().splitlines() if line.strip()]
+    if not lines:
+        raise ValueError(f"{key} is '{path}', which names no files")
+    if is_address(path):
+        listing[path] = lines
+    return lines
 
 
-def _matches(pattern: str, key: str, listing: Listing) -> list[str]:
+def _matches(conf: FilesDataConf, pattern: str, key: str, listing: Listing) -> list[str]:
     """The files that a path, glob or address stands for; those of the Hub by the commit they are of now."""
     if pattern.startswith(("http://", "https://")):
         return [pattern]
     if not is_address(pattern):
-        found = sorted(path for path in glob.glob(pattern, recursive=True) if Path(path).is_file())
+        named = _beneath(conf, pattern)
+        if Path(named).is_file():  # whatever globs take its letters for
+            return [named]
+        folder = "" if conf.path is None else glob.escape(conf.path)
+        found = sorted(p for p in glob.glob(str(Path(folder) / pattern), recursive=True) if Path(p).is_file())
         if not found:
-            raise ValueError(f"{key} names '{pattern}', where there is no file; correct it or data.path")
+            raise ValueError(f"{key} names '{named}', where there is no file; correct it or data.path")
         return found
     if pattern not in listing:
         from datasets.data_files import DataFilesList  # takes a second to import
@@ -209,34 +271,51 @@ def _stamp(path: str) -> list[int]:
     return [stat.st_size, stat.st_mtime_ns]
 
 
+@dataclass
+class _Gathered:
+    """Spans that make a part together."""
+
+    sources: tuple[Source, ...]
+    spans: list[FileSpan]
+    num_bytes: int | None
+
+    def has_room_for(self, sources: tuple[Source, ...], num_bytes: int | None, num_addresses: int) -> bool:
+        """Whether a span fits, where so many addresses have its sources."""
+        if self.sources != sources:
+            return False
+        if self.num_bytes is None or num_bytes is None:
+            return self.num_bytes == num_bytes and len(self.spans) * MOST_PARTS < num_addresses
+        return self.num_bytes + num_bytes <= PART_BYTES
+
+    def add(self, span: FileSpan, num_bytes: int | None) -> None:
+        """Takes a span that there is room for."""
+        self.spans.append(span)
+        self.num_bytes = None if self.num_bytes is None or num_bytes is None else self.num_bytes + num_bytes
+
+
 def _cut(sources_of: dict[str, list[Source]]) -> list[Part]:
     """Parts of about PART_BYTES of local files with the same sources, and of few enough addresses."""
     addresses = Counter(tuple(sources) for path, sources in sources_of.items() if is_address(path))
-    together: list[tuple[tuple[Source, ...], list[FileSpan], list[int]]] = []  # sources, spans and their sizes
-    size = 0
+    gathered: list[_Gathered] = []
     for path, listed in sources_of.items():
         sources = tuple(listed)
-        for span, span_size in _spans(path):
-            fits = together and together[-1][0] == sources and bool(size) == bool(span_size)
-            if span_size:
-                fits = fits and size + span_size <= PART_BYTES
+        for span, num_bytes in _spans(path):
+            if gathered and gathered[-1].has_room_for(sources, num_bytes, addresses[sources]):
+                gathered[-1].add(span, num_bytes)
             else:
-                fits = fits and len(together[-1][1]) * MOST_PARTS < addresses[sources]
-            if not fits:
-                together.append((sources, [], []))
-                size = 0
-            together[-1][1].append(span)
-            together[-1][2].append(span_size)
-            size += span_size
-    return [Part(i, tuple(spans), sources, sum(sizes)) for i, (sources, spans, sizes) in enumerate(together)]
+                gathered.append(_Gathered(sources, [span], num_bytes))
+    return [Part(i, tuple(part.spans), part.sources, part.num_bytes) for i, part in enumerate(gathered)]
 
 
-def _spans(path: str) -> Sequence[tuple[FileSpan, int]]:
-    """The stretches that a file is read in, with their bytes."""
+def _spans(path: str) -> Sequence[tuple[FileSpan, int | None]]:
+    """The stretches that a file is read in, with their bytes; None: unknown."""
     if is_address(path):
-        return [(FileSpan(path), 0)]
+        return [(FileSpan(path), None)]
     size = Path(path).stat().st_size
-    if not path.endswith((".jsonl", ".json")) or size <= PART_BYTES:  # only plain lines can be entered in the middle
+    if not size and kind_of(path) != "parquet" and compression_of(path) is None:  # of those, an empty file is damaged
+        return []
+    is_plain_json = kind_of(path) == "json" and compression_of(path) is None
+    if not is_plain_json or size <= PART_BYTES:  # only plain lines can be entered in the middle
         return [(FileSpan(path), size)]
     count = math.ceil(size / PART_BYTES)
     bounds = [size * k // count for k in range(count + 1)]

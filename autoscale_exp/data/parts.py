@@ -22,7 +22,7 @@ from autoscale_exp.data.encoding import Encoder, Threads
 from autoscale_exp.data.packing import RowFormat, RowWriter, draw_window
 from autoscale_exp.data.records import is_address
 from autoscale_exp.data.split import Split, read_digests, write_digests
-from autoscale_exp.data.store import fingerprint, stamp
+from autoscale_exp.data.store import fingerprint, stamp_of
 
 Report = Callable[[str, int], None]  # domain and tokens written since the last time
 
@@ -78,7 +78,7 @@ def keys_of(corpus: Corpus) -> tuple[str, ...]:
     """What identifies the text of each part: its stretches of files, these files' sizes and times, and its quotas."""
     keys = []
     for part in corpus.parts:
-        spans = [(*astuple(span), *([] if is_address(span.path) else stamp(Path(span.path)))) for span in part.spans]
+        spans = [(*astuple(span), *([] if is_address(span.path) else stamp_of(Path(span.path)))) for span in part.spans]
         keys.append(fingerprint([spans, [str(corpus.quota(part, source.domain)) for source in part.sources]]))
     return tuple(keys)
 

@@ -17,6 +17,8 @@ COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 JSON_LINES = (".jsonl", ".json")
 TEXTS = (".txt", ".md", ".rst", ".html", ".py", ".tex", ".c", ".cc", ".cpp", ".cu", ".h", ".hpp", ".java", ".js")
 BUFFER_BYTES = 2**20
+BATCH_BYTES = 2**24  # of parquet rows that are records at a time, by the mean of their file
+MOST_BATCH_ROWS = 1024
 
 
 @dataclass(frozen=True)
@@ -39,9 +41,15 @@ def is_address(path: str) -> bool:
     return "://" in path
 
 
+def suffixes_of(path: str) -> list[str]:
+    """Suffixes of a file's name, such as .jsonl and .gz, in lower case; what follows the `?` of an address is none."""
+    name = path.split("?")[0] if is_address(path) else path
+    return [suffix.lower() for suffix in PurePosixPath(name).suffixes]
+
+
 def kind_of(path: str) -> str | None:
     """'json', 'parquet' or 'text' by the file's name; None if it is none of these."""
-    suffixes = PurePosixPath(path.split("?")[0]).suffixes
+    suffixes = suffixes_of(path)
     if suffixes and suffixes[-1] in COMPRESSIONS:
         suffixes.pop()
     suffix = suffixes[-1] if suffixes else ""
@@ -50,12 +58,18 @@ def kind_of(path: str) -> str | None:
     return "json" if suffix in JSON_LINES else "text" if suffix in TEXTS else None
 
 
-def read_records(span: FileSpan, columns: Sequence[str]) -> Iterator[tuple[dict[str, Any], str]]:
+def compression_of(path: str) -> str | None:
+    """'gzip' or 'zstd' by the file's name; None if it is neither."""
+    return COMPRESSIONS.get("".join(suffixes_of(path)[-1:]))
+
+
+def read_records(span: FileSpan, fields: Sequence[str]) -> Iterator[tuple[dict[str, Any], str]]:
     """The records of a span, and where each stands, for messages.
 
     Args:
         span: what to read.
-        columns: of a parquet file; other kinds give all they have. A text file is one record with the key `text`.
+        fields: names, or paths such as meta.language, whose columns are read of a parquet file; other kinds give all
+            they have. A text file is one record with the key `text`.
 
     Raises:
         ValueError: the file is cut off, damaged, of another kind or not UTF-8; names it and the byte.
@@ -64,7 +78,7 @@ def read_records(span: FileSpan, columns: Sequence[str]) -> Iterator[tuple[dict[
     if kind == "json":
         yield from _json_records(span)
     elif kind == "parquet":
-        yield from _parquet_records(span.path, columns)
+        yield from _parquet_records(span.path, fields)
     else:
         with open_binary(span.path) as file:
             yield {"text": _decode(file.read(), span.path, 0)}, f"'{span.path}'"
@@ -77,7 +91,7 @@ def open_binary(path: str) -> Iterator[BinaryIO]:
     Raises:
         ValueError: its compressed data are cut off or damaged; names the file and the byte.
     """
-    codec = COMPRESSIONS.get(PurePosixPath(path.split("?")[0]).suffix)
+    codec = compression_of(path)
     with _open_raw(path) as raw:
         if codec is None:
             yield raw
@@ -151,20 +165,22 @@ def _decode(content: bytes, path: str, offset: int) -> str:
         raise ValueError(f"'{path}', byte {offset + error.start}: not UTF-8 ({error.reason}); {remedy}") from None
 
 
-def _parquet_records(path: str, columns: Sequence[str]) -> Iterator[tuple[dict[str, Any], str]]:
+def _parquet_records(path: str, fields: Sequence[str]) -> Iterator[tuple[dict[str, Any], str]]:
     import pyarrow.parquet as pq
 
     with _open_raw(path) as raw:
         number = 0
         try:
             file = pq.ParquetFile(raw)
-            missing = [name for name in columns if name not in file.schema_arrow.names]
+            present = file.schema_arrow.names
+            columns = sorted({name if name in present else name.split(".")[0] for name in fields})
+            missing = [name for name in columns if name not in present]
             if missing:
                 raise ValueError(
-                    f"'{path}' has no column '{missing[0]}', only {', '.join(file.schema_arrow.names)}; "
+                    f"'{path}' has no column '{missing[0]}', only {', '.join(present)}; "
                     "see data.text_field, data.group_field and keep"
                 )
-            for batch in file.iter_batches(batch_size=1024, columns=list(columns)):
+            for batch in file.iter_batches(batch_size=_batch_rows(file.metadata), columns=columns):
                 for record in batch.to_pylist():
                     yield record, f"'{path}', row {number}"
                     number += 1
@@ -176,3 +192,9 @@ def _parquet_records(path: str, columns: Sequence[str]) -> Iterator[tuple[dict[s
             raise ValueError(
                 f"'{path}' is cut off or damaged: it ends at byte {raw.seek(0, 2)} ({error}); get it again"
             ) from None
+
+
+def _batch_rows(metadata: Any) -> int:
+    """Rows that are about BATCH_BYTES together, of a parquet file with this metadata."""
+    num_bytes = sum(metadata.row_group(index).total_byte_size for index in range(metadata.num_row_groups))
+    return max(1, min(MOST_BATCH_ROWS, BATCH_BYTES * metadata.num_rows // max(1, num_bytes)))

@@ -19,15 +19,16 @@ def write_manifest(
     """Writes the validation rows and then the manifest of a store whose parts are all there.
 
     Raises:
-        ValueError: a domain has too little text.
+        ValueError: a domain has too little text, or none because of its `keep`.
     """
-    from autoscale_exp.data.tokenizer import load_tokenizer
+    from autoscale_exp.data.tokenizer import load_tokenizer, vocabulary_size
 
     folder = place.folder
     records = {part: read_record(place, part) for part in place.corpus.parts}
     domains = {}
     for domain in [*conf.domains, *conf.held_out_domains]:
         entries = {part: r["domains"][domain] for part, r in records.items() if domain in r["domains"]}
+        _check_kept(domain, entries)
         domains[domain] = {
             **({"train": _train_entry(conf, domain, entries)} if domain in conf.domains else {}),
             "validation": _validation_entry(conf, domain, entries, place, row_format),
@@ -40,7 +41,7 @@ def write_manifest(
         "dtype": row_format.dtype,
         "tokenizer": {
             "name": conf.tokenizer.name,
-            "vocab_size": len(tokenizer),
+            "vocab_size": vocabulary_size(tokenizer),
             "sha256": file_sha256(folder / "tokenizer" / "tokenizer.json"),
         },
         "domains": domains,
@@ -48,6 +49,20 @@ def write_manifest(
         "seconds": round(seconds, 1),  # of the call that finished it
     }
     atomic.write_json(folder / "manifest.json", seal_store(manifest))
+
+
+def _check_kept(domain: str, entries: dict[Part, dict[str, Any]]) -> None:
+    """Checks that some document was a domain's, be it left out later, if it keeps only those with certain values."""
+    keep = {name: list(v) for part in entries for s in part.sources if s.domain == domain for name, v in s.keep}
+    documents = (
+        entry[side]["documents"] for entry in entries.values() for side in ("train", "validation") if side in entry
+    )
+    left_out = (entry[reason] for entry in entries.values() for reason in ("too_short", "duplicates_of_validation"))
+    if keep and not any(documents) and not any(left_out):
+        raise ValueError(
+            f"domain '{domain}' has no document: no document of its files has keep {keep}, or domains before it have "
+            f"taken those; correct data.sources.{domain}.keep"
+        )
 
 
 def _train_entry(conf: DataConf, domain: str, entries: dict[Part, dict[str, Any]]) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Which documents are trained on and which are held out, decided without a look at any other document, if it can be."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from array import array
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy.typing as npt
 from autoscale_exp import atomic
 from autoscale_exp.data.corpus import Corpus, Document, Part
 
+DIGESTS_AT_A_TIME = 2**20  # that are written; their copies take more memory than the digests themselves
 UInt64Array = npt.NDArray[np.uint64]
 
 
@@ -43,7 +45,7 @@ class Split:
         """Whether the text of a training document is also held out."""
         if not len(self._digests):
             return False
-        digest = _digest(document.text)
+        digest = np.uint64(_digest(document.text))
         place = int(self._digests.searchsorted(digest))
         return place < len(self._digests) and self._digests[place] == digest
 
@@ -54,17 +56,30 @@ def needs_digests(corpus: Corpus, part: Part, held_out_domains: Sequence[str]) -
 
 
 def write_digests(path: Path, corpus: Corpus, part: Part, split: Split) -> None:
-    """Writes the sorted digests of a part's held-out texts as one whole file of uint64."""
-    found = {_digest(document.text) for document in corpus.documents(part) if split.is_held_out(document)}
-    with atomic.replacing(path) as temporary:
-        np.sort(np.fromiter(found, np.uint64, len(found))).tofile(temporary)
+    """Writes the sorted digests of a part's held-out texts as one whole file of uint64, 8 bytes of memory per text."""
+    documents = (document for document in corpus.documents(part) if split.is_held_out(document))
+    found = array("Q", (_digest(document.text) for document in documents))
+    _write_sorted(path, np.asarray(found, np.uint64))
 
 
-def merge_digests(paths: Iterable[Path], merged: Path) -> None:
-    """Merges files of sorted digests into one: 8 bytes of memory per held-out text."""
-    parts = [np.fromfile(path, np.uint64) for path in paths]
-    with atomic.replacing(merged) as temporary:
-        np.unique(np.concatenate([np.empty(0, np.uint64), *parts])).tofile(temporary)
+def merge_digests(paths: Sequence[Path], merged: Path) -> None:
+    """Merges files of digests into one: 8 bytes of memory per digest in them."""
+    counts = [path.stat().st_size // 8 for path in paths]
+    digests = np.empty(sum(counts), np.uint64)
+    for path, place in zip(paths, np.split(digests, np.cumsum(counts)), strict=False):
+        with path.open("rb") as file:
+            file.readinto(place.data)
+    _write_sorted(merged, digests)
+
+
+def _write_sorted(path: Path, digests: UInt64Array) -> None:
+    """Sorts digests where they are, and writes each once."""
+    digests.sort()
+    with atomic.replacing(path) as temporary, temporary.open("wb") as file:
+        for start in range(0, len(digests), DIGESTS_AT_A_TIME):
+            chunk = digests[start : start + DIGESTS_AT_A_TIME]
+            is_first = np.append(start == 0 or digests[start - 1] != chunk[0], chunk[1:] != chunk[:-1])
+            chunk[is_first].tofile(file)
 
 
 def read_digests(path: Path) -> UInt64Array:
@@ -74,5 +89,5 @@ def read_digests(path: Path) -> UInt64Array:
     return np.asarray(np.memmap(path, np.uint64, "r"))  # a plain view is three times as fast for one number
 
 
-def _digest(text: str) -> np.uint64:
-    return np.uint64(int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little"))
+def _digest(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")

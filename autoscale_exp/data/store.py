@@ -11,9 +11,11 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ import numpy.typing as npt
 from autoscale_exp import atomic
 
 FORMAT = 2
-MAPPED_FILES = 16  # per domain at a time: a store may have more files than a process may have open
+MAPPED_FILES = 16  # most of a domain that stay mapped: a store may have more files than a process may have open
 Stamp = tuple[int, int]  # size in bytes, time of modification in ns
 
 
@@ -57,7 +59,7 @@ class Rows:
         self._seq_len = seq_len
         self.dtype = np.dtype(dtype)
         self._stamps = dict(stamps)
-        self._mapped = lru_cache(maxsize=MAPPED_FILES)(self._map)
+        self._mapped = cache(self._map)
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if self._files else 0
@@ -85,21 +87,64 @@ class Rows:
         if len(self._files) == 1:
             self._file(0).take(numbers, axis=0, out=rows, mode="clip")  # the mode that needs no copy
             return
+        if len(self._files) > MAPPED_FILES:
+            self._read_unmapped(numbers, rows)
+            return
         place = np.searchsorted(self._ends, numbers, side="right")
         for file in np.unique(place).tolist():
             mine = np.flatnonzero(place == file)
             rows[mine] = self._file(file)[numbers[mine] - (self._ends[file] - self._files[file][1])]
 
+    def _read_unmapped(self, numbers: npt.NDArray[np.int64], rows: npt.NDArray[Any]) -> None:
+        """Opens each file once, and reads rows that follow one another in one call."""
+        order = np.argsort(numbers)
+        ascending = numbers[order]
+        place = np.searchsorted(self._ends, ascending, side="right")
+        starts = np.flatnonzero((np.diff(ascending, prepend=-2) != 1) | (np.diff(place, prepend=-1) != 0))
+        read = np.empty((len(numbers), self._seq_len), self.dtype)
+        stretches = zip(place[starts].tolist(), ascending[starts].tolist(), np.split(read, starts[1:]), strict=False)
+        for file, stretches_of_file in groupby(stretches, key=itemgetter(0)):
+            first = int(self._ends[file]) - self._files[file][1]
+            with self._opened(file) as raw:
+                for _, number, stretch in stretches_of_file:
+                    raw.seek((number - first) * stretch[0].nbytes)
+                    self._fill(stretch, file, raw)
+        rows[order] = read
+
+    def _fill(self, stretch: npt.NDArray[Any], file: int, raw: FileIO) -> None:
+        """Reads as many bytes as an array has."""
+        content = stretch.data.cast("B")
+        while content:  # a call reads 2 GB at most
+            num_bytes = raw.readinto(content)
+            if not num_bytes:  # cut off since it was opened
+                raise self._changed(file)
+            content = content[num_bytes:]
+
     def _file(self, index: int) -> npt.NDArray[Any]:
         """All rows of a file, if it is what it was; to read behind the end of a shortened one kills the process."""
-        path = self._files[index][0]
-        now = stamp(path)
-        if self._stamps.setdefault(path, now) != now:
-            raise ValueError(
-                f"'{path}' has changed since the token store was opened; let a store be while runs read it, and "
-                "start the run again: it goes on from its last checkpoint"
-            )
+        self._check(index, stamp_of(self._files[index][0]))
         return self._mapped(index)
+
+    @contextmanager
+    def _opened(self, index: int) -> Iterator[FileIO]:
+        """A file, unbuffered, if it is what it was."""
+        try:
+            raw = self._files[index][0].open("rb", buffering=0)
+        except FileNotFoundError:
+            raise self._changed(index) from None
+        with raw:
+            self._check(index, stamp_of(raw.fileno()))
+            yield raw
+
+    def _check(self, index: int, stamp: Stamp) -> None:
+        if self._stamps.setdefault(self._files[index][0], stamp) != stamp:
+            raise self._changed(index)
+
+    def _changed(self, index: int) -> ValueError:
+        return ValueError(
+            f"'{self._files[index][0]}' has changed since the token store was opened; let a store be while runs read "
+            "it, and start the run again: it goes on from its last checkpoint"
+        )
 
     def _map(self, index: int) -> npt.NDArray[Any]:
         path, num_rows = self._files[index]
@@ -137,7 +182,7 @@ class TokenStore:
 
     @property
     def vocab_size(self) -> int:
-        """Entries of the tokenizer."""
+        """One more than the largest id of the tokenizer."""
         return self.manifest["tokenizer"]["vocab_size"]
 
     @property
@@ -219,7 +264,7 @@ def open_store(folder: Path | str) -> TokenStore:
         path = folder / name
         if not path.is_file():
             raise ValueError(f"'{path}' is missing from the token store; {remedy}")
-        stamps[name] = now = stamp(path)
+        stamps[name] = now = stamp_of(path)
         if (size is not None and now[0] != size) or (verified.get(name) != list(now) and file_sha256(path) != sha256):
             raise ValueError(f"'{path}' is not what was written: it is truncated or altered; {remedy}")
     if verified != {name: list(of_file) for name, of_file in stamps.items()}:
@@ -235,10 +280,10 @@ def _read_verified(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def stamp(path: Path) -> Stamp:
-    """Size and time of a file; (-1, -1) if it is not there."""
+def stamp_of(file: Path | int) -> Stamp:
+    """Size and time of a file, by its path or descriptor; (-1, -1) if it is not there."""
     try:
-        stat = os.stat(path)
+        stat = os.stat(file)
     except FileNotFoundError:
         return (-1, -1)
     return (stat.st_size, stat.st_mtime_ns)

@@ -108,6 +108,11 @@ def load_tokenizer(name: str | Path) -> Tokenizer:
     return tokenizer
 
 
+def vocabulary_size(tokenizer: Tokenizer) -> int:
+    """One more than the largest id: at least the number of entries, as some tokenizers leave ids out."""
+    return max(tokenizer.get_vocab().values()) + 1
+
+
 def separator_id(tokenizer: Tokenizer) -> int:
     """Id of the token behind each document: end-of-text, or [SEP] for a BERT tokenizer."""
     return tokenizer.sep_token_id if tokenizer.eos_token_id is None else tokenizer.eos_token_id

@@ -37,6 +37,23 @@ def test_fields_may_be_nested_or_printed_as_text(meta, tmp_path: Path):
         assert texts(corpus) == expected
 
 
+def test_nested_values_to_keep_are_those_of_nested_fields(tmp_path: Path):
+    metas = [{"language": "en", "year": 1}, {"language": "en", "year": 3}, {"language": "de", "year": 2}]
+    write_records(tmp_path / "web.jsonl", ({"text": f"{n}", "meta": meta} for n, meta in enumerate(metas)))
+    for keep in ({"meta": {"language": "en", "year": [1, 2]}}, {"meta.language": "en", "meta": {"year": [1, 2]}}):
+        assert texts(corpus_of(tmp_path, sources={"web": FilesConf(keep=keep)})) == ["0"]
+
+
+@pytest.mark.parametrize("name", ["web.parquet", "web.jsonl"])
+def test_a_field_may_have_dots_in_its_name(name, tmp_path: Path):
+    records = [{"raw.text": "a", "meta.language": "en", "meta": {"language": "x", "date": 1}}]
+    records += [{"raw.text": "b", "meta.language": "de", "meta": {"language": "en", "date": 1}}]
+    write_records(tmp_path / name, records)
+    for keep, expected in (({"meta.language": "en"}, ["a"]), ({"meta.date": 1}, ["a", "b"])):
+        corpus = corpus_of(tmp_path, text_field="raw.text", sources={"web": FilesConf(keep=keep)})
+        assert texts(corpus) == expected
+
+
 def test_the_text_may_be_in_another_field_of_each_domain(tmp_path: Path):
     write_records(tmp_path / "web.jsonl", [{"body": "a"}])
     write_records(tmp_path / "books.parquet", [{"page": {"content": "b"}}])
@@ -53,6 +70,21 @@ def test_a_group_is_the_part_of_its_field_before_the_separator_and_text_files_ha
     (tmp_path / "web" / "b.txt").write_text("x")
     corpus = corpus_of(tmp_path, group_field="source", group_separator=separator)
     assert [document.group for document in documents_of(corpus)] == groups
+
+
+@pytest.mark.parametrize("name", ["web.parquet", "web.jsonl"])
+def test_a_group_may_be_an_integer(name, tmp_path: Path):
+    write_records(tmp_path / name, ({"text": "x", "book": book} for book in (7, 7, -12)))
+    corpus = corpus_of(tmp_path, group_field="book")
+    assert [document.group for document in documents_of(corpus)] == ["7", "7", "-12"]
+
+
+@pytest.mark.parametrize("group", [True, 1.5, None, ["a"]])
+def test_a_group_that_is_neither_text_nor_integer_is_an_error_that_names_file_and_byte(group, tmp_path: Path):
+    write_records(tmp_path / "web.jsonl", [{"text": "x", "book": group}])
+    message = re.escape(f"web.jsonl', line at byte 0: field 'book' is {group!r}, which is not a text")
+    with pytest.raises(ValueError, match=message):
+        documents_of(corpus_of(tmp_path, group_field="book"))
 
 
 def test_blank_and_short_texts_are_left_out_and_counted(tmp_path: Path):
@@ -82,6 +114,33 @@ def test_most_characters_are_taken_from_all_of_a_domains_text(tmp_path: Path, mo
 def test_a_domain_with_fewer_characters_than_the_most_gives_all(tmp_path: Path):
     write_texts(tmp_path / "web.jsonl", *TEXTS)
     assert texts(corpus_of(tmp_path, max_characters=sum(map(len, TEXTS)))) == TEXTS
+
+
+def test_empty_files_change_nothing_of_what_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(files_module, "PART_BYTES", 20_000)
+    for number, lines in enumerate((1000, 300, 50)):
+        write_texts(tmp_path / "web" / f"{number}.jsonl", *(f"{number}" * 50 for _ in range(lines)))
+    before = corpus_of(tmp_path, max_characters=20_000)
+    for name in ("0.txt", "1.json"):
+        (tmp_path / "web" / name).touch()
+    after = corpus_of(tmp_path, max_characters=20_000)
+    assert after.parts == before.parts
+    assert texts(after) == texts(before)
+    assert after.stamps.keys() - before.stamps.keys() == {"web/0.txt", "web/1.json"}
+
+
+def test_a_domain_of_empty_files_has_no_documents(tmp_path: Path):
+    (tmp_path / "web.jsonl").touch()
+    write_texts(tmp_path / "books.jsonl", "a")
+    corpus = corpus_of(tmp_path, ("web", "books"), max_characters=10)
+    assert documents_of(corpus) == [Document("books", "a")]
+
+
+@pytest.mark.parametrize("name", ["web.parquet", "web.jsonl.gz"])
+def test_an_empty_file_of_a_kind_that_is_never_empty_is_an_error(name, tmp_path: Path):
+    (tmp_path / name).touch()
+    with pytest.raises(ValueError, match=f"{name}' is cut off or damaged"):
+        texts(corpus_of(tmp_path, max_characters=10))
 
 
 def test_a_domain_that_has_its_share_takes_nothing_from_others_of_the_same_file(tmp_path: Path):

@@ -4,10 +4,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoscale_exp.config import FilesConf
+from autoscale_exp.config import EnvironmentDataConf, FilesConf
 from autoscale_exp.data import files as files_module
 from autoscale_exp.data.corpus import Document
-from tests.data.corpora import corpus_of, documents_of, texts, write_texts
+from autoscale_exp.data.files import open_corpus
+from tests.data.corpora import corpus_of, documents_of, texts, write_records, write_texts
 
 KEPT = {"sources": {"web": FilesConf(keep={"set": "web"})}}
 TEXTS = ["One.\nTwo.", "Zürich, 東京", "three"]
@@ -38,12 +39,44 @@ def test_a_domain_has_the_files_of_the_folder_of_its_name(tmp_path: Path):
     assert texts(corpus_of(tmp_path)) == TEXTS
 
 
+def test_a_domains_file_may_have_its_kind_in_capital_letters(tmp_path: Path):
+    write_texts(tmp_path / "web.jsonl.gz", *TEXTS).rename(tmp_path / "web.JSONL.GZ")
+    assert texts(corpus_of(tmp_path)) == TEXTS
+
+
+def test_files_of_other_kinds_in_a_domains_folder_are_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    write_texts(tmp_path / "web" / "a.jsonl", *TEXTS)
+    assert texts(corpus_of(tmp_path)) == TEXTS
+    assert not caplog.messages
+    for name in ("b.csv", "c.warc"):
+        (tmp_path / "web" / name).touch()
+    assert texts(corpus_of(tmp_path)) == TEXTS
+    folder = tmp_path / "web"
+    assert caplog.messages == [f"2 files of other kinds in '{folder}' are left out, such as '{folder / 'b.csv'}'"]
+
+
+def test_large_files_are_cut_however_their_suffix_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(files_module, "PART_BYTES", 100)
+    write_texts(tmp_path / "web.jsonl", *TEXTS * 10).rename(tmp_path / "web.JSONL")
+    corpus = corpus_of(tmp_path)
+    assert len(corpus.parts) > 3
+    assert texts(corpus) == TEXTS * 10
+
+
 def test_files_are_named_by_paths_and_globs_under_the_folder(tmp_path: Path):
     for number, text in enumerate(TEXTS):
         write_texts(tmp_path / "cc" / str(number) / "part.jsonl.zst", text)
     write_texts(tmp_path / "more.jsonl", "more")
     for files in (["cc/**/*.zst", "more.jsonl"], ["cc/*/part.*", str(tmp_path / "more.jsonl")]):
         assert texts(corpus_of(tmp_path, sources={"web": FilesConf(files=files)})) == [*TEXTS, "more"]
+
+
+def test_brackets_in_the_folder_and_in_a_files_whole_name_are_letters(tmp_path: Path):
+    folder = tmp_path / "v[1]*"
+    for name in ("x[ab]", "xa", "xb"):
+        write_texts(folder / "cc" / f"{name}.jsonl", name)
+    for pattern, expected in (("cc/x[ab].jsonl", ["x[ab]"]), ("cc/x[b].jsonl", ["xb"]), ("cc/x?.jsonl", ["xa", "xb"])):
+        assert texts(corpus_of(folder, sources={"web": FilesConf(files=[pattern])})) == expected
 
 
 def test_without_a_folder_paths_lead_from_where_the_job_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -57,6 +90,19 @@ def test_a_file_list_names_files_one_per_line(tmp_path: Path):
         write_texts(tmp_path / f"{number}.jsonl", text)
     (tmp_path / "list.txt").write_text("0.jsonl\n\n 1.jsonl \r\n2.jsonl")
     assert texts(corpus_of(tmp_path, sources={"web": FilesConf(file_list="list.txt")})) == TEXTS
+
+
+def test_a_local_file_list_is_read_every_time_and_has_a_stamp(tmp_path: Path):
+    for number, text in enumerate(TEXTS):
+        write_texts(tmp_path / f"{number}.jsonl", text)
+    sources = {"web": FilesConf(file_list="list.txt")}
+    (tmp_path / "list.txt").write_text("0.jsonl\n1.jsonl\n")
+    before = corpus_of(tmp_path, sources=sources)
+    (tmp_path / "list.txt").write_text("0.jsonl\n1.jsonl\n2.jsonl\n")
+    after = corpus_of(tmp_path, listing=before.listing, sources=sources)
+    assert texts(after) == TEXTS
+    assert after.listing == {}
+    assert [stamps["list.txt"][0] for stamps in (before.stamps, after.stamps)] == [16, 24]
 
 
 def test_the_hub_is_asked_once_for_all_domains_and_not_again_when_the_answer_is_known(monkeypatch: pytest.MonkeyPatch):
@@ -141,6 +187,10 @@ def test_two_files_of_one_domain_are_an_error_that_names_both(tmp_path: Path):
             {"sources": {"web": FilesConf(file_list="empty.txt")}},
             r"web.file_list is '.*empty.txt', which names no files",
         ),
+        (
+            {"sources": {"web": FilesConf(file_list="none.txt")}},
+            r"web.file_list is '.*none.txt', where there is no file; correct it or data.path",
+        ),
         ({"sources": {"books": FilesConf()}}, r"data.sources names 'books', which is not among web"),
         (
             {"files": ["hf://datasets/no/one/*.jsonl"], **KEPT},
@@ -148,6 +198,11 @@ def test_two_files_of_one_domain_are_an_error_that_names_both(tmp_path: Path):
         ),
         ({"sources": {"web": {"fils": ["a.jsonl"]}}}, r"data.sources.web is .*'fils'.*; its keys are files, file_list"),
         ({"sources": {"web": {"files": {"a": 1}}}}, r"data.sources.web is .*; its keys are files, file_list"),
+        (
+            {"sources": {"web": {"files": ["a.jsonl"], "keep": {"meta": {"set": [{"a": 1}]}}}}},
+            r"data.sources.web.keep.meta.set is \[{'a': 1}\]; give the value that documents must have, or a list",
+        ),
+        ({"sources": {"web": {"files": ["a.jsonl"], "keep": {"meta": {}}}}}, r"data.sources.web.keep.meta is {}; give"),
         ({"files": ["a.jsonl"]}, r"data.sources.web.keep is not set, but data.files are shared by all domains"),
     ],
 )
@@ -159,6 +214,27 @@ def test_files_that_cannot_be_meant_are_an_error_that_names_the_key(options, mes
         corpus_of(tmp_path, **options)
 
 
+@pytest.mark.parametrize("other", ["./a.jsonl", "cc/../a.jsonl", "link.jsonl", "{folder}/cc/../a.jsonl"])
+def test_a_file_named_twice_in_two_spellings_is_an_error_that_has_both(other, tmp_path: Path):
+    write_texts(tmp_path / "a.jsonl", "a")
+    (tmp_path / "cc").mkdir()
+    (tmp_path / "link.jsonl").symlink_to(tmp_path / "a.jsonl")
+    with pytest.raises(ValueError, match=r"data.sources.web names '.*a.jsonl' twice.*; name each file once"):
+        corpus_of(tmp_path, sources={"web": FilesConf(files=[other.format(folder=tmp_path), "a.jsonl"])})
+
+
+def test_a_file_of_which_a_domain_leaves_nothing_to_another_is_an_error_that_names_both(tmp_path: Path):
+    write_texts(tmp_path / "web.jsonl", "a")
+    (tmp_path / "link.jsonl").symlink_to(tmp_path / "web.jsonl")
+    sources = {"books": FilesConf(files=["link.jsonl"], keep={"set": "books"})}
+    with pytest.raises(ValueError, match=r"domains 'web' and 'books' both take '.*link.jsonl', but 'web' comes first"):
+        corpus_of(tmp_path, ("web", "books"), sources=sources)
+    write_records(tmp_path / "web.jsonl", [{"text": "a", "set": "web"}, {"text": "b", "set": "books"}])
+    corpus = corpus_of(tmp_path, ("books", "web"), sources=sources)
+    assert len(corpus.parts) == 1
+    assert documents_of(corpus) == [Document("web", "a"), Document("books", "b")]
+
+
 def test_a_corpus_that_is_no_folder_is_an_error(tmp_path: Path):
     with pytest.raises(ValueError, match=r"data.path is '.*nowhere', which is not a folder"):
         corpus_of(tmp_path / "nowhere")
@@ -167,3 +243,10 @@ def test_a_corpus_that_is_no_folder_is_an_error(tmp_path: Path):
 def test_a_corpus_without_folder_and_files_is_an_error():
     with pytest.raises(ValueError, match=r"data.sources.web.files is not set; give it paths, globs or addresses"):
         corpus_of(None)
+
+
+def test_text_of_the_environment_without_a_limit_is_an_error_that_names_the_key(tmp_path: Path):
+    conf = EnvironmentDataConf(name="test", domains=["python", "docs"], store=str(tmp_path / "store"))
+    with pytest.raises(ValueError, match=r"data.max_characters is null, but .*; give the most characters per domain"):
+        open_corpus(conf)
+    assert not (tmp_path / "store").exists()

@@ -87,6 +87,11 @@ def test_a_text_file_is_one_record(tmp_path: Path):
     assert read(tmp_path / "page.md.gz") == [{"text": "# a\r\n"}]
 
 
+def test_a_local_name_may_have_a_question_mark_and_capital_letters(tmp_path: Path):
+    write_records(tmp_path / "web.jsonl.gz", RECORDS).rename(tmp_path / "why? no.JSONL.GZ")
+    assert read(tmp_path / "why? no.JSONL.GZ") == RECORDS
+
+
 def test_a_byte_order_mark_and_blank_lines_are_skipped(tmp_path: Path):
     (tmp_path / "web.jsonl").write_bytes(b'\xef\xbb\xbf{"text": "a"}\r\n\n   \n{"text": "b"}')
     assert read(tmp_path / "web.jsonl") == [{"text": "a"}, {"text": "b"}]
@@ -213,6 +218,19 @@ def test_memory_does_not_grow_with_a_compressed_file(tmp_path: Path, monkeypatch
         assert pa.total_allocated_bytes() - before < 2**22  # of 14 MB
 
 
+@pytest.mark.parametrize(("characters", "rows"), [(10, [1024]), (1000, range(400, 600)), (2**20, [1])])
+def test_fewer_rows_of_a_parquet_file_are_records_at_a_time_the_longer_they_are(
+    characters, rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(records, "BATCH_BYTES", 2**19)
+    path = write_records(tmp_path / "web.parquet", ({"text": f"{n}" * (characters // len(f"{n}"))} for n in range(50)))
+    sizes = []
+    real = pq.ParquetFile.iter_batches
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", lambda *a, **k: sizes.append(k["batch_size"]) or real(*a, **k))
+    assert len(read(path, ("text",))) == 50
+    assert sizes[0] in rows
+
+
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
@@ -222,6 +240,9 @@ def test_memory_does_not_grow_with_a_compressed_file(tmp_path: Path, monkeypatch
         ("hf://datasets/o/n@1.2/a-0.1.parquet", "parquet"),
         ("a.txt", "text"),
         ("a.tex.gz", "text"),
+        ("A.JSONL.GZ", "json"),
+        ("why?.Parquet", "parquet"),
+        ("https://host/a.csv?b.txt", None),
         ("a.csv", None),
         ("a.gz", None),
         ("jsonl", None),

@@ -1,4 +1,7 @@
 import hashlib
+import tracemalloc
+from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +11,23 @@ from hypothesis import strategies as st
 
 from autoscale_exp.config import FilesDataConf
 from autoscale_exp.data import files as files_module
+from autoscale_exp.data import split as split_module
 from autoscale_exp.data.corpus import Corpus, Document
 from autoscale_exp.data.files import open_corpus
 from autoscale_exp.data.split import Split, merge_digests, needs_digests, read_digests, write_digests
 from tests.data.corpora import write_records
 
 GROUPS = [Document("web", f"text {number}", f"g{number}") for number in range(1000)]
+
+
+def peak_memory(work: Callable[[], object]) -> int:
+    """Most bytes that Python and numpy held for it at a time."""
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
 
 
 def digests_of(folder: Path, corpus: Corpus, split: Split, held_out_domains: list[str]) -> np.ndarray:
@@ -112,10 +126,32 @@ def test_digests_are_the_sorted_hashes_of_the_held_out_texts(tmp_path: Path):
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(st.lists(st.integers(0, 2**64 - 1) | st.sampled_from([0, 1, 2**56, 2**63, 2**64 - 1])), max_size=5))
-def test_merged_digests_are_those_of_all_files_sorted_and_each_once(tmp_path_factory, parts):
+@given(
+    parts=st.lists(st.lists(st.integers(0, 2**64 - 1) | st.sampled_from([0, 1, 2**56, 2**63, 2**64 - 1])), max_size=5),
+    chunk=st.sampled_from([1, 3, 2**20]),
+)
+def test_merged_digests_are_those_of_all_files_sorted_and_each_once(tmp_path_factory, parts, chunk):
     folder = tmp_path_factory.mktemp("digests")
     for number, part in enumerate(parts):
         np.unique(np.array(part, np.uint64)).tofile(folder / f"{number}.bin")
-    merge_digests([folder / f"{number}.bin" for number in range(len(parts))], folder / "merged.bin")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(split_module, "DIGESTS_AT_A_TIME", chunk)
+        merge_digests([folder / f"{number}.bin" for number in range(len(parts))], folder / "merged.bin")
     assert read_digests(folder / "merged.bin").tolist() == sorted({digest for part in parts for digest in part})
+
+
+def test_digests_are_merged_in_little_more_memory_than_they_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(split_module, "DIGESTS_AT_A_TIME", 2**12)
+    digests = np.random.default_rng(0).integers(0, 2**64, 2**19, np.uint64)
+    for number, part in enumerate(np.split(digests, 4)):
+        part.tofile(tmp_path / f"{number}.bin")
+    assert peak_memory(lambda: merge_digests([tmp_path / f"{n}.bin" for n in range(4)], tmp_path / "m")) < 9 * 2**19
+    assert (read_digests(tmp_path / "m") == np.sort(digests)).all()
+
+
+def test_digests_are_found_in_little_more_memory_than_they_take(tmp_path: Path):
+    write_records(tmp_path / "web.jsonl", ({"text": f"text {n}"} for n in range(2**15)))
+    corpus = open_corpus(FilesDataConf(path=str(tmp_path), domains=["web"], validation_fraction=0.1))
+    part, split = corpus.parts[0], Split(0.1, ["web"])
+    reading = peak_memory(lambda: deque(corpus.documents(part), maxlen=0))
+    assert peak_memory(lambda: write_digests(tmp_path / "0.bin", corpus, part, split)) - reading < 24 * 2**15

@@ -52,16 +52,38 @@ def test_a_store_tells_what_it_holds(store: TokenStore):
         assert store.num_rows("validation", domain) == 24
 
 
-@settings(max_examples=60, deadline=None)
-@given(lengths=st.lists(st.integers(1, 6), min_size=1, max_size=5), data=st.data())
-def test_rows_of_several_files_are_those_of_one(tmp_path_factory, lengths, data):
+@settings(max_examples=100, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 6), min_size=1, max_size=5), mapped_files=st.sampled_from([0, 2, 5]), data=st.data()
+)
+def test_rows_of_several_files_are_those_of_one(tmp_path_factory, lengths, mapped_files, data):
     rows, whole = numbered_rows(tmp_path_factory.mktemp("rows"), lengths)
     assert len(rows) == len(whole)
     numbers = np.array(data.draw(st.lists(st.integers(0, len(whole) - 1))), dtype=np.int64)
-    assert rows[numbers].tolist() == whole[numbers].tolist()
     piece = data.draw(st.slices(len(whole)))
-    assert rows[piece].tolist() == whole[piece].tolist()
-    assert rows[piece].shape == whole[piece].shape
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store_module, "MAPPED_FILES", mapped_files)
+        assert rows[numbers].tolist() == whole[numbers].tolist()
+        assert rows[piece].tolist() == whole[piece].tolist()
+        assert rows[piece].shape == whole[piece].shape
+
+
+def test_of_many_files_none_is_mapped_and_each_is_opened_once_per_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    rows, whole = numbered_rows(tmp_path, [5] * 40)
+    opened = []
+    real = os.open
+    monkeypatch.setattr(os, "open", lambda path, *flags: opened.append(path) or real(path, *flags))
+    monkeypatch.setattr(np, "memmap", None)
+    numbers = np.random.default_rng(0).integers(0, len(whole), 500)
+    assert (rows[numbers] == whole[numbers]).all()
+    assert len(opened) == len(set(opened)) == 40
+
+
+def test_rows_are_read_whole_though_a_call_gives_a_part_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    rows, whole = numbered_rows(tmp_path, [5] * 40)
+    real = os.preadv
+    monkeypatch.setattr(os, "preadv", lambda descriptor, buffers, at: real(descriptor, [buffers[0][:7]], at))
+    assert (rows[:] == whole).all()
 
 
 def test_rows_that_were_read_are_the_readers_own(store: TokenStore):
@@ -92,7 +114,11 @@ def test_rows_may_be_in_more_files_than_a_process_may_have_open(tmp_path: Path):
 
 @pytest.mark.parametrize("change", ["longer", "shorter", "same size", "gone"])
 @pytest.mark.parametrize("read_before", [True, False])
-def test_a_file_that_changes_under_an_open_store_is_an_error_that_names_it(change, read_before, copy: Path):
+@pytest.mark.parametrize("mapped_files", [0, 16])
+def test_a_file_that_changes_under_an_open_store_is_an_error_that_names_it(
+    change, read_before, mapped_files, copy: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(store_module, "MAPPED_FILES", mapped_files)
     rows = open_store(copy).rows("train", "code")
     if read_before:
         rows[:]

@@ -19,6 +19,7 @@ from autoscale_exp.data.tokenizer import (
     separator_id,
     train_bpe,
     train_wordpiece,
+    vocabulary_size,
 )
 
 TEXTS = [f"the cat number {n} sat on the mat, {n * n} times; der Rhein fließt" for n in range(200)]
@@ -150,3 +151,13 @@ def test_a_tokenizer_without_a_separator_is_an_error(tmp_path: Path):
     PreTrainedTokenizerFast(tokenizer_object=words).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="not a fast tokenizer with an end-of-text or separator token"):
         load_tokenizer(tmp_path)
+
+
+def test_a_vocabulary_reaches_to_the_largest_id_though_some_are_left_out():
+    assert vocabulary_size(BPE) == len(BPE) == 320
+    sparse = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0, "b": 7, "[SEP]": 99}, unk_token="a"))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=sparse, sep_token="[SEP]")
+    assert len(tokenizer) == 3
+    assert vocabulary_size(tokenizer) == 100
+    tokenizer.add_tokens(["c"])
+    assert vocabulary_size(tokenizer) == max(100, tokenizer.convert_tokens_to_ids("c") + 1)
