@@ -10,6 +10,7 @@ from transformers import get_linear_schedule_with_warmup
 
 from autoscale_exp.config import FineTuningConf
 from autoscale_exp.data.tokenizer import Tokenizer
+from autoscale_exp.errors import first_line
 from autoscale_exp.evaluation.subject import Subject
 from autoscale_exp.lm.checkpoint import load_model, load_tokenizer
 
@@ -67,7 +68,7 @@ def find_device(device: str) -> torch.device:
         torch.zeros(1, device=device)
         return torch.device(device)
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device is '{device}', which cannot be used: {str(error).splitlines()[0]}") from None
+        raise ValueError(f"device is '{device}', which cannot be used: {first_line(error)}") from None
 
 
 class FineTuned:

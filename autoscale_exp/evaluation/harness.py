@@ -9,6 +9,7 @@ from typing import Any
 
 from autoscale_exp.config import HarnessTaskConf
 from autoscale_exp.data.store import file_sha256
+from autoscale_exp.errors import first_line
 from autoscale_exp.evaluation.examples import READERS
 from autoscale_exp.evaluation.record import Evaluation
 from autoscale_exp.evaluation.subject import Subject
@@ -119,8 +120,7 @@ def _load_task(name: str, files: dict[str, str] | None, manager: Any) -> Any:
     try:  # only as a member of a group can a registered task be given keys of our own
         return manager.load([{"group": "autoscale_exp", "task": [own]}])["tasks"][name]
     except Exception as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"the data of the harness's task '{name}' cannot be had: {reason}") from None
+        raise ValueError(f"the data of the harness's task '{name}' cannot be had: {first_line(error)}") from None
 
 
 def _harness_model(subject: Subject, batch_size: int) -> Any:

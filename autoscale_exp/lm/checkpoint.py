@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from autoscale_exp.config import ModelConf
 from autoscale_exp.data.store import TokenStore, file_sha256, fingerprint
+from autoscale_exp.errors import first_line
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"  # of weights in several files
@@ -234,8 +235,7 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"the tokenizer of '{checkpoint.folder}' cannot be loaded: {reason}") from None
+        raise ValueError(f"the tokenizer of '{checkpoint.folder}' cannot be loaded: {first_line(error)}") from None
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise ValueError(f"the tokenizer of '{checkpoint.folder}' is not a fast one; save a fast one into it")
     return tokenizer
@@ -274,9 +274,7 @@ def load_model(checkpoint: Checkpoint, model_class: Any, *, new: tuple[str, ...]
             **options,
         )
     except RuntimeError as error:  # of shapes
-        raise ValueError(
-            f"the weights of '{checkpoint.folder}' do not fit: {str(error).strip().splitlines()[0]}"
-        ) from None
+        raise ValueError(f"the weights of '{checkpoint.folder}' do not fit: {first_line(error)}") from None
     finally:
         transformers.utils.logging.set_verbosity(verbosity)
     missing = sorted(name for name in info["missing_keys"] if not name.startswith(new or ("\0",)))
