@@ -12,7 +12,13 @@ from rich.table import Table
 from autoscale_exp import atomic
 from autoscale_exp.config import ReportConf
 from autoscale_exp.job import job
-from autoscale_exp.reporting.comparison import MixtureRuns, group_by_mixture, objective_of_fit, speedup
+from autoscale_exp.reporting.comparison import (
+    MixtureRuns,
+    group_by_mixture,
+    objective_of_fit,
+    require_domains,
+    speedup,
+)
 from autoscale_exp.reporting.downstream import Table as DownstreamTable
 from autoscale_exp.reporting.downstream import downstream_table, read_evaluated_runs
 from autoscale_exp.reporting.page import render_page
@@ -28,8 +34,12 @@ def main(conf: ReportConf) -> None:
     """Writes summary.json and report.html."""
     fit = read_fit("fit", conf.fit)
     published = read_fit("published", conf.published) if conf.published else None
-    search = read_results(Path(conf.search))
-    mixtures = group_by_mixture(read_results(Path(conf.targets)), objective_of_fit(fit))
+    objective = objective_of_fit(fit)
+    search, targets = read_results(Path(conf.search)), read_results(Path(conf.targets))
+    for result in search + targets:
+        require_domains(result, "trained", result["tokens"], fit["domains"])
+        require_domains(result, "validated", result["losses"], objective.validation_domains)
+    mixtures = group_by_mixture(targets, objective)
     if conf.reference not in mixtures:
         raise ValueError(f"reference is '{conf.reference}', but the target runs are of {', '.join(mixtures)}")
     downstream = downstream_table(read_evaluated_runs(Path(conf.targets)))

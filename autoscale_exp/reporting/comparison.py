@@ -1,6 +1,6 @@
 """Target runs side by side: final objective over seeds, and how much sooner a mixture gets where the reference ends."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +8,23 @@ import numpy as np
 
 from autoscale_exp.laws.objective import Objective, make_objective
 from autoscale_exp.mixture.allocation import FloatArray
+
+
+@dataclass(frozen=True)
+class NamedObjective:
+    """An objective of losses that are told apart by name and may stand in any order.
+
+    Attributes:
+        objective: of (V,) losses.
+        validation_domains: (V,) the domains that it takes them of, in its order.
+    """
+
+    objective: Objective
+    validation_domains: list[str]
+
+    def __call__(self, losses: Mapping[str, float]) -> float:
+        """The objective of the losses of each domain."""
+        return float(self.objective(np.array([losses[domain] for domain in self.validation_domains])))
 
 
 @dataclass(frozen=True)
@@ -42,18 +59,21 @@ class MixtureRuns:
         return float(self.final.std(ddof=1)) if len(self.final) > 1 else float("nan")
 
 
-def group_by_mixture(results: Sequence[dict[str, Any]], objective: Objective) -> dict[str, MixtureRuns]:
+def group_by_mixture(results: Sequence[dict[str, Any]], objective: NamedObjective) -> dict[str, MixtureRuns]:
     """Target runs by mixture.
 
     Raises:
-        ValueError: the runs have different token budgets or seeds, so that they cannot be compared.
+        ValueError: the runs have different token budgets or seeds, so that they cannot be compared, or were validated
+            on other domains than the objective's.
     """
+    for result in results:
+        for point in result["validation_curve"]:
+            require_domains(result, "validated", point["losses"], objective.validation_domains)
     groups: dict[str, MixtureRuns] = {}
     for name in dict.fromkeys(result["mixture"] for result in results):
         of_mixture = sorted((r for r in results if r["mixture"] == name), key=lambda r: r["seed"])
-        points = [[(p["tokens"], list(p["losses"].values())) for p in r["validation_curve"]] for r in of_mixture]
-        tokens = np.array([t for t, _ in points[0]], dtype=np.float64)
-        curves = np.array([[float(objective(np.array(losses))) for _, losses in curve] for curve in points])
+        tokens = np.array([p["tokens"] for p in of_mixture[0]["validation_curve"]], dtype=np.float64)
+        curves = np.array([[objective(p["losses"]) for p in r["validation_curve"]] for r in of_mixture])
         groups[name] = MixtureRuns(name, of_mixture, tokens, curves)
     budgets = {result["token_budget"] for result in results}
     seeds = {tuple(r["seed"] for r in group.results) for group in groups.values()}
@@ -63,6 +83,27 @@ def group_by_mixture(results: Sequence[dict[str, Any]], objective: Objective) ->
             "compared; put each comparison in a folder of its own"
         )
     return groups
+
+
+def require_domains(result: dict[str, Any], verb: str, domains: Iterable[str], of_fit: Iterable[str]) -> None:
+    """Checks that a run and the fit have the same domains, in any order.
+
+    Args:
+        result: result.json of the run.
+        verb: what the run was on its domains: trained or validated.
+        domains: the run's.
+        of_fit: the fit's.
+
+    Raises:
+        ValueError: a domain is in one of the two only; the message names it.
+    """
+    more, fewer = sorted(set(domains) - set(of_fit)), sorted(set(of_fit) - set(domains))
+    if more or fewer:
+        raise ValueError(
+            f"run '{result['run']}' was not {verb} on the domains of the fit: the run alone has "
+            f"{', '.join(more) or 'none'}, the fit alone {', '.join(fewer) or 'none'}; report runs with a fit on "
+            "their own domains"
+        )
 
 
 def tokens_to_reach(tokens: FloatArray, curve: FloatArray, level: float) -> float | None:
@@ -92,7 +133,8 @@ def speedup(mixture: MixtureRuns, reference: MixtureRuns) -> float:
     return -(1 - overtaken / total)
 
 
-def objective_of_fit(content: dict[str, Any]) -> Objective:
+def objective_of_fit(content: dict[str, Any]) -> NamedObjective:
     """The objective that a fit.json was made with."""
     section = content["objective"]
-    return make_objective(section["name"], section["metric"], section["weights"], list(section["weights"]))
+    domains = list(section["weights"])
+    return NamedObjective(make_objective(section["name"], section["metric"], section["weights"], domains), domains)
