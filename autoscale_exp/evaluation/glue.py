@@ -88,6 +88,7 @@ def _plan(name: str, conf: GlueTaskConf, subject: Subject, tokenizer: Tokenizer)
             truncated += longer
         counts = {split: len(examples["labels"]) for split, examples in encoded.items()}
         model = FineTuned(
+            f"glue/{name}",
             AutoModelForSequenceClassification,
             subject,
             tokenizer,

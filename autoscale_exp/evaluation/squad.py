@@ -47,7 +47,7 @@ def plan_squad(conf: SquadTaskConf, subject: Subject) -> list[Evaluation]:
         windows = encode(train, tokenizer, conf)
         inputs = windows.inputs | answer_positions(train, windows)
         windows = encode(validation, tokenizer, conf)  # so that what is wrong is told before the model is fine-tuned
-        model = FineTuned(AutoModelForQuestionAnswering, subject, tokenizer, inputs, conf, seed)
+        model = FineTuned("squad", AutoModelForQuestionAnswering, subject, tokenizer, inputs, conf, seed)
         logits = model.predict(windows.inputs, lambda output: (output.start_logits, output.end_logits))
         answers = best_answers(validation, windows, logits, conf.n_best, conf.max_answer_length)
         references = [entry["text"] for entry in validation["answers"]]

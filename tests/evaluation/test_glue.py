@@ -139,3 +139,10 @@ def test_validation_labels_are_checked_before_the_model_is_fine_tuned(bert_folde
     monkeypatch.setattr("autoscale_exp.evaluation.glue.FineTuned", None)
     with pytest.raises(ValueError, match="split validation: label 2 is not one of 0 to 1"):
         evaluation.measure(0)
+
+
+def test_a_fine_tuning_that_diverges_is_not_scored(bert_folder, tmp_path: Path):
+    write_task(tmp_path, "sst2", 8)
+    (evaluation,) = planned(bert_folder, tmp_path, "task.tasks=[sst2]", "task.lr=1e30")
+    with pytest.raises(FloatingPointError, match=r"logits of glue/sst2, fine-tuned with seed 1, .* lower task.lr"):
+        evaluation.measure(1)

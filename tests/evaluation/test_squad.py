@@ -170,3 +170,10 @@ def test_validation_questions_are_encoded_before_the_model_is_fine_tuned(bert_fo
     monkeypatch.setattr("autoscale_exp.evaluation.squad.FineTuned", None)
     with pytest.raises(ValueError, match="a question of 20 tokens leaves 0 for its paragraph"):
         evaluation.measure(0)
+
+
+def test_a_fine_tuning_that_diverges_is_not_scored(bert_folder, tmp_path: Path):
+    for split in ("train", "validation"):
+        write_jsonl(tmp_path / "squad" / f"{split}.jsonl", examples(8))
+    with pytest.raises(FloatingPointError, match=r"the logits of squad, fine-tuned with seed 3, .* lower task.lr"):
+        planned(bert_folder, tmp_path, "task.lr=1e30").measure(3)
