@@ -145,8 +145,9 @@ def answer_positions(examples: datasets.Dataset, windows: Windows) -> Encoded:
     starts, ends = [], []
     answers = examples["answers"][:]
     for example, offsets, in_context in zip(windows.example, windows.offsets, windows.in_context, strict=True):
-        first = answers[example]["answer_start"][0]
-        last = first + len(answers[example]["text"][0])
+        text = answers[example]["text"][0]
+        first = answers[example]["answer_start"][0] + len(text) - len(text.lstrip())  # no token covers a blank
+        last = first + len(text.strip())
         covering = np.flatnonzero(in_context & (offsets[:, 1] > first) & (offsets[:, 0] < last))
         whole = len(covering) and offsets[covering[0], 0] <= first and offsets[covering[-1], 1] >= last
         starts.append(int(covering[0]) if whole else 0)

@@ -172,6 +172,18 @@ def test_validation_questions_are_encoded_before_the_model_is_fine_tuned(bert_fo
         evaluation.measure(0)
 
 
+@pytest.mark.parametrize("blanks", [(1, 0), (0, 1), (1, 1)])
+def test_blanks_around_an_answer_are_not_part_of_it(blanks, bert_folder):
+    row = {"id": "0", "context": "film rome oslo plot", "question": "where"}
+    positions = []
+    for before, after in ((0, 0), blanks):
+        text = row["context"][5 - before : 14 + after]
+        data = datasets.Dataset.from_list([{**row, "answers": {"text": [text], "answer_start": [5 - before]}}])
+        windows = encode(data, AutoTokenizer.from_pretrained(bert_folder), settings())
+        positions.append(answer_positions(data, windows))
+    assert positions[0] == positions[1] == {"start_positions": [4], "end_positions": [5]}
+
+
 def test_a_fine_tuning_that_diverges_is_not_scored(bert_folder, tmp_path: Path):
     for split in ("train", "validation"):
         write_jsonl(tmp_path / "squad" / f"{split}.jsonl", examples(8))
