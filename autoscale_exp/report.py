@@ -71,26 +71,25 @@ def summarise(
 ) -> dict[str, Any]:
     """The content of summary.json.
 
-    `speedup_vs_<reference>` is of the mixture that was fitted for the target's budget. Seconds are of training,
-    added up over runs, however many ran at a time. `downstream` has the runs' evaluations, by task and mixture.
+    `weights` are the fitted ones for the target's budget, None if the fit has no such target. `speedup_vs_<reference>`
+    has those of the other mixtures by name, see `speedup`. Seconds are of training, added up over runs, however many
+    ran at a time. `downstream` has the runs' evaluations, by task and mixture.
     """
     others = [name for name in mixtures if name != reference]
     if not others:
         raise ValueError(f"all target runs are of '{reference}'; train another mixture to compare it with")
     runs = [result for mixture in mixtures.values() for result in mixture.results]
     budget = runs[0]["token_budget"]
-    best = "autoscale" if "autoscale" in mixtures else others[0]
-    trained = mixtures[best].results[0]["tokens"]
     fitted = next((target for target in fit["targets"] if target["tokens"] == budget), None)
     search_seconds = sum(result["seconds"] for result in search)
     return {
         "objective": fit["objective"]["name"],
         "scales": [scale["tokens"] for scale in fit["scales"]],
         "target_tokens": budget,
-        "weights": fitted["weights"] if fitted else {d: n / sum(trained.values()) for d, n in trained.items()},
+        "weights": fitted and fitted["weights"],
         "final": {name: mixture.final.tolist() for name, mixture in mixtures.items()},
         "downstream": {task: {name: score.values for name, score in row.items()} for task, row in downstream.items()},
-        f"speedup_vs_{reference}": speedup(mixtures[best], mixtures[reference]),
+        f"speedup_vs_{reference}": {name: speedup(mixtures[name], mixtures[reference]) for name in others},
         "search_tokens": sum(sum(result["tokens"].values()) for result in search),
         "search_seconds": round(search_seconds, 1),
         "seconds": round(search_seconds + sum(result["seconds"] for result in runs), 1),
@@ -107,7 +106,8 @@ def show(summary: dict[str, Any], mixtures: dict[str, MixtureRuns], reference: s
         values = ", ".join(f"{value:.4f}" for value in mixture.final)
         mean = float(mixture.final.mean())
         change = f"{mean / base.final.mean() - 1:+.2%}" if mixture is not base else ""
-        sooner = f"{speedup(mixture, base):+.1%}" if mixture is not base else ""
+        saved = speedup(mixture, base) if mixture is not base else None
+        sooner = "" if saved is None else f"{saved:+.1%}"
         spread = "" if math.isnan(mixture.spread) else f" ± {mixture.spread:.4f}"
         table.add_row(name, values, f"{mean:.4f}{spread}", change, sooner)
     console = Console()

@@ -118,19 +118,25 @@ def tokens_to_reach(tokens: FloatArray, curve: FloatArray, level: float) -> floa
     return float(tokens[k - 1] + fraction * (tokens[k] - tokens[k - 1]))
 
 
-def speedup(mixture: MixtureRuns, reference: MixtureRuns) -> float:
+def final_gap(mixture: MixtureRuns, reference: MixtureRuns) -> float:
+    """How far the mixture ends above the reference, on the mean over seeds; negative if it ends below."""
+    return float(mixture.mean_curve[-1] - reference.mean_curve[-1])
+
+
+def speedup(mixture: MixtureRuns, reference: MixtureRuns) -> float | None:
     """Share of the reference's tokens that the mixture saves to reach the objective that the reference ends with.
 
-    Source: AutoScale, arXiv 2407.20177, section 5. Read off the mean validation curves. A mixture that never gets
-    there has a negative one: the share that the reference saves to reach what the mixture ends with.
+    Source: AutoScale, arXiv 2407.20177, section 5. Read off the mean validation curves. A mixture that ends above the
+    reference has a negative one: the share that the reference saves to reach what the mixture ends with. None if
+    either curve is a single point, which tells nothing of the way there.
     """
-    total = float(reference.tokens[-1])
-    reached = tokens_to_reach(mixture.tokens, mixture.mean_curve, float(reference.mean_curve[-1]))
-    if reached is not None:
-        return 1 - reached / total
-    overtaken = tokens_to_reach(reference.tokens, reference.mean_curve, float(mixture.mean_curve[-1]))
-    assert overtaken is not None  # the reference ends below the mixture
-    return -(1 - overtaken / total)
+    if min(len(mixture.tokens), len(reference.tokens)) < 2:
+        return None
+    ahead, behind = (mixture, reference) if final_gap(mixture, reference) < 0 else (reference, mixture)
+    reached = tokens_to_reach(ahead.tokens, ahead.mean_curve, float(behind.mean_curve[-1]))
+    assert reached is not None  # it ends there or below
+    saved = 1 - reached / float(reference.tokens[-1])
+    return saved if ahead is mixture else -saved
 
 
 def objective_of_fit(content: dict[str, Any]) -> NamedObjective:

@@ -115,7 +115,7 @@ def plot_validation_curves(targets: dict[str, Any], reference: str) -> Figure:
         end = float(np.mean([values[-1] for values in targets[reference]["curves"]]))
         axes.axhline(end, color="0.4", lw=1, ls=":")
         for i, (name, mixture) in enumerate(targets.items()):
-            if name != reference and mixture["tokens_to_reach_reference"] is not None:
+            if name != reference and mixture["speedup"] is not None and mixture["speedup"] > 0:
                 at = mixture["tokens_to_reach_reference"]
                 axes.plot(at, end, "o", color=colour(i), ms=7, zorder=5)
                 axes.annotate(

@@ -64,3 +64,16 @@ def test_runs_with_other_validation_domains_than_the_fits_are_refused_by_name():
         ValueError, match=r"run 'u_seed0' was not validated .* run alone has a, the fit alone b; report"
     ):
         group_by_mixture(runs("u", [4, 3, 2, 1]), objective(b=1.0))
+
+
+def test_a_mixture_that_dips_below_the_reference_and_ends_above_has_a_negative_speedup():
+    groups = group_by_mixture([*runs("uniform", [4, 2.5, 1.6, 1.5]), *runs("ours", [3, 1.4, 1.5, 1.6])], OBJECTIVE)
+    assert speedup(groups["ours"], groups["uniform"]) == pytest.approx(-(1 - 300 / 400))
+
+
+def test_a_single_validation_tells_no_speedup():
+    short = runs("ours", [3, 2, 1.5, 1])
+    short[0]["validation_curve"] = short[0]["validation_curve"][-1:]
+    groups = group_by_mixture([*runs("uniform", [4, 3, 2.5, 2.0]), *short], OBJECTIVE)
+    assert speedup(groups["ours"], groups["uniform"]) is None
+    assert speedup(groups["uniform"], groups["ours"]) is None

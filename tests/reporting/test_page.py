@@ -62,3 +62,31 @@ def test_the_tokens_of_probes_stand_under_their_domains(page):
     (row,) = rows_of(page, "probe_seed0")
     assert re.search(r"<th>run</th><th>seed</th><th>b<br>tokens</th><th>a<br>tokens</th>\s*<th>loss<br>a</th>", page)
     assert row == ["probe_seed0", "0", "289", "111", "3.0000", "4.0000"]
+
+
+@pytest.mark.parametrize(
+    ("curve", "sentence"),
+    [
+        ([3, 2.2, 1.8, 1.6], "ours ends 16.0% below uniform and reaches where uniform ends with 38% fewer tokens"),
+        ([3, 1.9, 2.4, 2.5], "ours ends 20.0% above uniform, which gets where ours ends with 25% fewer tokens"),
+        ([4, 3, 2.5, 2.0], "ours ends 0.0% above uniform, which gets where ours ends with 0% fewer tokens"),
+    ],
+)
+def test_a_verdict_says_who_gets_where_with_fewer_tokens(curve, sentence):
+    page = rendered(run("uniform", [4, 3, 2.5, 2.0]), run("ours", curve))
+    assert f"{sentence}; with one seed each" in page
+
+
+def test_a_verdict_of_a_single_validation_is_of_the_end_alone():
+    page = rendered(run("uniform", [2.0], points=[400]), run("ours", [1.0], points=[400]))
+    assert "ours ends 40.0% below uniform; with one seed each" in page
+    assert "sooner" not in page
+    assert "saved by" not in page
+
+
+def test_every_other_mixture_has_a_speedup_of_its_own_in_the_summary():
+    targets = [run("uniform", [4, 3, 2.5, 2.0]), run("b", [3, 2.2, 1.8, 1.6]), run("autoscale", [5, 4, 3, 2.5])]
+    mixtures = group_by_mixture(targets, objective_of_fit(FIT))
+    summary = summarise([run("probe", [3.0], points=[40])], FIT, mixtures, "uniform", {})
+    assert summary["speedup_vs_uniform"] == pytest.approx({"b": 1 - 250 / 400, "autoscale": -(1 - 300 / 400)})
+    assert summary["weights"] == {"a": 0.3, "b": 0.7}
