@@ -34,7 +34,7 @@ def main(conf: ReportConf) -> None:
     """Writes summary.json and report.html."""
     fit = read_fit("fit", conf.fit)
     published = read_fit("published", conf.published) if conf.published else None
-    objective = objective_of_fit(fit)
+    objective = objective_of_fit(fit, conf.fit)
     search, targets = read_results(Path(conf.search)), read_results(Path(conf.targets))
     for result in search + targets:
         require_domains(result, "trained", result["tokens"], fit["domains"])

@@ -63,26 +63,48 @@ def group_by_mixture(results: Sequence[dict[str, Any]], objective: NamedObjectiv
     """Target runs by mixture.
 
     Raises:
-        ValueError: the runs have different token budgets or seeds, so that they cannot be compared, or were validated
-            on other domains than the objective's.
+        ValueError: the runs have different token budgets or seeds, so that they cannot be compared, were validated on
+            other domains than the objective's, or those of a mixture at different points.
     """
     for result in results:
         for point in result["validation_curve"]:
             require_domains(result, "validated", point["losses"], objective.validation_domains)
-    groups: dict[str, MixtureRuns] = {}
-    for name in dict.fromkeys(result["mixture"] for result in results):
-        of_mixture = sorted((r for r in results if r["mixture"] == name), key=lambda r: r["seed"])
-        tokens = np.array([p["tokens"] for p in of_mixture[0]["validation_curve"]], dtype=np.float64)
-        curves = np.array([[objective(p["losses"]) for p in r["validation_curve"]] for r in of_mixture])
-        groups[name] = MixtureRuns(name, of_mixture, tokens, curves)
+    names = dict.fromkeys(result["mixture"] for result in results)
+    by_name = {name: sorted((r for r in results if r["mixture"] == name), key=lambda r: r["seed"]) for name in names}
     budgets = {result["token_budget"] for result in results}
-    seeds = {tuple(r["seed"] for r in group.results) for group in groups.values()}
+    seeds = {tuple(r["seed"] for r in of_mixture) for of_mixture in by_name.values()}
     if len(budgets) > 1 or len(seeds) > 1:
         raise ValueError(
             f"the target runs differ in token budget ({sorted(budgets)}) or in seeds ({sorted(seeds)}) and cannot be "
             "compared; put each comparison in a folder of its own"
         )
+    groups = {}
+    for name, of_mixture in by_name.items():
+        tokens = np.array(_shared_points(of_mixture), dtype=np.float64)
+        curves = np.array([[objective(p["losses"]) for p in r["validation_curve"]] for r in of_mixture])
+        groups[name] = MixtureRuns(name, of_mixture, tokens, curves)
     return groups
+
+
+def _shared_points(results: Sequence[dict[str, Any]]) -> list[int]:
+    """The tokens at which all seeds of a mixture were validated.
+
+    Raises:
+        ValueError: two were validated at different ones.
+    """
+    first, *others = ([point["tokens"] for point in result["validation_curve"]] for result in results)
+    for result, points in zip(results[1:], others, strict=True):
+        if points != first:
+            raise ValueError(
+                f"run '{result['run']}' was validated {len(points)} times, after {_enumerate(points)} tokens, but run "
+                f"'{results[0]['run']}' {len(first)} times, after {_enumerate(first)}; train all seeds of a mixture "
+                "with the same num_validations"
+            )
+    return first
+
+
+def _enumerate(points: Sequence[int]) -> str:
+    return ", ".join(f"{tokens:,}" for tokens in points)
 
 
 def require_domains(result: dict[str, Any], verb: str, domains: Iterable[str], of_fit: Iterable[str]) -> None:
@@ -139,8 +161,17 @@ def speedup(mixture: MixtureRuns, reference: MixtureRuns) -> float | None:
     return saved if ahead is mixture else -saved
 
 
-def objective_of_fit(content: dict[str, Any]) -> NamedObjective:
-    """The objective that a fit.json was made with."""
+def objective_of_fit(content: dict[str, Any], folder: str) -> NamedObjective:
+    """The objective that the fit.json in `folder` was made with.
+
+    Raises:
+        ValueError: it was made of given optima, whose objective is not known.
+    """
     section = content["objective"]
+    if section["weights"] is None:
+        raise ValueError(
+            f"fit is '{folder}', which was made of given optima, so that nobody knows their objective; give one made "
+            "with runs=<runs.csv or sweep folder>, and this one as published=<folder>"
+        )
     domains = list(section["weights"])
     return NamedObjective(make_objective(section["name"], section["metric"], section["weights"], domains), domains)

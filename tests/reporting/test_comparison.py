@@ -5,7 +5,9 @@ from autoscale_exp.reporting.comparison import group_by_mixture, objective_of_fi
 
 
 def objective(**weights):
-    return objective_of_fit({"objective": {"name": "mean_loss", "metric": "loss", "weights": weights}})
+    return objective_of_fit(
+        {"objective": {"name": "mean_loss", "metric": "loss", "weights": weights or None}}, "out/fit"
+    )
 
 
 OBJECTIVE = objective(a=1.0)
@@ -77,3 +79,17 @@ def test_a_single_validation_tells_no_speedup():
     groups = group_by_mixture([*runs("uniform", [4, 3, 2.5, 2.0]), *short], OBJECTIVE)
     assert speedup(groups["ours"], groups["uniform"]) is None
     assert speedup(groups["uniform"], groups["ours"]) is None
+
+
+def test_a_fit_of_given_optima_has_no_objective_to_report():
+    with pytest.raises(
+        ValueError, match=r"fit is 'out/fit', which was made of given optima, .* give one made with runs="
+    ):
+        objective()
+
+
+def test_seeds_that_were_validated_at_different_points_are_refused_by_name():
+    seeds = runs("u", [4, 3, 2, 1], [4, 3, 2, 1], [4, 3, 2, 1])
+    del seeds[2]["validation_curve"][1]
+    with pytest.raises(ValueError, match=r"'u_seed2' was validated 3 times, after 100, 300, 400 .* 'u_seed0' 4 times"):
+        group_by_mixture(seeds, OBJECTIVE)

@@ -42,7 +42,7 @@ def run(mixture, curve, seed=0, points=POINTS):
 
 
 def rendered(*targets, downstream=None):
-    mixtures = group_by_mixture(targets, objective_of_fit(FIT))
+    mixtures = group_by_mixture(targets, objective_of_fit(FIT, "fit"))
     search = [run("probe", [3.0], points=[40])]
     summary = summarise(search, FIT, mixtures, "uniform", downstream or {})
     return render_page(search, FIT, None, mixtures, "uniform", summary, downstream or {})
@@ -86,7 +86,7 @@ def test_a_verdict_of_a_single_validation_is_of_the_end_alone():
 
 def test_every_other_mixture_has_a_speedup_of_its_own_in_the_summary():
     targets = [run("uniform", [4, 3, 2.5, 2.0]), run("b", [3, 2.2, 1.8, 1.6]), run("autoscale", [5, 4, 3, 2.5])]
-    mixtures = group_by_mixture(targets, objective_of_fit(FIT))
+    mixtures = group_by_mixture(targets, objective_of_fit(FIT, "fit"))
     summary = summarise([run("probe", [3.0], points=[40])], FIT, mixtures, "uniform", {})
     assert summary["speedup_vs_uniform"] == pytest.approx({"b": 1 - 250 / 400, "autoscale": -(1 - 300 / 400)})
     assert summary["weights"] == {"a": 0.3, "b": 0.7}
