@@ -4,6 +4,7 @@ import pytest
 
 from autoscale_exp.report import summarise
 from autoscale_exp.reporting.comparison import group_by_mixture, objective_of_fit
+from autoscale_exp.reporting.downstream import Score
 from autoscale_exp.reporting.page import render_page
 
 POINTS = [100, 200, 300, 400]
@@ -90,3 +91,10 @@ def test_every_other_mixture_has_a_speedup_of_its_own_in_the_summary():
     summary = summarise([run("probe", [3.0], points=[40])], FIT, mixtures, "uniform", {})
     assert summary["speedup_vs_uniform"] == pytest.approx({"b": 1 - 250 / 400, "autoscale": -(1 - 300 / 400)})
     assert summary["weights"] == {"a": 0.3, "b": 0.7}
+
+
+def test_a_mean_that_no_run_has_all_tasks_of_is_shown_as_incomplete():
+    downstream = {"glue, mean of 2 tasks": {"uniform": Score([0.5, 0.7], False), "ours": Score([], False)}}
+    page = rendered(run("uniform", [4, 3, 2.5, 2.0]), run("ours", [3, 2.2, 1.8, 1.6]), downstream=downstream)
+    (row,) = rows_of(page, "glue, mean of 2 tasks")
+    assert [cell.split("<br>")[0] for cell in row[1:]] == ["0.6000 ± 0.1414", "incomplete"]
