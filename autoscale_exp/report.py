@@ -12,7 +12,13 @@ from rich.table import Table
 from autoscale_exp import atomic
 from autoscale_exp.config import ReportConf
 from autoscale_exp.job import job
-from autoscale_exp.reporting.comparison import MixtureRuns, group_by_mixture, objective_of_fit, speedup
+from autoscale_exp.reporting.comparison import (
+    MixtureRuns,
+    group_by_mixture,
+    objective_of_fit,
+    require_domains,
+    speedup,
+)
 from autoscale_exp.reporting.downstream import Table as DownstreamTable
 from autoscale_exp.reporting.downstream import downstream_table, read_evaluated_runs
 from autoscale_exp.reporting.page import render_page
@@ -28,8 +34,12 @@ def main(conf: ReportConf) -> None:
     """Writes summary.json and report.html."""
     fit = read_fit("fit", conf.fit)
     published = read_fit("published", conf.published) if conf.published else None
-    search = read_results(Path(conf.search))
-    mixtures = group_by_mixture(read_results(Path(conf.targets)), objective_of_fit(fit))
+    objective = objective_of_fit(fit, conf.fit)
+    search, targets = read_results(Path(conf.search)), read_results(Path(conf.targets))
+    for result in search + targets:
+        require_domains(result, "trained", result["tokens"], fit["domains"])
+        require_domains(result, "validated", result["losses"], objective.validation_domains)
+    mixtures = group_by_mixture(targets, objective)
     if conf.reference not in mixtures:
         raise ValueError(f"reference is '{conf.reference}', but the target runs are of {', '.join(mixtures)}")
     downstream = downstream_table(read_evaluated_runs(Path(conf.targets)))
@@ -61,26 +71,25 @@ def summarise(
 ) -> dict[str, Any]:
     """The content of summary.json.
 
-    `speedup_vs_<reference>` is of the mixture that was fitted for the target's budget. Seconds are of training,
-    added up over runs, however many ran at a time. `downstream` has the runs' evaluations, by task and mixture.
+    `weights` are the fitted ones for the target's budget, None if the fit has no such target. `speedup_vs_<reference>`
+    has those of the other mixtures by name, see `speedup`. Seconds are of training, added up over runs, however many
+    ran at a time. `downstream` has the runs' evaluations, by task and mixture.
     """
     others = [name for name in mixtures if name != reference]
     if not others:
         raise ValueError(f"all target runs are of '{reference}'; train another mixture to compare it with")
     runs = [result for mixture in mixtures.values() for result in mixture.results]
     budget = runs[0]["token_budget"]
-    best = "autoscale" if "autoscale" in mixtures else others[0]
-    trained = mixtures[best].results[0]["tokens"]
     fitted = next((target for target in fit["targets"] if target["tokens"] == budget), None)
     search_seconds = sum(result["seconds"] for result in search)
     return {
         "objective": fit["objective"]["name"],
         "scales": [scale["tokens"] for scale in fit["scales"]],
         "target_tokens": budget,
-        "weights": fitted["weights"] if fitted else {d: n / sum(trained.values()) for d, n in trained.items()},
+        "weights": fitted and fitted["weights"],
         "final": {name: mixture.final.tolist() for name, mixture in mixtures.items()},
         "downstream": {task: {name: score.values for name, score in row.items()} for task, row in downstream.items()},
-        f"speedup_vs_{reference}": speedup(mixtures[best], mixtures[reference]),
+        f"speedup_vs_{reference}": {name: speedup(mixtures[name], mixtures[reference]) for name in others},
         "search_tokens": sum(sum(result["tokens"].values()) for result in search),
         "search_seconds": round(search_seconds, 1),
         "seconds": round(search_seconds + sum(result["seconds"] for result in runs), 1),
@@ -97,7 +106,8 @@ def show(summary: dict[str, Any], mixtures: dict[str, MixtureRuns], reference: s
         values = ", ".join(f"{value:.4f}" for value in mixture.final)
         mean = float(mixture.final.mean())
         change = f"{mean / base.final.mean() - 1:+.2%}" if mixture is not base else ""
-        sooner = f"{speedup(mixture, base):+.1%}" if mixture is not base else ""
+        saved = speedup(mixture, base) if mixture is not base else None
+        sooner = "" if saved is None else f"{saved:+.1%}"
         spread = "" if math.isnan(mixture.spread) else f" ± {mixture.spread:.4f}"
         table.add_row(name, values, f"{mean:.4f}{spread}", change, sooner)
     console = Console()

@@ -8,6 +8,7 @@ from typing import Any
 import datasets
 
 from autoscale_exp.data.store import file_sha256
+from autoscale_exp.errors import first_line
 
 READERS = {".jsonl": "json", ".parquet": "parquet"}
 
@@ -67,7 +68,7 @@ class DataSource:
             examples = datasets.load_dataset(*arguments, data_files=files, split=split)
         except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
             remedy = "; without a network give datasets_dir=<folder>" if self.folder is None else ""
-            raise ValueError(f"{where} cannot be read: {str(error).strip().splitlines()[0]}{remedy}") from None
+            raise ValueError(f"{where} cannot be read: {first_line(error)}{remedy}") from None
         missing = [column for column in columns if column not in examples.column_names]
         if missing:
             raise ValueError(

@@ -10,6 +10,7 @@ from transformers import get_linear_schedule_with_warmup
 
 from autoscale_exp.config import FineTuningConf
 from autoscale_exp.data.tokenizer import Tokenizer
+from autoscale_exp.errors import first_line
 from autoscale_exp.evaluation.subject import Subject
 from autoscale_exp.lm.checkpoint import load_model, load_tokenizer
 
@@ -67,13 +68,14 @@ def find_device(device: str) -> torch.device:
         torch.zeros(1, device=device)
         return torch.device(device)
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device is '{device}', which cannot be used: {str(error).splitlines()[0]}") from None
+        raise ValueError(f"device is '{device}', which cannot be used: {first_line(error)}") from None
 
 
 class FineTuned:
     """A pretrained encoder with a new head, trained on construction.
 
     Args:
+        task: its name, for messages.
         model_class: of transformers, with the head.
         subject: the pretrained model.
         tokenizer: its tokenizer, for padding.
@@ -85,6 +87,7 @@ class FineTuned:
 
     def __init__(
         self,
+        task: str,
         model_class: Any,
         subject: Subject,
         tokenizer: Tokenizer,
@@ -94,6 +97,8 @@ class FineTuned:
         **options: Any,
     ) -> None:
         torch.manual_seed(seed)
+        self.task = task
+        self.seed = seed
         self.tokenizer = tokenizer
         self.conf = conf
         self.device = find_device(subject.device)
@@ -125,10 +130,19 @@ class FineTuned:
 
     @torch.no_grad()
     def predict(self, examples: Encoded, outputs: Callable[[Any], tuple[torch.Tensor, ...]]) -> list[tuple[Any, ...]]:
-        """The `outputs` of the model for each example, in order, as arrays; examples are padded to their batch."""
+        """The `outputs` of the model for each example, in order, as arrays; examples are padded to their batch.
+
+        Raises:
+            FloatingPointError: one is not finite, because the fine-tuning diverged.
+        """
         rows: list[tuple[Any, ...]] = []
         for batch in self._batches(examples, np.arange(len(examples["input_ids"]))):
             arrays = [output.float().cpu().numpy() for output in outputs(self._forward(batch))]
+            if not all(np.isfinite(array).all() for array in arrays):
+                raise FloatingPointError(
+                    f"the logits of {self.task}, fine-tuned with seed {self.seed}, are not finite; lower task.lr, "
+                    f"which is {self.conf.lr}"
+                )
             rows += zip(*arrays, strict=True)
         return rows
 

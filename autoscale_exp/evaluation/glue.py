@@ -82,19 +82,27 @@ def _plan(name: str, conf: GlueTaskConf, subject: Subject, tokenizer: Tokenizer)
 
     def measure(seed: int | None) -> dict[str, Any]:
         assert seed is not None
-        train, truncated = encode(load_examples(source, "train", task), task, tokenizer, conf.max_length)
+        encoded, truncated = {}, 0
+        for split in splits:  # all that is wrong with them is told before the model is fine-tuned
+            encoded[split], longer = encode(load_examples(source, split, task), task, tokenizer, conf.max_length)
+            truncated += longer
+        counts = {split: len(examples["labels"]) for split, examples in encoded.items()}
         model = FineTuned(
-            AutoModelForSequenceClassification, subject, tokenizer, train, conf, seed, num_labels=task.num_labels
+            f"glue/{name}",
+            AutoModelForSequenceClassification,
+            subject,
+            tokenizer,
+            encoded["train"],
+            conf,
+            seed,
+            num_labels=task.num_labels,
         )
         metrics: dict[str, float] = {}
-        counts = {"train": len(train["input_ids"])}
         for suffix, split in task.validation:
-            examples, longer = encode(load_examples(source, split, task), task, tokenizer, conf.max_length)
-            labels = np.array(examples.pop("labels"))
-            logits = np.stack([row for (row,) in model.predict(examples, lambda output: (output.logits,))])
+            labels = np.array(encoded[split].pop("labels"))
+            logits = np.stack([row for (row,) in model.predict(encoded[split], lambda output: (output.logits,))])
             predicted = logits[:, 0] if task.num_labels == 1 else logits.argmax(1)
             metrics |= {metric + suffix: METRICS[metric](predicted, labels) for metric in task.metrics}
-            counts[split], truncated = len(labels), truncated + longer
         return {"metrics": metrics, "examples": counts, "truncated_examples": truncated}
 
     return Evaluation(

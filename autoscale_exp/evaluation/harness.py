@@ -3,12 +3,13 @@
 import difflib
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from autoscale_exp.config import HarnessTaskConf
 from autoscale_exp.data.store import file_sha256
+from autoscale_exp.errors import first_line
 from autoscale_exp.evaluation.examples import READERS
 from autoscale_exp.evaluation.record import Evaluation
 from autoscale_exp.evaluation.subject import Subject
@@ -59,8 +60,6 @@ def _task_manager() -> Any:
 def _plan(name: str, conf: HarnessTaskConf, subject: Subject, manager: Any, model: Callable[[], Any]) -> Evaluation:
     files = None if subject.datasets_dir is None else _local_files(subject.datasets_dir / name)
     task = _load_task(name, files, manager)
-    higher_is_better = dict(task.higher_is_better())
-    shown = next((metric for metric in PREFERRED if metric in higher_is_better), next(iter(higher_is_better)))
 
     def measure(_: int | None) -> dict[str, Any]:
         import lm_eval
@@ -76,13 +75,10 @@ def _plan(name: str, conf: HarnessTaskConf, subject: Subject, manager: Any, mode
             bootstrap_iters=1000,
             task_manager=manager,  # it would make another
         )
-        numbers = {
-            key.removesuffix(",none"): of for key, of in results["results"][name].items() if key.endswith(",none")
-        }
-        errors = {key.replace("_stderr", ""): of for key, of in numbers.items() if "_stderr" in key}
+        metrics, errors = metrics_by_name(results["results"][name])
         return {
-            "metrics": {key: float(of) for key, of in numbers.items() if "_stderr" not in key},
-            "standard_errors": {key: float(of) for key, of in errors.items() if of != "N/A"},
+            "metrics": metrics,
+            "standard_errors": errors,
             "examples": {"scored": results["n-samples"][name]["effective"]},
             "truncated_requests": own.truncated_requests - truncated,
         }
@@ -97,9 +93,47 @@ def _plan(name: str, conf: HarnessTaskConf, subject: Subject, manager: Any, mode
             "data": files and {split: file_sha256(Path(path)) for split, path in files.items()},
         },
         seeds=[None],
-        headline={shown: higher_is_better[shown]},
+        headline=lambda metrics: choose_headline(metrics, task.higher_is_better()),  # scoring may add to these
         measure=measure,
     )
+
+
+def metrics_by_name(results: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, float]]:
+    """Metrics of a task and their standard errors, so far as there are any.
+
+    Args:
+        results: the harness's, with keys <metric>,<filter> and <metric>_stderr,<filter> among others. A filter is what
+            takes an answer out of generated text.
+
+    Returns:
+        Two dicts by <metric>.<filter>, or <metric> where the filter is none.
+    """
+    metrics: dict[str, float] = {}
+    errors: dict[str, float] = {}
+    for key, number in results.items():
+        metric, comma, filtered = key.partition(",")
+        if not comma or number == "N/A":
+            continue
+        numbers = errors if metric.endswith("_stderr") else metrics
+        suffix = "" if filtered == "none" else f".{filtered}"
+        numbers[metric.removesuffix("_stderr") + suffix] = float(number)
+    return metrics, errors
+
+
+def choose_headline(metrics: Iterable[str], higher_is_better: Mapping[str, bool]) -> dict[str, bool]:
+    """The metric that a report shows, with whether higher is better; empty if no direction is known of any.
+
+    Args:
+        metrics: names as of `metrics_by_name`; of several filters the first counts, unless there is a bare name.
+        higher_is_better: by metric, without a filter.
+    """
+    measured = list(metrics)
+    for metric in (*(m for m in PREFERRED if m in higher_is_better), *higher_is_better):
+        filtered = [name for name in measured if name.startswith(f"{metric}.")]
+        for name in [metric, *filtered]:
+            if name in measured:
+                return {name: higher_is_better[metric]}
+    return {}
 
 
 def _local_files(folder: Path) -> dict[str, str]:
@@ -119,8 +153,7 @@ def _load_task(name: str, files: dict[str, str] | None, manager: Any) -> Any:
     try:  # only as a member of a group can a registered task be given keys of our own
         return manager.load([{"group": "autoscale_exp", "task": [own]}])["tasks"][name]
     except Exception as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"the data of the harness's task '{name}' cannot be had: {reason}") from None
+        raise ValueError(f"the data of the harness's task '{name}' cannot be had: {first_line(error)}") from None
 
 
 def _harness_model(subject: Subject, batch_size: int) -> Any:

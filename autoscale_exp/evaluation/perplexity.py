@@ -142,7 +142,7 @@ def _row_losses(
     if stride is None:
         yield module.token_losses(tokens, keys)
         return
-    length, size, done = tokens.shape[1], min(tokens.shape[1], module.model.config.n_positions), 1
+    length, size, done = tokens.shape[1], module.model.config.n_positions, 1
     for start in range(0, length, stride):
         stop = min(start + size, length)
         window = tokens[:, start:stop]

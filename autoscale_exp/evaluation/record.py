@@ -11,7 +11,7 @@ import math
 import platform
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -35,15 +35,32 @@ class Evaluation:
         name: of the task, unique in evaluation.json.
         settings: what the values depend on beside the seed.
         seeds: one measurement for each; [None] where nothing is drawn.
-        headline: the metrics that a report shows, each with whether higher is better.
+        headline: the metrics that a report shows, each with whether higher is better; or what chooses them, where only
+            the measurement tells which there are.
         measure: seed to {"metrics": {name: value}} and what else is worth keeping.
     """
 
     name: str
     settings: dict[str, Any]
     seeds: Sequence[int | None]
-    headline: dict[str, bool]
+    headline: dict[str, bool] | Callable[[Iterable[str]], dict[str, bool]]
     measure: Callable[[int | None], dict[str, Any]]
+
+    def headline_of(self, metrics: Iterable[str]) -> dict[str, bool]:
+        """The headline of a measurement that has `metrics`.
+
+        Raises:
+            ValueError: a metric of the headline is not among them, or none was chosen.
+        """
+        measured = list(metrics)
+        headline = self.headline(measured) if callable(self.headline) else self.headline
+        missing = [metric for metric in headline if metric not in measured]
+        if missing or not headline:
+            raise ValueError(
+                f"{self.name} gave no {missing[0] if missing else 'metric'} that a report could show, but "
+                f"{', '.join(measured) or 'nothing'}; leave this task away"
+            )
+        return headline
 
 
 def read_evaluation(path: Path) -> dict[str, Any]:
@@ -81,7 +98,7 @@ def carry_out(evaluation: Evaluation, path: Path) -> dict[str, Any]:
     """Measures what is missing, writing after every seed, and returns the task's entry in evaluation.json.
 
     Raises:
-        ValueError: see `missing_seeds`.
+        ValueError: see `missing_seeds`; or a metric of the headline was not measured.
         FloatingPointError: a metric is not finite.
     """
     seeds = missing_seeds(evaluation, path)
@@ -94,13 +111,14 @@ def carry_out(evaluation: Evaluation, path: Path) -> dict[str, Any]:
         for metric, number in value["metrics"].items():
             if not math.isfinite(number):
                 raise FloatingPointError(f"{metric} of {evaluation.name} is {number} with seed {seed}")
-        _add(evaluation, value, path)
-        shown = ", ".join(f"{metric} {value['metrics'][metric]:.4f}" for metric in evaluation.headline)
+        headline = evaluation.headline_of(value["metrics"])
+        _add(evaluation, headline, value, path)
+        shown = ", ".join(f"{metric} {value['metrics'][metric]:.4f}" for metric in headline)
         log.info("%s%s: %s", evaluation.name, "" if seed is None else f", seed {seed}", shown)
     return read_evaluation(path)[evaluation.name]
 
 
-def _add(evaluation: Evaluation, value: dict[str, Any], path: Path) -> None:
+def _add(evaluation: Evaluation, headline: dict[str, bool], value: dict[str, Any], path: Path) -> None:
     """Merges one measurement into what is there now."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):  # other tasks of the same model may be measured at the same time
@@ -109,7 +127,7 @@ def _add(evaluation: Evaluation, value: dict[str, Any], path: Path) -> None:
         numbers = {metric: [v["metrics"][metric] for v in values] for metric in value["metrics"]}
         tasks[evaluation.name] = {
             "settings": evaluation.settings,
-            "headline": evaluation.headline,
+            "headline": headline,
             "values": values,
             "mean": {metric: statistics.fmean(of) for metric, of in numbers.items()},
             "std": {metric: statistics.stdev(of) if len(of) > 1 else None for metric, of in numbers.items()},

@@ -39,15 +39,15 @@ def plan_squad(conf: SquadTaskConf, subject: Subject) -> list[Evaluation]:
     data = source.identity(SPLITS)
     if folder is not None:
         for split in SPLITS:
-            source.load(split, COLUMNS)
+            load_examples(source, split)
 
     def measure(seed: int | None) -> dict[str, Any]:
         assert seed is not None
-        train, validation = (source.load(split, COLUMNS) for split in SPLITS)
+        train, validation = (load_examples(source, split) for split in SPLITS)
         windows = encode(train, tokenizer, conf)
         inputs = windows.inputs | answer_positions(train, windows)
-        model = FineTuned(AutoModelForQuestionAnswering, subject, tokenizer, inputs, conf, seed)
-        windows = encode(validation, tokenizer, conf)
+        windows = encode(validation, tokenizer, conf)  # so that what is wrong is told before the model is fine-tuned
+        model = FineTuned("squad", AutoModelForQuestionAnswering, subject, tokenizer, inputs, conf, seed)
         logits = model.predict(windows.inputs, lambda output: (output.start_logits, output.end_logits))
         answers = best_answers(validation, windows, logits, conf.n_best, conf.max_answer_length)
         references = [entry["text"] for entry in validation["answers"]]
@@ -70,6 +70,22 @@ def plan_squad(conf: SquadTaskConf, subject: Subject) -> list[Evaluation]:
             measure=measure,
         )
     ]
+
+
+def load_examples(source: DataSource, split: str) -> datasets.Dataset:
+    """The examples of a split, which all have an answer.
+
+    Raises:
+        ValueError: see `DataSource.load`; or a question has no answer, as in SQuAD v2.
+    """
+    examples = source.load(split, COLUMNS)
+    for name, answers in zip(examples["id"], examples["answers"], strict=True):
+        if not answers["text"]:
+            where = source.folder or source.identity([])
+            raise ValueError(
+                f"{where}, split {split}: question '{name}' has no answer; give the examples of SQuAD v1.1"
+            )
+    return examples
 
 
 @dataclass(frozen=True)
@@ -129,8 +145,9 @@ def answer_positions(examples: datasets.Dataset, windows: Windows) -> Encoded:
     starts, ends = [], []
     answers = examples["answers"][:]
     for example, offsets, in_context in zip(windows.example, windows.offsets, windows.in_context, strict=True):
-        first = answers[example]["answer_start"][0]
-        last = first + len(answers[example]["text"][0])
+        text = answers[example]["text"][0]
+        first = answers[example]["answer_start"][0] + len(text) - len(text.lstrip())  # no token covers a blank
+        last = first + len(text.strip())
         covering = np.flatnonzero(in_context & (offsets[:, 1] > first) & (offsets[:, 0] < last))
         whole = len(covering) and offsets[covering[0], 0] <= first and offsets[covering[-1], 1] >= last
         starts.append(int(covering[0]) if whole else 0)

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from autoscale_exp.config import ModelConf
 from autoscale_exp.data.store import TokenStore, file_sha256, fingerprint
+from autoscale_exp.errors import first_line
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"  # of weights in several files
@@ -156,11 +157,9 @@ def open_checkpoint(folder: Path | str, key: str) -> Checkpoint:
 
 
 def _weight_files(folder: Path, key: str) -> list[Path]:
-    if (folder / INDEX).is_file():
-        names = set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values())
-        files = [folder / name for name in sorted(names)]
-    else:
-        files = [folder / WEIGHTS]
+    """The files that transformers would load, each whole: one file goes before an index of several."""
+    indexed = (folder / INDEX).is_file() and not (folder / WEIGHTS).is_file()
+    files = _indexed_files(folder / INDEX) if indexed else [folder / WEIGHTS]
     for path in files:
         if not path.is_file():
             others = sorted(other.name for other in folder.glob("*.bin"))
@@ -173,6 +172,22 @@ def _weight_files(folder: Path, key: str) -> list[Path]:
             safe_open(path, framework="np")  # reads the header and compares what it declares with the file's length
         except SafetensorError as error:
             raise ValueError(f"'{path}' is truncated or damaged ({error}); copy or save the model again") from None
+    return files
+
+
+def _indexed_files(index: Path) -> list[Path]:
+    """The files that an index names, sorted.
+
+    Raises:
+        ValueError: it is no index or names none.
+    """
+    try:
+        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        files = [index.parent / name for name in sorted(names)]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        files = []
+    if not files:
+        raise ValueError(f"'{index}' is damaged; save the model again")
     return files
 
 
@@ -234,8 +249,7 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"the tokenizer of '{checkpoint.folder}' cannot be loaded: {reason}") from None
+        raise ValueError(f"the tokenizer of '{checkpoint.folder}' cannot be loaded: {first_line(error)}") from None
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise ValueError(f"the tokenizer of '{checkpoint.folder}' is not a fast one; save a fast one into it")
     return tokenizer
@@ -274,12 +288,10 @@ def load_model(checkpoint: Checkpoint, model_class: Any, *, new: tuple[str, ...]
             **options,
         )
     except RuntimeError as error:  # of shapes
-        raise ValueError(
-            f"the weights of '{checkpoint.folder}' do not fit: {str(error).strip().splitlines()[0]}"
-        ) from None
+        raise ValueError(f"the weights of '{checkpoint.folder}' do not fit: {first_line(error)}") from None
     finally:
         transformers.utils.logging.set_verbosity(verbosity)
-    missing = sorted(name for name in info["missing_keys"] if not name.startswith(new or ("\0",)))
+    missing = sorted(name for name in info["missing_keys"] if not name.startswith(new))
     if missing:
         raise ValueError(
             f"'{checkpoint.folder}' lacks {len(missing)} weights of {type(model).__name__}, such as {missing[0]}; "

@@ -1,6 +1,6 @@
 """Target runs side by side: final objective over seeds, and how much sooner a mixture gets where the reference ends."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +8,23 @@ import numpy as np
 
 from autoscale_exp.laws.objective import Objective, make_objective
 from autoscale_exp.mixture.allocation import FloatArray
+
+
+@dataclass(frozen=True)
+class NamedObjective:
+    """An objective of losses that are told apart by name and may stand in any order.
+
+    Attributes:
+        objective: of (V,) losses.
+        validation_domains: (V,) the domains that it takes them of, in its order.
+    """
+
+    objective: Objective
+    validation_domains: list[str]
+
+    def __call__(self, losses: Mapping[str, float]) -> float:
+        """The objective of the losses of each domain."""
+        return float(self.objective(np.array([losses[domain] for domain in self.validation_domains])))
 
 
 @dataclass(frozen=True)
@@ -42,27 +59,73 @@ class MixtureRuns:
         return float(self.final.std(ddof=1)) if len(self.final) > 1 else float("nan")
 
 
-def group_by_mixture(results: Sequence[dict[str, Any]], objective: Objective) -> dict[str, MixtureRuns]:
+def group_by_mixture(results: Sequence[dict[str, Any]], objective: NamedObjective) -> dict[str, MixtureRuns]:
     """Target runs by mixture.
 
     Raises:
-        ValueError: the runs have different token budgets or seeds, so that they cannot be compared.
+        ValueError: the runs have different token budgets or seeds, so that they cannot be compared, were validated on
+            other domains than the objective's, or those of a mixture at different points.
     """
-    groups: dict[str, MixtureRuns] = {}
-    for name in dict.fromkeys(result["mixture"] for result in results):
-        of_mixture = sorted((r for r in results if r["mixture"] == name), key=lambda r: r["seed"])
-        points = [[(p["tokens"], list(p["losses"].values())) for p in r["validation_curve"]] for r in of_mixture]
-        tokens = np.array([t for t, _ in points[0]], dtype=np.float64)
-        curves = np.array([[float(objective(np.array(losses))) for _, losses in curve] for curve in points])
-        groups[name] = MixtureRuns(name, of_mixture, tokens, curves)
+    for result in results:
+        for point in result["validation_curve"]:
+            require_domains(result, "validated", point["losses"], objective.validation_domains)
+    names = dict.fromkeys(result["mixture"] for result in results)
+    by_name = {name: sorted((r for r in results if r["mixture"] == name), key=lambda r: r["seed"]) for name in names}
     budgets = {result["token_budget"] for result in results}
-    seeds = {tuple(r["seed"] for r in group.results) for group in groups.values()}
+    seeds = {tuple(r["seed"] for r in of_mixture) for of_mixture in by_name.values()}
     if len(budgets) > 1 or len(seeds) > 1:
         raise ValueError(
             f"the target runs differ in token budget ({sorted(budgets)}) or in seeds ({sorted(seeds)}) and cannot be "
             "compared; put each comparison in a folder of its own"
         )
+    groups = {}
+    for name, of_mixture in by_name.items():
+        tokens = np.array(_shared_points(of_mixture), dtype=np.float64)
+        curves = np.array([[objective(p["losses"]) for p in r["validation_curve"]] for r in of_mixture])
+        groups[name] = MixtureRuns(name, of_mixture, tokens, curves)
     return groups
+
+
+def _shared_points(results: Sequence[dict[str, Any]]) -> list[int]:
+    """The tokens at which all seeds of a mixture were validated.
+
+    Raises:
+        ValueError: two were validated at different ones.
+    """
+    first, *others = ([point["tokens"] for point in result["validation_curve"]] for result in results)
+    for result, points in zip(results[1:], others, strict=True):
+        if points != first:
+            raise ValueError(
+                f"run '{result['run']}' was validated {len(points)} times, after {_enumerate(points)} tokens, but run "
+                f"'{results[0]['run']}' {len(first)} times, after {_enumerate(first)}; train all seeds of a mixture "
+                "with the same num_validations"
+            )
+    return first
+
+
+def _enumerate(points: Sequence[int]) -> str:
+    return ", ".join(f"{tokens:,}" for tokens in points)
+
+
+def require_domains(result: dict[str, Any], verb: str, domains: Iterable[str], of_fit: Iterable[str]) -> None:
+    """Checks that a run and the fit have the same domains, in any order.
+
+    Args:
+        result: result.json of the run.
+        verb: what the run was on its domains: trained or validated.
+        domains: the run's.
+        of_fit: the fit's.
+
+    Raises:
+        ValueError: a domain is in one of the two only; the message names it.
+    """
+    more, fewer = sorted(set(domains) - set(of_fit)), sorted(set(of_fit) - set(domains))
+    if more or fewer:
+        raise ValueError(
+            f"run '{result['run']}' was not {verb} on the domains of the fit: the run alone has "
+            f"{', '.join(more) or 'none'}, the fit alone {', '.join(fewer) or 'none'}; report runs with a fit on "
+            "their own domains"
+        )
 
 
 def tokens_to_reach(tokens: FloatArray, curve: FloatArray, level: float) -> float | None:
@@ -77,22 +140,38 @@ def tokens_to_reach(tokens: FloatArray, curve: FloatArray, level: float) -> floa
     return float(tokens[k - 1] + fraction * (tokens[k] - tokens[k - 1]))
 
 
-def speedup(mixture: MixtureRuns, reference: MixtureRuns) -> float:
+def final_gap(mixture: MixtureRuns, reference: MixtureRuns) -> float:
+    """How far the mixture ends above the reference, on the mean over seeds; negative if it ends below."""
+    return float(mixture.mean_curve[-1] - reference.mean_curve[-1])
+
+
+def speedup(mixture: MixtureRuns, reference: MixtureRuns) -> float | None:
     """Share of the reference's tokens that the mixture saves to reach the objective that the reference ends with.
 
-    Source: AutoScale, arXiv 2407.20177, section 5. Read off the mean validation curves. A mixture that never gets
-    there has a negative one: the share that the reference saves to reach what the mixture ends with.
+    Source: AutoScale, arXiv 2407.20177, section 5. Read off the mean validation curves. A mixture that ends above the
+    reference has a negative one: the share that the reference saves to reach what the mixture ends with. None if
+    either curve is a single point, which tells nothing of the way there.
     """
-    total = float(reference.tokens[-1])
-    reached = tokens_to_reach(mixture.tokens, mixture.mean_curve, float(reference.mean_curve[-1]))
-    if reached is not None:
-        return 1 - reached / total
-    overtaken = tokens_to_reach(reference.tokens, reference.mean_curve, float(mixture.mean_curve[-1]))
-    assert overtaken is not None  # the reference ends below the mixture
-    return -(1 - overtaken / total)
+    if min(len(mixture.tokens), len(reference.tokens)) < 2:
+        return None
+    ahead, behind = (mixture, reference) if final_gap(mixture, reference) < 0 else (reference, mixture)
+    reached = tokens_to_reach(ahead.tokens, ahead.mean_curve, float(behind.mean_curve[-1]))
+    assert reached is not None  # it ends there or below
+    saved = 1 - reached / float(reference.tokens[-1])
+    return saved if ahead is mixture else -saved
 
 
-def objective_of_fit(content: dict[str, Any]) -> Objective:
-    """The objective that a fit.json was made with."""
+def objective_of_fit(content: dict[str, Any], folder: str) -> NamedObjective:
+    """The objective that the fit.json in `folder` was made with.
+
+    Raises:
+        ValueError: it was made of given optima, whose objective is not known.
+    """
     section = content["objective"]
-    return make_objective(section["name"], section["metric"], section["weights"], list(section["weights"]))
+    if section["weights"] is None:
+        raise ValueError(
+            f"fit is '{folder}', which was made of given optima, so that nobody knows their objective; give one made "
+            "with runs=<runs.csv or sweep folder>, and this one as published=<folder>"
+        )
+    domains = list(section["weights"])
+    return NamedObjective(make_objective(section["name"], section["metric"], section["weights"], domains), domains)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,8 @@ class Score:
     """One mixture's score on one task.
 
     Attributes:
-        values: one per run, its seeds of fine-tuning averaged; of a single run, one per seed.
+        values: one per run, its seeds of fine-tuning averaged; of a single run, one per seed. Empty for a mean over
+            tasks that no run, or seed, has all of.
         best: whether it is better than that of every other mixture by more than the noise.
     """
 
@@ -52,6 +54,13 @@ class Score:
     def std(self) -> float | None:
         """Standard deviation of the values; None for a single one."""
         return float(np.std(self.values, ddof=1)) if len(self.values) > 1 else None
+
+    @property
+    def text(self) -> str:
+        """Mean and standard deviation, as far as there are any."""
+        if not self.values:
+            return "incomplete"
+        return f"{self.mean:.4f}" + ("" if self.std is None else f" ± {self.std:.4f}")
 
 
 Table = dict[str, dict[str, Score]]
@@ -84,33 +93,47 @@ def read_evaluated_runs(folder: Path) -> list[EvaluatedRun]:
 def downstream_table(runs: Sequence[EvaluatedRun]) -> Table:
     """Scores by task and metric, then by mixture; with more than one task of GLUE also their mean."""
     directions: dict[tuple[str, str], bool] = {}
+    by_mixture: dict[str, list[EvaluatedRun]] = {}
     for run in runs:
+        by_mixture.setdefault(run.mixture, []).append(run)
         for task, entry in run.tasks.items():
             directions |= {(task, metric): better for metric, better in entry["headline"].items()}
-    values = {key: {m: _values(runs, m, *key) for m in dict.fromkeys(r.mixture for r in runs)} for key in directions}
-    table = {
-        f"{task} {metric}": _row({m: list(v.values()) for m, v in values[task, metric].items() if v}, higher)
-        for (task, metric), higher in directions.items()
-    }
-    glue = [by_mixture for (task, _), by_mixture in values.items() if task.startswith("glue/")]
+    table = {}
+    for (task, metric), higher in directions.items():
+        measured = {mixture: _with_any(own, [task]) for mixture, own in by_mixture.items()}
+        values = {
+            m: [metrics[metric] for metrics in _by_unit(own, task).values()] for m, own in measured.items() if own
+        }
+        table[f"{task} {metric}"] = _row(values, higher)
+    glue = list(dict.fromkeys(task for task, _ in directions if task.startswith("glue/")))
     if len(glue) > 1:
-        means = {mixture: _common_means([by_mixture[mixture] for by_mixture in glue]) for mixture in glue[0]}
-        table[f"glue, mean of {len(glue)} metrics"] = _row({m: v for m, v in means.items() if v}, True)
+        measured = {mixture: _with_any(own, glue) for mixture, own in by_mixture.items()}
+        means = {mixture: _means_over_tasks(own, glue) for mixture, own in measured.items() if own}
+        table[f"glue, mean of {len(glue)} tasks"] = _row(means, True)
     return table
 
 
-def _values(runs: Sequence[EvaluatedRun], mixture: str, task: str, metric: str) -> dict[str, float]:
-    """A mixture's values of a metric: by run, or by seed of fine-tuning if only one run has any."""
-    measured = [run for run in runs if run.mixture == mixture and task in run.tasks]
-    if len(measured) == 1:
-        return {str(value["seed"]): value["metrics"][metric] for value in measured[0].tasks[task]["values"]}
-    return {run.run: run.tasks[task]["mean"][metric] for run in measured}
+def _with_any(runs: Sequence[EvaluatedRun], tasks: Sequence[str]) -> list[EvaluatedRun]:
+    return [run for run in runs if any(task in run.tasks for task in tasks)]
 
 
-def _common_means(of_tasks: list[dict[str, float]]) -> list[float]:
-    """The mean over tasks of each run, or seed, that has all of them."""
+def _by_unit(runs: Sequence[EvaluatedRun], task: str) -> dict[str, dict[str, float]]:
+    """The metrics of a task by run; or by seed of fine-tuning, if there is only one run to take them from."""
+    if len(runs) == 1:
+        values = runs[0].tasks[task]["values"] if task in runs[0].tasks else []
+        return {str(value["seed"]): value["metrics"] for value in values}
+    return {run.run: run.tasks[task]["mean"] for run in runs if task in run.tasks}
+
+
+def _means_over_tasks(runs: Sequence[EvaluatedRun], tasks: Sequence[str]) -> list[float]:
+    """The mean over tasks, each that of its headline, of every run, or seed, that has all of them."""
+    headlines = {task: run.tasks[task]["headline"] for run in runs for task in tasks if task in run.tasks}
+    of_tasks = [
+        {unit: fmean(metrics[m] for m in headlines[task]) for unit, metrics in _by_unit(runs, task).items()}
+        for task in tasks
+    ]
     common = [unit for unit in of_tasks[0] if all(unit in values for values in of_tasks)]
-    return [float(np.mean([values[unit] for values in of_tasks])) for unit in common]
+    return [fmean(values[unit] for values in of_tasks) for unit in common]
 
 
 def _row(values: dict[str, list[float]], higher_is_better: bool) -> dict[str, Score]:

@@ -30,9 +30,10 @@ STYLE: Any = {
 }
 
 
-def colour(index: int) -> str:
-    """Colour of the domain or mixture at `index`."""
-    return COLOURS[index % len(COLOURS)]
+def look(index: int) -> tuple[str, str]:
+    """Colour and marker of the domain, scale or mixture at `index`; the ninth begins again, in other pairs."""
+    turn, place = divmod(index, len(COLOURS))
+    return COLOURS[place], MARKERS[(place + turn) % len(MARKERS)]
 
 
 def objective_label(content: dict[str, Any]) -> str:
@@ -58,18 +59,19 @@ def plot_weights(content: dict[str, Any]) -> Figure:
         targets = {entry["tokens"] for entry in content["targets"]}
         last_scale = max(entry["tokens"] for entry in content["scales"])
         for i, domain in enumerate(content["domains"]):
+            colour, marker = look(i)
             shift = 1.03 ** (i - (len(content["domains"]) - 1) / 2)  # so that intervals do not hide one another
             weights = [entry["weights"][domain] for entry in entries]
             known = [k for k, t in enumerate(tokens) if t <= last_scale]
             beyond = [k for k, t in enumerate(tokens) if t >= last_scale]
             for part, style in ((known, "-"), (beyond, "--")):
-                axes.plot([tokens[k] * shift for k in part], [weights[k] for k in part], style, color=colour(i), lw=1.6)
+                axes.plot([tokens[k] * shift for k in part], [weights[k] for k in part], style, color=colour, lw=1.6)
             for k, entry in enumerate(entries):
                 if entry["interval"]:
-                    axes.plot([tokens[k] * shift] * 2, entry["interval"][domain], color=colour(i), lw=1, alpha=0.6)
-                fill = "white" if tokens[k] in targets else colour(i)
+                    axes.plot([tokens[k] * shift] * 2, entry["interval"][domain], color=colour, lw=1, alpha=0.6)
+                fill = "white" if tokens[k] in targets else colour
                 label = domain if k == 0 else None
-                axes.plot(tokens[k] * shift, weights[k], MARKERS[i % 8], color=colour(i), mfc=fill, ms=6, label=label)
+                axes.plot(tokens[k] * shift, weights[k], marker, color=colour, mfc=fill, ms=6, label=label)
         _token_axis(axes, tokens)
         axes.set(xlabel="token budget", ylabel="domain weight", ylim=(0, None))
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
@@ -89,10 +91,11 @@ def plot_responses(content: dict[str, Any]) -> Figure:
             axes = grid.flat[i]
             for s, of_scale in enumerate(responses):
                 response = of_scale[i]
+                colour, marker = look(s)
                 multiples, ratios = np.array(response["points"]).T
                 label = short_label(content["scales"][s]["tokens"]) + " tokens"
-                axes.plot(*np.array(response["curve"]).T, color=colour(s), lw=1.4)
-                axes.plot(multiples, ratios, MARKERS[s], color=colour(s), ms=5, label=label)
+                axes.plot(*np.array(response["curve"]).T, color=colour, lw=1.4)
+                axes.plot(multiples, ratios, marker, color=colour, ms=5, label=label)
             axes.set_xscale("log")
             axes.set_xticks([1 / 3, 1, 3], ["1/3", "1", "3"])
             axes.minorticks_off()
@@ -108,16 +111,17 @@ def plot_validation_curves(targets: dict[str, Any], reference: str) -> Figure:
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(6.4, 4.0))
         for i, (name, mixture) in enumerate(targets.items()):
+            colour, _ = look(i)
             for values in mixture["curves"]:
-                axes.plot(mixture["tokens"], values, color=colour(i), lw=0.7, alpha=0.5)
+                axes.plot(mixture["tokens"], values, color=colour, lw=0.7, alpha=0.5)
             mean = np.mean(mixture["curves"], axis=0)
-            axes.plot(mixture["tokens"], mean, color=colour(i), lw=2, label=f"{name}, mean of {len(mixture['curves'])}")
+            axes.plot(mixture["tokens"], mean, color=colour, lw=2, label=f"{name}, mean of {len(mixture['curves'])}")
         end = float(np.mean([values[-1] for values in targets[reference]["curves"]]))
         axes.axhline(end, color="0.4", lw=1, ls=":")
         for i, (name, mixture) in enumerate(targets.items()):
-            if name != reference and mixture["tokens_to_reach_reference"] is not None:
+            if name != reference and mixture["speedup"] is not None and mixture["speedup"] > 0:
                 at = mixture["tokens_to_reach_reference"]
-                axes.plot(at, end, "o", color=colour(i), ms=7, zorder=5)
+                axes.plot(at, end, "o", color=look(i)[0], ms=7, zorder=5)
                 axes.annotate(
                     f"{mixture['speedup']:.0%} sooner", (at, end), (0, -22), textcoords="offset points", ha="center"
                 )
@@ -140,12 +144,11 @@ def plot_domain_losses(targets: dict[str, Any], reference: str) -> Figure:
         figure, axes = plt.subplots(figsize=(6.4, 0.6 + 0.45 * len(domains)))
         base = {d: np.mean([losses[d] for losses in targets[reference]["losses"]]) for d in domains}
         for i, (name, mixture) in enumerate(targets.items()):
+            colour, marker = look(i)
             for y, domain in enumerate(domains):
                 differences = [losses[domain] - base[domain] for losses in mixture["losses"]]
-                height = [y + (i - (len(targets) - 1) / 2) * 0.22] * len(differences)
-                axes.plot(
-                    differences, height, MARKERS[i], color=colour(i), ms=6, alpha=0.8, label=name if y == 0 else None
-                )
+                height = [y + (i - (len(targets) - 1) / 2) * min(0.22, 0.9 / len(targets))] * len(differences)
+                axes.plot(differences, height, marker, color=colour, ms=6, alpha=0.8, label=name if y == 0 else None)
         axes.axvline(0, color="0.4", lw=1, ls=":")
         axes.set_yticks(range(len(domains)), domains)
         axes.invert_yaxis()

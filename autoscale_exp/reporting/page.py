@@ -8,7 +8,7 @@ from typing import Any
 import jinja2
 
 from autoscale_exp.reporting import figures
-from autoscale_exp.reporting.comparison import MixtureRuns, speedup, tokens_to_reach
+from autoscale_exp.reporting.comparison import MixtureRuns, final_gap, speedup, tokens_to_reach
 from autoscale_exp.reporting.downstream import Table as DownstreamTable
 from autoscale_exp.runs.design import short_label
 
@@ -76,15 +76,15 @@ def render_page(
 
 def verdict(mixture: MixtureRuns, base: MixtureRuns) -> str:
     """One sentence: how the mixture compares with the reference, and whether seeds differ by as much."""
-    gap = float(mixture.final.mean() - base.final.mean())
+    gap = final_gap(mixture, base)
     change = gap / float(base.final.mean())
     spread = statistics.fmean([m.spread for m in (mixture, base)])
     sooner = speedup(mixture, base)
     text = f"{mixture.name} ends {abs(change):.1%} {'below' if gap < 0 else 'above'} {base.name}"
-    if gap < 0:
+    if sooner is not None and gap < 0:
         text += f" and reaches where {base.name} ends with {sooner:.0%} fewer tokens"
-    else:
-        text += f", which gets where {mixture.name} ends with {-sooner:.0%} fewer tokens"
+    elif sooner is not None:
+        text += f", which gets where {mixture.name} ends with {abs(sooner):.0%} fewer tokens"
     if math.isnan(spread):
         return text + "; with one seed each there is no telling whether that is more than noise."
     ratio = abs(gap) / max(spread, 1e-12)

@@ -56,11 +56,8 @@ def show_downstream(downstream: DownstreamTable, mixtures: list[str]) -> None:
     for name in mixtures:
         table.add_column(name, justify="right")
     for task, row in downstream.items():
-        cells = []
-        for score in (row.get(name) for name in mixtures):
-            spread = f" ± {score.std:.4f}" if score and score.std is not None else ""
-            cells.append(f"{score.mean:.4f}{spread}{'*' if score.best else ''}" if score else "")
-        table.add_row(task, *cells)
+        scores = [row.get(name) for name in mixtures]
+        table.add_row(task, *(score.text + "*" * score.best if score else "" for score in scores))
     Console(highlight=False).print(table)
 
 

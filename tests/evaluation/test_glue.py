@@ -130,3 +130,19 @@ def test_wrong_requests_are_errors_before_training(bert_folder, make_gpt2, tmp_p
     }.items():
         with pytest.raises(ValueError, match=message):
             planned(bert_folder, tmp_path, *overrides)
+
+
+def test_validation_labels_are_checked_before_the_model_is_fine_tuned(bert_folder, tmp_path: Path, monkeypatch):
+    write_task(tmp_path, "sst2", 4)
+    (evaluation,) = planned(bert_folder, tmp_path, "task.tasks=[sst2]")
+    write_jsonl(tmp_path / "glue" / "sst2" / "validation.jsonl", [{"sentence": "film", "label": 2}])  # as on the Hub
+    monkeypatch.setattr("autoscale_exp.evaluation.glue.FineTuned", None)
+    with pytest.raises(ValueError, match="split validation: label 2 is not one of 0 to 1"):
+        evaluation.measure(0)
+
+
+def test_a_fine_tuning_that_diverges_is_not_scored(bert_folder, tmp_path: Path):
+    write_task(tmp_path, "sst2", 8)
+    (evaluation,) = planned(bert_folder, tmp_path, "task.tasks=[sst2]", "task.lr=1e30")
+    with pytest.raises(FloatingPointError, match=r"logits of glue/sst2, fine-tuned with seed 1, .* lower task.lr"):
+        evaluation.measure(1)

@@ -6,7 +6,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from autoscale_exp.evaluate import plan
-from autoscale_exp.evaluation.harness import _task_manager
+from autoscale_exp.evaluation.harness import _task_manager, choose_headline, metrics_by_name
+from autoscale_exp.evaluation.record import carry_out
 from autoscale_exp.evaluation.subject import find_subject
 
 from .conftest import compose_evaluate, write_jsonl
@@ -37,6 +38,29 @@ def test_without_the_extra_the_error_says_what_to_install(make_gpt2, monkeypatch
 def test_a_masked_model_is_an_error(bert_folder, tmp_path: Path):
     with pytest.raises(ValueError, match="is a masked bert model, but task=harness scores causal ones"):
         planned(f"checkpoint={bert_folder}", f"output_dir={tmp_path}")
+
+
+def test_metrics_of_every_filter_are_kept_and_those_without_one_have_bare_names():
+    results = {
+        "alias": "gsm8k",
+        "exact_match,strict-match": 0.25,
+        "exact_match_stderr,strict-match": 0.125,
+        "exact_match,flexible-extract": 0.5,
+        "exact_match_stderr,flexible-extract": "N/A",
+        "acc,none": 1,
+    }
+    metrics, errors = metrics_by_name(results)
+    assert metrics == {"exact_match.strict-match": 0.25, "exact_match.flexible-extract": 0.5, "acc": 1.0}
+    assert errors == {"exact_match.strict-match": 0.125}
+
+
+def test_the_headline_is_the_preferred_metric_that_came_back():
+    directions = {"bleu": True, "exact_match": True, "acc": True}
+    assert choose_headline(["exact_match.strict", "exact_match.flexible"], directions) == {"exact_match.strict": True}
+    assert choose_headline(["exact_match.strict", "exact_match"], directions) == {"exact_match": True}
+    assert choose_headline(["bleu", "exact_match.strict", "acc"], directions) == {"acc": True}
+    assert choose_headline(["bleu.first"], directions | {"bleu": False}) == {"bleu.first": False}
+    assert choose_headline(["rouge"], directions) == {}
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +94,7 @@ def test_a_local_task_is_scored_by_the_likelihood_of_its_choices(local):
         right += scores.index(max(scores)) == 3
     assert measured["metrics"]["acc"] == pytest.approx(right / len(QUESTIONS))
     assert set(measured["metrics"]) == {"acc", "acc_norm"} == set(measured["standard_errors"])
-    assert evaluation.headline == {"acc_norm": True}
+    assert evaluation.headline_of(measured["metrics"]) == {"acc_norm": True}
     assert 0 < measured["truncated_requests"] == truncated < 4 * len(QUESTIONS)
     assert measured["examples"] == {"scored": len(QUESTIONS)}
 
@@ -88,3 +112,15 @@ def test_an_answer_that_the_model_cannot_hold_is_an_error(local, make_gpt2):
     (evaluation,) = planned(*local, f"checkpoint={make_gpt2(3)}", "task.tasks=[sciq]")
     with pytest.raises(ValueError, match=r"an answer of \d+ tokens is longer than the 3 positions of"):
         evaluation.measure(None)
+
+
+@pytest.mark.slow
+def test_a_task_with_filters_of_generated_text_is_recorded(local, make_gpt2, tmp_path: Path):
+    rows = [{"question": f"{n} plus 4?", "answer": f"It is so. #### {n + 4}"} for n in range(2)]
+    for split in ("train", "test"):
+        write_jsonl(tmp_path / "gsm8k" / f"{split}.jsonl", rows)
+    where = [f"checkpoint={make_gpt2(400)}", f"output_dir={tmp_path}", f"datasets_dir={tmp_path}"]
+    (evaluation,) = planned(*where, "task.tasks=[gsm8k]", "task.num_fewshot=0")
+    entry = carry_out(evaluation, tmp_path / "evaluation.json")
+    assert entry["headline"] == {"exact_match.strict-match": True}
+    assert set(entry["mean"]) == {"exact_match.strict-match", "exact_match.flexible-extract"}

@@ -16,8 +16,9 @@ class Measured:
         return {"metrics": {"accuracy": 0.5 + 0.1 * (seed or 0)}, "examples": 7}
 
 
-def evaluation(name="glue/rte", seeds=(0, 1), measure=None, **settings) -> Evaluation:
-    return Evaluation(name, {"lr": 1e-5, **settings}, list(seeds), {"accuracy": True}, measure or Measured())
+def evaluation(name="glue/rte", seeds=(0, 1), measure=None, headline=None, **settings) -> Evaluation:
+    shown = headline or {"accuracy": True}
+    return Evaluation(name, {"lr": 1e-5, **settings}, list(seeds), shown, measure or Measured())
 
 
 def test_every_seed_is_kept_with_mean_and_standard_deviation(tmp_path: Path):
@@ -78,3 +79,21 @@ def test_a_damaged_file_is_an_error(tmp_path: Path):
     (tmp_path / "evaluation.json").write_text('{"tasks": {')
     with pytest.raises(ValueError, match="is damaged; delete it"):
         missing_seeds(evaluation(), tmp_path / "evaluation.json")
+
+
+def test_a_headline_can_be_chosen_from_what_was_measured(tmp_path: Path):
+    chosen = evaluation(headline=lambda metrics: dict.fromkeys(metrics, False))
+    assert carry_out(chosen, tmp_path / "evaluation.json")["headline"] == {"accuracy": False}
+
+
+@pytest.mark.parametrize(
+    ("headline", "message"),
+    [
+        ({"f1": True}, r"glue/rte gave no f1 that a report could show, but accuracy; leave"),
+        (lambda _: {}, r"glue/rte gave no metric that"),
+    ],
+)
+def test_without_its_headline_metric_nothing_is_written(headline, message, tmp_path: Path):
+    with pytest.raises(ValueError, match=message):
+        carry_out(evaluation(headline=headline), tmp_path / "evaluation.json")
+    assert not (tmp_path / "evaluation.json").exists()

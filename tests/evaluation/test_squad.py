@@ -123,7 +123,12 @@ def test_wrong_requests_are_errors_before_training(bert_folder, make_gpt2, tmp_p
     bare = tmp_path / "bare"
     for split in ("train", "validation"):
         write_jsonl(bare / "squad" / f"{split}.jsonl", [{"id": "0", "context": "a", "question": "b"}])
+    unanswered = tmp_path / "unanswered"
+    write_jsonl(unanswered / "squad" / "train.jsonl", examples(4))
+    without = {**examples(1)[0], "answers": {"text": [], "answer_start": []}}
+    write_jsonl(unanswered / "squad" / "validation.jsonl", [*examples(1), {**without, "id": "x7"}])
     for overrides, message in {
+        (f"datasets_dir={unanswered}",): "split validation: question 'x7' has no answer; give the examples of SQuAD",
         (f"checkpoint={make_gpt2(64)}",): "is a causal gpt2 model, but task=squad fine-tunes masked",
         ("task.n_best=0",): "task.n_best is 0; it must be at least 1",
         (f"datasets_dir={bare}",): "has no column 'answers'; needed are id, context, question, answers",
@@ -155,3 +160,32 @@ def test_windows_cover_the_paragraph_and_begin_every_stride_tokens(num_words, ma
     pair = tokenizer("where is the river?", data[0]["context"])
     if len(starts) == 1:
         assert {key: of[0] for key, of in windows.inputs.items()} == pair.data
+
+
+def test_validation_questions_are_encoded_before_the_model_is_fine_tuned(bert_folder, tmp_path: Path, monkeypatch):
+    write_jsonl(tmp_path / "squad" / "train.jsonl", examples(4))
+    long = {**examples(1)[0], "question": "where is the river? " * 4}
+    write_jsonl(tmp_path / "squad" / "validation.jsonl", [long])
+    evaluation = planned(bert_folder, tmp_path)
+    monkeypatch.setattr("autoscale_exp.evaluation.squad.FineTuned", None)
+    with pytest.raises(ValueError, match="a question of 20 tokens leaves 0 for its paragraph"):
+        evaluation.measure(0)
+
+
+@pytest.mark.parametrize("blanks", [(1, 0), (0, 1), (1, 1)])
+def test_blanks_around_an_answer_are_not_part_of_it(blanks, bert_folder):
+    row = {"id": "0", "context": "film rome oslo plot", "question": "where"}
+    positions = []
+    for before, after in ((0, 0), blanks):
+        text = row["context"][5 - before : 14 + after]
+        data = datasets.Dataset.from_list([{**row, "answers": {"text": [text], "answer_start": [5 - before]}}])
+        windows = encode(data, AutoTokenizer.from_pretrained(bert_folder), settings())
+        positions.append(answer_positions(data, windows))
+    assert positions[0] == positions[1] == {"start_positions": [4], "end_positions": [5]}
+
+
+def test_a_fine_tuning_that_diverges_is_not_scored(bert_folder, tmp_path: Path):
+    for split in ("train", "validation"):
+        write_jsonl(tmp_path / "squad" / f"{split}.jsonl", examples(8))
+    with pytest.raises(FloatingPointError, match=r"the logits of squad, fine-tuned with seed 3, .* lower task.lr"):
+        planned(bert_folder, tmp_path, "task.lr=1e30").measure(3)

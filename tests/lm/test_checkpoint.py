@@ -48,6 +48,28 @@ def test_weights_in_several_files_are_loaded_and_identified_together(folder: Pat
     assert open_checkpoint(tmp_path / "parts", "checkpoint").sha256 != before
 
 
+def test_of_one_file_and_an_index_of_several_the_file_counts_as_in_transformers(folder: Path):
+    model = GPT2LMHeadModel.from_pretrained(folder)
+    (folder / "model.safetensors").unlink()
+    model.save_pretrained(folder, max_shard_size="4KB")
+    model.transformer.wte.weight.data += 1
+    model.save_pretrained(folder)
+    assert (folder / "model.safetensors.index.json").exists()  # transformers leaves it
+    checkpoint = open_checkpoint(folder, "checkpoint")
+    assert [path.name for path in checkpoint.weight_files] == ["model.safetensors"]
+    assert torch.equal(load_model(checkpoint, GPT2LMHeadModel).transformer.wte.weight, model.transformer.wte.weight)
+
+
+@pytest.mark.parametrize(
+    "content", ["{", "{}", "[]", '{"weight_map": []}', '{"weight_map": {}}', '{"weight_map": {"a": 1}}']
+)
+def test_a_damaged_index_is_an_error(content, folder: Path):
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text(content)
+    with pytest.raises(ValueError, match=r"model.safetensors.index.json' is damaged; save the model again"):
+        open_checkpoint(folder, "checkpoint")
+
+
 @pytest.mark.parametrize("kept", [0.0, 0.1, 0.5, 0.999])
 def test_truncated_weights_are_an_error(kept, folder: Path):
     weights = folder / "model.safetensors"

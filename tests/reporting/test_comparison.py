@@ -1,16 +1,22 @@
 import numpy as np
 import pytest
 
-from autoscale_exp.laws.objective import make_objective
-from autoscale_exp.reporting.comparison import group_by_mixture, speedup, tokens_to_reach
+from autoscale_exp.reporting.comparison import group_by_mixture, objective_of_fit, speedup, tokens_to_reach
 
-OBJECTIVE = make_objective("mean_loss", "loss", None, ["a"])
+
+def objective(**weights):
+    return objective_of_fit(
+        {"objective": {"name": "mean_loss", "metric": "loss", "weights": weights or None}}, "out/fit"
+    )
+
+
+OBJECTIVE = objective(a=1.0)
 
 
 def runs(mixture, *curves, budget=400):
     points = [100, 200, 300, 400]
     return [
-        {"mixture": mixture, "seed": seed, "token_budget": budget}
+        {"run": f"{mixture}_seed{seed}", "mixture": mixture, "seed": seed, "token_budget": budget}
         | {"validation_curve": [{"tokens": t, "losses": {"a": loss}} for t, loss in zip(points, curve, strict=True)]}
         for seed, curve in enumerate(curves)
     ]
@@ -46,3 +52,44 @@ def test_runs_that_differ_in_budget_or_seeds_are_not_compared():
         group_by_mixture([*runs("a", [4, 3, 2, 1]), *runs("b", [4, 3, 2, 1], budget=800)], OBJECTIVE)
     with pytest.raises(ValueError, match="seeds"):
         group_by_mixture([*runs("a", [4, 3, 2, 1]), *runs("b", [4, 3, 2, 1], [4, 3, 2, 1])], OBJECTIVE)
+
+
+def test_weights_are_of_the_domains_that_they_name_whatever_the_order():
+    (run,) = runs("u", [4, 3, 2, 1])
+    run["validation_curve"] = [{"tokens": 100, "losses": {"a": 4.0, "b": 2.0}}]
+    for weights in ({"a": 0.9, "b": 0.1}, {"b": 0.1, "a": 0.9}):
+        assert group_by_mixture([run], objective(**weights))["u"].final == pytest.approx(0.9 * 4 + 0.1 * 2)
+
+
+def test_runs_with_other_validation_domains_than_the_fits_are_refused_by_name():
+    with pytest.raises(
+        ValueError, match=r"run 'u_seed0' was not validated .* run alone has a, the fit alone b; report"
+    ):
+        group_by_mixture(runs("u", [4, 3, 2, 1]), objective(b=1.0))
+
+
+def test_a_mixture_that_dips_below_the_reference_and_ends_above_has_a_negative_speedup():
+    groups = group_by_mixture([*runs("uniform", [4, 2.5, 1.6, 1.5]), *runs("ours", [3, 1.4, 1.5, 1.6])], OBJECTIVE)
+    assert speedup(groups["ours"], groups["uniform"]) == pytest.approx(-(1 - 300 / 400))
+
+
+def test_a_single_validation_tells_no_speedup():
+    short = runs("ours", [3, 2, 1.5, 1])
+    short[0]["validation_curve"] = short[0]["validation_curve"][-1:]
+    groups = group_by_mixture([*runs("uniform", [4, 3, 2.5, 2.0]), *short], OBJECTIVE)
+    assert speedup(groups["ours"], groups["uniform"]) is None
+    assert speedup(groups["uniform"], groups["ours"]) is None
+
+
+def test_a_fit_of_given_optima_has_no_objective_to_report():
+    with pytest.raises(
+        ValueError, match=r"fit is 'out/fit', which was made of given optima, .* give one made with runs="
+    ):
+        objective()
+
+
+def test_seeds_that_were_validated_at_different_points_are_refused_by_name():
+    seeds = runs("u", [4, 3, 2, 1], [4, 3, 2, 1], [4, 3, 2, 1])
+    del seeds[2]["validation_curve"][1]
+    with pytest.raises(ValueError, match=r"'u_seed2' was validated 3 times, after 100, 300, 400 .* 'u_seed0' 4 times"):
+        group_by_mixture(seeds, OBJECTIVE)

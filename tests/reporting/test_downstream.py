@@ -76,9 +76,44 @@ def test_the_mean_of_glue_is_over_the_tasks_of_each_run():
         for mixture, x, y in (("a", 0.2, 0.6), ("b", 0.1, 0.3))
         for seed in (0, 1)
     ]
-    row = downstream_table(runs)["glue, mean of 2 metrics"]
+    row = downstream_table(runs)["glue, mean of 2 tasks"]
     assert row["a"].values == pytest.approx([0.4, 0.9])
     assert row["b"].values == pytest.approx([0.2, 0.7])
+
+
+def test_a_task_with_two_metrics_counts_once_in_the_mean_of_glue():
+    mnli = {
+        "settings": {},
+        "headline": {"accuracy_matched": True, "accuracy_mismatched": True},
+        "values": [{"seed": 0, "metrics": {"accuracy_matched": 0.5, "accuracy_mismatched": 0.7, "loss": 9.0}}],
+        "mean": {"accuracy_matched": 0.5, "accuracy_mismatched": 0.7, "loss": 9.0},
+    }
+    table = downstream_table([run("a0", "a", glue_rte=entry([(0, 0.2)]), glue_mnli=mnli)])
+    assert table["glue, mean of 2 tasks"]["a"].values == pytest.approx([(0.2 + 0.6) / 2])
+
+
+def test_the_mean_of_glue_is_over_runs_even_where_one_alone_has_a_task():
+    runs = [
+        run("a0", "a", glue_rte=entry([(0, 0.2), (1, 0.4)]), glue_cola=entry([(0, 0.5), (1, 0.7)])),
+        run("a1", "a", glue_rte=entry([(0, 0.9)])),
+    ]
+    assert downstream_table(runs)["glue, mean of 2 tasks"]["a"].values == pytest.approx([(0.3 + 0.6) / 2])
+
+
+def test_a_mixture_whose_runs_have_different_tasks_has_an_incomplete_mean():
+    runs = [
+        run("a0", "a", glue_rte=entry([(0, 0.2)])),
+        run("a1", "a", glue_cola=entry([(0, 0.5)])),
+        run("b0", "b", glue_cola=entry([(0, 0.5)])),
+        run("c0", "c", glue_rte=entry([(0, 0.5), (1, 0.6)]), glue_cola=entry([(0, 0.5), (1, 0.6)])),
+    ]
+    row = downstream_table(runs)["glue, mean of 2 tasks"]
+    assert {name: score.text for name, score in row.items()} == {
+        "a": "incomplete",
+        "b": "incomplete",
+        "c": "0.5500 ± 0.0707",
+    }
+    assert not any(score.best for score in row.values())
 
 
 def test_a_mixture_that_was_not_evaluated_on_a_task_has_no_score():

@@ -1,0 +1,29 @@
+import matplotlib.pyplot as plt
+
+from autoscale_exp.reporting.figures import look, plot_domain_losses, plot_responses
+
+
+def test_colours_and_markers_do_not_run_out_and_come_again_in_other_pairs():
+    assert len({look(index) for index in range(64)}) == 64
+    assert len({look(index)[0] for index in range(8)}) == len({look(index)[1] for index in range(8)}) == 8
+    assert look(8)[0] == look(0)[0]
+
+
+def test_losses_of_more_than_eight_mixtures_are_drawn():
+    targets = {f"mixture{k}": {"losses": [{"a": 1.0 + k}]} for k in range(10)}
+    figure = plot_domain_losses(targets, "mixture0")
+    assert len(figure.axes[0].get_legend().get_texts()) == 10
+    plt.close(figure)
+
+
+def test_responses_at_more_than_eight_scales_are_drawn():
+    response = {"points": [[1 / 3, 1.1], [1, 1.0]], "curve": [[1 / 3, 1.1], [1, 1.0]]}
+    content = {
+        "domains": ["a"],
+        "objective": {"name": "mean_loss", "metric": "loss"},
+        "scales": [{"tokens": 100 * (k + 1)} for k in range(10)],
+        "diagnostics": {"responses": [[response]] * 10},
+    }
+    figure = plot_responses(content)
+    assert len(figure.axes[0].get_legend().get_texts()) == 10
+    plt.close(figure)
