@@ -20,6 +20,7 @@ from omegaconf.errors import (
 )
 
 from autoscale_exp.config import CONF_DIR, to_typed, unknown_key
+from autoscale_exp.errors import first_line
 
 _UNKNOWN_KEY = (ConfigAttributeError, ConfigKeyError)
 
@@ -66,7 +67,7 @@ def _user_errors() -> Iterator[None]:
 
 def describe(error: BaseException) -> str:
     """The part of a message that is for the user; Hydra and omegaconf add where in their code it came up."""
-    message = re.sub(r"^\w+ raised while resolving interpolation: ", "", str(error).splitlines()[0])
+    message = re.sub(r"^\w+ raised while resolving interpolation: ", "", first_line(error))
     if isinstance(error, MissingMandatoryValue | InterpolationToMissingValueError):
         key = error.full_key or re.sub(r".*[mM]issing mandatory value: ", "", message)
         return f"{key} is not set; give it a value, as in {key}=..."

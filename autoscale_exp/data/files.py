@@ -19,6 +19,7 @@ from autoscale_exp.data.corpus import Corpus, Listing, Part, Source
 from autoscale_exp.data.environment import write_environment_corpus
 from autoscale_exp.data.packing import WINDOW_CHARACTERS
 from autoscale_exp.data.records import FileSpan, compression_of, is_address, kind_of, open_binary
+from autoscale_exp.errors import first_line
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +113,7 @@ def _typed(conf: FilesDataConf, domain: str) -> FilesConf:
         typed: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(FilesConf), given))
     except OmegaConfBaseException as error:
         known = ", ".join(f.name for f in fields(FilesConf))
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise ValueError(f"data.sources.{domain} is {given}: {reason}; its keys are {known}") from None
     return typed
 
@@ -255,7 +256,7 @@ def _matches(conf: FilesDataConf, pattern: str, key: str, listing: Listing) -> l
         try:
             listing[pattern] = list(DataFilesList.from_patterns([pattern]))
         except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            reason = first_line(error)
             raise ValueError(f"{key} names '{pattern}', which cannot be had: {reason}") from None
     return listing[pattern]
 

@@ -227,7 +227,14 @@ def _find_held_out(place: Workplace, num_workers: int, progress: Progress) -> No
 
 def _make_tokenizer(conf: DataConf, place: Workplace, progress: Progress) -> RowFormat:
     """Trains or loads the tokenizer, unless it is there; returns how its tokens become rows."""
-    from autoscale_exp.data.tokenizer import is_trained, load_tokenizer, row_start_id, separator_id, train_tokenizer
+    from autoscale_exp.data.tokenizer import (
+        is_trained,
+        load_tokenizer,
+        row_start_id,
+        separator_id,
+        train_tokenizer,
+        vocabulary_size,
+    )
 
     folder = place.folder / "tokenizer"
     if not folder.exists():
@@ -241,7 +248,7 @@ def _make_tokenizer(conf: DataConf, place: Workplace, progress: Progress) -> Row
         tokenizer.save_pretrained(begun)
         begun.rename(folder)
     tokenizer = load_tokenizer(folder)
-    dtype = "<u2" if len(tokenizer) <= 2**16 else "<u4"
+    dtype = "<u2" if vocabulary_size(tokenizer) <= 2**16 else "<u4"
     return RowFormat(conf.seq_len, dtype, separator_id(tokenizer), row_start_id(tokenizer))
 
 

@@ -13,6 +13,8 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
+from autoscale_exp.errors import first_line
+
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 JSON_LINES = (".jsonl", ".json")
 TEXTS = (".txt", ".md", ".rst", ".html", ".py", ".tex", ".c", ".cc", ".cpp", ".cu", ".h", ".hpp", ".java", ".js")
@@ -123,7 +125,7 @@ def _open_raw(path: str) -> Iterator[Any]:
     except OSError as error:
         if isinstance(error, FileNotFoundError):
             raise FileNotFoundError(f"'{path}' is not there, or its server does not answer; see data.sources") from None
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise ConnectionError(
             f"'{path}' cannot be read ({reason}); run the same command again: it goes on where it stopped"
         ) from None

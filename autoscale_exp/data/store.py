@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
+from io import FileIO
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path

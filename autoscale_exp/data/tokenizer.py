@@ -10,6 +10,7 @@ from transformers import AutoTokenizer, BertTokenizer
 from transformers import PreTrainedTokenizerFast as Tokenizer
 
 from autoscale_exp.config import TokenizerConf
+from autoscale_exp.errors import first_line
 
 END_OF_TEXT = "<|endoftext|>"
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]  # BERT's, which BertTokenizer expects
@@ -96,7 +97,7 @@ def load_tokenizer(name: str | Path) -> Tokenizer:
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(name), use_fast=True)
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise ValueError(
             f"data.tokenizer.name is '{name}', which cannot be loaded ({reason}); "
             "give 'bpe', 'wordpiece', a Hub name, or the folder of a saved tokenizer"

@@ -6,7 +6,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from autoscale_exp.config import ModelConf
-from autoscale_exp.data.tokenizer import Tokenizer, separator_id
+from autoscale_exp.data.tokenizer import Tokenizer, separator_id, vocabulary_size
 from autoscale_exp.lm.language_model import LanguageModel
 
 
@@ -46,7 +46,7 @@ class CausalLanguageModel(LanguageModel):
     @classmethod
     def for_tokenizer(cls, conf: ModelConf, tokenizer: Tokenizer, **options: Any) -> Self:
         """The model for rows of this tokenizer."""
-        return cls(conf, vocab_size=len(tokenizer), end_of_text=separator_id(tokenizer), **options)
+        return cls(conf, vocab_size=vocabulary_size(tokenizer), end_of_text=separator_id(tokenizer), **options)
 
     def token_losses(self, tokens: torch.Tensor, keys: torch.Tensor | None = None) -> torch.Tensor:
         """(B (T - 1),) losses in nats of the tokens after each row's first; nothing is drawn from `keys`."""

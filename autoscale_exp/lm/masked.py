@@ -6,7 +6,7 @@ import torch
 from transformers import BertConfig, BertForMaskedLM
 
 from autoscale_exp.config import MaskedModelConf, ModelConf
-from autoscale_exp.data.tokenizer import Tokenizer, continuation_ids
+from autoscale_exp.data.tokenizer import Tokenizer, continuation_ids, vocabulary_size
 from autoscale_exp.lm.language_model import LanguageModel
 from autoscale_exp.lm.masking import Masking
 
@@ -59,14 +59,14 @@ class MaskedLanguageModel(LanguageModel):
         """The model for rows of this tokenizer, which has a mask token."""
         assert isinstance(conf, MaskedModelConf), conf.family
         masking = Masking(
-            len(tokenizer),
+            vocabulary_size(tokenizer),
             mask_token=tokenizer.mask_token_id,
             special_tokens=tokenizer.all_special_ids,
             continuations=continuation_ids(tokenizer),
             probability=conf.mask_probability,
             whole_words=conf.whole_word_masking,
         )
-        return cls(conf, masking, vocab_size=len(tokenizer), padding=tokenizer.pad_token_id, **options)
+        return cls(conf, masking, vocab_size=vocabulary_size(tokenizer), padding=tokenizer.pad_token_id, **options)
 
     def token_losses(self, tokens: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
         """Losses in nats of all masked tokens, row by row, as one flat tensor."""

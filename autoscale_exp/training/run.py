@@ -21,6 +21,7 @@ from autoscale_exp import atomic
 from autoscale_exp.data.datamodule import MixtureDataModule
 from autoscale_exp.data.store import fingerprint
 from autoscale_exp.data.tokenizer import Tokenizer, load_tokenizer
+from autoscale_exp.errors import first_line
 from autoscale_exp.lm.causal import CausalLanguageModel
 from autoscale_exp.lm.checkpoint import ARCHITECTURES, load_model
 from autoscale_exp.lm.language_model import LanguageModel
@@ -97,7 +98,7 @@ def train(plan: RunPlan, folder: Path) -> None:
         except torch.OutOfMemoryError as error:
             raise ValueError(
                 f"{micro_batch_rows} rows at a time are too many for the device's memory "
-                f"({str(error).splitlines()[0]}); lower micro_batch_rows"
+                f"({first_line(error)}); lower micro_batch_rows"
             ) from error
         assert trainer.global_step == plan.num_steps, (trainer.global_step, plan.num_steps)
         realised.check()

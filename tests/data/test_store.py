@@ -71,8 +71,10 @@ def test_rows_of_several_files_are_those_of_one(tmp_path_factory, lengths, mappe
 def test_of_many_files_none_is_mapped_and_each_is_opened_once_per_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     rows, whole = numbered_rows(tmp_path, [5] * 40)
     opened = []
-    real = os.open
-    monkeypatch.setattr(os, "open", lambda path, *flags: opened.append(path) or real(path, *flags))
+    real = Path.open
+    monkeypatch.setattr(
+        Path, "open", lambda path, *args, **options: opened.append(path) or real(path, *args, **options)
+    )
     monkeypatch.setattr(np, "memmap", None)
     numbers = np.random.default_rng(0).integers(0, len(whole), 500)
     assert (rows[numbers] == whole[numbers]).all()

@@ -10,7 +10,7 @@ from autoscale_exp.data.workers import Progress, run_parts
 
 ROOT = Path(__file__).parents[2]
 MANY = 100_000  # reports, more than a pipe holds
-PARTS = [Part(index, (), (), size=3 - index) for index in range(3)]
+PARTS = [Part(index, (), (), num_bytes=3 - index) for index in range(3)]
 
 
 def fail_first(part, report, threads):

@@ -17,6 +17,7 @@ pytestmark = pytest.mark.slow
 
 PROBES = ["base", "fruit_x3", "fruit_x0.333", "code_x3", "code_x0.333", "sums_x3", "sums_x0.333"]
 DDO = ["design=ddo", "design.scales=[640,1280]", "design.index=range(0,14)", "checkpoint_minutes=0"]
+LONG = ["token_budget=4_000_000", "max_epochs=100_000"]  # minutes
 FIRST_SCALE = "design.index=range(0,7)"
 NAMES = [f"{probe}_{scale}" for scale in ("0.64K", "1.28K") for probe in PROBES]
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -43,6 +44,14 @@ def start(store: TokenStore, train_overrides: list[str], tmp_path_factory: pytes
 def ended(process: "subprocess.Popen[str]") -> "subprocess.CompletedProcess[str]":
     out, err = process.communicate(timeout=300)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def wait_for(process: "subprocess.Popen[str]", look: Callable[[], list[Path]]) -> list[Path]:
+    """What appears while a process runs."""
+    while not (found := look()):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    return found
 
 
 def table_of(folder: Path) -> dict[str, dict[str, str]]:
@@ -136,6 +145,28 @@ def test_a_killed_sweep_goes_on_to_the_same_losses_with_another_launcher(finishe
     assert process.returncode == 0, process.stderr
     assert {path: path.stat().st_mtime_ns for path in results} == results
     assert table_of(folder) == {name: row for name, row in table_of(finished).items() if name in NAMES[:7]}
+
+
+@pytest.mark.parametrize(("stopping", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_run_that_is_told_to_end_says_so_and_goes_on_where_it_was(stopping, code, start: Start, tmp_path: Path):
+    process = start(tmp_path / "out", *LONG, mode="RUN")
+    (folder,) = wait_for(process, lambda: list(tmp_path.glob("out/runs/*/progress.json")))[0].parents[:1]
+    process.send_signal(stopping)
+    done = ended(process)
+    assert done.returncode == code
+    assert f"{folder.name} is stopped; the same command goes on from its last checkpoint" in done.stderr + done.stdout
+    assert not (folder / "result.json").exists()
+    assert (folder / "resume.ckpt").exists() == (stopping == signal.SIGTERM)  # Ctrl-C can come at any line
+
+
+def test_workers_end_with_a_sweep_that_is_killed(start: Start, tmp_path: Path):
+    process = start(tmp_path / "out", *LONG, "seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    running = wait_for(process, lambda: list(tmp_path.glob("out/runs/*/progress.json")))
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)  # until the last of its workers has let go of the pipe
+    before = running[0].stat().st_mtime_ns
+    time.sleep(2)
+    assert running[0].stat().st_mtime_ns == before
 
 
 def test_a_run_that_fails_does_not_stop_the_others(start: Start, compose_train, tmp_path: Path):
