@@ -24,7 +24,7 @@ from autoscale_exp.reporting.downstream import downstream_table, read_evaluated_
 from autoscale_exp.reporting.page import render_page
 from autoscale_exp.reporting.tables import show_downstream
 from autoscale_exp.runs.design import budget_label
-from autoscale_exp.runs.record import read_results
+from autoscale_exp.runs.record import RESULT, read_results
 
 log = logging.getLogger(__name__)
 
@@ -35,13 +35,22 @@ def main(conf: ReportConf) -> None:
     fit = read_fit("fit", conf.fit)
     published = read_fit("published", conf.published) if conf.published else None
     objective = objective_of_fit(fit, conf.fit)
-    search, targets = read_results(Path(conf.search)), read_results(Path(conf.targets))
+    search = read_results(Path(conf.search))
+    if not any(Path(conf.targets).glob(f"runs/*/{RESULT}")):
+        raise ValueError(
+            f"targets is '{conf.targets}', which has no finished run; train the mixtures to compare with "
+            f"output_dir={conf.targets}, or give targets=<their output_dir>"
+        )
+    targets = read_results(Path(conf.targets))
     for result in search + targets:
         require_domains(result, "trained", result["tokens"], fit["domains"])
         require_domains(result, "validated", result["losses"], objective.validation_domains)
     mixtures = group_by_mixture(targets, objective)
     if conf.reference not in mixtures:
-        raise ValueError(f"reference is '{conf.reference}', but the target runs are of {', '.join(mixtures)}")
+        raise ValueError(
+            f"reference is '{conf.reference}', but the target runs are of {', '.join(mixtures)}; choose one of these "
+            "with reference=..., or train it at the target, too"
+        )
     downstream = downstream_table(read_evaluated_runs(Path(conf.targets)))
     summary = summarise(search, fit, mixtures, conf.reference, downstream)
     folder = Path(conf.output_dir)

@@ -156,7 +156,12 @@ def _is_prepared(folder: Path, begun: dict[str, Any], identity: dict[str, Any]) 
         begun = begun | {"validation_rows": identity["validation_rows"]}
         if begun["stamps"].keys() == identity["stamps"].keys():
             begun = begun | {"stamps": identity["stamps"]}  # what was replaced is prepared anew
-    if differences := differing_keys(begun, identity):
+    differences = differing_keys(begun, identity)
+    if differences and not finished and not any((folder / name).exists() for name in ("tokenizer", "train")):
+        shutil.rmtree(folder / "parts", ignore_errors=True)  # begun with a mistake, and nothing made yet
+        _begin(folder, identity)
+        return False
+    if differences:
         if len(differences) > MOST_DIFFERENCES:
             differences[MOST_DIFFERENCES:] = [f"and {len(differences) - MOST_DIFFERENCES} more"]
         raise ValueError(

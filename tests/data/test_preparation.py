@@ -352,6 +352,12 @@ def test_a_bad_line_is_an_error_that_names_file_and_byte_and_leaves_no_part_of_a
     assert not list(Path(conf.store).rglob("*.tmp"))
 
 
+def test_a_mistake_that_is_noticed_before_anything_is_made_may_be_corrected(conf):
+    with pytest.raises(ValueError, match=r"data.tokenizer.name is 'bppe', which cannot be loaded"):
+        prepare_store(replace(conf, tokenizer=TokenizerConf(name="bppe")))
+    assert prepare_store(conf)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
