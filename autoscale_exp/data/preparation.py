@@ -108,13 +108,18 @@ def prepare_store(conf: DataConf, *, num_workers: int = 1, shard: int = 0, num_s
         with Progress() as progress:
             _find_held_out(place, num_workers, progress)
             with FileLock(folder / "prepare.lock"):
+                if place.is_sealed and _is_prepared(folder, _read_begun(folder), identity):
+                    return open_store(folder)  # another process was first
                 row_format = _make_tokenizer(conf, place, progress)
-            made_from = [file_sha256(path) for path in (folder / "tokenizer" / "tokenizer.json", place.digests)]
-            place = replace(place, basis=fingerprint(made_from))
+                made_from = [file_sha256(path) for path in (folder / "tokenizer" / "tokenizer.json", place.digests)]
+                place = replace(place, basis=fingerprint(made_from))
             mine = [part for part in corpus.parts if part.index % num_shards == shard]
             run_parts(partial(write_part, place, row_format), mine, num_workers, progress)
         with FileLock(folder / "prepare.lock"):
-            if not _is_prepared(folder, _read_begun(folder), identity):  # another process may have been first
+            begun = _read_begun(folder)
+            if not place.is_sealed and begun.get("stamps") != identity["stamps"]:
+                raise ValueError(f"files were replaced while '{folder}' was prepared; run the same command again")
+            if not _is_prepared(folder, begun, identity):
                 missing = [part for part in corpus.parts if not place.record_of(part).exists()]
                 if missing:
                     log.info("%d of %d parts are left to other shards", len(missing), len(corpus.parts))

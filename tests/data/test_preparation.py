@@ -292,6 +292,41 @@ def test_processes_that_prepare_one_store_at_a_time_share_the_work_and_all_end_w
 
 
 @pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("step", ["_find_held_out", "run_parts"])
+def test_a_process_that_another_overtakes_has_the_store(step, conf, monkeypatch: pytest.MonkeyPatch):
+    do = getattr(preparation, step)
+
+    def overtaken(*args):
+        do(*args)
+        with monkeypatch.context() as patch:
+            patch.setattr(preparation, step, do)
+            process = in_process(conf)
+            process.join()
+            assert process.exitcode == 0
+
+    monkeypatch.setattr(preparation, step, overtaken)
+    assert prepare_store(conf) == open_store(conf.store)
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_files_that_another_process_found_replaced_are_an_error(conf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    do = preparation.run_parts
+
+    def replacing(work, *args):
+        do(work, *args)
+        if work.func is write_part:
+            with (tmp_path / "corpus" / "web.jsonl").open("a") as file:
+                file.write(json.dumps(record("web", 77, 1)) + "\n")
+            with monkeypatch.context() as patch:
+                patch.setattr(preparation, "run_parts", do)
+                assert prepare_store(conf, shard=1, num_shards=2) is None
+
+    monkeypatch.setattr(preparation, "run_parts", replacing)
+    with pytest.raises(ValueError, match=r"files were replaced while '.*' was prepared; run the same command again"):
+        prepare_store(conf, shard=0, num_shards=2)
+
+
+@pytest.mark.usefixtures("small_parts")
 def test_a_process_that_comes_late_leaves_a_finished_store_alone(conf):
     store = prepare_store(conf)
     before = state_of(store.folder / "train")
