@@ -4,6 +4,7 @@ Runs are watched through the files in their folders, so it does not matter in wh
 with the same file system, a launcher puts them.
 """
 
+import atexit
 import json
 import math
 import os
@@ -88,6 +89,7 @@ class SweepCallback(Callback):
             traceback.print_exc()
             raise SystemExit(1) from None
         self._watching.enter_context(self._watch)
+        atexit.register(self._watching.close)  # a sweep that is stopped gives the terminal its cursor back
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Writes the run table; lists failed runs with the commands that repeat them and exits with code 1."""
