@@ -193,7 +193,12 @@ def _head(name: str, table: RunTable, request: Request) -> Content:
     weights = _named(table.validation_domains, objective.weights)
     return {
         "law": name,
-        "objective": {"name": objective.name, "metric": objective.metric, "weights": weights},
+        "objective": {
+            "name": objective.name,
+            "metric": objective.metric,
+            "aggregate": objective.aggregate,
+            "weights": weights,
+        },
         "domains": table.domains,
     }
 

@@ -174,4 +174,6 @@ def objective_of_fit(content: dict[str, Any], folder: str) -> NamedObjective:
             "with runs=<runs.csv or sweep folder>, and this one as published=<folder>"
         )
     domains = list(section["weights"])
-    return NamedObjective(make_objective(section["name"], section["metric"], section["weights"], domains), domains)
+    aggregate = section.get("aggregate", "mean")  # fits of earlier versions do not say
+    objective = make_objective(section["name"], section["metric"], section["weights"], domains, aggregate)
+    return NamedObjective(objective, domains)

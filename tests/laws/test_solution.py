@@ -34,6 +34,7 @@ def clean():
 def test_every_entry_has_the_contracts_keys_and_weights_that_sum_to_one(clean):
     content, _ = clean
     assert {"law", "objective", "domains", "scales", "targets", "diagnostics"} <= set(content)
+    assert content["objective"]["aggregate"] == "mean"
     for entry in content["scales"] + content["targets"]:
         assert {"tokens", "weights", "domain_tokens", "objective_value", "active_bounds", "interval", "method"} <= set(
             entry

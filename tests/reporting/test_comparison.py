@@ -93,3 +93,11 @@ def test_seeds_that_were_validated_at_different_points_are_refused_by_name():
     del seeds[2]["validation_curve"][1]
     with pytest.raises(ValueError, match=r"'u_seed2' was validated 3 times, after 100, 300, 400 .* 'u_seed0' 4 times"):
         group_by_mixture(seeds, OBJECTIVE)
+
+
+@pytest.mark.parametrize(
+    ("aggregate", "expected"), [({}, 1.75), ({"aggregate": "mean"}, 1.75), ({"aggregate": "worst"}, 4)]
+)
+def test_the_objective_of_a_fit_is_the_one_it_was_made_with(aggregate, expected):
+    section = {"name": "o", "metric": "loss", "weights": {"a": 0.75, "b": 0.25}} | aggregate
+    assert objective_of_fit({"objective": section}, "out/fit")({"b": 4.0, "a": 1.0}) == expected
