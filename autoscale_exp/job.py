@@ -31,8 +31,9 @@ def job(config_name: str) -> Callable[[Callable[[Any], None]], Callable[[], None
     `config_name` is a file under conf/. Jobs with keys named like groups have theirs in conf/standalone/, where there
     are no groups.
 
-    An error that the user caused (a config that does not compose, `ValueError`, `OSError`) ends the job with one line
-    and exit code 2. Inside a multirun errors of a run are the function's business, because the other runs go on.
+    An error that the user caused (a config that does not compose, `ValueError`, `OSError`, a loss that is not finite)
+    ends the job with one line and exit code 2. Inside a multirun errors of a run are the function's business, because
+    the other runs go on.
     """
 
     def decorate(function: Callable[[Any], None]) -> Callable[[], None]:
@@ -60,7 +61,7 @@ def _user_errors() -> Iterator[None]:
     """Turns errors that the user caused into one line and exit code 2."""
     try:
         yield
-    except (HydraException, OmegaConfBaseException, ValueError, OSError) as error:
+    except (HydraException, OmegaConfBaseException, ValueError, OSError, FloatingPointError) as error:
         sys.stderr.write(f"error: {describe(error)}\n")
         raise SystemExit(2) from None
 

@@ -147,6 +147,14 @@ def test_a_killed_sweep_goes_on_to_the_same_losses_with_another_launcher(finishe
     assert table_of(folder) == {name: row for name, row in table_of(finished).items() if name in NAMES[:7]}
 
 
+def test_a_run_that_diverges_ends_with_one_line(start: Start, tmp_path: Path):
+    process = ended(start(tmp_path / "out", "model.optimizer.lr=1e12", mode="RUN"))
+    assert process.returncode == 2
+    assert process.stderr.splitlines()[-1].startswith("error: the ")
+    assert "Traceback" not in process.stderr
+    assert list(tmp_path.glob("out/runs/*/failed.json"))
+
+
 @pytest.mark.parametrize(("stopping", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_run_that_is_told_to_end_says_so_and_goes_on_where_it_was(stopping, code, start: Start, tmp_path: Path):
     process = start(tmp_path / "out", *LONG, mode="RUN")
