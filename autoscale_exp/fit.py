@@ -1,5 +1,6 @@
 """The `fit` job: from finished runs, or known optima, to the best mixture at any token budget. Imports no torch."""
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -94,15 +95,22 @@ def write_fit(folder: Path, content: dict[str, Any], law: dict[str, Any]) -> Non
     """Writes law.json, a mixture file per target, and last fit.json."""
     atomic.write_json(folder / "law.json", law)
     targets = {budget_label(target["tokens"]): target for target in content["targets"]}
-    for path in (folder / "mixtures").glob("*.yaml"):
-        if path.stem not in targets:
-            path.unlink()  # of an earlier fit, which fit.json no longer tells of
+    for label in _written_before(folder) - targets.keys():
+        (folder / "mixtures" / f"{label}.yaml").unlink(missing_ok=True)  # fit.json will no longer tell of it
     for label, target in targets.items():
         origin = f"{target['method']}; law {content['law']}, objective {content['objective']['name']}"
         weights = np.array(list(target["weights"].values()))
         path = folder / "mixtures" / f"{label}.yaml"
         write_mixture_file(path, content["domains"], weights, target["tokens"], origin)
     atomic.write_json(folder / "fit.json", content)
+
+
+def _written_before(folder: Path) -> set[str]:
+    """Labels of the mixture files that an earlier fit wrote there; others in the folder are not its own."""
+    path = folder / "fit.json"
+    if not path.is_file():
+        return set()
+    return {budget_label(target["tokens"]) for target in json.loads(path.read_text(encoding="utf-8"))["targets"]}
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import time
 import traceback
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -114,6 +115,7 @@ class SweepCallback(Callback):
         watch.say(f"{len(runs)} runs are finished; their table is '{self._folder}/runs.csv'")
 
 
+@cache
 def end_with_sweep() -> None:
     """Makes a worker that the sweep's process started on this machine end with it, or it would train on for no one."""
     sweep = os.getppid()

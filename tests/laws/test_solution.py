@@ -73,8 +73,10 @@ def test_the_law_written_predicts_as_the_law_fitted(clean, tmp_path):
     file = read_mixture_file(tmp_path / "mixtures" / "0.3M.yaml")
     assert dict(zip(file.domains, file.weights, strict=True)) == target["weights"]
     assert file.token_budget == 300_000
+    mine = tmp_path / "mixtures" / "mine.yaml"
+    mine.write_text("not of a fit")
     write_fit(tmp_path, {**content, "targets": []}, law)
-    assert not list((tmp_path / "mixtures").iterdir())
+    assert list((tmp_path / "mixtures").iterdir()) == [mine]
 
 
 def test_constraints_of_the_config_hold():
