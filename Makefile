@@ -3,7 +3,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/python -m autoscale_exp
-OUT := outputs/quickstart
 
 .PHONY: install quickstart test check format clean
 
@@ -21,12 +20,10 @@ $(VENV)/installed: pyproject.toml constraints.txt
 quickstart: install
 	$(RUN).prepare data=environment
 	$(RUN).train experiment=quickstart
-	$(RUN).fit runs=$(OUT) objective=reading bounds.lower=0.02 \
-	  'target_tokens=[3_200_000]' output_dir=$(OUT)/fit
-	$(RUN).fit runs=$(OUT) law=ddo objective=reading bounds.lower=0.02 \
-	  'target_tokens=[3_200_000]' output_dir=$(OUT)/published
+	$(RUN).fit experiment=quickstart_fit
+	$(RUN).fit experiment=quickstart_fit law=autoscale output_dir=outputs/quickstart/autoscale
 	$(RUN).train experiment=quickstart_targets
-	$(RUN).report search=$(OUT) published=$(OUT)/published
+	$(RUN).report search=outputs/quickstart autoscale=outputs/quickstart/autoscale
 
 test: check
 	$(BIN)/python -m pytest -n 2 --dist loadfile

@@ -3,11 +3,13 @@
 import logging
 from typing import Any
 
-from autoscale_exp.config import EvaluateConf, GlueTaskConf, HarnessTaskConf, PerplexityTaskConf, SquadTaskConf
+from autoscale_exp.base.errors import UserError
+from autoscale_exp.base.job import job
+from autoscale_exp.base.loggers import open_logger
+from autoscale_exp.config import EvaluateConf
+from autoscale_exp.evaluation.conf import GlueTaskConf, HarnessTaskConf, PerplexityTaskConf, SquadTaskConf
 from autoscale_exp.evaluation.record import Evaluation, carry_out, missing_seeds
 from autoscale_exp.evaluation.subject import Subject, find_subject
-from autoscale_exp.job import job
-from autoscale_exp.loggers import open_logger
 
 log = logging.getLogger(__name__)
 
@@ -18,26 +20,26 @@ def main(conf: EvaluateConf) -> None:
     subject = find_subject(conf)
     evaluations = plan(conf, subject)
     for evaluation in evaluations:  # all that is wrong is told before the first is measured
-        missing_seeds(evaluation, subject.record)
+        missing_seeds(evaluation, subject.path)
     if conf.num_threads is not None:
         import torch
 
         torch.set_num_threads(conf.num_threads)
-    entries = {evaluation.name: carry_out(evaluation, subject.record) for evaluation in evaluations}
+    entries = {evaluation.name: carry_out(evaluation, subject.path) for evaluation in evaluations}
     log_results(conf, subject, entries)
-    log.info("written to '%s'", subject.record)
+    log.info("written to '%s'", subject.path)
 
 
 def plan(conf: EvaluateConf, subject: Subject) -> list[Evaluation]:
     """What the task consists of, checked as far as it can be without measuring.
 
     Raises:
-        ValueError: the model does not suit the task, or a setting or a local file is wrong.
+        UserError: the model does not suit the task, or a setting or a local file is wrong.
     """
     task = conf.task
     if isinstance(task, PerplexityTaskConf):
         if conf.datasets_dir is not None:
-            raise ValueError("datasets_dir is given, but task=perplexity reads a token store; give task.store=<folder>")
+            raise UserError("datasets_dir is given, but task=perplexity reads a token store; give task.store=<folder>")
         from autoscale_exp.evaluation.perplexity import plan_perplexity
 
         return plan_perplexity(task, subject)
@@ -57,9 +59,9 @@ def plan(conf: EvaluateConf, subject: Subject) -> list[Evaluation]:
 
 def log_results(conf: EvaluateConf, subject: Subject, entries: dict[str, Any]) -> None:
     """Hands means over seeds to the logger, as <task>/<metric>."""
-    of_run = {key: (subject.result or {}).get(key) for key in ("run", "mixture", "scale", "seed")}
+    of_run = {key: getattr(subject.run, key, None) for key in ("run", "mixture", "scale", "seed")}
     of_model = {"checkpoint": str(subject.checkpoint.folder), "weights": subject.checkpoint.sha256}
-    with open_logger(conf.logger, subject.record.parent) as logger:
+    with open_logger(conf.logger, subject.path.parent) as logger:
         if logger:
             logger.log_hyperparams(of_run | of_model)
             logger.log_metrics(

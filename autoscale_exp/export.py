@@ -5,9 +5,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from autoscale_exp import atomic
+from autoscale_exp.base import atomic
+from autoscale_exp.base.errors import UserError
+from autoscale_exp.base.job import job
 from autoscale_exp.config import ExportConf
-from autoscale_exp.job import job
 from autoscale_exp.mixture.weights import read_mixture_file
 
 Weights = dict[str, float]
@@ -57,12 +58,12 @@ FORMATS: dict[str, Callable[[Weights], str]] = {
 }
 
 
-@job("standalone/export")
+@job("export")
 def main(conf: ExportConf) -> None:
     """Prints the mixture, or writes it to `output`."""
     if conf.format not in FORMATS:
-        raise ValueError(f"format is '{conf.format}'; allowed are {', '.join(FORMATS)}")
-    domains, weights, _ = read_mixture_file(Path(conf.mixture))
+        raise UserError(f"format is '{conf.format}'; allowed are {', '.join(FORMATS)}")
+    domains, weights, _ = read_mixture_file(Path(conf.mixture_file))
     text = FORMATS[conf.format](dict(zip(domains, weights, strict=True)))
     if conf.output is None:
         sys.stdout.write(text)

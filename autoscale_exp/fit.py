@@ -1,23 +1,24 @@
 """The `fit` job: from finished runs, or known optima, to the best mixture at any token budget. Imports no torch."""
 
-import json
 import logging
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from autoscale_exp import atomic
+from autoscale_exp.base.errors import UserError
+from autoscale_exp.base.job import job
+from autoscale_exp.base.labels import budget_label
 from autoscale_exp.config import FitConf
-from autoscale_exp.job import job
+from autoscale_exp.laws.fit_file import Fit, read_fit, write_fit
+from autoscale_exp.laws.law_file import write_law
 from autoscale_exp.laws.objective import make_objective
 from autoscale_exp.laws.optimum import make_bounds
-from autoscale_exp.laws.solution import Request, solve_ddo, solve_law, solve_optima
+from autoscale_exp.laws.request import Request
+from autoscale_exp.laws.solution import solve, solve_optima
 from autoscale_exp.laws.solver.constraints import Constraints, GroupCap
 from autoscale_exp.mixture.weights import write_mixture_file
 from autoscale_exp.reporting.tables import show_fit
-from autoscale_exp.runs.design import budget_label
-from autoscale_exp.runs.record import RunTable, read_optima, read_runs, unique_tokens_of
+from autoscale_exp.runs.table import RunTable, read_optima, read_runs
 
 log = logging.getLogger(__name__)
 
@@ -26,26 +27,29 @@ log = logging.getLogger(__name__)
 def main(conf: FitConf) -> None:
     """Fits and writes fit.json, law.json, mixtures/ and figures."""
     if (conf.runs is None) == (conf.optima is None):
-        raise ValueError("give either runs=<runs.csv or sweep folder> or optima=<optima.csv>, one of the two")
+        raise UserError("give either runs=<runs.csv or sweep folder> or optima=<optima.csv>, one of the two")
     if any(budget < 1 for budget in conf.target_tokens):
-        raise ValueError(f"target_tokens is {conf.target_tokens}; token budgets must be positive")
+        raise UserError(f"target_tokens is {conf.target_tokens}; token budgets must be positive")
     if conf.uncertainty not in ("intervals", "none"):
-        raise ValueError(f"uncertainty is '{conf.uncertainty}'; allowed are intervals and none")
+        raise UserError(f"uncertainty is '{conf.uncertainty}'; allowed are intervals and none")
     if conf.optima is not None:
         domains, budgets, weights = read_optima(Path(conf.optima))
         bounds = make_bounds(conf.bounds.lower, conf.bounds.upper, domains)
-        content, law = solve_optima(domains, budgets, weights, bounds, conf.target_tokens)
+        fit, law = solve_optima(domains, budgets, weights, bounds, conf.target_tokens)
     else:
         table = read_runs(Path(str(conf.runs)))
         if unseen := [domain for domain in table.domains if domain not in table.validation_domains]:
             log.warning("trained on, but no part of the objective, because no run has its loss: %s", ", ".join(unseen))
-        request = make_request(conf, table)
-        content, law = solve_ddo(table, request) if conf.law.name == "ddo" else solve_law(conf.law.name, table, request)
-    write_fit(Path(conf.output_dir), content, law)
-    show_fit(content)
+        fit, fitted_law = solve(conf.law.name, table, make_request(conf, table))
+        law = fitted_law.content()
+    folder = Path(conf.output_dir)
+    write_law(folder, law)
+    write_mixtures(folder, fit)
+    write_fit(folder, fit)  # last: it tells of the others
+    show_fit(fit)
     from autoscale_exp.reporting.figures import save_fit_figures  # matplotlib takes a while, once all is written
 
-    save_fit_figures(content, Path(conf.output_dir))
+    save_fit_figures(fit, folder)
     if not conf.target_tokens:
         log.warning("no mixture is written: target_tokens=[...] says for which budgets")
     log.info("written to '%s'", conf.output_dir)
@@ -55,22 +59,28 @@ def make_request(conf: FitConf, table: RunTable) -> Request:
     """What the config asks, checked against the runs.
 
     Raises:
-        ValueError: a domain is unknown, or a value is not allowed; the message names the key.
+        UserError: a domain is unknown, or a value is not allowed; the message names the key.
     """
     section, limits = conf.objective, conf.bounds
     uniform = np.full(len(table.domains), 1 / len(table.domains))
     unique = None
     if limits.max_epochs is not None:
-        unique = np.asarray(limits.unique_tokens or unique_tokens_of(Path(str(conf.runs)), table.domains), dtype=float)
+        known = limits.unique_tokens or table.unique_tokens
+        if known is None:
+            raise UserError(
+                f"bounds.unique_tokens is not set, and '{conf.runs}' is no sweep's folder to take them from; "
+                "give the tokens that each domain has, in the order of the domains"
+            )
+        unique = np.asarray(known, dtype=float)
     elif limits.unique_tokens is not None:
-        raise ValueError("bounds.unique_tokens is given without bounds.max_epochs; how often may they be repeated?")
+        raise UserError("bounds.unique_tokens is given without bounds.max_epochs; how often may they be repeated?")
     groups = []
     for name, group in limits.groups.items():
         if not isinstance(group, dict) or set(group) != {"domains", "upper"}:
-            raise ValueError(f"bounds.groups.{name} is {group}; give it as {{domains: [...], upper: <share>}}")
+            raise UserError(f"bounds.groups.{name} is {group}; give it as {{domains: [...], upper: <share>}}")
         unknown = [domain for domain in group["domains"] if domain not in table.domains]
         if unknown:
-            raise ValueError(f"bounds.groups.{name} names '{unknown[0]}'; the domains are {', '.join(table.domains)}")
+            raise UserError(f"bounds.groups.{name} names '{unknown[0]}'; the domains are {', '.join(table.domains)}")
         groups.append(GroupCap(name, [table.domains.index(d) for d in group["domains"]], float(group["upper"])))
     return Request(
         targets=conf.target_tokens,
@@ -91,26 +101,24 @@ def make_request(conf: FitConf, table: RunTable) -> Request:
     )
 
 
-def write_fit(folder: Path, content: dict[str, Any], law: dict[str, Any]) -> None:
-    """Writes law.json, a mixture file per target, and last fit.json."""
-    atomic.write_json(folder / "law.json", law)
-    targets = {budget_label(target["tokens"]): target for target in content["targets"]}
+def write_mixtures(folder: Path, fit: Fit) -> None:
+    """Writes a mixture file per target, and removes those that an earlier fit wrote there and this one does not."""
+    targets = {budget_label(target.tokens): target for target in fit.targets}
     for label in _written_before(folder) - targets.keys():
         (folder / "mixtures" / f"{label}.yaml").unlink(missing_ok=True)  # fit.json will no longer tell of it
     for label, target in targets.items():
-        origin = f"{target['method']}; law {content['law']}, objective {content['objective']['name']}"
-        weights = np.array(list(target["weights"].values()))
+        origin = f"{target.method}; law {fit.law}, objective {fit.objective.name}"
+        weights = np.array(list(target.weights.values()))
         path = folder / "mixtures" / f"{label}.yaml"
-        write_mixture_file(path, content["domains"], weights, target["tokens"], origin)
-    atomic.write_json(folder / "fit.json", content)
+        write_mixture_file(path, fit.domains, weights, target.tokens, origin)
 
 
 def _written_before(folder: Path) -> set[str]:
     """Labels of the mixture files that an earlier fit wrote there; others in the folder are not its own."""
-    path = folder / "fit.json"
-    if not path.is_file():
+    try:
+        return {budget_label(target.tokens) for target in read_fit(folder, "output_dir").targets}
+    except UserError:  # there is none, or one of another version, whose files stay
         return set()
-    return {budget_label(target["tokens"]) for target in json.loads(path.read_text(encoding="utf-8"))["targets"]}
 
 
 if __name__ == "__main__":

@@ -3,11 +3,13 @@
 import logging
 from pathlib import Path
 
-from autoscale_exp import atomic
+from autoscale_exp.base import atomic
+from autoscale_exp.base.errors import UserError
+from autoscale_exp.base.job import job
 from autoscale_exp.config import ImportRunsConf
-from autoscale_exp.job import job
 from autoscale_exp.runs.imports import join_olmix, join_regmix, table_of_wandb_runs
-from autoscale_exp.runs.record import parse_run_table, read_results, table_of_results
+from autoscale_exp.runs.record import read_records
+from autoscale_exp.runs.table import format_run_table, parse_run_table
 
 log = logging.getLogger(__name__)
 
@@ -20,23 +22,23 @@ NEEDS = {
 }
 
 
-@job("standalone/import_runs")
+@job("import_runs")
 def main(conf: ImportRunsConf) -> None:
     """Writes `output`, checked as fits check it."""
     if conf.source not in SOURCES:
-        raise ValueError(f"source is '{conf.source}'; allowed are {', '.join(SOURCES)}")
+        raise UserError(f"source is '{conf.source}'; allowed are {', '.join(SOURCES)}")
     missing = [key for key in NEEDS[conf.source] if getattr(conf, key) is None]
     if missing:
-        raise ValueError(f"source={conf.source} needs {' and '.join(f'{key}=...' for key in missing)}")
+        raise UserError(f"source={conf.source} needs {' and '.join(f'{key}=...' for key in missing)}")
     if conf.source == "sweep":
-        text = table_of_results(read_results(Path(str(conf.folder))))
+        text = format_run_table(read_records(Path(str(conf.folder))))
     elif conf.source == "wandb":
         import wandb  # takes seconds, and asks for an account
 
         try:
             text = table_of_wandb_runs(wandb.Api().runs(conf.project))
         except wandb.Error as error:
-            raise ValueError(f"project is '{conf.project}', which W&B does not give: {error}") from None
+            raise UserError(f"project is '{conf.project}', which W&B does not give: {error}") from None
     else:
         join = join_regmix if conf.source == "regmix" else join_olmix
         text, remark = join(Path(str(conf.mixtures)), Path(str(conf.losses)), int(conf.tokens or 0))

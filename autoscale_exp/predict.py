@@ -2,34 +2,32 @@
 
 import csv
 import io
-import json
 import logging
 from pathlib import Path
 
 import numpy as np
 
-from autoscale_exp import atomic
+from autoscale_exp.base import atomic
+from autoscale_exp.base.errors import UserError
+from autoscale_exp.base.job import job
 from autoscale_exp.config import PredictConf
-from autoscale_exp.job import job
-from autoscale_exp.laws.law import law_class
-from autoscale_exp.runs.record import read_mixtures
+from autoscale_exp.laws.law import predicts_losses
+from autoscale_exp.laws.law_file import read_law
+from autoscale_exp.runs.table import read_mixtures
 
 log = logging.getLogger(__name__)
 
 
-@job("standalone/predict")
+@job("predict")
 def main(conf: PredictConf) -> None:
     """Writes a CSV with a row per mixture: its losses, and how far the fit may be off."""
-    path = Path(conf.law)
-    if not path.is_file():
-        raise ValueError(f"law is '{conf.law}', which does not exist; `fit` writes law.json")
-    content = json.loads(path.read_text(encoding="utf-8"))
-    if content.get("law") in ("ddo", "autoscale_path"):
-        raise ValueError(
-            f"'{conf.law}' is of law '{content['law']}', which predicts mixtures but no losses; fit another law"
+    law = read_law(Path(conf.law_file))
+    if not predicts_losses(law):
+        raise UserError(
+            f"law_file is '{conf.law_file}', of law '{law.name}', which predicts mixtures but no losses; fit another "
+            "law"
         )
-    law = law_class(content.get("law", "")).from_content(content)
-    names, tokens = read_mixtures(Path(conf.runs), law.domains)
+    names, tokens = read_mixtures(Path(conf.mixtures), law.domains)
     losses = law.predict(tokens)
     draws = law.draws(conf.num_draws, np.random.default_rng(conf.seed))
     spread = np.std([draw.predict(tokens) for draw in draws], axis=0) if draws else np.full_like(losses, np.nan)

@@ -2,10 +2,10 @@
 
 import logging
 
+from autoscale_exp.base.job import job
 from autoscale_exp.config import PrepareConf
-from autoscale_exp.data.preparation import prepare_store
+from autoscale_exp.data.preparation.pipeline import prepare_store
 from autoscale_exp.data.store import TokenStore
-from autoscale_exp.job import job
 
 log = logging.getLogger(__name__)
 

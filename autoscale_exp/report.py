@@ -1,6 +1,5 @@
 """The `report` job: a search, its fit and its target runs as summary.json, a terminal table and one HTML page."""
 
-import json
 import logging
 import math
 from pathlib import Path
@@ -9,9 +8,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from autoscale_exp import atomic
+from autoscale_exp.base import atomic
+from autoscale_exp.base.errors import UserError
+from autoscale_exp.base.job import job
+from autoscale_exp.base.labels import budget_label
 from autoscale_exp.config import ReportConf
-from autoscale_exp.job import job
+from autoscale_exp.laws.fit_file import Fit, read_fit
 from autoscale_exp.reporting.comparison import (
     MixtureRuns,
     group_by_mixture,
@@ -23,8 +25,7 @@ from autoscale_exp.reporting.downstream import Table as DownstreamTable
 from autoscale_exp.reporting.downstream import downstream_table, read_evaluated_runs
 from autoscale_exp.reporting.page import render_page
 from autoscale_exp.reporting.tables import show_downstream
-from autoscale_exp.runs.design import budget_label
-from autoscale_exp.runs.record import RESULT, read_results
+from autoscale_exp.runs.record import RECORD, RunRecord, read_records
 
 log = logging.getLogger(__name__)
 
@@ -32,22 +33,22 @@ log = logging.getLogger(__name__)
 @job("report")
 def main(conf: ReportConf) -> None:
     """Writes summary.json and report.html."""
-    fit = read_fit("fit", conf.fit)
-    published = read_fit("published", conf.published) if conf.published else None
+    fit = read_fit(Path(conf.fit), "fit")
+    autoscale = read_fit(Path(conf.autoscale), "autoscale") if conf.autoscale else None
     objective = objective_of_fit(fit, conf.fit)
-    search = read_results(Path(conf.search))
-    if not any(Path(conf.targets).glob(f"runs/*/{RESULT}")):
-        raise ValueError(
+    search = read_records(Path(conf.search))
+    if not any(Path(conf.targets).glob(f"runs/*/{RECORD}")):
+        raise UserError(
             f"targets is '{conf.targets}', which has no finished run; train the mixtures to compare with "
             f"output_dir={conf.targets}, or give targets=<their output_dir>"
         )
-    targets = read_results(Path(conf.targets))
-    for result in search + targets:
-        require_domains(result, "trained", result["tokens"], fit["domains"])
-        require_domains(result, "validated", result["losses"], objective.validation_domains)
+    targets = read_records(Path(conf.targets))
+    for record in search + targets:
+        require_domains(record, "trained", record.tokens, fit.domains)
+        require_domains(record, "validated", record.losses, objective.validation_domains)
     mixtures = group_by_mixture(targets, objective)
     if conf.reference not in mixtures:
-        raise ValueError(
+        raise UserError(
             f"reference is '{conf.reference}', but the target runs are of {', '.join(mixtures)}; choose one of these "
             "with reference=..., or train it at the target, too"
         )
@@ -55,7 +56,7 @@ def main(conf: ReportConf) -> None:
     summary = summarise(search, fit, mixtures, conf.reference, downstream)
     folder = Path(conf.output_dir)
     atomic.write_json(folder / "summary.json", summary)
-    page = render_page(search, fit, published, mixtures, conf.reference, summary, downstream)
+    page = render_page(search, fit, autoscale, mixtures, conf.reference, summary, downstream)
     atomic.write_text(folder / "report.html", page)
     show(summary, mixtures, conf.reference)
     if downstream:
@@ -63,17 +64,9 @@ def main(conf: ReportConf) -> None:
     log.info("written to '%s'", folder / "report.html")
 
 
-def read_fit(key: str, folder: str) -> dict[str, Any]:
-    """The fit.json in a folder that the config names by `key`."""
-    path = Path(folder) / "fit.json"
-    if not path.is_file():
-        raise ValueError(f"{key} is '{folder}', which has no fit.json; run `python -m autoscale_exp.fit` first")
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
 def summarise(
-    search: list[dict[str, Any]],
-    fit: dict[str, Any],
+    search: list[RunRecord],
+    fit: Fit,
     mixtures: dict[str, MixtureRuns],
     reference: str,
     downstream: DownstreamTable,
@@ -86,22 +79,22 @@ def summarise(
     """
     others = [name for name in mixtures if name != reference]
     if not others:
-        raise ValueError(f"all target runs are of '{reference}'; train another mixture to compare it with")
-    runs = [result for mixture in mixtures.values() for result in mixture.results]
-    budget = runs[0]["token_budget"]
-    fitted = next((target for target in fit["targets"] if target["tokens"] == budget), None)
-    search_seconds = sum(result["seconds"] for result in search)
+        raise UserError(f"all target runs are of '{reference}'; train another mixture to compare it with")
+    runs = [record for mixture in mixtures.values() for record in mixture.records]
+    budget = runs[0].token_budget
+    fitted = next((target for target in fit.targets if target.tokens == budget), None)
+    search_seconds = sum(record.seconds for record in search)
     return {
-        "objective": fit["objective"]["name"],
-        "scales": [scale["tokens"] for scale in fit["scales"]],
+        "objective": fit.objective.name,
+        "scales": [scale.tokens for scale in fit.scales],
         "target_tokens": budget,
-        "weights": fitted and fitted["weights"],
+        "weights": fitted and fitted.weights,
         "final": {name: mixture.final.tolist() for name, mixture in mixtures.items()},
         "downstream": {task: {name: score.values for name, score in row.items()} for task, row in downstream.items()},
         f"speedup_vs_{reference}": {name: speedup(mixtures[name], mixtures[reference]) for name in others},
-        "search_tokens": sum(sum(result["tokens"].values()) for result in search),
+        "search_tokens": sum(sum(record.tokens.values()) for record in search),
         "search_seconds": round(search_seconds, 1),
-        "seconds": round(search_seconds + sum(result["seconds"] for result in runs), 1),
+        "seconds": round(search_seconds + sum(record.seconds for record in runs), 1),
     }
 
 

@@ -1,4 +1,4 @@
-"""The `train` job: one run of a mixture or one probe of a design; in a multirun, a sweep of them."""
+"""The `train` job: one run of a mixture or one run of a design; in a multirun, a sweep of them."""
 
 import logging
 from contextlib import nullcontext
@@ -7,12 +7,13 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
+from autoscale_exp.base.job import job
 from autoscale_exp.config import TrainConf
 from autoscale_exp.data.store import open_store
-from autoscale_exp.job import job
 from autoscale_exp.mixture.weights import read_mixture_file
-from autoscale_exp.runs.design import probes_of
-from autoscale_exp.runs.record import RESULT, write_failure
+from autoscale_exp.runs.design import RunRequest
+from autoscale_exp.runs.designs import design_runs
+from autoscale_exp.runs.record import is_recorded, write_failure
 from autoscale_exp.training.plan import is_finished, plan_run
 from autoscale_exp.training.sweep import PlannedRun, SweepWatch, end_with_sweep
 
@@ -29,7 +30,7 @@ def main(conf: TrainConf) -> None:
         plan = plan_run(conf, open_store(conf.data.store))
         finished = is_finished(plan, folder)
         if hydra.mode != RunMode.MULTIRUN and not any(o.startswith("design.index=") for o in hydra.overrides.task):
-            tell_of_other_probes(conf)
+            tell_of_other_runs(conf)
         tell_of_other_budget(conf)
         run = PlannedRun(conf.run_name, folder, plan.sampler.num_rows * plan.store.seq_len, [], finished)
         with nullcontext() if hydra.mode == RunMode.MULTIRUN else SweepWatch([run]):  # a sweep has its own
@@ -38,19 +39,21 @@ def main(conf: TrainConf) -> None:
 
                 train(plan, folder)
     except Exception as error:
-        if not (folder / RESULT).exists():  # a finished run stays finished when another is refused its folder
+        if not is_recorded(folder):  # a finished run stays finished when another is refused its folder
             write_failure(folder, conf.run_name, error)
         if hydra.mode != RunMode.MULTIRUN:
             raise
         log.exception("%s failed", conf.run_name)  # the sweep goes on and lists it at its end
 
 
-def tell_of_other_probes(conf: TrainConf) -> None:
-    """Says so if the design has more probes than the one that is trained."""
-    count = len(probes_of(conf.design, conf.data.domains, conf.token_budget, conf.mixture.name, conf.seed))
+def tell_of_other_runs(conf: TrainConf) -> None:
+    """Says so if the design has more runs than the one that is trained."""
+    count = len(
+        design_runs(conf.design, RunRequest(conf.data.domains, conf.token_budget, conf.mixture.name, conf.seed))
+    )
     if count > 1:
         remedy = f"hydra.mode=MULTIRUN 'design.index=range(0,{count})'"
-        log.warning("this is the first of %d probes of the design; for all of them add %s", count, remedy)
+        log.warning("this is the first of %d runs of the design; for all of them add %s", count, remedy)
 
 
 def tell_of_other_budget(conf: TrainConf) -> None:

@@ -3,9 +3,9 @@
     python benchmarks/laws.py --data ../shared/data [--laws pooled_transfer linear ...] [--counts 32 64 512]
 
 RegMix (sail-sg/regmix, MIT): 512 mixtures of 17 Pile domains, 1M-parameter models at 1B tokens, 13 validation domains.
-A law is fitted to the first n runs and judged on the 256 test runs. seven_tiny: 30 DDO probes at 0.6M and 1.8M tokens
-and four runs at 5.4M, whose mean losses less uniform's are to be predicted; the noisy copy has ten times the spread
-over seeds.
+A law is fitted to the first n runs and judged on the 256 test runs. seven_tiny: 30 runs of a DDO design at 0.6M and
+1.8M tokens and four runs at 5.4M, whose mean losses less uniform's are to be predicted; the noisy copy has ten times
+the spread over seeds.
 Writes benchmarks/laws.json and benchmarks/laws.png.
 """
 
@@ -25,7 +25,7 @@ from scipy.stats import spearmanr
 from autoscale_exp.laws.law import LAWS, fit_law
 from autoscale_exp.reporting.figures import COLOURS, MARKERS, STYLE
 from autoscale_exp.runs.imports import join_regmix
-from autoscale_exp.runs.record import RunTable, parse_run_table, read_runs, select_runs
+from autoscale_exp.runs.table import RunTable, parse_run_table, read_runs, select_runs
 
 HERE = Path(__file__).parent
 PILE_CC = "the_pile_pile_cc"

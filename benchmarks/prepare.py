@@ -33,12 +33,12 @@ from unittest import mock
 import pyarrow as pa
 import tokenizers
 
-from autoscale_exp.config import FilesConf, FilesDataConf, TokenizerConf
-from autoscale_exp.data import preparation
-from autoscale_exp.data.corpus import Corpus, Document, Part, Source
-from autoscale_exp.data.environment import EXTRACTORS, write_environment_corpus
-from autoscale_exp.data.files import PART_BYTES
-from autoscale_exp.data.records import FileSpan, kind_of, read_records
+from autoscale_exp.data.conf import FilesConf, FilesDataConf, TokenizerConf
+from autoscale_exp.data.preparation import pipeline
+from autoscale_exp.data.preparation.corpus import Corpus, Document, Part, Source
+from autoscale_exp.data.preparation.environment import EXTRACTORS, write_environment_corpus
+from autoscale_exp.data.preparation.files import PART_BYTES
+from autoscale_exp.data.preparation.records import FileSpan, kind_of, read_records
 from autoscale_exp.data.store import open_store, seal_store
 
 RESULTS = Path(__file__).parent / "prepare.json"
@@ -188,7 +188,7 @@ def first_characters(documents: list[Document]) -> Iterator[str]:
     for document in documents:
         yield document.text
         characters += len(document.text)
-        if characters >= preparation.TOKENIZER_CHARACTERS:
+        if characters >= pipeline.TOKENIZER_CHARACTERS:
             return
 
 
@@ -204,7 +204,7 @@ def prepare_once(options: dict[str, Any], tokenizer: TokenizerConf, scratch: Pat
             group_field="group",
             **options,
         )
-        timing, store = timed(lambda: preparation.prepare_store(conf, num_workers=CORES))
+        timing, store = timed(lambda: pipeline.prepare_store(conf, num_workers=CORES))
         return timing, store.manifest
 
 
@@ -248,8 +248,8 @@ def measure_memory(num_documents: int, scratch: Path) -> dict[str, Any]:
             validation_rows=2,
             tokenizer=TokenizerConf(str(scratch / "bpe")),
         )
-        with mock.patch.object(preparation, "open_corpus", return_value=corpus), sampling(Path(folder)) as samples:
-            timing, store = timed(lambda: preparation.prepare_store(conf, num_workers=CORES))
+        with mock.patch.object(pipeline, "open_corpus", return_value=corpus), sampling(Path(folder)) as samples:
+            timing, store = timed(lambda: pipeline.prepare_store(conf, num_workers=CORES))
         manifest = store.manifest
     documents = sum(e[s]["documents"] for e in manifest["domains"].values() for s in ("train", "validation"))
     steps = [n for k in range(5, 9) for n in (10**k, 3 * 10**k) if part_documents <= n < documents] + [documents]

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 
-from autoscale_exp.config import CONF_DIR, PrepareConf, TrainConf, to_typed
+from autoscale_exp.base.job import CONF_DIR, to_typed
+from autoscale_exp.config import PrepareConf, TrainConf
 
 VOCABULARIES = {
     "fruit": "apple banana cherry date elderberry fig grape honeydew is ripe and sweet but not yet sold",
@@ -46,7 +47,7 @@ def data_overrides(corpus_folder: Path, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture(scope="session")
 def store(data_overrides: list[str]):
-    from autoscale_exp.data.preparation import prepare_store
+    from autoscale_exp.data.preparation.pipeline import prepare_store
 
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         conf = to_typed(compose("prepare", data_overrides))

@@ -8,20 +8,30 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from autoscale_exp.config import CONF_DIR, TrainConf, to_typed
+from autoscale_exp.base.job import CONF_DIR, to_typed
+from autoscale_exp.config import TrainConf
 
 ROOT = Path(__file__).parent.parent
-STANDALONE = {path.stem: path for path in sorted((CONF_DIR / "standalone").glob("*.yaml"))}
 JOBS = [path.stem for path in sorted(CONF_DIR.glob("*.yaml"))]
-GROUPS = [path for path in sorted(CONF_DIR.glob("*/*.yaml")) if path.parent.name not in ("experiment", "standalone")]
+GROUPS = [path for path in sorted(CONF_DIR.glob("*/*.yaml")) if path.parent.name != "experiment"]
 EXPERIMENTS = [path.stem for path in sorted((CONF_DIR / "experiment").glob("*.yaml"))]
+FITS = [experiment for experiment in EXPERIMENTS if experiment.endswith("_fit")]
 # What a user must give, for options that have no sensible default.
 GIVEN = {
-    "local": ["data.domains=[a,b]", "data.path=somewhere"],
-    "seven": ["data.path=somewhere"],
-    "custom": ["mixture.weights=[1]"],
-    "from_file": ["mixture.path=x.yaml"],
-    "ddo": ["design.scales=[1000]"],
+    "data=local": ["data.domains=[a,b]", "data.path=somewhere"],
+    "data=seven": ["data.path=somewhere"],
+    "data=seven_bert": ["data.path=somewhere"],
+    "mixture=custom": ["mixture.weights=[1]"],
+    "mixture=from_file": ["mixture.path=x.yaml"],
+    "design=ddo": ["design.scales=[1000]"],
+    "mixture=fitted": ["search=somewhere"],
+    "mixture=autoscale": ["search=somewhere"],
+}
+NEEDED = {
+    "train": ["token_budget=1000"],
+    "export": ["mixture_file=x.yaml", "format=megatron"],
+    "predict": ["law_file=law.json", "mixtures=table.csv", "output=out.csv"],
+    "import_runs": ["source=sweep", "output=out.csv"],
 }
 JOB_OF_GROUP = {"law": "fit", "objective": "fit", "task": "evaluate"}
 
@@ -33,20 +43,27 @@ def composed(job, *overrides):
 
 @pytest.mark.parametrize("job", JOBS)
 def test_every_job_composes(job):
-    assert composed(job, *(["token_budget=1000"] if job == "train" else [])) is not None
+    assert composed(job, *NEEDED.get(job, [])) is not None
 
 
 @pytest.mark.parametrize("path", GROUPS, ids=lambda path: f"{path.parent.name}={path.stem}")
 def test_every_option_of_every_group_composes(path):
     group, option = path.parent.name, path.stem
-    given = GIVEN.get(option, []) if (group, option) != ("law", "ddo") else []
     job = JOB_OF_GROUP.get(group, "train")
+    given = GIVEN.get(f"{group}={option}", [])
     budget = ["token_budget=1000"] if job == "train" else []
     conf = composed(job, f"{group}={option}", *budget, *given)
     assert getattr(conf, group) is not None
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
+@pytest.mark.parametrize("experiment", FITS)
+def test_every_fit_of_an_experiment_composes(experiment):
+    conf = composed("fit", f"experiment={experiment}")
+    assert conf.objective.name == "reading"
+    assert sum(conf.objective.weights.values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("experiment", [experiment for experiment in EXPERIMENTS if experiment not in FITS])
 def test_every_experiment_instantiates(experiment, tmp_path):
     conf = composed("train", f"experiment={experiment}")
     assert isinstance(conf, TrainConf)
@@ -54,7 +71,7 @@ def test_every_experiment_instantiates(experiment, tmp_path):
     assert trainer.num_devices == 1
 
 
-@pytest.mark.parametrize("job", [*JOBS, *STANDALONE])
+@pytest.mark.parametrize("job", JOBS)
 def test_every_job_is_a_module_and_a_console_script(job):
     scripts = re.findall(r'autoscale-(\w+) = "autoscale_exp\.(\w+):main"', (ROOT / "pyproject.toml").read_text())
     assert (job, job) in scripts
@@ -64,11 +81,11 @@ def test_every_job_is_a_module_and_a_console_script(job):
 @pytest.mark.parametrize(
     ("module", "forbidden"),
     [
-        ("autoscale_exp.laws.ddo", "torch,hydra,omegaconf,pytorch_lightning,transformers,matplotlib"),
-        ("autoscale_exp.laws.autoscale", "torch,hydra,omegaconf,pytorch_lightning,transformers,matplotlib"),
+        ("autoscale_exp.laws.autoscale.ddo", "torch,hydra,omegaconf,pytorch_lightning,transformers,matplotlib"),
+        ("autoscale_exp.laws.autoscale.law", "torch,hydra,omegaconf,pytorch_lightning,transformers,matplotlib"),
         ("autoscale_exp.mixture.allocation", "torch,hydra,omegaconf,pytorch_lightning,transformers,scipy"),
         ("autoscale_exp.mixture.sampler", "torch,hydra,omegaconf,pytorch_lightning,transformers,scipy"),
-        ("autoscale_exp.runs.design", "torch,hydra,omegaconf,pytorch_lightning,transformers,scipy"),
+        ("autoscale_exp.runs.designs", "torch,hydra,omegaconf,pytorch_lightning,transformers,scipy"),
         ("autoscale_exp.runs.record", "torch,hydra,omegaconf,pytorch_lightning,transformers,scipy"),
         ("autoscale_exp.fit", "torch,pytorch_lightning,transformers,datasets,wandb,matplotlib"),
         ("autoscale_exp.train", "torch,pytorch_lightning,transformers,datasets,wandb"),
@@ -90,15 +107,14 @@ README_COMMANDS = commands((ROOT / "README.md").read_text())
 def test_every_command_of_the_readme_composes(command):
     job, *arguments = shlex.split(command.removeprefix("python -m autoscale_exp."), comments=True)
     overrides = [a for a in arguments if not a.startswith(("hydra", "--")) and "range(" not in a]
-    folder = CONF_DIR / "standalone" if job in STANDALONE else CONF_DIR
-    with initialize_config_dir(str(folder), version_base="1.3"):
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         assert to_typed(compose(job, overrides)) is not None
 
 
 def test_the_quickstart_is_the_readmes_stages_in_order():
     """`make quickstart` runs what the README says stage by stage, so that neither can drift from the other."""
     makefile = (ROOT / "Makefile").read_text().replace("$(RUN)", "python -m autoscale_exp")
-    made = [shlex.split(command) for command in commands(makefile.replace("$(OUT)", "outputs/quickstart"))]
+    made = [shlex.split(command) for command in commands(makefile)]
     written = [shlex.split(command, comments=True) for command in README_COMMANDS]
     assert made
     assert [c for c in written if c in made] == made

@@ -35,14 +35,12 @@ def outputs(tmp_path_factory, data_overrides, store) -> Path:
     run(folder, "train", *data_overrides, *TINY, *search, "design.index=range(0,16)")
     asked = ["objective=mean_perplexity", "bounds.lower=0.02", "target_tokens=[9_600]", "num_draws=20"]
     run(folder, "fit", "runs=out", *asked, "output_dir=out/fit")
-    run(folder, "fit", "runs=out/runs.csv", "law=ddo", *asked, "output_dir=out/published")
+    run(folder, "fit", "runs=out/runs.csv", "law=autoscale", *asked, "output_dir=out/autoscale")
     targets = ["token_budget=9_600", "num_validations=4", "output_dir=out/targets", "seed=0,1", "save_model=true"]
-    path = "mixture.path=out/fit/mixtures/9.6K.yaml"
-    run(folder, "train", *data_overrides, *TINY, *targets, "mixture=uniform")
-    run(folder, "train", *data_overrides, *TINY, *targets, "mixture=from_file", path, "mixture.name=autoscale")
+    run(folder, "train", *data_overrides, *TINY, *targets, "search=out", "mixture=uniform,fitted")
     trained = ",".join(str(path.relative_to(folder)) for path in sorted(folder.glob("out/targets/runs/*")))
     run(folder, "evaluate", f"run={trained}", "logger=csv", "hydra.mode=MULTIRUN")
-    run(folder, "report", "search=out", "published=out/published")
+    run(folder, "report", "search=out", "autoscale=out/autoscale")
     return folder / "out"
 
 
@@ -54,7 +52,7 @@ def test_every_file_of_the_contract_is_there(outputs):
 
 def test_the_mixture_trained_is_the_one_fitted(outputs):
     fitted = yaml.safe_load((outputs / "fit" / "mixtures" / "9.6K.yaml").read_text())
-    result = json.loads((outputs / "targets" / "runs" / "autoscale_9.6K_seed0" / "result.json").read_text())
+    result = json.loads((outputs / "targets" / "runs" / "fitted_9.6K_seed0" / "result.json").read_text())
     for domain, weight in zip(fitted["domains"], fitted["weights"], strict=True):
         assert result["tokens"][domain] == pytest.approx(9_600 * weight, abs=16)
     assert sum(result["tokens"].values()) == 9_600
@@ -75,7 +73,7 @@ def test_the_summary_adds_up(outputs):
         "search_seconds",
         "seconds",
     }
-    assert {name: len(values) for name, values in summary["final"].items()} == {"uniform": 2, "autoscale": 2}
+    assert {name: len(values) for name, values in summary["final"].items()} == {"uniform": 2, "fitted": 2}
     tokens = sum(int(value) for row in rows for key, value in row.items() if key.startswith("tokens."))
     assert summary["search_tokens"] == tokens
     assert summary["seconds"] > summary["search_seconds"] > 0
@@ -85,7 +83,7 @@ def test_evaluations_are_reported_beside_what_training_measured(outputs):
     downstream = json.loads((outputs / "summary.json").read_text())["downstream"]
     for domain in ("fruit", "code", "sums"):
         row = downstream[f"perplexity/tiny perplexity.{domain}"]
-        assert set(row) == {"uniform", "autoscale"}
+        assert set(row) == {"uniform", "fitted"}
         for mixture, values in row.items():
             for seed, value in enumerate(values):
                 result = outputs / "targets" / "runs" / f"{mixture}_9.6K_seed{seed}" / "result.json"
@@ -98,7 +96,7 @@ def test_the_report_is_one_file_that_loads_nothing(outputs):
     assert page.count("<svg") == 5
     assert not re.search(r"(src|href)=[\"']?(https?:)?//", page)
     assert "<script" not in page
-    for heading in ("Weights against scale", "published law", "Target runs", "Tokens and epochs", "Cost"):
+    for heading in ("Weights against scale", "the published method", "Target runs", "Tokens and epochs", "Cost"):
         assert heading in page
 
 

@@ -1,1 +1,1 @@
-"""From text to a token store, and from a token store to batches."""
+"""The token store, and what training reads of it; data/preparation makes it."""

@@ -13,6 +13,7 @@ import torch
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from autoscale_exp.base.errors import UserError
 from autoscale_exp.data.store import Rows, TokenStore
 from autoscale_exp.mixture.sampler import MixtureSampler
 
@@ -163,10 +164,10 @@ class ResumableLoader(DataLoader[Any]):
         """Makes the next iteration go on behind the batches consumed.
 
         Raises:
-            ValueError: they were of another size.
+            UserError: they were of another size.
         """
         if differences := [f"{key} {state[key]}, not {own}" for key, own in self._cut.items() if state[key] != own]:
-            raise ValueError(
+            raise UserError(
                 f"the run was interrupted with {' and '.join(differences)}; give these again (micro_batch_rows, "
                 "trainer.devices), or delete its resume.ckpt to start it over"
             )

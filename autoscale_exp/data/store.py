@@ -7,7 +7,6 @@
         verified.json                size and time of the files whose hashes have been checked
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -23,23 +22,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from autoscale_exp import atomic
+from autoscale_exp.base import atomic
+from autoscale_exp.base.errors import UserError
+from autoscale_exp.base.hashing import file_sha256, fingerprint
 
 FORMAT = 2
 MAPPED_FILES = 16  # most of a domain that stay mapped: a store may have more files than a process may have open
 Stamp = tuple[int, int]  # size in bytes, time of modification in ns
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def fingerprint(content: Any) -> str:
-    """16 hexadecimal digits that identify JSON-like content, whatever the order of its keys."""
-    canonical = json.dumps(content, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
 class Rows:
@@ -70,7 +59,7 @@ class Rows:
 
         Raises:
             IndexError: there is no such row.
-            ValueError: a file has changed since the store was opened.
+            UserError: a file has changed since the store was opened.
         """
         numbers = np.arange(*index.indices(len(self))) if isinstance(index, slice) else np.asarray(index)
         if numbers.size and not 0 <= numbers.min() <= numbers.max() < len(self):
@@ -83,7 +72,7 @@ class Rows:
         """Reads the rows of these numbers, which are not checked, into a (n, seq_len) array of the store's type.
 
         Raises:
-            ValueError: a file has changed since the store was opened.
+            UserError: a file has changed since the store was opened.
         """
         if len(self._files) == 1:
             self._file(0).take(numbers, axis=0, out=rows, mode="clip")  # the mode that needs no copy
@@ -141,8 +130,8 @@ class Rows:
         if self._stamps.setdefault(self._files[index][0], stamp) != stamp:
             raise self._changed(index)
 
-    def _changed(self, index: int) -> ValueError:
-        return ValueError(
+    def _changed(self, index: int) -> UserError:
+        return UserError(
             f"'{self._files[index][0]}' has changed since the token store was opened; let a store be while runs read "
             "it, and start the run again: it goes on from its last checkpoint"
         )
@@ -239,7 +228,7 @@ def open_store(folder: Path | str) -> TokenStore:
     takes no longer for a large store than for a small one.
 
     Raises:
-        ValueError: there is no finished store, or a file of it is missing, truncated or altered; the message
+        UserError: there is no finished store, or a file of it is missing, truncated or altered; the message
             names the file and says what to do.
     """
     folder = Path(folder)
@@ -247,27 +236,27 @@ def open_store(folder: Path | str) -> TokenStore:
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ValueError(
+        raise UserError(
             f"data.store is '{folder}', which has no finished token store; "
             "run `python -m autoscale_exp.prepare` with the same data options first"
         ) from None
     except ValueError:
-        raise ValueError(f"'{folder}/manifest.json' is damaged; {remedy}") from None
+        raise UserError(f"'{folder}/manifest.json' is damaged; {remedy}") from None
     if manifest.get("format") != FORMAT:
-        raise ValueError(f"'{folder}' has format {manifest.get('format')}, this version reads {FORMAT}; {remedy}")
+        raise UserError(f"'{folder}' has format {manifest.get('format')}, this version reads {FORMAT}; {remedy}")
     body = {key: value for key, value in manifest.items() if key not in ("format", "fingerprint", "checksum")}
     if fingerprint(body) != manifest.get("checksum") or seal_store(body) != manifest:
-        raise ValueError(f"'{folder}/manifest.json' has been altered; {remedy}")
+        raise UserError(f"'{folder}/manifest.json' has been altered; {remedy}")
     store = TokenStore(folder, manifest)
     verified = _read_verified(folder)
     stamps = {}
     for name, sha256, size in store.files():
         path = folder / name
         if not path.is_file():
-            raise ValueError(f"'{path}' is missing from the token store; {remedy}")
+            raise UserError(f"'{path}' is missing from the token store; {remedy}")
         stamps[name] = now = stamp_of(path)
         if (size is not None and now[0] != size) or (verified.get(name) != list(now) and file_sha256(path) != sha256):
-            raise ValueError(f"'{path}' is not what was written: it is truncated or altered; {remedy}")
+            raise UserError(f"'{path}' is not what was written: it is truncated or altered; {remedy}")
     if verified != {name: list(of_file) for name, of_file in stamps.items()}:
         with suppress(OSError):  # a store that is read-only is checked again next time
             atomic.write_json(folder / "verified.json", stamps)
@@ -288,14 +277,3 @@ def stamp_of(file: Path | int) -> Stamp:
     except FileNotFoundError:
         return (-1, -1)
     return (stat.st_size, stat.st_mtime_ns)
-
-
-def differing_keys(stored: Any, asked: Any, prefix: str = "") -> list[str]:
-    """Keys at which two nested mappings differ, each as 'key: stored value, not asked value'."""
-    if isinstance(stored, dict) and isinstance(asked, dict):
-        differences = []
-        for key in dict.fromkeys([*stored, *asked]):
-            name = f"{prefix}.{key}" if prefix else key
-            differences += differing_keys(stored.get(key), asked.get(key), name)
-        return differences
-    return [] if stored == asked else [f"{prefix}: {stored}, not {asked}"]

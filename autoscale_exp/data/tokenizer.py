@@ -9,8 +9,8 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, BertTokenizer
 from transformers import PreTrainedTokenizerFast as Tokenizer
 
-from autoscale_exp.config import TokenizerConf
-from autoscale_exp.errors import first_line
+from autoscale_exp.base.errors import UserError, first_line
+from autoscale_exp.data.conf import TokenizerConf
 
 END_OF_TEXT = "<|endoftext|>"
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]  # BERT's, which BertTokenizer expects
@@ -24,12 +24,12 @@ def check_tokenizer(conf: TokenizerConf) -> None:
     """Checks the `data.tokenizer` section before any text is read.
 
     Raises:
-        ValueError: `vocab_size` is missing or too small for a tokenizer that is to be trained.
+        UserError: `vocab_size` is missing or too small for a tokenizer that is to be trained.
     """
     smallest = SMALLEST.get(conf.name)
     if smallest is not None and (conf.vocab_size is None or conf.vocab_size < smallest):
         kind = "byte-level BPE" if conf.name == "bpe" else "WordPiece tokenizer"
-        raise ValueError(f"data.tokenizer.vocab_size is {conf.vocab_size}; a {kind} needs at least {smallest} entries")
+        raise UserError(f"data.tokenizer.vocab_size is {conf.vocab_size}; a {kind} needs at least {smallest} entries")
 
 
 def train_tokenizer(texts: Iterable[str], conf: TokenizerConf) -> Tokenizer:
@@ -92,18 +92,18 @@ def load_tokenizer(name: str | Path) -> Tokenizer:
     """A fast tokenizer by Hub name or path.
 
     Raises:
-        ValueError: it cannot be had, is not a fast one, or has no token to separate documents with.
+        UserError: it cannot be had, is not a fast one, or has no token to separate documents with.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(name), use_fast=True)
     except (OSError, ValueError) as error:
         reason = first_line(error)
-        raise ValueError(
+        raise UserError(
             f"data.tokenizer.name is '{name}', which cannot be loaded ({reason}); "
             "give 'bpe', 'wordpiece', a Hub name, or the folder of a saved tokenizer"
         ) from None
     if not isinstance(tokenizer, Tokenizer) or (tokenizer.eos_token_id is None and tokenizer.sep_token_id is None):
-        raise ValueError(
+        raise UserError(
             f"data.tokenizer.name is '{name}', which is not a fast tokenizer with an end-of-text or separator token"
         )
     return tokenizer

@@ -7,8 +7,8 @@ from typing import Any
 
 import datasets
 
-from autoscale_exp.data.store import file_sha256
-from autoscale_exp.errors import first_line
+from autoscale_exp.base.errors import UserError, first_line
+from autoscale_exp.base.hashing import file_sha256
 
 READERS = {".jsonl": "json", ".parquet": "parquet"}
 
@@ -31,7 +31,7 @@ class DataSource:
         """What the examples are, wherever they lie: the hashes of local files, or the name on the Hub.
 
         Raises:
-            ValueError: a local file does not exist.
+            UserError: a local file does not exist.
         """
         if self.folder is None:
             return "/".join(part for part in (self.path, self.config) if part)
@@ -41,20 +41,20 @@ class DataSource:
         """The local file of a split.
 
         Raises:
-            ValueError: there is none.
+            UserError: there is none.
         """
         assert self.folder is not None
         for suffix in READERS:
             if (path := self.folder / f"{split}{suffix}").is_file():
                 return path
         found = ", ".join(sorted(path.name for path in self.folder.glob("*"))) if self.folder.is_dir() else "no folder"
-        raise ValueError(f"'{self.folder}' has no {split}.jsonl or {split}.parquet (there is {found or 'nothing'})")
+        raise UserError(f"'{self.folder}' has no {split}.jsonl or {split}.parquet (there is {found or 'nothing'})")
 
     def load(self, split: str, columns: Sequence[str]) -> datasets.Dataset:
         """The examples of a split, with just these columns.
 
         Raises:
-            ValueError: they cannot be had or read, there is none, or a column is missing.
+            UserError: they cannot be had or read, there is none, or a column is missing.
         """
         if self.folder is None:
             where, arguments = f"{self.identity([])}, split {split}", (self.path, self.config)
@@ -68,13 +68,13 @@ class DataSource:
             examples = datasets.load_dataset(*arguments, data_files=files, split=split)
         except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
             remedy = "; without a network give datasets_dir=<folder>" if self.folder is None else ""
-            raise ValueError(f"{where} cannot be read: {first_line(error)}{remedy}") from None
+            raise UserError(f"{where} cannot be read: {first_line(error)}{remedy}") from None
         missing = [column for column in columns if column not in examples.column_names]
         if missing:
-            raise ValueError(
+            raise UserError(
                 f"{where} has no column '{missing[0]}'; needed are {', '.join(columns)}, there are "
                 f"{', '.join(examples.column_names)}"
             )
         if not len(examples):
-            raise ValueError(f"{where} has no examples")
+            raise UserError(f"{where} has no examples")
         return examples.select_columns(list(columns))

@@ -8,9 +8,9 @@ import numpy.typing as npt
 import torch
 from transformers import get_linear_schedule_with_warmup
 
-from autoscale_exp.config import FineTuningConf
+from autoscale_exp.base.errors import DivergedError, UserError, first_line
 from autoscale_exp.data.tokenizer import Tokenizer
-from autoscale_exp.errors import first_line
+from autoscale_exp.evaluation.conf import FineTuningConf
 from autoscale_exp.evaluation.subject import Subject
 from autoscale_exp.lm.checkpoint import load_model, load_tokenizer
 
@@ -22,31 +22,31 @@ def check_fine_tuning(conf: FineTuningConf, subject: Subject) -> Tokenizer:
     """Checks model and settings, and returns the model's tokenizer.
 
     Raises:
-        ValueError: the model is causal, has too few positions or a tokenizer without BERT's special tokens, or a
+        UserError: the model is causal, has too few positions or a tokenizer without BERT's special tokens, or a
             setting is out of range.
     """
     checkpoint = subject.checkpoint
     if not checkpoint.masked:
-        raise ValueError(
+        raise UserError(
             f"'{checkpoint.folder}' is a causal {checkpoint.family} model, but task={conf.name} fine-tunes masked "
             "ones; use task=harness or task=perplexity"
         )
     if conf.max_length > checkpoint.positions:
-        raise ValueError(
+        raise UserError(
             f"task.max_length is {conf.max_length}, but '{checkpoint.folder}' has only {checkpoint.positions} "
             f"positions; give task.max_length={checkpoint.positions} or less"
         )
     if not conf.seeds or len(set(conf.seeds)) != len(conf.seeds):
-        raise ValueError(f"task.seeds is {conf.seeds}; give different seeds, at least one")
+        raise UserError(f"task.seeds is {conf.seeds}; give different seeds, at least one")
     for key in ("epochs", "batch_size", "lr", "max_length"):
         if not getattr(conf, key) > 0:
-            raise ValueError(f"task.{key} is {getattr(conf, key)}; it must be positive")
+            raise UserError(f"task.{key} is {getattr(conf, key)}; it must be positive")
     if not 0 <= conf.warmup_fraction < 1:
-        raise ValueError(f"task.warmup_fraction is {conf.warmup_fraction}; allowed are shares below 1")
+        raise UserError(f"task.warmup_fraction is {conf.warmup_fraction}; allowed are shares below 1")
     tokenizer = load_tokenizer(checkpoint)
     for name in ("cls_token", "sep_token", "pad_token"):
         if getattr(tokenizer, name) is None:
-            raise ValueError(f"the tokenizer of '{checkpoint.folder}' has no {name}, which task={conf.name} needs")
+            raise UserError(f"the tokenizer of '{checkpoint.folder}' has no {name}, which task={conf.name} needs")
     return tokenizer
 
 
@@ -60,7 +60,7 @@ def find_device(device: str) -> torch.device:
     """The device that the config names; auto is the first GPU, or the CPU.
 
     Raises:
-        ValueError: torch knows no such device.
+        UserError: torch knows no such device.
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -68,7 +68,7 @@ def find_device(device: str) -> torch.device:
         torch.zeros(1, device=device)
         return torch.device(device)
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device is '{device}', which cannot be used: {first_line(error)}") from None
+        raise UserError(f"device is '{device}', which cannot be used: {first_line(error)}") from None
 
 
 class FineTuned:
@@ -133,13 +133,13 @@ class FineTuned:
         """The `outputs` of the model for each example, in order, as arrays; examples are padded to their batch.
 
         Raises:
-            FloatingPointError: one is not finite, because the fine-tuning diverged.
+            DivergedError: one is not finite, because the fine-tuning diverged.
         """
         rows: list[tuple[Any, ...]] = []
         for batch in self._batches(examples, np.arange(len(examples["input_ids"]))):
             arrays = [output.float().cpu().numpy() for output in outputs(self._forward(batch))]
             if not all(np.isfinite(array).all() for array in arrays):
-                raise FloatingPointError(
+                raise DivergedError(
                     f"the logits of {self.task}, fine-tuned with seed {self.seed}, are not finite; lower task.lr, "
                     f"which is {self.conf.lr}"
                 )

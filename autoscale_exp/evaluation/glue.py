@@ -7,8 +7,9 @@ import datasets
 import numpy as np
 from transformers import AutoModelForSequenceClassification
 
-from autoscale_exp.config import GlueTaskConf
+from autoscale_exp.base.errors import UserError
 from autoscale_exp.data.tokenizer import Tokenizer
+from autoscale_exp.evaluation.conf import GlueTaskConf
 from autoscale_exp.evaluation.examples import DataSource
 from autoscale_exp.evaluation.fine_tuning import Encoded, FineTuned, check_fine_tuning, recipe
 from autoscale_exp.evaluation.metrics import METRICS
@@ -61,12 +62,12 @@ def plan_glue(conf: GlueTaskConf, subject: Subject) -> list[Evaluation]:
     """One evaluation per task.
 
     Raises:
-        ValueError: see `check_fine_tuning`; or a task is unknown, or a local file is missing or has wrong columns.
+        UserError: see `check_fine_tuning`; or a task is unknown, or a local file is missing or has wrong columns.
     """
     tokenizer = check_fine_tuning(conf, subject)
     unknown = [name for name in conf.tasks if name not in TASKS]
     if unknown or not conf.tasks:
-        raise ValueError(f"task.tasks is {list(conf.tasks)}; GLUE has {', '.join(TASKS)}")
+        raise UserError(f"task.tasks is {list(conf.tasks)}; GLUE has {', '.join(TASKS)}")
     return [_plan(name, conf, subject, tokenizer) for name in conf.tasks]
 
 
@@ -118,13 +119,13 @@ def load_examples(source: DataSource, split: str, task: GlueTask) -> datasets.Da
     """The examples of a split, their labels checked.
 
     Raises:
-        ValueError: see `DataSource.load`; or a label is not one of the task's.
+        UserError: see `DataSource.load`; or a label is not one of the task's.
     """
     examples = source.load(split, (*task.columns, "label"))
     labels = set(examples["label"])
     if task.num_labels > 1 and (wrong := labels - set(range(task.num_labels))):
         where = source.folder or source.identity([])
-        raise ValueError(
+        raise UserError(
             f"{where}, split {split}: label {min(wrong, key=str)!r} is not one of 0 to {task.num_labels - 1}"
         )
     return examples

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from autoscale_exp.config import HarnessTaskConf
-from autoscale_exp.data.store import file_sha256
-from autoscale_exp.errors import first_line
+from autoscale_exp.base.errors import UserError, first_line
+from autoscale_exp.base.hashing import file_sha256
+from autoscale_exp.evaluation.conf import HarnessTaskConf
 from autoscale_exp.evaluation.examples import READERS
 from autoscale_exp.evaluation.record import Evaluation
 from autoscale_exp.evaluation.subject import Subject
@@ -23,24 +23,24 @@ def plan_harness(conf: HarnessTaskConf, subject: Subject) -> list[Evaluation]:
     """One evaluation per task.
 
     Raises:
-        ValueError: the harness is not installed, the model is masked, a task is unknown, or a local file is missing.
+        UserError: the harness is not installed, the model is masked, a task is unknown, or a local file is missing.
     """
     checkpoint = subject.checkpoint
     if checkpoint.masked:
-        raise ValueError(
+        raise UserError(
             f"'{checkpoint.folder}' is a masked {checkpoint.family} model, but task=harness scores causal ones; use "
             "task=glue, task=squad or task=perplexity"
         )
     try:
         manager = _task_manager()
     except ImportError:
-        raise ValueError(
+        raise UserError(
             "task=harness needs the lm-evaluation-harness; install it with `pip install 'autoscale_exp[harness]'`"
         ) from None
     for name in conf.tasks:
         if name not in manager.all_subtasks:
             near = ", ".join(difflib.get_close_matches(name, manager.all_subtasks, n=5)) or "none"
-            raise ValueError(
+            raise UserError(
                 f"task.tasks names '{name}', which is none of the {len(manager.all_subtasks)} tasks of the harness; "
                 f"near it: {near}; `lm-eval ls tasks` lists all"
             )
@@ -141,7 +141,7 @@ def _local_files(folder: Path) -> dict[str, str]:
     for suffix in READERS:
         if files := {s: str(folder / f"{s}{suffix}") for s in SPLITS if (folder / f"{s}{suffix}").is_file()}:
             return files
-    raise ValueError(f"'{folder}' has no {', '.join(SPLITS)} with ending {' or '.join(READERS)}")
+    raise UserError(f"'{folder}' has no {', '.join(SPLITS)} with ending {' or '.join(READERS)}")
 
 
 def _load_task(name: str, files: dict[str, str] | None, manager: Any) -> Any:
@@ -153,7 +153,7 @@ def _load_task(name: str, files: dict[str, str] | None, manager: Any) -> Any:
     try:  # only as a member of a group can a registered task be given keys of our own
         return manager.load([{"group": "autoscale_exp", "task": [own]}])["tasks"][name]
     except Exception as error:
-        raise ValueError(f"the data of the harness's task '{name}' cannot be had: {first_line(error)}") from None
+        raise UserError(f"the data of the harness's task '{name}' cannot be had: {first_line(error)}") from None
 
 
 def _harness_model(subject: Subject, batch_size: int) -> Any:
@@ -169,7 +169,7 @@ def _harness_model(subject: Subject, batch_size: int) -> Any:
         def _loglikelihood_tokens(self, requests: list[Any], *arguments: Any, **options: Any) -> Any:
             longest = max(len(continuation) for _, _, continuation in requests)
             if longest > self.max_length:
-                raise ValueError(
+                raise UserError(
                     f"an answer of {longest} tokens is longer than the {self.max_length} positions of "
                     f"'{subject.checkpoint.folder}'; leave this task away"
                 )

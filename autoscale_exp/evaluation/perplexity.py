@@ -9,12 +9,14 @@ from typing import Any
 
 import torch
 
-from autoscale_exp.config import MaskedModelConf, ModelConf, OptimizerConf, PerplexityTaskConf
+from autoscale_exp.base.errors import UserError
 from autoscale_exp.data.store import TokenStore, open_store
+from autoscale_exp.evaluation.conf import PerplexityTaskConf
 from autoscale_exp.evaluation.fine_tuning import find_device
 from autoscale_exp.evaluation.record import Evaluation
 from autoscale_exp.evaluation.subject import Subject
 from autoscale_exp.lm.checkpoint import Checkpoint, load_model, load_tokenizer
+from autoscale_exp.lm.conf import MaskedModelConf, ModelConf, OptimizerConf
 from autoscale_exp.lm.language_model import LanguageModel
 from autoscale_exp.lm.masking import row_keys
 from autoscale_exp.training.run import MODELS
@@ -24,12 +26,12 @@ def plan_perplexity(conf: PerplexityTaskConf, subject: Subject) -> list[Evaluati
     """Checks that the model can read the store.
 
     Raises:
-        ValueError: there is no such store, it is not the run's own or has another tokenizer, its rows are too long, or
+        UserError: there is no such store, it is not the run's own or has another tokenizer, its rows are too long, or
             the stride does not fit.
     """
     checkpoint = subject.checkpoint
     store = _open(conf, subject)
-    checkpoint.require_store(store, "run" if subject.result else "checkpoint")
+    checkpoint.require_store(store, "run" if subject.run else "checkpoint")
     _check(conf, checkpoint, store)
     section = model_conf(subject)
     settings: dict[str, Any] = {"store": store.fingerprint, "stride": conf.stride}
@@ -57,38 +59,35 @@ def _check(conf: PerplexityTaskConf, checkpoint: Checkpoint, store: TokenStore) 
     """Checks that rows, windows and positions fit each other."""
     window = min(store.seq_len, checkpoint.positions)
     if conf.batch_rows < 1:
-        raise ValueError(f"task.batch_rows is {conf.batch_rows}; it must be at least 1")
+        raise UserError(f"task.batch_rows is {conf.batch_rows}; it must be at least 1")
     if conf.stride is not None and checkpoint.masked:
-        raise ValueError(f"task.stride is {conf.stride}, but '{checkpoint.folder}' is a masked model; leave it null")
+        raise UserError(f"task.stride is {conf.stride}, but '{checkpoint.folder}' is a masked model; leave it null")
     if conf.stride is not None and not 1 <= conf.stride < window:
-        raise ValueError(f"task.stride is {conf.stride}; allowed are 1 to {window - 1} in windows of {window} tokens")
+        raise UserError(f"task.stride is {conf.stride}; allowed are 1 to {window - 1} in windows of {window} tokens")
     if conf.stride is not None and store.seq_len <= checkpoint.positions:
-        raise ValueError(
+        raise UserError(
             f"task.stride is {conf.stride}, but rows of the store '{store.folder}' have {store.seq_len} tokens, which "
             f"one window of the model's {checkpoint.positions} positions holds; leave it null"
         )
     if store.seq_len > checkpoint.positions and conf.stride is None:
         remedy = "use a store of shorter rows" if checkpoint.masked else f"give task.stride=<1 to {window - 1}>"
-        raise ValueError(
+        raise UserError(
             f"rows of the store '{store.folder}' have {store.seq_len} tokens, but '{checkpoint.folder}' has only "
             f"{checkpoint.positions} positions; {remedy}"
         )
     if checkpoint.masked and load_tokenizer(checkpoint).mask_token_id is None:
-        raise ValueError(f"the tokenizer of '{checkpoint.folder}' has no mask token, which a masked model needs")
+        raise UserError(f"the tokenizer of '{checkpoint.folder}' has no mask token, which a masked model needs")
 
 
 def _open(conf: PerplexityTaskConf, subject: Subject) -> TokenStore:
     if conf.store is not None:
         return open_store(conf.store)
-    if subject.result is None or "store" not in subject.result:
-        raise ValueError(
-            "task.store is not set, and no run says which; give the token store to read validation rows of"
-        )
-    store = open_store(subject.result["store"])
-    assert subject.identity is not None
-    if store.fingerprint != subject.identity["store"]:
-        raise ValueError(
-            f"the store '{store.folder}' is no longer the one that run '{subject.result['run']}' was trained on; give "
+    if subject.run is None or subject.identity is None:
+        raise UserError("task.store is not set, and no run says which; give the token store to read validation rows of")
+    store = open_store(subject.run.store)
+    if store.fingerprint != subject.identity.store:
+        raise UserError(
+            f"the store '{store.folder}' is no longer the one that run '{subject.run.run}' was trained on; give "
             "task.store=<its folder>"
         )
     return store
@@ -104,7 +103,7 @@ def model_conf(subject: Subject) -> ModelConf:
     section["optimizer"] = OptimizerConf(lr=0.0, batch_rows=1)
     if not subject.checkpoint.masked:
         return ModelConf(**section)
-    of_run = subject.identity["model"] if subject.identity else {}
+    of_run = subject.identity.model if subject.identity else {}
     masking = {key: of_run[key] for key in ("mask_probability", "whole_word_masking") if key in of_run}
     return MaskedModelConf(**section, **masking)
 

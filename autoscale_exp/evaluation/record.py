@@ -19,8 +19,9 @@ from typing import Any
 
 from filelock import FileLock
 
-from autoscale_exp import atomic
-from autoscale_exp.data.store import differing_keys
+from autoscale_exp.base import atomic
+from autoscale_exp.base.errors import DivergedError, UserError
+from autoscale_exp.base.versioned import differing_keys
 
 log = logging.getLogger(__name__)
 
@@ -50,13 +51,13 @@ class Evaluation:
         """The headline of a measurement that has `metrics`.
 
         Raises:
-            ValueError: a metric of the headline is not among them, or none was chosen.
+            UserError: a metric of the headline is not among them, or none was chosen.
         """
         measured = list(metrics)
         headline = self.headline(measured) if callable(self.headline) else self.headline
         missing = [metric for metric in headline if metric not in measured]
         if missing or not headline:
-            raise ValueError(
+            raise UserError(
                 f"{self.name} gave no {missing[0] if missing else 'metric'} that a report could show, but "
                 f"{', '.join(measured) or 'nothing'}; leave this task away"
             )
@@ -67,27 +68,27 @@ def read_evaluation(path: Path) -> dict[str, Any]:
     """The tasks of an evaluation.json by name; none if it does not exist.
 
     Raises:
-        ValueError: it is damaged.
+        UserError: it is damaged.
     """
     if not path.exists():
         return {}
     try:
         return json.loads(path.read_text(encoding="utf-8"))["tasks"]
     except (ValueError, KeyError, TypeError):
-        raise ValueError(f"'{path}' is damaged; delete it") from None
+        raise UserError(f"'{path}' is damaged; delete it") from None
 
 
 def missing_seeds(evaluation: Evaluation, path: Path) -> list[int | None]:
     """The seeds that are not measured yet.
 
     Raises:
-        ValueError: the task was measured with other settings; names the keys that differ.
+        UserError: the task was measured with other settings; names the keys that differ.
     """
     entry = read_evaluation(path).get(evaluation.name)
     if entry is None:
         return list(evaluation.seeds)
     if differences := differing_keys(entry["settings"], json.loads(json.dumps(evaluation.settings))):
-        raise ValueError(
+        raise UserError(
             f"'{path}' holds {evaluation.name} with other settings ({'; '.join(differences)}); give those settings, "
             f"choose another output_dir, or delete the entry '{evaluation.name}' from that file"
         )
@@ -98,8 +99,8 @@ def carry_out(evaluation: Evaluation, path: Path) -> dict[str, Any]:
     """Measures what is missing, writing after every seed, and returns the task's entry in evaluation.json.
 
     Raises:
-        ValueError: see `missing_seeds`; or a metric of the headline was not measured.
-        FloatingPointError: a metric is not finite.
+        UserError: see `missing_seeds`; or a metric of the headline was not measured.
+        DivergedError: a metric is not finite.
     """
     seeds = missing_seeds(evaluation, path)
     if not seeds:
@@ -110,7 +111,7 @@ def carry_out(evaluation: Evaluation, path: Path) -> dict[str, Any]:
         value["seconds"] = round(time.perf_counter() - started, 2)
         for metric, number in value["metrics"].items():
             if not math.isfinite(number):
-                raise FloatingPointError(f"{metric} of {evaluation.name} is {number} with seed {seed}")
+                raise DivergedError(f"{metric} of {evaluation.name} is {number} with seed {seed}")
         headline = evaluation.headline_of(value["metrics"])
         _add(evaluation, headline, value, path)
         shown = ", ".join(f"{metric} {value['metrics'][metric]:.4f}" for metric in headline)

@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from transformers import AutoModelForQuestionAnswering
 
-from autoscale_exp.config import SquadTaskConf
+from autoscale_exp.base.errors import UserError
 from autoscale_exp.data.tokenizer import Tokenizer
+from autoscale_exp.evaluation.conf import SquadTaskConf
 from autoscale_exp.evaluation.examples import DataSource
 from autoscale_exp.evaluation.fine_tuning import Encoded, FineTuned, check_fine_tuning, recipe
 from autoscale_exp.evaluation.metrics import answer_f1, exact_match
@@ -28,12 +29,12 @@ def plan_squad(conf: SquadTaskConf, subject: Subject) -> list[Evaluation]:
     """The evaluation.
 
     Raises:
-        ValueError: see `check_fine_tuning`; or a local file is missing or has wrong columns.
+        UserError: see `check_fine_tuning`; or a local file is missing or has wrong columns.
     """
     tokenizer = check_fine_tuning(conf, subject)
     for key in ("stride", "n_best", "max_answer_length"):
         if getattr(conf, key) < 1:
-            raise ValueError(f"task.{key} is {getattr(conf, key)}; it must be at least 1")
+            raise UserError(f"task.{key} is {getattr(conf, key)}; it must be at least 1")
     folder = None if subject.datasets_dir is None else subject.datasets_dir / "squad"
     source = DataSource(HUB_PATH, None, folder)
     data = source.identity(SPLITS)
@@ -76,15 +77,13 @@ def load_examples(source: DataSource, split: str) -> datasets.Dataset:
     """The examples of a split, which all have an answer.
 
     Raises:
-        ValueError: see `DataSource.load`; or a question has no answer, as in SQuAD v2.
+        UserError: see `DataSource.load`; or a question has no answer, as in SQuAD v2.
     """
     examples = source.load(split, COLUMNS)
     for name, answers in zip(examples["id"], examples["answers"], strict=True):
         if not answers["text"]:
             where = source.folder or source.identity([])
-            raise ValueError(
-                f"{where}, split {split}: question '{name}' has no answer; give the examples of SQuAD v1.1"
-            )
+            raise UserError(f"{where}, split {split}: question '{name}' has no answer; give the examples of SQuAD v1.1")
     return examples
 
 
@@ -111,7 +110,7 @@ def encode(examples: datasets.Dataset, tokenizer: Tokenizer, conf: SquadTaskConf
     The tokenizer's own windows are not used because some versions lose the last one (tokenizers 0.23.2).
 
     Raises:
-        ValueError: a question leaves less than `stride` tokens for its paragraph, so that some would be in no window.
+        UserError: a question leaves less than `stride` tokens for its paragraph, so that some would be in no window.
     """
     questions = tokenizer([q.strip() for q in examples["question"]], add_special_tokens=False)["input_ids"]
     contexts = tokenizer(examples["context"][:], add_special_tokens=False, return_offsets_mapping=True)
@@ -121,7 +120,7 @@ def encode(examples: datasets.Dataset, tokenizer: Tokenizer, conf: SquadTaskConf
         context, offsets = contexts["input_ids"][number], contexts["offset_mapping"][number]
         room = conf.max_length - len(question) - 3
         if room < conf.stride:
-            raise ValueError(
+            raise UserError(
                 f"task.max_length is {conf.max_length}, of which a question of {len(question)} tokens leaves "
                 f"{max(0, room)} for its paragraph, less than task.stride, {conf.stride}; raise task.max_length or "
                 "lower task.stride"

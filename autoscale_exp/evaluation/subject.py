@@ -1,14 +1,15 @@
 """Which model is evaluated: that of a finished run, or any Hugging Face folder. Imports no torch."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from autoscale_exp.base.errors import UserError
 from autoscale_exp.config import EvaluateConf
 from autoscale_exp.evaluation.record import EVALUATION
 from autoscale_exp.lm.checkpoint import Checkpoint, open_checkpoint
-from autoscale_exp.runs.record import RESULT
+from autoscale_exp.runs.identity import RunIdentity, read_identity
+from autoscale_exp.runs.record import RECORD, RunRecord, is_recorded, read_record
 
 
 @dataclass(frozen=True)
@@ -17,17 +18,17 @@ class Subject:
 
     Attributes:
         checkpoint: its weights and tokenizer.
-        record: path of its evaluation.json.
-        result: result.json of its run, or None for a folder that is no run's.
-        identity: identity.json of its run, or None.
+        path: of its evaluation.json.
+        run: record of its run, or None for a folder that is no run's.
+        identity: of its run, or None.
         datasets_dir: folder of local data sets, or None for the Hub.
         device: a torch device, or auto.
     """
 
     checkpoint: Checkpoint
-    record: Path
-    result: dict[str, Any] | None
-    identity: dict[str, Any] | None
+    path: Path
+    run: RunRecord | None
+    identity: RunIdentity | None
     datasets_dir: Path | None
     device: str
 
@@ -41,25 +42,25 @@ def find_subject(conf: EvaluateConf) -> Subject:
     """The model that the config names.
 
     Raises:
-        ValueError: it names none or two, the run is not finished or kept no model, or the folder cannot be used.
+        UserError: it names none or two, the run is not finished or kept no model, or the folder cannot be used.
     """
     if (conf.run is None) == (conf.checkpoint is None):
-        raise ValueError(
+        raise UserError(
             "give either run=<folder of a finished run> or checkpoint=<Hugging Face folder>, one of the two"
         )
     datasets_dir = None if conf.datasets_dir is None else Path(conf.datasets_dir)
     if datasets_dir is not None and not datasets_dir.is_dir():
-        raise ValueError(f"datasets_dir is '{datasets_dir}', which is no folder")
+        raise UserError(f"datasets_dir is '{datasets_dir}', which is no folder")
     if conf.checkpoint is not None:
         if conf.output_dir is None:
-            raise ValueError(f"output_dir is not set; give the folder that {EVALUATION} is to be written to")
+            raise UserError(f"output_dir is not set; give the folder that {EVALUATION} is to be written to")
         checkpoint = open_checkpoint(conf.checkpoint, "checkpoint")
         return Subject(checkpoint, Path(conf.output_dir) / EVALUATION, None, None, datasets_dir, conf.device)
     run = Path(str(conf.run))
-    if not (run / RESULT).is_file():
-        raise ValueError(f"run is '{run}', which has no {RESULT}; give the folder of a finished run")
+    if not is_recorded(run):
+        raise UserError(f"run is '{run}', which has no {RECORD}; give the folder of a finished run")
     if not (run / "model").is_dir():
-        raise ValueError(f"run is '{run}', which kept no model; train it with save_model=true")
-    result, identity = (json.loads((run / name).read_text(encoding="utf-8")) for name in (RESULT, "identity.json"))
+        raise UserError(f"run is '{run}', which kept no model; train it with save_model=true")
     checkpoint = open_checkpoint(run / "model", "run")
-    return Subject(checkpoint, Path(conf.output_dir or run) / EVALUATION, result, identity, datasets_dir, conf.device)
+    path = Path(conf.output_dir or run) / EVALUATION
+    return Subject(checkpoint, path, read_record(run), read_identity(run), datasets_dir, conf.device)

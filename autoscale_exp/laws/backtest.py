@@ -1,36 +1,12 @@
 """How far a law would have been off: fitted without the largest scale, it predicts the runs there."""
 
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
 
-from autoscale_exp.laws.law import fit_law
+from autoscale_exp.base.errors import UserError
+from autoscale_exp.laws.fit_file import Backtest
+from autoscale_exp.laws.law import fit_law, predicts_losses
 from autoscale_exp.laws.objective import Objective
-from autoscale_exp.runs.record import RunTable, scales_of, select_runs
-
-
-@dataclass(frozen=True)
-class Backtest:
-    """Errors at the largest scale of a law fitted to the others.
-
-    Attributes:
-        tokens: of the scale left out, the median over its runs.
-        runs: predicted.
-        level_error: mean of predicted less true objective.
-        difference_error: root mean square error of the runs' differences from their mean.
-        difference_spread: root mean square of the true differences, to compare with.
-    """
-
-    tokens: int
-    runs: int
-    level_error: float
-    difference_error: float
-    difference_spread: float
-
-    def content(self) -> dict[str, Any]:
-        """As it stands in fit.json."""
-        return vars(self).copy()
+from autoscale_exp.runs.table import RunTable, scales_of, select_runs
 
 
 def backtest(name: str, table: RunTable, objective: Objective) -> Backtest | None:
@@ -41,8 +17,9 @@ def backtest(name: str, table: RunTable, objective: Objective) -> Backtest | Non
     left_out, rest = scales[-1], np.sort(np.concatenate(scales[:-1]))
     try:
         law = fit_law(name, select_runs(table, rest))
-    except ValueError:
+    except UserError:
         return None
+    assert predicts_losses(law)
     errors = objective(law.predict(table.domain_tokens[left_out])) - objective(table.losses[left_out])
     true = objective(table.losses[left_out])
     return Backtest(

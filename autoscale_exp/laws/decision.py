@@ -5,47 +5,99 @@ not under the point estimate: where the runs say little, draws disagree and thei
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 
-from autoscale_exp.laws.law import Law
-from autoscale_exp.laws.objective import Objective
+from autoscale_exp.base.arrays import FloatArray, Int64Array
+from autoscale_exp.base.errors import UserError
+from autoscale_exp.laws.autoscale.ddo import find_design
+from autoscale_exp.laws.backtest import backtest
+from autoscale_exp.laws.fit_file import Diagnostics, Fit, FitObjective, FittedMixture, Gain, Response, named
+from autoscale_exp.laws.law import LossLaw
+from autoscale_exp.laws.objective import METRICS, Objective
 from autoscale_exp.laws.optimum import Optimum
-from autoscale_exp.mixture.allocation import FloatArray
+from autoscale_exp.laws.request import Request
+from autoscale_exp.laws.solver.mixture_optimum import MixtureOptimum, WorstCase, expected_optimum
+from autoscale_exp.laws.solver.sampled_optimum import sampled_optimum
+from autoscale_exp.runs.table import RunTable, scales_of
 
 INTERVAL = (0.05, 0.95)  # 90 %
 SURE = 0.95  # probability from which a mixture is called better
 
 
-@dataclass(frozen=True)
-class Gain:
-    """How much lower the objective is than under a reference mixture.
+def decide(law: LossLaw, table: RunTable, request: Request) -> Fit:
+    """The mixtures that a law of losses offers at every scale of its runs and at every target."""
+    draws = law.draws(request.num_draws, np.random.default_rng(request.seed)) if request.num_draws else []
+    groups = scales_of(table)
+    totals = table.domain_tokens.sum(axis=1)
+    base = (table.domain_tokens / totals[:, None])[groups[-1]].mean(axis=0)
+    budgets = [round(float(np.median(totals[rows]))) for rows in groups]
+    tested = backtest(law.name, table, request.objective)
+    scales = [
+        decide_at(law, draws, budget, base, request).with_runs(len(rows))
+        for budget, rows in zip(budgets, groups, strict=True)
+    ]
+    residuals = request.objective(law.predict(table.domain_tokens)) - request.objective(table.losses)
+    return Fit(
+        law=law.name,
+        objective=FitObjective.of(request.objective, law.validation_domains),
+        domains=law.domains,
+        scales=scales,
+        targets=[decide_at(law, draws, budget, base, request) for budget in request.targets],
+        diagnostics=Diagnostics(
+            **law.diagnostics,
+            num_runs=len(table.runs),
+            base_mixture=named(table.domains, base),
+            residual=float(residuals.std()),
+            run_noise=named(table.validation_domains, law.run_noise),
+            backtest=tested,
+            responses=_responses(law, table, groups, request.objective),
+        ),
+    )
 
-    Attributes:
-        mean: over draws.
-        interval: 90 % of draws.
-        probability: share of draws in which it is lower.
-        relative: mean, as a share of the reference's objective.
-    """
 
-    mean: float
-    interval: tuple[float, float]
-    probability: float
-    relative: float
+def decide_at(law: LossLaw, draws: Sequence[LossLaw], budget: int, base: FloatArray, request: Request) -> FittedMixture:
+    """The mixture offered at a budget; `base` (K,) is the mixture that proxy runs vary."""
+    objective = request.objective
 
-    def content(self) -> dict[str, Any]:
-        """As it stands in fit.json."""
-        return {
-            "mean": self.mean,
-            "interval": list(self.interval),
-            "probability": self.probability,
-            "relative": self.relative,
-        }
+    def best_under(laws: Sequence[LossLaw], metric: str = objective.metric) -> MixtureOptimum:
+        sought = replace(objective, metric=metric) if objective.aggregate == "mean" else WorstCase(metric)
+        try:
+            return expected_optimum(
+                laws, sought, budget, request.constraints, kl_weight=request.kl_weight, prior=request.prior
+            )
+        except NotImplementedError:  # a law without slopes
+            if request.kl_weight:
+                raise UserError(f"objective.kl_weight needs a law with slopes, which law={law.name} has not") from None
+            return sampled_optimum(law, replace(objective, metric=metric), budget, request.constraints)
+
+    point, other = best_under([law]), METRICS[1 - METRICS.index(objective.metric)]
+    offered = best_under(draws) if draws else point
+    optima = [best_under([draw]) for draw in draws]
+    under_other = named(law.domains, best_under([law], other).weights)
+    entry = replace(
+        FittedMixture.of(offered, law.domains, weight_intervals(optima) if draws else None),
+        converged=point.converged and offered.converged,
+        convex=point.convex,
+        point_weights=named(law.domains, point.weights),
+        losses=named(law.validation_domains, law.predict(offered.weights * budget)),
+        loss_weights=under_other if other == "loss" else None,
+        perplexity_weights=under_other if other == "perplexity" else None,
+    )
+    if not draws:
+        return entry
+    values = objective_draws(draws, objective, offered.weights, budget)
+    references = {"uniform": np.full(len(law.domains), 1 / len(law.domains)), "base": base}
+    under = {name: objective_draws(draws, objective, weights, budget) for name, weights in references.items()}
+    gains = {name: gain_over(draws_of, values) for name, draws_of in under.items()}
+    useful = useful_runs(draws, objective, base, budget, under["uniform"] - values)
+    low, high = np.quantile(values, INTERVAL).tolist()
+    sentence = verdict(gains["uniform"], "uniform", useful)
+    return replace(entry, objective_interval=(low, high), gains=gains, verdict=sentence)
 
 
-def objective_draws(draws: Sequence[Law], objective: Objective, weights: FloatArray, budget: float) -> FloatArray:
+def objective_draws(draws: Sequence[LossLaw], objective: Objective, weights: FloatArray, budget: float) -> FloatArray:
     """(D,) objective of one mixture under each draw."""
     return np.array([float(objective(draw.predict(weights * budget))) for draw in draws])
 
@@ -64,7 +116,7 @@ def verdict(gain: Gain, reference: str, useful: Sequence[str]) -> str:
     Args:
         gain: of the mixture offered.
         reference: what it is over.
-        useful: names of the probes that would tell most.
+        useful: names of the proxy runs that would tell most.
     """
     low, high = gain.interval
     if gain.probability >= SURE and low > 0:
@@ -76,11 +128,11 @@ def verdict(gain: Gain, reference: str, useful: Sequence[str]) -> str:
         f"cannot be told apart from {reference} with these runs: the gain is {gain.mean:.4f} ({gain.relative:.1%}), "
         f"with 90 % probability between {low:.4f} and {high:.4f}"
     )
-    return f"{text}; the most useful next probes are {', '.join(useful)}" if useful else text
+    return f"{text}; the most useful next proxy runs are {', '.join(useful)}" if useful else text
 
 
-def useful_probes(
-    draws: Sequence[Law],
+def useful_runs(
+    draws: Sequence[LossLaw],
     objective: Objective,
     base_weights: FloatArray,
     budget: float,
@@ -89,17 +141,17 @@ def useful_probes(
     factor: float = 3.0,
     count: int = 3,
 ) -> list[str]:
-    """The probes that would narrow the gain most, best first.
+    """The proxy runs that would narrow the gain most, best first.
 
     For each domain times and divided by `factor` at `budget`, the share of the gain's variance over draws that the
-    probe's difference from the base, measured with the law's noise, would explain:
+    proxy run's difference from the base, measured with the law's noise, would explain:
     cov(gain, y)^2 / (var(gain) (var(y) + 2 noise^2)).
 
     Args:
         draws: of the law.
         objective: what is minimised.
-        base_weights: (K,) mixture that the probes vary.
-        budget: tokens of the base probe.
+        base_weights: (K,) mixture that the proxy runs vary.
+        budget: tokens of the base run.
         gains: (D,) gain of the mixture offered under each draw.
         factor: on one domain's tokens.
         count: how many to name.
@@ -124,3 +176,32 @@ def useful_probes(
 def weight_intervals(optima: Sequence[Optimum]) -> FloatArray:
     """(2, K) ends of the 90 % intervals of the draws' own optima."""
     return np.quantile([optimum.weights for optimum in optima], INTERVAL, axis=0)
+
+
+def _responses(
+    law: LossLaw, table: RunTable, groups: Sequence[Int64Array], objective: Objective
+) -> list[list[Response]]:
+    """Per scale and domain the proxy runs' points and the law's curve; empty where the runs hold no DDO design."""
+    responses = []
+    for rows in groups:
+        base, varied = find_design(table, rows)
+        if not all(varied):
+            return []
+        base_tokens, level = table.domain_tokens[base[0]], float(objective(table.losses[base]).mean())
+        of_scale = []
+        for i, domain in enumerate(law.domains):
+
+            def curve(
+                x: FloatArray, base_tokens: FloatArray = base_tokens, level: float = level, i: int = i
+            ) -> FloatArray:
+                tokens = np.tile(base_tokens, (len(x), 1))
+                tokens[:, i] *= x
+                return objective(law.predict(tokens)) / level
+
+            points = [
+                (float(table.domain_tokens[r, i] / base_tokens[i]), float(objective(table.losses[r]) / level))
+                for r in [*base, *varied[i]]
+            ]
+            of_scale.append(Response.of(domain, sorted(points), curve))
+        responses.append(of_scale)
+    return responses

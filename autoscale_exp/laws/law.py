@@ -1,43 +1,54 @@
-"""What every law of loss as a function of domain tokens offers, and the list of them."""
+"""What every law offers, and the list of them.
 
-from collections.abc import Callable, Sequence
+A law is fitted to runs and finds mixtures. Most predict losses as a function of domain tokens: these are `LossLaw`s,
+and share one way to decide (see `decision`). AutoScale finds mixtures and predicts no losses.
+"""
+
+from collections.abc import Sequence
 from importlib import import_module
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeGuard
 
 import numpy as np
 
-from autoscale_exp.mixture.allocation import FloatArray, Int64Array
-from autoscale_exp.runs.record import RunTable
+from autoscale_exp.base.arrays import FloatArray, Int64Array
+from autoscale_exp.base.errors import UserError
+from autoscale_exp.runs.table import RunTable
 
 
 class Law(Protocol):
-    """A fitted law: predicts the loss of every validation domain for any domain tokens.
+    """A fitted law.
 
     Attributes:
         name: of the law, its key in LAWS.
         domains: (K,) training domains.
         validation_domains: (V,) validation domains.
-        run_noise: (V,) standard deviation of a single run's losses about the law.
+        run_noise: (V,) standard deviation of a single run's losses: about the law, or over seeds.
         diagnostics: plain JSON: "converged" (bool), "num_params" (int), "notes" (list of sentences for people, such as
             a parameter on its limit or a scale that the runs do not identify).
     """
 
-    name: str
-    domains: list[str]
-    validation_domains: list[str]
-    run_noise: FloatArray
-    diagnostics: dict[str, Any]
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def domains(self) -> list[str]: ...  # noqa: D102
+    @property
+    def validation_domains(self) -> list[str]: ...  # noqa: D102
+    @property
+    def run_noise(self) -> FloatArray: ...  # noqa: D102
+    @property
+    def diagnostics(self) -> dict[str, Any]: ...  # noqa: D102
 
-    def predict(self, domain_tokens: FloatArray) -> FloatArray:
-        """(..., V) losses in nats per token of (..., K) domain tokens; finite also where a domain has none."""
-        ...
+    @classmethod
+    def fit(cls, table: RunTable, own: Int64Array) -> Self:
+        """Fits the law to all runs of a table; `own` (V,) is the index of each validation domain's own domain, or -1.
 
-    def slopes(self, domain_tokens: FloatArray) -> FloatArray:
-        """(V, K) derivatives of the losses with respect to tokens, at (K,) tokens > 0."""
+        Raises:
+            UserError: the table has too few runs for the law, or others than it needs.
+        """
         ...
 
     def draws(self, num_draws: int, rng: np.random.Generator) -> Sequence[Self]:
-        """Laws with parameters drawn from what the runs leave open; empty if the law has no such estimate."""
+        """Laws drawn from what the runs leave open; empty if the law has no such estimate."""
         ...
 
     def content(self) -> dict[str, Any]:
@@ -50,8 +61,21 @@ class Law(Protocol):
         ...
 
 
+class LossLaw(Law, Protocol):
+    """A law that predicts the loss of every validation domain for any domain tokens."""
+
+    def predict(self, domain_tokens: FloatArray) -> FloatArray:
+        """(..., V) losses in nats per token of (..., K) domain tokens; finite also where a domain has none."""
+        ...
+
+    def slopes(self, domain_tokens: FloatArray) -> FloatArray:
+        """(V, K) derivatives of the losses with respect to tokens, at (K,) tokens > 0."""
+        ...
+
+
 # Name to module and class; modules are imported when asked for, so that a fit starts at once.
 LAWS = {
+    "autoscale": ("autoscale.law", "AutoscaleLaw"),
     "pooled_transfer": ("pooled.pooled_transfer", "PooledTransferLaw"),
     "transfer": ("parametric.transfer", "TransferLaw"),
     "ces_transfer": ("parametric.transfer", "CesTransferLaw"),
@@ -65,14 +89,14 @@ LAWS = {
 }
 
 
-def law_class(name: str) -> Any:
-    """The class of a law; it has `fit(table, own)` beside what `Law` lists.
+def law_class(name: str) -> type[Law]:
+    """The class of a law.
 
     Raises:
-        ValueError: there is no such law.
+        UserError: there is no such law.
     """
     if name not in LAWS:
-        raise ValueError(f"law.name is '{name}'; allowed are ddo, {', '.join(LAWS)}")
+        raise UserError(f"law.name is '{name}'; allowed are {', '.join(LAWS)}")
     module, attribute = LAWS[name]
     return getattr(import_module(f"autoscale_exp.laws.{module}"), attribute)
 
@@ -81,10 +105,14 @@ def fit_law(name: str, table: RunTable) -> Law:
     """Fits a law to all runs of a table.
 
     Raises:
-        ValueError: there is no such law, or the table has too few runs for it.
+        UserError: there is no such law, or the table has too few runs for it.
     """
-    fit: Callable[[RunTable, Int64Array], Law] = law_class(name).fit
-    return fit(table, own_domains(table))
+    return law_class(name).fit(table, own_domains(table))
+
+
+def predicts_losses(law: Law) -> TypeGuard[LossLaw]:
+    """Whether a law is one of losses."""
+    return hasattr(law, "predict")
 
 
 def own_domains(table: RunTable) -> Int64Array:

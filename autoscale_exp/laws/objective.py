@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autoscale_exp.mixture.allocation import FloatArray, check_weights
+from autoscale_exp.base.arrays import FloatArray
+from autoscale_exp.base.errors import UserError
+from autoscale_exp.base.weights import check_weights
 
 METRICS = ("loss", "perplexity")
 AGGREGATES = ("mean", "worst")
@@ -46,20 +48,20 @@ def make_objective(
     """An objective over `validation_domains`, equally weighted unless told otherwise.
 
     Raises:
-        ValueError: an unknown metric or domain, or weights that are not shares of 1.
+        UserError: an unknown metric or domain, or weights that are not shares of 1.
     """
     if metric not in METRICS:
-        raise ValueError(f"objective.metric is '{metric}'; allowed are {', '.join(METRICS)}")
+        raise UserError(f"objective.metric is '{metric}'; allowed are {', '.join(METRICS)}")
     if aggregate not in AGGREGATES:
-        raise ValueError(f"objective.aggregate is '{aggregate}'; allowed are {', '.join(AGGREGATES)}")
+        raise UserError(f"objective.aggregate is '{aggregate}'; allowed are {', '.join(AGGREGATES)}")
     if not weights:
         return Objective(name, metric, np.full(len(validation_domains), 1 / len(validation_domains)), aggregate)
     unknown = [domain for domain in weights if domain not in validation_domains]
     if unknown:
-        raise ValueError(
+        raise UserError(
             f"objective.weights names '{unknown[0]}', but the runs were validated on {', '.join(validation_domains)}"
         )
     if not math.isfinite(sum(weights.values())):
-        raise ValueError("objective.weights must be finite numbers")
+        raise UserError("objective.weights must be finite numbers")
     listed = [weights.get(domain, 0.0) for domain in validation_domains]
     return Objective(name, metric, check_weights(listed, validation_domains, key="objective.weights"), aggregate)

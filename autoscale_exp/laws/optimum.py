@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from scipy.optimize import brentq
 
-from autoscale_exp.mixture.allocation import FloatArray
+from autoscale_exp.base.arrays import FloatArray
+from autoscale_exp.base.errors import UserError
 
 SUM_TOLERANCE = 1e-9
 
@@ -44,29 +45,29 @@ def make_bounds(lower: Any, upper: Any, domains: Sequence[str]) -> Bounds:
     """Bounds from one number or a list in domain order for each side.
 
     Raises:
-        ValueError: a wrong length, a share outside 0 to 1, or bounds that no mixture can meet.
+        UserError: a wrong length, a share outside 0 to 1, or bounds that no mixture can meet.
     """
     sides = {}
     for key, value in (("bounds.lower", lower), ("bounds.upper", upper)):
         shares = list(value) if isinstance(value, list | tuple) else [value] * len(domains)
         if len(shares) != len(domains):
-            raise ValueError(
+            raise UserError(
                 f"{key} has {len(shares)} entries, but there are {len(domains)} domains: {', '.join(domains)}"
             )
         for domain, share in zip(domains, shares, strict=True):
             if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
-                raise ValueError(f"{key} of '{domain}' is {share}; allowed are shares of the budget from 0 to 1")
+                raise UserError(f"{key} of '{domain}' is {share}; allowed are shares of the budget from 0 to 1")
         sides[key] = np.asarray(shares, dtype=np.float64)
     bounds = Bounds(sides["bounds.lower"], sides["bounds.upper"])
     for index, domain in enumerate(domains):
         if bounds.lower[index] > bounds.upper[index]:
-            raise ValueError(
+            raise UserError(
                 f"bounds.lower of '{domain}' is {bounds.lower[index]:g}, above its bounds.upper {bounds.upper[index]:g}"
             )
     if bounds.lower.sum() > 1 + SUM_TOLERANCE:
-        raise ValueError(f"bounds.lower sum to {bounds.lower.sum():.6g}; they must leave room within 1")
+        raise UserError(f"bounds.lower sum to {bounds.lower.sum():.6g}; they must leave room within 1")
     if bounds.upper.sum() < 1 - SUM_TOLERANCE:
-        raise ValueError(f"bounds.upper sum to {bounds.upper.sum():.6g}; they must reach 1")
+        raise UserError(f"bounds.upper sum to {bounds.upper.sum():.6g}; they must reach 1")
     return bounds
 
 
@@ -110,12 +111,12 @@ def power_law_optimum(
         (K,) tokens summing to `budget`, and the KKT residual relative to lambda.
 
     Raises:
-        ValueError: no domain responds.
+        UserError: no domain responds.
     """
     lower, upper = bounds.lower * budget, bounds.upper * budget
     responds = exponent > 0
     if not responds.any():
-        raise ValueError(
+        raise UserError(
             "no domain's tokens change the objective by more than the fit can see; every mixture is as good"
         )
     safe_exponent = np.where(responds, exponent, 1.0)

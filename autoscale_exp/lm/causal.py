@@ -5,8 +5,8 @@ from typing import Any, Self
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from autoscale_exp.config import ModelConf
 from autoscale_exp.data.tokenizer import Tokenizer, separator_id, vocabulary_size
+from autoscale_exp.lm.conf import ModelConf
 from autoscale_exp.lm.language_model import LanguageModel
 
 

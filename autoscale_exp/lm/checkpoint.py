@@ -13,9 +13,10 @@ from typing import Any
 import tokenizers
 from safetensors import SafetensorError, safe_open
 
-from autoscale_exp.config import ModelConf
-from autoscale_exp.data.store import TokenStore, file_sha256, fingerprint
-from autoscale_exp.errors import first_line
+from autoscale_exp.base.errors import UserError, first_line
+from autoscale_exp.base.hashing import file_sha256, fingerprint
+from autoscale_exp.data.store import TokenStore
+from autoscale_exp.lm.conf import ModelConf
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"  # of weights in several files
@@ -104,7 +105,7 @@ class Checkpoint:
         """Identifies which text becomes which tokens.
 
         Raises:
-            ValueError: the folder has no tokenizer.json.
+            UserError: the folder has no tokenizer.json.
         """
         return tokenizer_fingerprint(self.folder)
 
@@ -112,15 +113,15 @@ class Checkpoint:
         """Checks that the model can read a store's rows.
 
         Raises:
-            ValueError: the tokenizers differ, or the vocabulary is too small.
+            UserError: the tokenizers differ, or the vocabulary is too small.
         """
         if self.tokenizer != tokenizer_fingerprint(store.folder / "tokenizer"):
-            raise ValueError(
+            raise UserError(
                 f"{key} is '{self.folder}', whose tokenizer is not the one of the store '{store.folder}'; prepare a "
                 f"store with data.tokenizer.name={self.folder} and set data.store to it"
             )
         if self.vocab_size < store.vocab_size:
-            raise ValueError(
+            raise UserError(
                 f"{key} is '{self.folder}', whose vocab_size is {self.vocab_size}, but the store '{store.folder}' has "
                 f"{store.vocab_size} entries"
             )
@@ -134,22 +135,22 @@ def open_checkpoint(folder: Path | str, key: str) -> Checkpoint:
         key: of the config that names the folder, for messages.
 
     Raises:
-        ValueError: it is no such folder, is of a family that is not known here, has weights of another kind, or they
+        UserError: it is no such folder, is of a family that is not known here, has weights of another kind, or they
             are truncated.
     """
     folder = Path(folder)
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
-        raise ValueError(f"{key} is '{folder}', which has no config.json; give a model's Hugging Face folder") from None
+        raise UserError(f"{key} is '{folder}', which has no config.json; give a model's Hugging Face folder") from None
     except ValueError:
-        raise ValueError(f"'{folder}/config.json' is damaged; save the model again") from None
+        raise UserError(f"'{folder}/config.json' is damaged; save the model again") from None
     family = config.get("model_type")
     known = ", ".join(f"{f} ({a.name})" for f, a in ARCHITECTURES.items())
     if family not in ARCHITECTURES:
-        raise ValueError(f"{key} is '{folder}', whose model_type is '{family}'; known are {known}")
+        raise UserError(f"{key} is '{folder}', whose model_type is '{family}'; known are {known}")
     if ARCHITECTURES[family].name not in (config.get("architectures") or []):
-        raise ValueError(
+        raise UserError(
             f"{key} is '{folder}', whose architectures are {config.get('architectures')}; a language model is needed: "
             f"{known}"
         )
@@ -164,14 +165,14 @@ def _weight_files(folder: Path, key: str) -> list[Path]:
         if not path.is_file():
             others = sorted(other.name for other in folder.glob("*.bin"))
             found = f"only {', '.join(others)}, which is not read because unpickling runs code" if others else "none"
-            raise ValueError(
+            raise UserError(
                 f"{key} is '{folder}', which has no {path.name} ({found}); save the model with transformers' "
                 "save_pretrained, which writes safetensors"
             )
         try:
             safe_open(path, framework="np")  # reads the header and compares what it declares with the file's length
         except SafetensorError as error:
-            raise ValueError(f"'{path}' is truncated or damaged ({error}); copy or save the model again") from None
+            raise UserError(f"'{path}' is truncated or damaged ({error}); copy or save the model again") from None
     return files
 
 
@@ -179,7 +180,7 @@ def _indexed_files(index: Path) -> list[Path]:
     """The files that an index names, sorted.
 
     Raises:
-        ValueError: it is no index or names none.
+        UserError: it is no index or names none.
     """
     try:
         names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
@@ -187,7 +188,7 @@ def _indexed_files(index: Path) -> list[Path]:
     except (ValueError, KeyError, TypeError, AttributeError):
         files = []
     if not files:
-        raise ValueError(f"'{index}' is damaged; save the model again")
+        raise UserError(f"'{index}' is damaged; save the model again")
     return files
 
 
@@ -195,15 +196,15 @@ def tokenizer_fingerprint(folder: Path) -> str:
     """Identifies what decides which text becomes which tokens, in whatever form tokenizer.json is written.
 
     Raises:
-        ValueError: the folder has no tokenizer.json that can be read.
+        UserError: the folder has no tokenizer.json that can be read.
     """
     path = folder / "tokenizer.json"
     if not path.is_file():
-        raise ValueError(f"'{folder}' has no tokenizer.json; save the tokenizer into it with save_pretrained")
+        raise UserError(f"'{folder}' has no tokenizer.json; save the tokenizer into it with save_pretrained")
     try:
         content = json.loads(tokenizers.Tokenizer.from_file(str(path)).to_str())
     except Exception as error:  # tokenizers raises no subclass
-        raise ValueError(f"'{path}' is damaged ({error}); save the tokenizer again") from None
+        raise UserError(f"'{path}' is damaged ({error}); save the tokenizer again") from None
     return fingerprint({part: content[part] for part in ("normalizer", "pre_tokenizer", "added_tokens", "model")})
 
 
@@ -211,14 +212,14 @@ def check_initial(conf: ModelConf, store: TokenStore) -> Checkpoint | None:
     """The checkpoint that `model.init_from` names, checked to fit the rest of the config; None to start from scratch.
 
     Raises:
-        ValueError: the architecture differs from the config's, the tokenizer or vocabulary from the store's, or rows
+        UserError: the architecture differs from the config's, the tokenizer or vocabulary from the store's, or rows
             are longer than the model's positions.
     """
     if conf.init_from is None:
         return None
     checkpoint = open_checkpoint(conf.init_from, "model.init_from")
     if checkpoint.family != conf.family:
-        raise ValueError(
+        raise UserError(
             f"model.init_from is '{conf.init_from}', a {checkpoint.family} model, but model.family is '{conf.family}'"
         )
     asked = asdict(conf)
@@ -227,10 +228,10 @@ def check_initial(conf: ModelConf, store: TokenStore) -> Checkpoint | None:
     if differing:
         remedy = " ".join(f"model.{key}={stored[key]}" for key in differing)
         now = ", ".join(f"model.{key} is {asked[key]}" for key in differing)
-        raise ValueError(f"model.init_from is '{conf.init_from}', of another architecture: {now}; give {remedy}")
+        raise UserError(f"model.init_from is '{conf.init_from}', of another architecture: {now}; give {remedy}")
     checkpoint.require_store(store, "model.init_from")
     if store.seq_len > checkpoint.positions:
-        raise ValueError(
+        raise UserError(
             f"model.init_from is '{conf.init_from}', which has {checkpoint.positions} positions, but rows of the store "
             f"have {store.seq_len} tokens; prepare a store with data.seq_len={checkpoint.positions} or less"
         )
@@ -241,7 +242,7 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
     """The fast tokenizer that a checkpoint's folder holds.
 
     Raises:
-        ValueError: there is none, or it cannot be read.
+        UserError: there is none, or it cannot be read.
     """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -249,9 +250,9 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise ValueError(f"the tokenizer of '{checkpoint.folder}' cannot be loaded: {first_line(error)}") from None
+        raise UserError(f"the tokenizer of '{checkpoint.folder}' cannot be loaded: {first_line(error)}") from None
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        raise ValueError(f"the tokenizer of '{checkpoint.folder}' is not a fast one; save a fast one into it")
+        raise UserError(f"the tokenizer of '{checkpoint.folder}' is not a fast one; save a fast one into it")
     return tokenizer
 
 
@@ -268,7 +269,7 @@ def load_model(checkpoint: Checkpoint, model_class: Any, *, new: tuple[str, ...]
         The model, in evaluation mode.
 
     Raises:
-        ValueError: weights are missing or of another shape.
+        UserError: weights are missing or of another shape.
     """
     import torch
     import transformers
@@ -288,12 +289,12 @@ def load_model(checkpoint: Checkpoint, model_class: Any, *, new: tuple[str, ...]
             **options,
         )
     except RuntimeError as error:  # of shapes
-        raise ValueError(f"the weights of '{checkpoint.folder}' do not fit: {first_line(error)}") from None
+        raise UserError(f"the weights of '{checkpoint.folder}' do not fit: {first_line(error)}") from None
     finally:
         transformers.utils.logging.set_verbosity(verbosity)
     missing = sorted(name for name in info["missing_keys"] if not name.startswith(new))
     if missing:
-        raise ValueError(
+        raise UserError(
             f"'{checkpoint.folder}' lacks {len(missing)} weights of {type(model).__name__}, such as {missing[0]}; "
             "save the whole language model"
         )

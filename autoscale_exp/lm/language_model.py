@@ -10,11 +10,11 @@ import torch
 from pytorch_lightning import LightningModule
 from transformers import get_cosine_schedule_with_warmup, get_linear_schedule_with_warmup
 
-from autoscale_exp.config import ModelConf, OptimizerConf
+from autoscale_exp.base.hashing import derive_key
 from autoscale_exp.data.datamodule import Batch
 from autoscale_exp.data.tokenizer import Tokenizer
+from autoscale_exp.lm.conf import ModelConf, OptimizerConf
 from autoscale_exp.lm.masking import row_keys
-from autoscale_exp.mixture.permutation import derive_key
 
 SCHEDULES = {"linear": get_linear_schedule_with_warmup, "cosine": get_cosine_schedule_with_warmup}
 

@@ -5,8 +5,8 @@ from typing import Any, Self
 import torch
 from transformers import BertConfig, BertForMaskedLM
 
-from autoscale_exp.config import MaskedModelConf, ModelConf
 from autoscale_exp.data.tokenizer import Tokenizer, continuation_ids, vocabulary_size
+from autoscale_exp.lm.conf import MaskedModelConf, ModelConf
 from autoscale_exp.lm.language_model import LanguageModel
 from autoscale_exp.lm.masking import Masking
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 
-from autoscale_exp.mixture.permutation import derive_key
+from autoscale_exp.base.hashing import derive_key
 
 GOLDEN = 0x9E3779B97F4A7C15 - 2**64  # splitmix64's step, which sets neighbouring inputs far apart
 SELECTION, ACTION, REPLACEMENT = range(3)  # what is drawn at each place

@@ -6,31 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-Int64Array = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float64]
-
-WEIGHT_SUM_TOLERANCE = 1e-6
-
-
-def check_weights(weights: Sequence[float], domains: Sequence[str], *, key: str) -> FloatArray:
-    """Validates domain weights and returns them as a (K,) array in the order of `domains`.
-
-    Raises:
-        ValueError: wrong length, an entry negative or not finite, or a sum off 1 by more than 1e-6.
-            The message starts with `key`, the name the user knows the weights by.
-    """
-    if len(weights) != len(domains):
-        raise ValueError(
-            f"{key} has {len(weights)} entries but data.domains has {len(domains)} "
-            f"({', '.join(domains)}); give one weight per domain, in that order"
-        )
-    for domain, weight in zip(domains, weights, strict=True):
-        if not math.isfinite(weight) or weight < 0:
-            raise ValueError(f"{key}: the weight of '{domain}' is {weight}; allowed are numbers from 0 to 1")
-    total = math.fsum(weights)
-    if abs(total - 1) > WEIGHT_SUM_TOLERANCE:
-        raise ValueError(f"{key} sum to {total:.9g}, not to 1; divide each weight by {total:.9g}")
-    return np.asarray(weights, dtype=np.float64) / total
+from autoscale_exp.base.arrays import FloatArray, Int64Array
+from autoscale_exp.base.errors import UserError
 
 
 def allocate_stages(
@@ -51,13 +28,13 @@ def allocate_stages(
         (S, K) requested tokens and (S, K) rows.
 
     Raises:
-        ValueError: starts do not increase by a row at least, or lie outside the budget; the message names the stage.
+        UserError: starts do not increase by a row at least, or lie outside the budget; the message names the stage.
     """
     edges = np.array([*starts, token_budget], dtype=np.int64)
     row_edges = (2 * edges + seq_len) // (2 * seq_len)  # the nearest, half a row up
     for stage in range(1, len(starts)):
         if not row_edges[stage - 1] < row_edges[stage] < row_edges[-1]:
-            raise ValueError(
+            raise UserError(
                 f"stages[{stage - 1}].start is {starts[stage]}; it must be at least a row of {seq_len} tokens above "
                 f"{starts[stage - 1]}, where the weights before it start, and below the budget of {token_budget} tokens"
             )
@@ -80,16 +57,16 @@ def allocate_rows(domain_tokens: npt.ArrayLike, seq_len: int) -> Int64Array:
         (K,) rows per domain; their sum times `seq_len` is within half a row of the requested total.
 
     Raises:
-        ValueError: an entry is negative or not finite, or the total is below one row.
+        UserError: an entry is negative or not finite, or the total is below one row.
     """
     quota = np.asarray(domain_tokens, dtype=np.float64) / seq_len
     if not np.all(np.isfinite(quota)) or np.any(quota < 0):
-        raise ValueError(f"domain tokens must be finite and not negative, but are {(quota * seq_len).tolist()}")
+        raise UserError(f"domain tokens must be finite and not negative, but are {(quota * seq_len).tolist()}")
     # Quotas that are whole up to rounding error must not lose a row to the floor.
     quota = np.where(np.abs(quota - np.rint(quota)) < 8 * np.spacing(quota), np.rint(quota), quota)
     total = math.fsum(quota.tolist())
     if total < 1 - 1e-12:
-        raise ValueError(
+        raise UserError(
             f"the token budget {total * seq_len:.0f} is below one row of {seq_len} tokens; "
             f"token_budget must be at least {seq_len}"
         )

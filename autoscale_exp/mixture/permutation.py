@@ -1,20 +1,12 @@
 """A pseudo-random permutation of range(size) in O(1) memory, evaluated at any position."""
 
-import hashlib
-
 import numpy as np
 import numpy.typing as npt
 
-UInt64Array = npt.NDArray[np.uint64]
-Int64Array = npt.NDArray[np.int64]
+from autoscale_exp.base.arrays import Int64Array, UInt64Array
+from autoscale_exp.base.hashing import derive_key
 
 NUM_ROUNDS = 6  # Luby and Rackoff (1988) prove four enough with random round functions; ours are hashes
-
-
-def derive_key(*parts: str | int) -> int:
-    """A 64-bit key that depends on all of `parts`, the same on every machine and Python."""
-    digest = hashlib.blake2b("\x1f".join(map(str, parts)).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little")
 
 
 def mix64(values: UInt64Array) -> UInt64Array:
@@ -32,8 +24,7 @@ class Permutation:
     """
 
     def __init__(self, size: int, key: int) -> None:
-        if size < 1:
-            raise ValueError(f"a permutation needs a size of at least 1, not {size}")
+        assert size >= 1, f"a permutation needs a size of at least 1, not {size}"
         self.size = size
         half_bits = max(1, ((size - 1).bit_length() + 1) // 2)
         self._shift = np.uint64(half_bits)

@@ -16,7 +16,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from autoscale_exp.mixture.permutation import Int64Array, Permutation, derive_key, mix64
+from autoscale_exp.base.arrays import Int64Array
+from autoscale_exp.base.errors import UserError
+from autoscale_exp.base.hashing import derive_key
+from autoscale_exp.mixture.permutation import Permutation, mix64
 
 BLOCK_ROWS = 1024  # small enough to keep the mixture stable
 CHUNK_BLOCKS = 64  # worked out together: spreads numpy's overhead over 65,536 rows, which many small batches share
@@ -40,7 +43,7 @@ class MixtureSampler:
         row_counts: (K,) rows over all stages.
 
     Raises:
-        ValueError: a domain is asked for more than `max_epochs` times its pool; the message names it.
+        UserError: a domain is asked for more than `max_epochs` times its pool; the message names it.
     """
 
     def __init__(
@@ -80,7 +83,7 @@ class MixtureSampler:
             if pool < unique:
                 has = f"a pool of {pool} of its {unique} rows because of design.match_repetition"
                 remedy = "lower its weight or design.match_repetition"
-            raise ValueError(
+            raise UserError(
                 f"domain '{self.domains[i]}' has {has} and max_epochs is {self.max_epochs}, but the mixture asks for "
                 f"{count} rows; {remedy}, raise max_epochs or prepare more text"
             )

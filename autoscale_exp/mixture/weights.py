@@ -2,28 +2,19 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from omegaconf import MISSING, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from autoscale_exp import atomic
-from autoscale_exp.mixture.allocation import FloatArray, check_weights
-
-
-@dataclass
-class MixtureConf:
-    """Domain weights: shares of the tokens trained on."""
-
-    name: str = MISSING
-    kind: str = MISSING  # uniform, natural (shares of the training pool), weights or file
-    domains: list[str] | None = None  # the domains that `weights` are for; null: data.domains
-    weights: list[float] | None = None
-    path: str | None = None  # a mixture file, as written by fit
+from autoscale_exp.base import atomic
+from autoscale_exp.base.arrays import FloatArray
+from autoscale_exp.base.errors import UserError
+from autoscale_exp.base.weights import check_weights
+from autoscale_exp.mixture.conf import MixtureConf
 
 
 def resolve_weights(conf: MixtureConf, domains: Sequence[str], pool_rows: Sequence[int]) -> FloatArray:
@@ -38,7 +29,7 @@ def resolve_weights(conf: MixtureConf, domains: Sequence[str], pool_rows: Sequen
         (K,) weights summing to 1.
 
     Raises:
-        ValueError: an unknown kind, a domain that the store or the mixture lacks, or weights that are not shares.
+        UserError: an unknown kind, a domain that the store or the mixture lacks, or weights that are not shares.
     """
     if conf.kind == "uniform":
         return np.full(len(domains), 1 / len(domains))
@@ -46,14 +37,14 @@ def resolve_weights(conf: MixtureConf, domains: Sequence[str], pool_rows: Sequen
         return np.asarray(pool_rows, dtype=np.float64) / sum(pool_rows)
     if conf.kind == "weights":
         if conf.weights is None:
-            raise ValueError("mixture.weights is not set; give one weight per domain, in the order of data.domains")
+            raise UserError("mixture.weights is not set; give one weight per domain, in the order of data.domains")
         return _in_order(conf.domains or domains, conf.weights, domains, key="mixture.weights")
     if conf.kind == "file":
         if conf.path is None:
-            raise ValueError("mixture.path is not set; give a mixture file, as `fit` writes them")
+            raise UserError("mixture.path is not set; give a mixture file, as `fit` writes them")
         file = read_mixture_file(Path(conf.path))
         return _in_order(file.domains, file.weights, domains, key=f"the weights in '{conf.path}'")
-    raise ValueError(f"mixture.kind is '{conf.kind}'; allowed are uniform, natural, weights, file")
+    raise UserError(f"mixture.kind is '{conf.kind}'; allowed are uniform, natural, weights, file")
 
 
 class MixtureFile(NamedTuple):
@@ -74,7 +65,7 @@ def read_mixture_file(path: Path) -> MixtureFile:
     """A mixture file: a YAML with lists domains and weights, and maybe token_budget.
 
     Raises:
-        ValueError: the file is missing or is no mixture file.
+        UserError: the file is missing or is no mixture file.
     """
     try:
         content = OmegaConf.to_container(OmegaConf.load(path))
@@ -86,9 +77,9 @@ def read_mixture_file(path: Path) -> MixtureFile:
             None if budget is None else int(budget),
         )
     except FileNotFoundError:
-        raise ValueError(f"mixture.path is '{path}', which does not exist; `fit` writes such files") from None
+        raise UserError(f"mixture.path is '{path}', which does not exist; `fit` writes such files") from None
     except (OmegaConfBaseException, YAMLError, OSError, AssertionError, KeyError, TypeError, ValueError):
-        raise ValueError(
+        raise UserError(
             f"mixture.path is '{path}', which is no mixture file: a YAML with lists domains and weights"
         ) from None
 
@@ -113,10 +104,10 @@ def _in_order(named: Sequence[str], weights: Sequence[float], domains: Sequence[
     """`weights` of the `named` domains in the order of `domains`, which must be the same set."""
     for domain in named:
         if list(named).count(domain) > 1:
-            raise ValueError(f"{key} name '{domain}' twice; give one weight per domain")
+            raise UserError(f"{key} name '{domain}' twice; give one weight per domain")
     if set(named) != set(domains):
         missing, unknown = sorted(set(domains) - set(named)), sorted(set(named) - set(domains))
-        raise ValueError(
+        raise UserError(
             f"{key} are for {', '.join(named)}, but data.domains is {', '.join(domains)}"
             + (f"; missing: {', '.join(missing)}" if missing else "")
             + (f"; unknown: {', '.join(unknown)}" if unknown else "")

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from autoscale_exp.base.arrays import FloatArray
+from autoscale_exp.base.errors import UserError
+from autoscale_exp.laws.fit_file import Fit
 from autoscale_exp.laws.objective import Objective, make_objective
-from autoscale_exp.mixture.allocation import FloatArray
+from autoscale_exp.runs.record import RunRecord
 
 
 @dataclass(frozen=True)
@@ -33,13 +35,13 @@ class MixtureRuns:
 
     Attributes:
         name: of the mixture.
-        results: a result.json per seed, by seed.
+        records: a run per seed, by seed.
         tokens: (P,) tokens at the points of the validation curve.
         curves: (seeds, P) objective there.
     """
 
     name: str
-    results: list[dict[str, Any]]
+    records: list[RunRecord]
     tokens: FloatArray
     curves: FloatArray
 
@@ -59,45 +61,45 @@ class MixtureRuns:
         return float(self.final.std(ddof=1)) if len(self.final) > 1 else float("nan")
 
 
-def group_by_mixture(results: Sequence[dict[str, Any]], objective: NamedObjective) -> dict[str, MixtureRuns]:
+def group_by_mixture(records: Sequence[RunRecord], objective: NamedObjective) -> dict[str, MixtureRuns]:
     """Target runs by mixture.
 
     Raises:
-        ValueError: the runs have different token budgets or seeds, so that they cannot be compared, were validated on
+        UserError: the runs have different token budgets or seeds, so that they cannot be compared, were validated on
             other domains than the objective's, or those of a mixture at different points.
     """
-    for result in results:
-        for point in result["validation_curve"]:
-            require_domains(result, "validated", point["losses"], objective.validation_domains)
-    names = dict.fromkeys(result["mixture"] for result in results)
-    by_name = {name: sorted((r for r in results if r["mixture"] == name), key=lambda r: r["seed"]) for name in names}
-    budgets = {result["token_budget"] for result in results}
-    seeds = {tuple(r["seed"] for r in of_mixture) for of_mixture in by_name.values()}
+    for record in records:
+        for point in record.validation_curve:
+            require_domains(record, "validated", point.losses, objective.validation_domains)
+    names = dict.fromkeys(record.mixture for record in records)
+    by_name = {name: sorted((r for r in records if r.mixture == name), key=lambda r: r.seed) for name in names}
+    budgets = {record.token_budget for record in records}
+    seeds = {tuple(r.seed for r in of_mixture) for of_mixture in by_name.values()}
     if len(budgets) > 1 or len(seeds) > 1:
-        raise ValueError(
+        raise UserError(
             f"the target runs differ in token budget ({sorted(budgets)}) or in seeds ({sorted(seeds)}) and cannot be "
             "compared; put each comparison in a folder of its own"
         )
     groups = {}
     for name, of_mixture in by_name.items():
         tokens = np.array(_shared_points(of_mixture), dtype=np.float64)
-        curves = np.array([[objective(p["losses"]) for p in r["validation_curve"]] for r in of_mixture])
+        curves = np.array([[objective(p.losses) for p in r.validation_curve] for r in of_mixture])
         groups[name] = MixtureRuns(name, of_mixture, tokens, curves)
     return groups
 
 
-def _shared_points(results: Sequence[dict[str, Any]]) -> list[int]:
+def _shared_points(records: Sequence[RunRecord]) -> list[int]:
     """The tokens at which all seeds of a mixture were validated.
 
     Raises:
-        ValueError: two were validated at different ones.
+        UserError: two were validated at different ones.
     """
-    first, *others = ([point["tokens"] for point in result["validation_curve"]] for result in results)
-    for result, points in zip(results[1:], others, strict=True):
+    first, *others = ([point.tokens for point in record.validation_curve] for record in records)
+    for record, points in zip(records[1:], others, strict=True):
         if points != first:
-            raise ValueError(
-                f"run '{result['run']}' was validated {len(points)} times, after {_enumerate(points)} tokens, but run "
-                f"'{results[0]['run']}' {len(first)} times, after {_enumerate(first)}; train all seeds of a mixture "
+            raise UserError(
+                f"run '{record.run}' was validated {len(points)} times, after {_enumerate(points)} tokens, but run "
+                f"'{records[0].run}' {len(first)} times, after {_enumerate(first)}; train all seeds of a mixture "
                 "with the same num_validations"
             )
     return first
@@ -107,22 +109,22 @@ def _enumerate(points: Sequence[int]) -> str:
     return ", ".join(f"{tokens:,}" for tokens in points)
 
 
-def require_domains(result: dict[str, Any], verb: str, domains: Iterable[str], of_fit: Iterable[str]) -> None:
+def require_domains(record: RunRecord, verb: str, domains: Iterable[str], of_fit: Iterable[str]) -> None:
     """Checks that a run and the fit have the same domains, in any order.
 
     Args:
-        result: result.json of the run.
+        record: of the run.
         verb: what the run was on its domains: trained or validated.
         domains: the run's.
         of_fit: the fit's.
 
     Raises:
-        ValueError: a domain is in one of the two only; the message names it.
+        UserError: a domain is in one of the two only; the message names it.
     """
     more, fewer = sorted(set(domains) - set(of_fit)), sorted(set(of_fit) - set(domains))
     if more or fewer:
-        raise ValueError(
-            f"run '{result['run']}' was not {verb} on the domains of the fit: the run alone has "
+        raise UserError(
+            f"run '{record.run}' was not {verb} on the domains of the fit: the run alone has "
             f"{', '.join(more) or 'none'}, the fit alone {', '.join(fewer) or 'none'}; report runs with a fit on "
             "their own domains"
         )
@@ -161,19 +163,18 @@ def speedup(mixture: MixtureRuns, reference: MixtureRuns) -> float | None:
     return saved if ahead is mixture else -saved
 
 
-def objective_of_fit(content: dict[str, Any], folder: str) -> NamedObjective:
-    """The objective that the fit.json in `folder` was made with.
+def objective_of_fit(fit: Fit, folder: str) -> NamedObjective:
+    """The objective that the fit in `folder` was made with.
 
     Raises:
-        ValueError: it was made of given optima, whose objective is not known.
+        UserError: it was made of given optima, whose objective is not known.
     """
-    section = content["objective"]
-    if section["weights"] is None:
-        raise ValueError(
+    section = fit.objective
+    if section.weights is None or section.metric is None:
+        raise UserError(
             f"fit is '{folder}', which was made of given optima, so that nobody knows their objective; give one made "
-            "with runs=<runs.csv or sweep folder>, and this one as published=<folder>"
+            "with runs=<runs.csv or sweep folder>, and this one as autoscale=<folder>"
         )
-    domains = list(section["weights"])
-    aggregate = section.get("aggregate", "mean")  # fits of earlier versions do not say
-    objective = make_objective(section["name"], section["metric"], section["weights"], domains, aggregate)
+    domains = list(section.weights)
+    objective = make_objective(section.name, section.metric, section.weights, domains, section.aggregate)
     return NamedObjective(objective, domains)

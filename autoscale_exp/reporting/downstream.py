@@ -1,6 +1,5 @@
 """What the target runs are worth downstream: scores by task and mixture, and which differences exceed the noise."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +9,10 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from autoscale_exp.data.store import differing_keys
+from autoscale_exp.base.errors import UserError
+from autoscale_exp.base.versioned import differing_keys
 from autoscale_exp.evaluation.record import EVALUATION, read_evaluation
-from autoscale_exp.runs.record import RESULT
+from autoscale_exp.runs.record import is_recorded, read_record
 
 CONFIDENCE = 0.95
 
@@ -70,20 +70,20 @@ def read_evaluated_runs(folder: Path) -> list[EvaluatedRun]:
     """The runs under `folder` that have an evaluation.json, sorted by folder.
 
     Raises:
-        ValueError: two were evaluated on a task with different settings, so that they cannot be compared.
+        UserError: two were evaluated on a task with different settings, so that they cannot be compared.
     """
     runs = []
     for path in sorted(folder.glob(f"runs/*/{EVALUATION}")):
-        if (path.parent / RESULT).exists():
-            result = json.loads((path.parent / RESULT).read_text(encoding="utf-8"))
-            runs.append(EvaluatedRun(result["run"], result["mixture"], read_evaluation(path)))
+        if is_recorded(path.parent):
+            record = read_record(path.parent)
+            runs.append(EvaluatedRun(record.run, record.mixture, read_evaluation(path)))
     first: dict[str, tuple[str, Any]] = {}
     for run in runs:
         for task, entry in run.tasks.items():
             settings = {key: value for key, value in entry["settings"].items() if key != "weights"}
             name, expected = first.setdefault(task, (run.run, settings))
             if differences := differing_keys(expected, settings):
-                raise ValueError(
+                raise UserError(
                     f"{task} was measured of run '{name}' with other settings than of run '{run.run}' "
                     f"({'; '.join(differences)}); delete the entry from the {EVALUATION} of one and evaluate it again"
                 )

@@ -13,7 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from autoscale_exp.runs.design import short_label
+from autoscale_exp.base.labels import short_label
+from autoscale_exp.laws.fit_file import Fit
 
 # Okabe and Ito's palette, told apart with every kind of colour vision; markers help in print.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#B8A600")
@@ -36,10 +37,10 @@ def look(index: int) -> tuple[str, str]:
     return COLOURS[place], MARKERS[(place + turn) % len(MARKERS)]
 
 
-def objective_label(content: dict[str, Any]) -> str:
+def objective_label(fit: Fit) -> str:
     """Name of a fit's objective for people, with its metric."""
-    name, metric = content["objective"]["name"].replace("_", " "), content["objective"]["metric"]
-    return name if metric in name else f"{metric} ({name})"
+    name, metric = fit.objective.name.replace("_", " "), fit.objective.metric
+    return name if metric is None or metric in name else f"{metric} ({name})"
 
 
 def _token_axis(axes: Axes, tokens: list[int]) -> None:
@@ -50,25 +51,25 @@ def _token_axis(axes: Axes, tokens: list[int]) -> None:
     axes.minorticks_off()
 
 
-def plot_weights(content: dict[str, Any]) -> Figure:
+def plot_weights(fit: Fit) -> Figure:
     """Optimal weight of each domain against the token budget, with 90 % intervals; extrapolations are hollow."""
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(6.4, 4.0))
-        entries = sorted(content["scales"] + content["targets"], key=lambda entry: entry["tokens"])
-        tokens = [entry["tokens"] for entry in entries]
-        targets = {entry["tokens"] for entry in content["targets"]}
-        last_scale = max(entry["tokens"] for entry in content["scales"])
-        for i, domain in enumerate(content["domains"]):
+        entries = sorted(fit.scales + fit.targets, key=lambda entry: entry.tokens)
+        tokens = [entry.tokens for entry in entries]
+        targets = {entry.tokens for entry in fit.targets}
+        last_scale = max(entry.tokens for entry in fit.scales)
+        for i, domain in enumerate(fit.domains):
             colour, marker = look(i)
-            shift = 1.03 ** (i - (len(content["domains"]) - 1) / 2)  # so that intervals do not hide one another
-            weights = [entry["weights"][domain] for entry in entries]
+            shift = 1.03 ** (i - (len(fit.domains) - 1) / 2)  # so that intervals do not hide one another
+            weights = [entry.weights[domain] for entry in entries]
             known = [k for k, t in enumerate(tokens) if t <= last_scale]
             beyond = [k for k, t in enumerate(tokens) if t >= last_scale]
             for part, style in ((known, "-"), (beyond, "--")):
                 axes.plot([tokens[k] * shift for k in part], [weights[k] for k in part], style, color=colour, lw=1.6)
             for k, entry in enumerate(entries):
-                if entry["interval"]:
-                    axes.plot([tokens[k] * shift] * 2, entry["interval"][domain], color=colour, lw=1, alpha=0.6)
+                if entry.interval:
+                    axes.plot([tokens[k] * shift] * 2, entry.interval[domain], color=colour, lw=1, alpha=0.6)
                 fill = "white" if tokens[k] in targets else colour
                 label = domain if k == 0 else None
                 axes.plot(tokens[k] * shift, weights[k], marker, color=colour, mfc=fill, ms=6, label=label)
@@ -78,30 +79,30 @@ def plot_weights(content: dict[str, Any]) -> Figure:
         return figure
 
 
-def plot_responses(content: dict[str, Any]) -> Figure:
-    """Per domain the objective, relative to the base probe's, against multiples of the domain's base tokens."""
-    responses = content["diagnostics"]["responses"]
+def plot_responses(fit: Fit) -> Figure:
+    """Per domain the objective, relative to the base run's, against multiples of the domain's base tokens."""
+    responses = fit.diagnostics.responses
     with plt.rc_context(STYLE):
-        columns = min(4, len(content["domains"]))
-        rows = -(-len(content["domains"]) // columns)
+        columns = min(4, len(fit.domains))
+        rows = -(-len(fit.domains) // columns)
         figure, grid = plt.subplots(rows, columns, figsize=(2.5 * columns, 2.5 * rows), sharey=True, squeeze=False)
-        for axes in grid.flat[len(content["domains"]) :]:
+        for axes in grid.flat[len(fit.domains) :]:
             axes.set_visible(False)
-        for i, domain in enumerate(content["domains"]):
+        for i, domain in enumerate(fit.domains):
             axes = grid.flat[i]
             for s, of_scale in enumerate(responses):
                 response = of_scale[i]
                 colour, marker = look(s)
-                multiples, ratios = np.array(response["points"]).T
-                label = short_label(content["scales"][s]["tokens"]) + " tokens"
-                axes.plot(*np.array(response["curve"]).T, color=colour, lw=1.4)
+                multiples, ratios = np.array(response.points).T
+                label = short_label(fit.scales[s].tokens) + " tokens"
+                axes.plot(*np.array(response.curve).T, color=colour, lw=1.4)
                 axes.plot(multiples, ratios, marker, color=colour, ms=5, label=label)
             axes.set_xscale("log")
             axes.set_xticks([1 / 3, 1, 3], ["1/3", "1", "3"])
             axes.minorticks_off()
             axes.set_title(domain, fontsize=10)
-        figure.supxlabel("tokens of the domain, multiples of the base probe's", fontsize=10)
-        figure.supylabel(f"{objective_label(content)} / base probe's", fontsize=10)
+        figure.supxlabel("tokens of the domain, multiples of the base run's", fontsize=10)
+        figure.supylabel(f"{objective_label(fit)} / base run's", fontsize=10)
         grid.flat[0].legend(loc="best", fontsize=8)
         return figure
 
@@ -157,11 +158,11 @@ def plot_domain_losses(targets: dict[str, Any], reference: str) -> Figure:
         return figure
 
 
-def save_fit_figures(content: dict[str, Any], folder: Path) -> None:
+def save_fit_figures(fit: Fit, folder: Path) -> None:
     """Writes weights.png and, where a law was fitted, responses.png."""
-    figures = {"weights.png": plot_weights(content)}
-    if content["diagnostics"].get("responses"):
-        figures["responses.png"] = plot_responses(content)
+    figures = {"weights.png": plot_weights(fit)}
+    if fit.diagnostics.responses:
+        figures["responses.png"] = plot_responses(fit)
     for name, figure in figures.items():
         figure.savefig(folder / name, dpi=150)
         plt.close(figure)

@@ -7,16 +7,18 @@ from typing import Any
 
 import jinja2
 
+from autoscale_exp.base.labels import short_label
+from autoscale_exp.laws.fit_file import Fit
 from autoscale_exp.reporting import figures
 from autoscale_exp.reporting.comparison import MixtureRuns, final_gap, speedup, tokens_to_reach
 from autoscale_exp.reporting.downstream import Table as DownstreamTable
-from autoscale_exp.runs.design import short_label
+from autoscale_exp.runs.record import RunRecord
 
 
 def render_page(
-    search: list[dict[str, Any]],
-    fit: dict[str, Any],
-    published: dict[str, Any] | None,
+    search: list[RunRecord],
+    fit: Fit,
+    autoscale: Fit | None,
     mixtures: dict[str, MixtureRuns],
     reference: str,
     summary: dict[str, Any],
@@ -25,9 +27,9 @@ def render_page(
     """The report as an HTML document.
 
     Args:
-        search: result.json of every probe.
-        fit: content of fit.json.
-        published: that of the published law's fit, or None.
+        search: the record of every proxy run.
+        fit: of the search.
+        autoscale: that of the published method on the same search, or None.
         mixtures: target runs by mixture.
         reference: the mixture that others are compared with.
         summary: content of summary.json.
@@ -40,7 +42,7 @@ def render_page(
             "objective": label,
             "tokens": mixture.tokens.tolist(),
             "curves": mixture.curves.tolist(),
-            "losses": [result["losses"] for result in mixture.results],
+            "losses": [record.losses for record in mixture.records],
             "speedup": speedup(mixture, base),
             "tokens_to_reach_reference": tokens_to_reach(
                 mixture.tokens, mixture.mean_curve, float(base.mean_curve[-1])
@@ -49,9 +51,9 @@ def render_page(
         for name, mixture in mixtures.items()
     }
     drawn = {"weights": figures.plot_weights(fit)}
-    if published:
-        drawn["published"] = figures.plot_weights(published)
-    if fit["diagnostics"].get("responses"):
+    if autoscale:
+        drawn["autoscale"] = figures.plot_weights(autoscale)
+    if fit.diagnostics.responses:
         drawn["responses"] = figures.plot_responses(fit)
     drawn["curves"] = figures.plot_validation_curves(plotted, reference)
     drawn["losses"] = figures.plot_domain_losses(plotted, reference)
@@ -60,7 +62,7 @@ def render_page(
     template = environment.from_string(resources.files(__package__).joinpath("page.html.j2").read_text("utf-8"))
     return template.render(
         fit=fit,
-        published=published,
+        autoscale=autoscale,
         search=search,
         mixtures=mixtures,
         reference=reference,
@@ -70,7 +72,7 @@ def render_page(
         plotted=plotted,
         verdicts=[verdict(mixture, base) for name, mixture in mixtures.items() if name != reference],
         figures={name: figures.as_svg(figure) for name, figure in drawn.items()},
-        first=base.results[0],
+        first=base.records[0],
     )
 
 

@@ -1,1 +1,1 @@
-"""Designs of probes, the records of finished runs, and the watch over a sweep."""
+"""Designs of proxy runs, and the records and tables of finished runs."""

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from autoscale_exp.base.errors import UserError
+
 SUM_TOLERANCE = 0.01  # of a mixture's weights about 1: RegMix's rows, rounded to .001, sum to 0.996 to 1.003
 
 
@@ -58,16 +60,16 @@ def join_mixtures_and_losses(
         The run table as CSV text, and a sentence on what was done to the weights.
 
     Raises:
-        ValueError: a run is in one table only or twice in one, a cell is missing or no number, or weights do not sum to
+        UserError: a run is in one table only or twice in one, a cell is missing or no number, or weights do not sum to
             1 within 0.01; the message names file and row.
     """
     if tokens < 1:
-        raise ValueError(f"tokens is {tokens}; give the tokens that each run was trained on")
+        raise UserError(f"tokens is {tokens}; give the tokens that each run was trained on")
     weight_rows, loss_rows = _read_keyed(mixtures, key), _read_keyed(losses, key)
     alone = sorted(set(weight_rows) ^ set(loss_rows))
     if alone:
         where = mixtures if alone[0] in weight_rows else losses
-        raise ValueError(f"run '{alone[0]}' stands only in '{where}'; {len(alone)} of the runs have no partner")
+        raise UserError(f"run '{alone[0]}' stands only in '{where}'; {len(alone)} of the runs have no partner")
     domains = [column for column in next(iter(weight_rows.values())) if column not in (key, "name")]
     validation_domains = [column for column in next(iter(loss_rows.values())) if column not in (key, "name")]
     text = io.StringIO()
@@ -82,7 +84,7 @@ def join_mixtures_and_losses(
         weights = [_number(mixtures, run, column, row[column]) for column in domains]
         total = sum(weights)
         if abs(total - 1) > SUM_TOLERANCE:
-            raise ValueError(f"'{mixtures}', run {run}: the weights sum to {total:.6g}, not to 1")
+            raise UserError(f"'{mixtures}', run {run}: the weights sum to {total:.6g}, not to 1")
         sums.append(total)
         values = [_number(losses, run, column, loss_rows[run][column]) for column in validation_domains]
         writer.writerow([run, *(repr(weight / total * tokens) for weight in weights), *map(repr, values)])
@@ -99,7 +101,7 @@ def table_of_wandb_runs(runs: Iterable[Any]) -> str:
         runs: objects with `name`, `state`, `config` and `summary`, as `wandb.Api().runs(...)` gives them.
 
     Raises:
-        ValueError: no run is finished, or one lacks tokens or losses; the message names it.
+        UserError: no run is finished, or one lacks tokens or losses; the message names it.
     """
     rows: list[dict[str, Any]] = []
     for run in runs:
@@ -108,15 +110,15 @@ def table_of_wandb_runs(runs: Iterable[Any]) -> str:
         tokens = _flat(run.config, "tokens")
         losses = {name: value for name, value in _flat(run.summary, "val").items() if name != "tokens"}
         if not tokens or not losses:
-            raise ValueError(f"W&B run '{run.name}' has no config tokens.<domain> or no summary val/<domain>")
+            raise UserError(f"W&B run '{run.name}' has no config tokens.<domain> or no summary val/<domain>")
         fixed = {"run": run.name, "scale": run.config.get("scale", ""), "seed": run.config.get("seed", 0)}
         rows.append(fixed | {f"tokens.{d}": n for d, n in tokens.items()} | {f"loss.{v}": x for v, x in losses.items()})
     if not rows:
-        raise ValueError("the W&B project has no finished run")
+        raise UserError("the W&B project has no finished run")
     columns = list(rows[0])
     for row in rows:
         if set(row) != set(columns):
-            raise ValueError(f"W&B run '{row['run']}' has other domains than '{rows[0]['run']}'")
+            raise UserError(f"W&B run '{row['run']}' has other domains than '{rows[0]['run']}'")
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
@@ -136,16 +138,16 @@ def _read_keyed(path: Path, key: str) -> dict[str, dict[str, str]]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file)
             if key not in (reader.fieldnames or ()):
-                raise ValueError(f"'{path}' has no column '{key}' to join by")
+                raise UserError(f"'{path}' has no column '{key}' to join by")
             rows: dict[str, dict[str, str]] = {}
             for row in reader:
                 if row[key] in rows:
-                    raise ValueError(f"'{path}' has run '{row[key]}' more than once")
+                    raise UserError(f"'{path}' has run '{row[key]}' more than once")
                 rows[row[key]] = row
     except FileNotFoundError:
-        raise ValueError(f"'{path}' does not exist") from None
+        raise UserError(f"'{path}' does not exist") from None
     if not rows:
-        raise ValueError(f"'{path}' has no runs")
+        raise UserError(f"'{path}' has no runs")
     return rows
 
 
@@ -153,7 +155,7 @@ def _number(path: Path, run: str, column: str, cell: str | None) -> float:
     try:
         return float(cell or "")
     except ValueError:
-        raise ValueError(f"'{path}', run {run}, column {column}: '{cell}' is not a number") from None
+        raise UserError(f"'{path}', run {run}, column {column}: '{cell}' is not a number") from None
 
 
 def _strip(column: str, pattern: str) -> str:

@@ -1,300 +1,143 @@
-"""Records of runs: the result.json of one, and the run table that laws are fitted to."""
+"""The record of one run, result.json: written last, so that it is there only if the run is finished."""
 
-import csv
-import io
 import json
-import math
-import re
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from autoscale_exp.base import atomic
+from autoscale_exp.base.errors import UserError
+from autoscale_exp.base.versioned import parse, read_versioned, write_versioned
 
-from autoscale_exp import atomic
-from autoscale_exp.mixture.allocation import FloatArray, Int64Array, check_weights
-
-RESULT = "result.json"
+FORMAT = 2
+RECORD = "result.json"
 FAILURE = "failed.json"
+REMEDY = "delete the run's folder and train it again"
 
 
 @dataclass(frozen=True)
-class RunTable:
-    """Finished runs: what each was trained on and how well it does.
+class CurvePoint:
+    """A point of the validation curve: losses by validation domain, in nats per token, after `tokens`."""
+
+    tokens: int
+    losses: dict[str, float]
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """A stage of a run whose weights change: the tokens before it, and its own by domain."""
+
+    start: int
+    requested_tokens: dict[str, float]
+    planned_tokens: dict[str, int]
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What is known of a finished run; by domain, in the order of data.domains.
 
     Attributes:
-        runs: (R,) unique names.
-        domains: (K,) training domains.
-        validation_domains: (V,) validation domains.
-        domain_tokens: (R, K) tokens trained on.
-        losses: (R, V) validation losses in nats per token.
-        scales: (R,) labels of the scale, or None where the table has none.
-        seeds: (R,) seeds, or None.
-        others: (R,) the columns that are only carried along.
+        run: name, unique within its sweep.
+        experiment: name of its sweep.
+        mixture: name of its mixture; for a proxy run that of the design's base mixture.
+        scale: label of `token_budget`.
+        token_budget: tokens asked for, in a design those of the scale's base run.
+        seed: of initialisation, order and dropout.
+        model: name.
+        params: parameters of the model.
+        steps: optimiser steps.
+        requested_weights: shares of the run's tokens that were asked for; they sum to 1.
+        requested_tokens: tokens that were asked for.
+        tokens: tokens trained on, counted from the batches.
+        unique_tokens: tokens that the store has.
+        pool_tokens: those among them that the run may see.
+        epochs: times that the pool was gone through.
+        losses: final validation losses, nats per token, by validation domain.
+        validation_curve: the losses on the way; the last point is the end.
+        seconds: of training, all parts of an interrupted run together.
+        tokens_per_second: over those seconds.
+        finished: UTC time.
+        versions: of the packages that decide the result.
+        git_commit: of the checkout, with '+' if it had changes; None outside of one.
+        store: folder of the token store.
+        fingerprint: of the run's identity, see `runs.identity`.
+        stages: None for a run of one mixture.
     """
 
-    runs: list[str]
-    domains: list[str]
-    validation_domains: list[str]
-    domain_tokens: FloatArray
-    losses: FloatArray
-    scales: list[str] | None
-    seeds: list[int] | None
-    others: list[dict[str, str]]
+    run: str
+    experiment: str
+    mixture: str
+    scale: str
+    token_budget: int
+    seed: int
+    model: str
+    params: int
+    steps: int
+    requested_weights: dict[str, float]
+    requested_tokens: dict[str, float]
+    tokens: dict[str, int]
+    unique_tokens: dict[str, int]
+    pool_tokens: dict[str, int]
+    epochs: dict[str, float]
+    losses: dict[str, float]
+    validation_curve: list[CurvePoint]
+    seconds: float
+    tokens_per_second: float
+    finished: str
+    versions: dict[str, str]
+    git_commit: str | None
+    store: str
+    fingerprint: str
+    stages: list[StageRecord] | None = None
 
 
-def select_runs(table: RunTable, rows: Int64Array) -> RunTable:
-    """The runs at `rows`, in that order."""
-    return RunTable(
-        runs=[table.runs[r] for r in rows],
-        domains=table.domains,
-        validation_domains=table.validation_domains,
-        domain_tokens=table.domain_tokens[rows],
-        losses=table.losses[rows],
-        scales=None if table.scales is None else [table.scales[r] for r in rows],
-        seeds=None if table.seeds is None else [table.seeds[r] for r in rows],
-        others=[table.others[r] for r in rows],
-    )
+def is_recorded(folder: Path) -> bool:
+    """Whether the run in a folder is finished."""
+    return (folder / RECORD).exists()
 
 
-def scales_of(table: RunTable) -> list[Int64Array]:
-    """Row indices of each scale, smallest first.
-
-    Scales are the labels of the table's `scale` column. Without one, runs of equal total tokens are a scale if every
-    total has at least four runs; else, as in a single DDO design, all runs are one.
-    """
-    totals = table.domain_tokens.sum(axis=1)
-    if table.scales is not None:
-        labels = list(table.scales)
-    else:
-        rounded = np.round(np.log(totals) / np.log(1.01)).astype(int).tolist()  # equal to about 1 %
-        labels = [str(total) for total in rounded]
-        if min(labels.count(label) for label in labels) < 4:
-            labels = [""] * len(labels)
-    groups = [np.array([r for r, other in enumerate(labels) if other == label]) for label in dict.fromkeys(labels)]
-    return sorted(groups, key=lambda rows: float(np.median(totals[rows])))
+def write_record(folder: Path, record: RunRecord) -> None:
+    """Writes the record of the run in a folder."""
+    write_versioned(folder / RECORD, record, FORMAT)
 
 
-def read_results(folder: Path) -> list[dict[str, Any]]:
-    """The result.json of every finished run under `folder`, sorted by folder.
+def read_record(folder: Path) -> RunRecord:
+    """The record of the run in a folder.
 
     Raises:
-        ValueError: there is none.
+        UserError: it is missing, damaged or of an unknown format.
     """
-    results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob(f"runs/*/{RESULT}"))]
-    if not results:
-        raise ValueError(
-            f"'{folder}' has no finished run (no runs/*/{RESULT}); run `python -m autoscale_exp.train` first"
+    path = folder / RECORD
+    return parse(path, read_versioned(path, FORMAT, REMEDY, {1: _with_requested_weights}), RunRecord, REMEDY)
+
+
+def _with_requested_weights(content: dict[str, Any]) -> dict[str, Any]:
+    """Format 1 had the requested tokens alone."""
+    requested = content.get("requested_tokens") or {}
+    total = sum(requested.values())
+    return content | {"requested_weights": {domain: tokens / total for domain, tokens in requested.items()}}
+
+
+def read_records(sweep: Path) -> list[RunRecord]:
+    """The records of all finished runs of a sweep, sorted by folder.
+
+    Raises:
+        UserError: there is none, or one is damaged.
+    """
+    records = [read_record(path.parent) for path in sorted(sweep.glob(f"runs/*/{RECORD}"))]
+    if not records:
+        raise UserError(
+            f"'{sweep}' has no finished run (no runs/*/{RECORD}); run `python -m autoscale_exp.train` first"
         )
-    return results
-
-
-def unique_tokens_of(folder: Path, domains: Sequence[str]) -> list[int]:
-    """(K,) unique tokens of each domain, as the runs of a sweep recorded them.
-
-    Raises:
-        ValueError: `folder` is no sweep's.
-    """
-    if not folder.is_dir():
-        raise ValueError(f"bounds.unique_tokens is not set, and '{folder}' is no sweep's folder to take them from")
-    unique = read_results(folder)[0]["unique_tokens"]
-    return [unique[domain] for domain in domains]
-
-
-def table_of_results(results: Sequence[dict[str, Any]]) -> str:
-    """The run table of finished runs, as CSV text."""
-    domains = list(results[0]["tokens"])
-    validation_domains = list(results[0]["losses"])
-    for result in results:
-        if list(result["tokens"]) != domains or list(result["losses"]) != validation_domains:
-            raise ValueError(f"run '{result['run']}' has other domains than run '{results[0]['run']}'")
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    columns = [f"tokens.{d}" for d in domains] + [f"loss.{v}" for v in validation_domains]
-    writer.writerow(["run", "scale", "seed", "model", "params", "steps", *columns, "seconds"])
-    for r in results:
-        fixed = [r[key] for key in ("run", "scale", "seed", "model", "params", "steps")]
-        writer.writerow([*fixed, *r["tokens"].values(), *(repr(x) for x in r["losses"].values()), r["seconds"]])
-    return text.getvalue()
-
-
-def read_runs(path: Path) -> RunTable:
-    """Reads the runs of a sweep's folder, or of a run table.
-
-    Raises:
-        ValueError: see `parse_run_table`; or the path does not exist, or the folder has no finished run.
-    """
-    if path.is_dir():
-        return parse_run_table(table_of_results(read_results(path)), str(path))
-    return parse_run_table(_read_text(path, "runs"), str(path))
-
-
-def parse_run_table(text: str, path: str) -> RunTable:
-    """Parses a run table, one row per finished run.
-
-    Columns: `run`; `tokens.<domain>` for each training domain; `loss.<validation domain>` in nats per token or
-    `perplexity.<validation domain>`; optional `scale` and `seed`; others are carried along.
-
-    Args:
-        text: CSV with a header.
-        path: where it came from, for messages.
-
-    Raises:
-        ValueError: a column is missing or doubled, or an entry is missing, negative, not finite or a duplicate;
-            the message names the row and the column.
-    """
-    header, body = _header_and_rows(text)
-    if not body:
-        raise ValueError(f"'{path}' has no runs; it needs a header and a row per run")
-    _check_header(path, header)
-    domains = _suffixes(header, "tokens")
-    metric = "loss" if _suffixes(header, "loss") else "perplexity"
-    validation_domains = _suffixes(header, metric)
-    cells = [row for _, row in _named_cells(path, header, body)]
-    runs = [row["run"] for row in cells]
-    for number, run in enumerate(runs, start=2):
-        if not run or runs.index(run) != number - 2:
-            what = f"'{run}' is also in row {runs.index(run) + 2}" if run else "the name is missing"
-            raise ValueError(f"'{path}', row {number}, column run: {what}; give every run a name of its own")
-
-    def numbers(prefix: str, names: Sequence[str], minimum: float) -> FloatArray:
-        return np.array(
-            [
-                [_number(path, number, f"{prefix}.{name}", row[f"{prefix}.{name}"], minimum) for name in names]
-                for number, row in enumerate(cells, start=2)
-            ]
-        )
-
-    values = numbers(metric, validation_domains, 0.0 if metric == "loss" else 1.0)
-    tokens = numbers("tokens", domains, 0.0)
-    for number, total in enumerate(tokens.sum(axis=1), start=2):
-        if total <= 0:
-            raise ValueError(f"'{path}', row {number}: all tokens are 0; a run must have been trained on something")
-    special = {
-        "run",
-        "scale",
-        "seed",
-        *(f"tokens.{d}" for d in domains),
-        *(f"{metric}.{v}" for v in validation_domains),
-    }
-    return RunTable(
-        runs=runs,
-        domains=domains,
-        validation_domains=validation_domains,
-        domain_tokens=tokens,
-        losses=values if metric == "loss" else np.log(values),
-        scales=[row["scale"] for row in cells] if "scale" in header else None,
-        seeds=[int(_number(path, n, "seed", row["seed"], 0)) for n, row in enumerate(cells, start=2)]
-        if "seed" in header
-        else None,
-        others=[{key: row[key] for key in header if key not in special} for row in cells],
-    )
-
-
-def read_optima(path: Path) -> tuple[list[str], list[int], FloatArray]:
-    """Reads known optima: a CSV with columns `tokens` and `weights.<domain>`, one row per token budget.
-
-    Returns:
-        (K,) domains, (S,) budgets and (S, K) weights.
-
-    Raises:
-        ValueError: a column or a number is missing, or weights are not shares of 1; names row and column.
-    """
-    header, rows = _header_and_rows(_read_text(path, "optima"))
-    domains = _suffixes(header, "weights")
-    if "tokens" not in header or len(domains) < 2:
-        raise ValueError(
-            f"'{path}' needs the columns tokens and weights.<domain>, but has {', '.join(header) or 'none'}"
-        )
-    budgets, weights = [], []
-    for number, cells in _named_cells(str(path), header, rows):
-        budgets.append(round(_number(str(path), number, "tokens", cells["tokens"], 1)))
-        shares = [_number(str(path), number, f"weights.{d}", cells[f"weights.{d}"], 0) for d in domains]
-        weights.append(check_weights(shares, domains, key=f"'{path}', row {number}: the weights"))
-    return domains, budgets, np.array(weights)
-
-
-def read_mixtures(path: Path, domains: Sequence[str]) -> tuple[list[str], FloatArray]:
-    """Reads mixtures to predict: a CSV with columns `run` and `tokens.<domain>`; others do not matter.
-
-    Returns:
-        (R,) names and (R, K) tokens in the order of `domains`.
-
-    Raises:
-        ValueError: a column or a number is missing, or a domain is unknown; names row and column.
-    """
-    header, rows = _header_and_rows(_read_text(path, "runs"))
-    named = _suffixes(header, "tokens")
-    if "run" not in header or set(named) != set(domains):
-        raise ValueError(
-            f"'{path}' needs the columns run and tokens.<domain> for {', '.join(domains)}, "
-            f"but has {', '.join(header) or 'none'}"
-        )
-    names, tokens = [], []
-    for number, cells in _named_cells(str(path), header, rows):
-        names.append(cells["run"])
-        tokens.append([_number(str(path), number, f"tokens.{d}", cells[f"tokens.{d}"], 0) for d in domains])
-    return names, np.array(tokens).reshape(len(names), len(domains))
-
-
-def _header_and_rows(text: str) -> tuple[list[str], list[list[str]]]:
-    """The column names of a CSV, empty if it has none, and its rows without blank ones."""
-    rows = [row for row in csv.reader(io.StringIO(text)) if row]
-    return [name.strip() for name in rows[0]] if rows else [], rows[1:]
-
-
-def _named_cells(
-    path: str, header: Sequence[str], rows: Sequence[Sequence[str]]
-) -> Iterator[tuple[int, dict[str, str]]]:
-    """Number and cells by column of every row; the header is row 1."""
-    for number, row in enumerate(rows, start=2):
-        if len(row) != len(header):
-            raise ValueError(f"'{path}', row {number}: {len(row)} cells, but the header has {len(header)} columns")
-        yield number, dict(zip(header, (cell.strip() for cell in row), strict=True))
-
-
-def _read_text(path: Path, key: str) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise ValueError(f"{key} is '{path}', which does not exist") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"'{path}' is not UTF-8 text: {error}") from None
-
-
-def _check_header(path: str, header: Sequence[str]) -> None:
-    doubled = sorted({name for name in header if header.count(name) > 1})
-    if doubled:
-        raise ValueError(f"'{path}' has column '{doubled[0]}' more than once")
-    if "run" not in header:
-        raise ValueError(f"'{path}' has no column 'run'; its columns are {', '.join(header)}")
-    if len(_suffixes(header, "tokens")) < 2:
-        raise ValueError(f"'{path}' needs a column tokens.<domain> for each of at least two training domains")
-    if bool(_suffixes(header, "loss")) == bool(_suffixes(header, "perplexity")):
-        raise ValueError(
-            f"'{path}' needs columns loss.<validation domain> (nats per token) or perplexity.<validation domain>, "
-            "one kind of the two"
-        )
-    for name in header:
-        if re.match(r"(token|losses|ppl|perplexities|weights?)\.", name):
-            raise ValueError(f"'{path}' has column '{name}'; allowed are tokens.*, loss.* and perplexity.*")
-
-
-def _suffixes(header: Sequence[str], prefix: str) -> list[str]:
-    return [name.removeprefix(f"{prefix}.") for name in header if name.startswith(f"{prefix}.")]
-
-
-def _number(path: str, row: int, column: str, cell: str, minimum: float) -> float:
-    try:
-        value = float(cell)
-    except ValueError:
-        raise ValueError(f"'{path}', row {row}, column {column}: '{cell}' is not a number") from None
-    if not math.isfinite(value) or value < minimum:
-        raise ValueError(f"'{path}', row {row}, column {column}: {cell} must be finite and at least {minimum:g}")
-    return value
+    return records
 
 
 def write_failure(folder: Path, run: str, error: BaseException) -> None:
     """Marks a run as failed; fits never read it, and it is tried again when asked for again."""
     atomic.write_json(folder / FAILURE, {"run": run, "error": f"{type(error).__name__}: {error}"})
+
+
+def read_failure(folder: Path) -> str:
+    """Why the run in a folder failed."""
+    path = folder / FAILURE
+    return json.loads(path.read_text(encoding="utf-8"))["error"] if path.exists() else "it wrote no result"

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from pytorch_lightning import Callback, Trainer
 
-from autoscale_exp import atomic
+from autoscale_exp.base import atomic
+from autoscale_exp.base.errors import DivergedError
 from autoscale_exp.data.datamodule import Batch
 from autoscale_exp.data.store import TokenStore
 from autoscale_exp.lm.masking import row_keys
@@ -50,7 +51,7 @@ class ValidationCurve(Callback):
         losses = {domain: module.mean_loss(self._batches(domain, trainer)) for domain in self.store.validation_domains}
         for domain, loss in losses.items():
             if not math.isfinite(loss):
-                raise FloatingPointError(f"the validation loss of '{domain}' is {loss} after {tokens} tokens")
+                raise DivergedError(f"the validation loss of '{domain}' is {loss} after {tokens} tokens")
         self.points.append({"tokens": tokens, "losses": losses})
         for logger in trainer.loggers:
             metrics = {f"val/{domain}": loss for domain, loss in losses.items()} | {"val/tokens": tokens}
@@ -224,9 +225,7 @@ class Progress(Callback):
         self._told = now
         loss = float(module.last_loss)
         if not math.isfinite(loss):
-            raise FloatingPointError(
-                f"the training loss is {loss} at step {trainer.global_step}; lower the learning rate"
-            )
+            raise DivergedError(f"the training loss is {loss} at step {trainer.global_step}; lower the learning rate")
         if trainer.is_global_zero:
             rows = min(trainer.global_step * self.step_rows, self.total_rows)
             done = (rows - self._first_step * self.step_rows) * self.seq_len

@@ -4,16 +4,23 @@ import json
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from autoscale_exp.config import MaskedModelConf, ModelConf, OptimizerConf, TrainConf
-from autoscale_exp.data.store import TokenStore, differing_keys, fingerprint
+from autoscale_exp.base.arrays import FloatArray, Int64Array
+from autoscale_exp.base.errors import UserError
+from autoscale_exp.base.versioned import differing_keys
+from autoscale_exp.base.weights import check_weights
+from autoscale_exp.config import TrainConf
+from autoscale_exp.data.store import TokenStore
 from autoscale_exp.lm.checkpoint import Checkpoint, check_initial
-from autoscale_exp.mixture.allocation import FloatArray, Int64Array, allocate_stages, check_weights
+from autoscale_exp.lm.conf import MaskedModelConf, ModelConf, OptimizerConf
+from autoscale_exp.mixture.allocation import allocate_stages
 from autoscale_exp.mixture.sampler import MixtureSampler
 from autoscale_exp.mixture.weights import resolve_weights
-from autoscale_exp.runs.design import Probe, SingleConf, matched_pool, probes_of, select_probe
-from autoscale_exp.runs.record import RESULT
+from autoscale_exp.runs.design import RunRequest, RunSpec, matched_pool
+from autoscale_exp.runs.designs import design_runs, select_run
+from autoscale_exp.runs.designs.single import SingleConf
+from autoscale_exp.runs.identity import IDENTITY, RunIdentity, read_identity
+from autoscale_exp.runs.record import is_recorded, read_record
 
 FAMILIES = {"gpt2": ModelConf, "bert": MaskedModelConf}
 SCHEDULES = ("linear", "cosine")
@@ -29,21 +36,21 @@ class RunPlan:
     Attributes:
         conf: the composed config.
         store: rows to train on.
-        probe: which run of the design.
+        spec: which run of the design.
         requested_tokens: (S, K) tokens asked for in each stage, not in whole rows; without `stages`, S is 1.
         sampler: exact rows and their order.
         seed: of initialisation, order and dropout.
-        identity: what the result depends on; two runs with the same identity are the same run.
+        identity: what the result depends on.
         initial: the model that training starts from, or None to start from scratch.
     """
 
     conf: TrainConf
     store: TokenStore
-    probe: Probe
+    spec: RunSpec
     requested_tokens: FloatArray
     sampler: MixtureSampler
     seed: int
-    identity: dict[str, Any]
+    identity: RunIdentity
     initial: Checkpoint | None = None
 
     @property
@@ -56,77 +63,78 @@ def plan_run(conf: TrainConf, store: TokenStore) -> RunPlan:
     """Checks everything that can be checked before training starts.
 
     Raises:
-        ValueError: a section does not fit the store or itself; the message names key, value and remedy.
+        UserError: a section does not fit the store or itself; the message names key, value and remedy.
     """
     if store.domains != conf.data.domains:
-        raise ValueError(
+        raise UserError(
             f"data.domains is {conf.data.domains}, but the store '{store.folder}' was prepared with {store.domains}"
         )
     asked = {key: value for key, value in asdict(conf.data).items() if key not in WHEREABOUTS}
     stored = {key: value for key, value in store.manifest["config"].items() if key not in WHEREABOUTS}
     if differences := differing_keys(stored, asked):
-        raise ValueError(
+        raise UserError(
             f"the store '{store.folder}' was prepared with another config ({'; '.join(differences)}); "
             "set data.store to another folder and prepare it, or use the stored values"
         )
     check_model(conf.model, store)
     if not re.fullmatch(r"[A-Za-z0-9_.-]+", conf.run_name):
-        raise ValueError(f"run_name is '{conf.run_name}'; it may only have letters, digits, '_', '.' and '-'")
+        raise UserError(f"run_name is '{conf.run_name}'; it may only have letters, digits, '_', '.' and '-'")
     check_optimizer(conf.model.optimizer)
     initial = check_initial(conf.model, store)
     for key, value in (("num_validations", conf.num_validations), ("max_epochs", conf.max_epochs)):
         if value < 1:
-            raise ValueError(f"{key} is {value}; it must be at least 1")
+            raise UserError(f"{key} is {value}; it must be at least 1")
     micro_batch(conf.model.optimizer.batch_rows, conf.micro_batch_rows, num_devices(conf))
     pool_rows = [store.num_rows("train", domain) for domain in store.domains]
     weights = resolve_weights(conf.mixture, store.domains, pool_rows)
-    probes = probes_of(conf.design, store.domains, conf.token_budget, conf.mixture.name, conf.seed)
-    probe = select_probe(probes, conf.design.index)
+    runs = design_runs(conf.design, RunRequest(store.domains, conf.token_budget, conf.mixture.name, conf.seed))
+    spec = select_run(runs, conf.design.index)
     target = conf.design.match_repetition
-    requested_tokens, stage_counts = stages_of(conf, probe, weights, store)
-    seed = conf.seed + probe.seed_offset
+    requested_tokens, stage_counts = stages_of(conf, spec, weights, store)
+    seed = conf.seed + spec.seed_offset
     try:
         sampler = MixtureSampler(
             store.domains,
-            pool_rows if target is None else matched_pool(pool_rows, probe.token_budget, target),
+            pool_rows if target is None else matched_pool(pool_rows, spec.token_budget, target),
             stage_counts,
             seed=seed,
             max_epochs=conf.max_epochs,
             unique_rows=pool_rows,
         )
-    except ValueError as error:
-        raise ValueError(f"run '{probe.run}': {error}") from None
-    identity = {
-        "run": probe.run,
-        "rows": dict(zip(store.domains, sampler.row_counts.tolist(), strict=True)),
-        "seed": seed,
-        "store": store.fingerprint,
-        "model": {key: value for key, value in asdict(conf.model).items() if key != "init_from"},
-        "num_validations": conf.num_validations,
-        "precision": str(conf.trainer.get("precision", "32-true")),
-    }
+    except UserError as error:
+        raise UserError(f"run '{spec.run}': {error}") from None
+    stage_rows = None
     if conf.stages:
         names = ["mixture", *(f"stages[{stage}]" for stage in range(len(conf.stages)))]
         by_domain = [dict(zip(store.domains, counts, strict=True)) for counts in stage_counts.tolist()]
-        identity["stage_rows"] = dict(zip(names, by_domain, strict=True))
-    if sampler.pool_rows.tolist() != pool_rows:
-        identity["pool_rows"] = dict(zip(store.domains, sampler.pool_rows.tolist(), strict=True))
-    if initial is not None:
-        identity["initial_weights"] = initial.sha256  # wherever they lie
-    return RunPlan(conf, store, probe, requested_tokens, sampler, seed, identity, initial)
+        stage_rows = dict(zip(names, by_domain, strict=True))
+    is_reduced = sampler.pool_rows.tolist() != pool_rows
+    identity = RunIdentity(
+        run=spec.run,
+        rows=dict(zip(store.domains, sampler.row_counts.tolist(), strict=True)),
+        seed=seed,
+        store=store.fingerprint,
+        model={key: value for key, value in asdict(conf.model).items() if key != "init_from"},
+        num_validations=conf.num_validations,
+        precision=str(conf.trainer.get("precision", "32-true")),
+        stage_rows=stage_rows,
+        pool_rows=dict(zip(store.domains, sampler.pool_rows.tolist(), strict=True)) if is_reduced else None,
+        initial_weights=None if initial is None else initial.sha256,  # wherever they lie
+    )
+    return RunPlan(conf, store, spec, requested_tokens, sampler, seed, identity, initial)
 
 
-def stages_of(conf: TrainConf, probe: Probe, weights: FloatArray, store: TokenStore) -> tuple[FloatArray, Int64Array]:
-    """(S, K) requested tokens and (S, K) rows of a run: those of the probe, or of `mixture` and then `stages`.
+def stages_of(conf: TrainConf, spec: RunSpec, weights: FloatArray, store: TokenStore) -> tuple[FloatArray, Int64Array]:
+    """(S, K) requested tokens and (S, K) rows of a run: those of the design, or of `mixture` and then `stages`.
 
     Raises:
-        ValueError: the design is not of a single run, or a stage's start or weights cannot be.
+        UserError: the design is not of a single run, or a stage's start or weights cannot be.
     """
     if not conf.stages:
-        return probe.domain_tokens(weights)[None], probe.row_counts(weights, store.seq_len)[None]
+        return spec.domain_tokens(weights)[None], spec.row_counts(weights, store.seq_len)[None]
     if not isinstance(conf.design, SingleConf):
-        raise ValueError(
-            "stages are for design=single: a probe of another design changes the domain amounts of one mixture, which "
+        raise UserError(
+            "stages are for design=single: a run of another design changes the domain amounts of one mixture, which "
             "has no stages; leave stages away or use design=single"
         )
     starts = [0, *(stage.start for stage in conf.stages)]
@@ -134,7 +142,7 @@ def stages_of(conf: TrainConf, probe: Probe, weights: FloatArray, store: TokenSt
         check_weights(stage.weights, store.domains, key=f"stages[{number}].weights")
         for number, stage in enumerate(conf.stages)
     ]
-    return allocate_stages(starts, [weights, *of_stages], probe.token_budget, store.seq_len)
+    return allocate_stages(starts, [weights, *of_stages], spec.token_budget, store.seq_len)
 
 
 def num_devices(conf: TrainConf) -> int:
@@ -153,11 +161,11 @@ def micro_batch(step_rows: int, micro_batch_rows: int | None, num_devices: int) 
     """Rows per device and forward pass, and forward passes per optimiser step.
 
     Raises:
-        ValueError: the rows of a step cannot be divided so.
+        UserError: the rows of a step cannot be divided so.
     """
     rows = micro_batch_rows or step_rows // num_devices
     if rows < 1 or step_rows % (rows * num_devices):
-        raise ValueError(
+        raise UserError(
             f"model.optimizer.batch_rows is {step_rows}, which {num_devices} devices x micro_batch_rows {rows} do not "
             "divide; choose micro_batch_rows so that they do"
         )
@@ -168,31 +176,31 @@ def check_model(conf: ModelConf, store: TokenStore) -> None:
     """Checks the `model` section, and that the store's rows suit it. A causal model takes rows of any tokenizer.
 
     Raises:
-        ValueError: a value is out of range, or a masked model lacks what it needs of the tokenizer.
+        UserError: a value is out of range, or a masked model lacks what it needs of the tokenizer.
     """
     if conf.family not in FAMILIES:
-        raise ValueError(f"model.family is '{conf.family}'; allowed are {', '.join(FAMILIES)}")
+        raise UserError(f"model.family is '{conf.family}'; allowed are {', '.join(FAMILIES)}")
     if type(conf) is not FAMILIES[conf.family]:
-        raise ValueError(
+        raise UserError(
             f"model.family is '{conf.family}', but model '{conf.name}' has the keys of another family; "
             "choose a model of that family, as in model=gpt2_tiny or model=bert_tiny"
         )
     if conf.n_embd % conf.n_head:
-        raise ValueError(f"model.n_embd is {conf.n_embd}, which model.n_head {conf.n_head} does not divide")
+        raise UserError(f"model.n_embd is {conf.n_embd}, which model.n_head {conf.n_head} does not divide")
     if not isinstance(conf, MaskedModelConf):
         return
     if not 0 < conf.mask_probability < 1:
-        raise ValueError(f"model.mask_probability is {conf.mask_probability}; it must lie between 0 and 1")
+        raise UserError(f"model.mask_probability is {conf.mask_probability}; it must lie between 0 and 1")
     saved, name = store.folder / "tokenizer", store.manifest["tokenizer"]["name"]
     remedy = "prepare a store with data.tokenizer.name=wordpiece or a BERT tokenizer, as in data=environment_bert"
     if not json.loads((saved / "tokenizer_config.json").read_text(encoding="utf-8")).get("mask_token"):
-        raise ValueError(
+        raise UserError(
             f"model '{conf.name}' predicts masked tokens, but the store's data.tokenizer.name is '{name}', which has "
             f"no mask token; {remedy}"
         )
     kind = json.loads((saved / "tokenizer.json").read_text(encoding="utf-8"))["model"]["type"]
     if conf.whole_word_masking and kind != "WordPiece":
-        raise ValueError(
+        raise UserError(
             f"model.whole_word_masking needs a WordPiece tokenizer, but the store's data.tokenizer.name is '{name}', "
             f"a {kind} tokenizer; {remedy}, or set model.whole_word_masking=false"
         )
@@ -202,38 +210,33 @@ def check_optimizer(conf: OptimizerConf) -> None:
     """Checks the `model.optimizer` section before training.
 
     Raises:
-        ValueError: a value is out of range; the message names key, value and what is allowed.
+        UserError: a value is out of range; the message names key, value and what is allowed.
     """
     if conf.schedule not in SCHEDULES:
-        raise ValueError(f"model.optimizer.schedule is '{conf.schedule}'; allowed are {', '.join(SCHEDULES)}")
+        raise UserError(f"model.optimizer.schedule is '{conf.schedule}'; allowed are {', '.join(SCHEDULES)}")
     if not 0 <= conf.warmup_fraction < 1:
-        raise ValueError(f"model.optimizer.warmup_fraction is {conf.warmup_fraction}; allowed are shares below 1")
+        raise UserError(f"model.optimizer.warmup_fraction is {conf.warmup_fraction}; allowed are shares below 1")
     for key, value in (("lr", conf.lr), ("clip_norm", conf.clip_norm), ("batch_rows", conf.batch_rows)):
         if not value > 0:
-            raise ValueError(f"model.optimizer.{key} is {value}; it must be positive")
+            raise UserError(f"model.optimizer.{key} is {value}; it must be positive")
     if len(conf.betas) != 2 or not all(0 <= beta < 1 for beta in conf.betas):
-        raise ValueError(f"model.optimizer.betas is {conf.betas}; it must be two numbers from 0 to below 1")
+        raise UserError(f"model.optimizer.betas is {conf.betas}; it must be two numbers from 0 to below 1")
 
 
 def is_finished(plan: RunPlan, folder: Path) -> bool:
     """Whether `folder` holds the result of this very run.
 
     Raises:
-        ValueError: it holds the result or the resume point of a run with another config; names what differs.
+        UserError: it holds the result or the resume point of a run with another config; names what differs.
     """
-    identity = folder / "identity.json"
-    begun = (folder / RESULT).exists() or (folder / RESUME_POINT).exists()
-    if begun and identity.exists():
-        stored = json.loads(identity.read_text(encoding="utf-8"))
-        if differences := differing_keys(stored, plan.identity):
-            raise ValueError(
-                f"'{folder}' holds run '{stored['run']}' with another config ({'; '.join(differences)}); "
+    finished = is_recorded(folder)
+    if (finished or (folder / RESUME_POINT).exists()) and (folder / IDENTITY).exists():
+        stored = read_identity(folder)
+        if differences := differing_keys(stored.content, plan.identity.content):
+            raise UserError(
+                f"'{folder}' holds run '{stored.run}' with another config ({'; '.join(differences)}); "
                 "delete that folder, or choose another output_dir or name"
             )
-    if not (folder / RESULT).exists():
-        return False
-    if json.loads((folder / RESULT).read_text(encoding="utf-8"))["fingerprint"] != fingerprint(plan.identity):
-        raise ValueError(
-            f"'{folder}' holds the result of another run; delete that folder, or choose another output_dir"
-        )
-    return True
+    if finished and read_record(folder).fingerprint != plan.identity.fingerprint:
+        raise UserError(f"'{folder}' holds the result of another run; delete that folder, or choose another output_dir")
+    return finished

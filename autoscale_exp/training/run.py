@@ -6,6 +6,7 @@ import subprocess
 import time
 import warnings
 import zipfile
+from collections.abc import Iterable
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -17,17 +18,16 @@ import transformers
 from hydra.utils import instantiate
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from autoscale_exp import atomic
+from autoscale_exp.base.errors import UserError, first_line
+from autoscale_exp.base.loggers import open_logger
 from autoscale_exp.data.datamodule import MixtureDataModule
-from autoscale_exp.data.store import fingerprint
 from autoscale_exp.data.tokenizer import Tokenizer, load_tokenizer
-from autoscale_exp.errors import first_line
 from autoscale_exp.lm.causal import CausalLanguageModel
 from autoscale_exp.lm.checkpoint import ARCHITECTURES, load_model
 from autoscale_exp.lm.language_model import LanguageModel
 from autoscale_exp.lm.masked import MaskedLanguageModel
-from autoscale_exp.loggers import open_logger
-from autoscale_exp.runs.record import FAILURE, RESULT
+from autoscale_exp.runs.identity import write_identity
+from autoscale_exp.runs.record import FAILURE, CurvePoint, RunRecord, StageRecord, write_record
 from autoscale_exp.training.callbacks import Progress, RealisedTokens, ResumePoint, ValidationCurve
 from autoscale_exp.training.plan import RESUME_POINT, RunPlan, micro_batch, num_devices
 
@@ -41,12 +41,12 @@ def train(plan: RunPlan, folder: Path) -> None:
     """Trains one run in `folder`, from its resume point if there is one, and writes result.json last.
 
     Raises:
-        FloatingPointError: a loss is not finite.
+        DivergedError: a loss is not finite.
     """
     conf = plan.conf
     (folder / FAILURE).unlink(missing_ok=True)
-    atomic.write_json(folder / "identity.json", plan.identity)
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # its banners, once per probe of a sweep
+    write_identity(folder, plan.identity)
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # its banners, once per run of a sweep
     warnings.filterwarnings("ignore", message=r".*LeafSpec", module="pytorch_lightning")  # Lightning 2.6.6, torch 2.13
     if conf.num_threads is not None:
         torch.set_num_threads(conf.num_threads)
@@ -89,14 +89,14 @@ def train(plan: RunPlan, folder: Path) -> None:
             logger.log_hyperparams(describe_plan(plan))
         checkpoint = resume_point.path if resume_point.path.exists() else None
         if checkpoint and not zipfile.is_zipfile(checkpoint):
-            raise ValueError(f"'{checkpoint}' is damaged; delete it to start the run over")
+            raise UserError(f"'{checkpoint}' is damaged; delete it to start the run over")
         try:
             trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
         except SystemExit as stop:  # what Lightning makes of SIGTERM and of Ctrl-C
             log.warning("%s is stopped; the same command goes on from its last checkpoint", conf.run_name)
             raise SystemExit(143 if isinstance(stop, SIGTERMException) else 130) from None
         except torch.OutOfMemoryError as error:
-            raise ValueError(
+            raise UserError(
                 f"{micro_batch_rows} rows at a time are too many for the device's memory "
                 f"({first_line(error)}); lower micro_batch_rows"
             ) from error
@@ -107,14 +107,14 @@ def train(plan: RunPlan, folder: Path) -> None:
             transformers.utils.logging.disable_progress_bar()  # for a file or two, across the sweep's own display
             module.model.save_pretrained(folder / "model")
             tokenizer.save_pretrained(folder / "model")
-        atomic.write_json(folder / RESULT, describe_result(plan, module, realised, curve, resume_point.seconds))
+        write_record(folder, record_of(plan, module, realised, curve, resume_point.seconds))
         resume_point.path.unlink(missing_ok=True)
 
 
 def describe_plan(plan: RunPlan) -> dict[str, Any]:
     """The run's config for its logger, with what import_runs needs to make a run table of W&B's runs."""
     tokens = dict(zip(plan.store.domains, (plan.sampler.row_counts * plan.store.seq_len).tolist(), strict=True))
-    of_run = {"run": plan.probe.run, "scale": plan.probe.scale, "seed": plan.seed, "tokens": tokens}
+    of_run = {"run": plan.spec.run, "scale": plan.spec.scale, "seed": plan.seed, "tokens": tokens}
     return asdict(plan.conf) | of_run | {"store": plan.store.fingerprint, "git_commit": git_commit()}
 
 
@@ -130,53 +130,53 @@ def build_module(plan: RunPlan, tokenizer: Tokenizer) -> LanguageModel:
     return module
 
 
-def describe_result(
+def record_of(
     plan: RunPlan, module: LanguageModel, realised: RealisedTokens, curve: ValidationCurve, seconds: float
-) -> dict[str, Any]:
-    """The content of result.json."""
+) -> RunRecord:
+    """The record of a run that has just ended."""
     domains, seq_len = plan.store.domains, plan.store.seq_len
-    total_tokens = sum(realised.tokens.values())
-    stages = {"stages": describe_stages(plan)} if plan.conf.stages else {}
-    return {
-        "run": plan.conf.run_name,
-        "experiment": plan.conf.name,
-        "mixture": plan.conf.mixture.name,
-        "scale": plan.probe.scale,
-        "token_budget": plan.probe.token_budget,
-        "seed": plan.seed,
-        "model": plan.conf.model.name,
-        "params": sum(p.numel() for p in module.model.parameters()),
-        "steps": plan.num_steps,
-        "requested_tokens": dict(zip(domains, plan.requested_tokens.sum(axis=0).tolist(), strict=True)),
-        "tokens": realised.tokens,
-        **stages,
-        "unique_tokens": {d: plan.store.num_rows("train", d) * seq_len for d in domains},
-        "pool_tokens": dict(zip(domains, (plan.sampler.pool_rows * seq_len).tolist(), strict=True)),
-        "epochs": dict(zip(domains, plan.sampler.epochs(), strict=True)),
-        "losses": curve.points[-1]["losses"],
-        "validation_curve": curve.points,
-        "seconds": round(seconds, 3),
-        "tokens_per_second": round(total_tokens / seconds, 1),
-        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "versions": {name: version(name) for name in ("autoscale_exp", "torch", "pytorch-lightning", "transformers")}
+    requested = plan.requested_tokens.sum(axis=0)
+
+    def named(values: Iterable[Any]) -> dict[str, Any]:
+        return dict(zip(domains, values, strict=True))
+
+    return RunRecord(
+        run=plan.conf.run_name,
+        experiment=plan.conf.name,
+        mixture=plan.conf.mixture.name,
+        scale=plan.spec.scale,
+        token_budget=plan.spec.token_budget,
+        seed=plan.seed,
+        model=plan.conf.model.name,
+        params=sum(p.numel() for p in module.model.parameters()),
+        steps=plan.num_steps,
+        requested_weights=named((requested / requested.sum()).tolist()),
+        requested_tokens=named(requested.tolist()),
+        tokens=realised.tokens,
+        unique_tokens=named(plan.store.num_rows("train", domain) * seq_len for domain in domains),
+        pool_tokens=named((plan.sampler.pool_rows * seq_len).tolist()),
+        epochs=named(plan.sampler.epochs()),
+        losses=curve.points[-1]["losses"],
+        validation_curve=[CurvePoint(**point) for point in curve.points],
+        seconds=round(seconds, 3),
+        tokens_per_second=round(sum(realised.tokens.values()) / seconds, 1),
+        finished=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        versions={name: version(name) for name in ("autoscale_exp", "torch", "pytorch-lightning", "transformers")}
         | {"python": platform.python_version()},
-        "git_commit": git_commit(),
-        "store": str(plan.store.folder),
-        "fingerprint": fingerprint(plan.identity),
-    }
+        git_commit=git_commit(),
+        store=str(plan.store.folder),
+        fingerprint=plan.identity.fingerprint,
+        stages=stages_of(plan) if plan.conf.stages else None,
+    )
 
 
-def describe_stages(plan: RunPlan) -> list[dict[str, Any]]:
+def stages_of(plan: RunPlan) -> list[StageRecord]:
     """Per stage where it starts, in tokens, and its tokens by domain: as requested, and in the rows planned."""
     domains = plan.store.domains
     planned = plan.sampler.stage_counts * plan.store.seq_len
     starts = np.cumsum(planned.sum(axis=1)) - planned.sum(axis=1)
     return [
-        {
-            "start": start,
-            "requested_tokens": dict(zip(domains, asked, strict=True)),
-            "planned_tokens": dict(zip(domains, rows, strict=True)),
-        }
+        StageRecord(start, dict(zip(domains, asked, strict=True)), dict(zip(domains, rows, strict=True)))
         for start, asked, rows in zip(starts.tolist(), plan.requested_tokens.tolist(), planned.tolist(), strict=True)
     ]
 

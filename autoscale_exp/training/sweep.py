@@ -29,10 +29,13 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from autoscale_exp import atomic
-from autoscale_exp.config import TrainConf, to_typed
+from autoscale_exp.base import atomic
+from autoscale_exp.base.errors import UserError
+from autoscale_exp.base.job import to_typed
+from autoscale_exp.config import TrainConf
 from autoscale_exp.data.store import open_store
-from autoscale_exp.runs.record import FAILURE, RESULT, read_results, table_of_results
+from autoscale_exp.runs.record import FAILURE, is_recorded, read_failure, read_record, read_records
+from autoscale_exp.runs.table import format_run_table
 from autoscale_exp.training.plan import is_finished, num_devices, plan_run
 
 LOOK_SECONDS = 0.5
@@ -83,7 +86,7 @@ class SweepCallback(Callback):
         os.environ[SWEEP_PROCESS] = str(os.getpid())
         try:
             self._watch = SweepWatch(plan_sweep(config))
-        except (ValueError, OSError) as error:
+        except UserError as error:
             Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", markup=False)
             raise SystemExit(2) from None
         except Exception:
@@ -97,17 +100,15 @@ class SweepCallback(Callback):
         assert self._watch is not None
         watch, runs = self._watch, self._watch.runs
         self._watching.close()
-        failed = [run for run in runs if not (run.folder / RESULT).exists()]
+        failed = [run for run in runs if not is_recorded(run.folder)]
         for run in failed:
-            failure = run.folder / FAILURE
-            reason = json.loads(failure.read_text())["error"] if failure.exists() else "it wrote no result"
-            watch.say(f"{run.name} failed: {reason}\n  again: {run.command}")
+            watch.say(f"{run.name} failed: {read_failure(run.folder)}\n  again: {run.command}")
         if failed:
             watch.say(f"{len(failed)} of {len(runs)} runs failed; the sweep's command starts only these again")
         if len(failed) < len(runs):
             try:
-                atomic.write_text(self._folder / "runs.csv", table_of_results(read_results(self._folder)))
-            except ValueError as error:  # runs of another experiment lie in the same folder
+                atomic.write_text(self._folder / "runs.csv", format_run_table(read_records(self._folder)))
+            except UserError as error:  # runs of another experiment lie in the same folder
                 watch.say(f"no table is written: {error}")
                 raise SystemExit(1) from None
         if failed:
@@ -134,7 +135,7 @@ def plan_sweep(config: DictConfig) -> list[PlannedRun]:
     """Composes and checks every run of a sweep, in the order in which they are launched.
 
     Raises:
-        ValueError: a run cannot be made as configured.
+        UserError: a run cannot be made as configured.
     """
     runs: dict[str, PlannedRun] = {}
     store = open_store(config.data.store)
@@ -147,14 +148,14 @@ def plan_sweep(config: DictConfig) -> list[PlannedRun]:
         conf = to_typed(hydra.compose(config_name=config.hydra.job.config_name, overrides=overrides))
         assert isinstance(conf, TrainConf)
         if num_devices(conf) > 1:
-            raise ValueError(
+            raise UserError(
                 "trainer.devices is above 1 in a multirun, where Lightning would start the sweep again in every "
                 "process; start one run per command with design.index=<k> hydra.mode=RUN, or one task per GPU"
             )
         plan = plan_run(conf, store)
         folder = Path(config.hydra.sweep.dir) / "runs" / conf.run_name
         if conf.run_name in runs:
-            raise ValueError(f"two runs of the sweep have the name '{conf.run_name}'; set run_name so that they differ")
+            raise UserError(f"two runs of the sweep have the name '{conf.run_name}'; set run_name so that they differ")
         num_tokens = plan.sampler.num_rows * store.seq_len
         runs[conf.run_name] = PlannedRun(conf.run_name, folder, num_tokens, overrides, is_finished(plan, folder))
     return list(runs.values())
@@ -206,13 +207,13 @@ class SweepWatch:
         for run in self.runs:
             if run.name in self._ended:
                 continue
-            result, failure = run.folder / RESULT, run.folder / FAILURE
-            if result.exists():
+            failure = run.folder / FAILURE
+            if is_recorded(run.folder):
                 self._ended.add(run.name)
                 self._done_tokens += run.num_tokens
-                content = json.loads(result.read_text(encoding="utf-8"))
-                loss = sum(content["losses"].values()) / len(content["losses"])
-                self._say_ended(run, f"mean loss {loss:.4f}  {content['tokens_per_second']:>9,.0f} tokens/s")
+                record = read_record(run.folder)
+                loss = sum(record.losses.values()) / len(record.losses)
+                self._say_ended(run, f"mean loss {loss:.4f}  {record.tokens_per_second:>9,.0f} tokens/s")
             elif failure.exists() and failure.stat().st_mtime >= self._started:
                 self._ended.add(run.name)
                 self._num_tokens -= run.num_tokens

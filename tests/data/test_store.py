@@ -10,8 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from autoscale_exp.base.errors import UserError
+from autoscale_exp.base.hashing import fingerprint
+from autoscale_exp.base.versioned import differing_keys
 from autoscale_exp.data import store as store_module
-from autoscale_exp.data.store import Rows, TokenStore, differing_keys, fingerprint, open_store
+from autoscale_exp.data.store import Rows, TokenStore, open_store
 
 FILES = ["train/code/00001.bin", "validation/sums.bin", "tokenizer/tokenizer.json"]
 
@@ -130,7 +133,7 @@ def test_a_file_that_changes_under_an_open_store_is_an_error_that_names_it(
     path.unlink()
     if change != "gone":
         path.write_bytes(changed)
-    with pytest.raises(ValueError, match=r"train/code/00001.bin' has changed since the token store was opened"):
+    with pytest.raises(UserError, match=r"train/code/00001.bin' has changed since the token store was opened"):
         rows[np.array([0])]
 
 
@@ -176,7 +179,7 @@ def test_a_moved_store_is_the_same_store(store: TokenStore, copy: Path):
 @pytest.mark.parametrize("name", FILES)
 def test_a_missing_file_is_an_error_that_names_it(name, copy: Path):
     (copy / name).unlink()
-    with pytest.raises(ValueError, match=f"{name}' is missing from the token store; delete '.*copy' and run"):
+    with pytest.raises(UserError, match=f"{name}' is missing from the token store; delete '.*copy' and run"):
         open_store(copy)
 
 
@@ -189,13 +192,13 @@ def test_a_damaged_file_is_an_error_that_names_it(name, damage, copy: Path):
     else:
         content[len(content) // 2] ^= 4
     (copy / name).write_bytes(content)
-    with pytest.raises(ValueError, match=f"{name}' is not what was written: it is truncated or altered"):
+    with pytest.raises(UserError, match=f"{name}' is not what was written: it is truncated or altered"):
         open_store(copy)
 
 
 def test_a_store_without_a_manifest_is_unfinished(copy: Path):
     (copy / "manifest.json").unlink()
-    with pytest.raises(ValueError, match=r"data.store is '.*copy', which has no finished token store; run .*prepare"):
+    with pytest.raises(UserError, match=r"data.store is '.*copy', which has no finished token store; run .*prepare"):
         open_store(copy)
 
 
@@ -203,7 +206,7 @@ def test_a_store_without_a_manifest_is_unfinished(copy: Path):
 def test_a_damaged_manifest_is_an_error(damage, copy: Path):
     content = (copy / "manifest.json").read_bytes()
     (copy / "manifest.json").write_bytes(damage(content))
-    with pytest.raises(ValueError, match=r"manifest.json' is damaged; delete"):
+    with pytest.raises(UserError, match=r"manifest.json' is damaged; delete"):
         open_store(copy)
 
 
@@ -217,13 +220,13 @@ def test_a_damaged_manifest_is_an_error(damage, copy: Path):
 )
 def test_an_altered_manifest_is_an_error(edit, copy: Path):
     edit_manifest(copy, edit)
-    with pytest.raises(ValueError, match=r"manifest.json' has been altered"):
+    with pytest.raises(UserError, match=r"manifest.json' has been altered"):
         open_store(copy)
 
 
 def test_another_format_is_an_error(copy: Path):
     edit_manifest(copy, lambda manifest: manifest.update(format=99))
-    with pytest.raises(ValueError, match="has format 99, this version reads 2; delete"):
+    with pytest.raises(UserError, match="has format 99, this version reads 2; delete"):
         open_store(copy)
 
 

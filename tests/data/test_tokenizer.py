@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerFast
 
-from autoscale_exp.config import TokenizerConf
+from autoscale_exp.base.errors import UserError
+from autoscale_exp.data.conf import TokenizerConf
 from autoscale_exp.data.tokenizer import (
     END_OF_TEXT,
     SPECIAL_TOKENS,
@@ -123,13 +124,13 @@ def test_documents_are_separated_by_end_of_text_or_sep_and_rows_with_masks_begin
 
 @pytest.mark.parametrize("vocab_size", [None, 275])
 def test_a_wordpiece_too_small_for_its_characters_is_an_error(vocab_size):
-    with pytest.raises(ValueError, match=f"data.tokenizer.vocab_size is {vocab_size}; a WordPiece .* at least 276"):
+    with pytest.raises(UserError, match=f"data.tokenizer.vocab_size is {vocab_size}; a WordPiece .* at least 276"):
         check_tokenizer(TokenizerConf("wordpiece", vocab_size))
 
 
 @pytest.mark.parametrize("vocab_size", [None, 0, 256])
 def test_a_bpe_too_small_for_all_bytes_is_an_error(vocab_size):
-    with pytest.raises(ValueError, match=f"data.tokenizer.vocab_size is {vocab_size}; .* at least 257"):
+    with pytest.raises(UserError, match=f"data.tokenizer.vocab_size is {vocab_size}; .* at least 257"):
         check_tokenizer(TokenizerConf(vocab_size=vocab_size))
 
 
@@ -149,7 +150,7 @@ def test_a_name_that_cannot_be_had_offline_is_an_error():
 def test_a_tokenizer_without_a_separator_is_an_error(tmp_path: Path):
     words = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0, "b": 1}, unk_token="a"))
     PreTrainedTokenizerFast(tokenizer_object=words).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="not a fast tokenizer with an end-of-text or separator token"):
+    with pytest.raises(UserError, match="not a fast tokenizer with an end-of-text or separator token"):
         load_tokenizer(tmp_path)
 
 

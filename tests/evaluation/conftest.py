@@ -8,7 +8,8 @@ import torch
 from hydra import compose, initialize_config_dir
 from transformers import BertConfig, BertForMaskedLM, BertTokenizer, GPT2Config, GPT2LMHeadModel
 
-from autoscale_exp.config import CONF_DIR, EvaluateConf, to_typed
+from autoscale_exp.base.job import CONF_DIR, to_typed
+from autoscale_exp.config import EvaluateConf
 from autoscale_exp.data.tokenizer import load_tokenizer
 
 WORDS = ["good", "bad", "film", "plot", "actor", "scene", "the", "is", "in", "of", "where"]

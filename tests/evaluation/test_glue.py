@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
+from autoscale_exp.base.errors import DivergedError, UserError
 from autoscale_exp.data.store import TokenStore
 from autoscale_exp.evaluate import plan
 from autoscale_exp.evaluation.glue import TASKS
@@ -104,7 +105,7 @@ def test_a_model_that_was_trained_here_is_fine_tuned(
 def test_without_a_network_the_error_names_the_data_set_and_the_way_out(bert_folder, tmp_path: Path):
     conf = compose_evaluate("task=glue", "task.max_length=16", f"checkpoint={bert_folder}", f"output_dir={tmp_path}")
     evaluation = plan(conf, find_subject(conf))[0]
-    with pytest.raises(ValueError, match=r"nyu-mll/glue/cola, split train cannot be read: .* give datasets_dir="):
+    with pytest.raises(UserError, match=r"nyu-mll/glue/cola, split train cannot be read: .* give datasets_dir="):
         evaluation.measure(0)
 
 
@@ -128,7 +129,7 @@ def test_wrong_requests_are_errors_before_training(bert_folder, make_gpt2, tmp_p
         ("task.tasks=[sst2]", f"checkpoint={make_gpt2(64)}"): "is a causal gpt2 model, but task=glue fine-tunes masked",
         ("task.tasks=[sst2]", "datasets_dir=nowhere"): "datasets_dir is 'nowhere', which is no folder",
     }.items():
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(UserError, match=message):
             planned(bert_folder, tmp_path, *overrides)
 
 
@@ -137,12 +138,12 @@ def test_validation_labels_are_checked_before_the_model_is_fine_tuned(bert_folde
     (evaluation,) = planned(bert_folder, tmp_path, "task.tasks=[sst2]")
     write_jsonl(tmp_path / "glue" / "sst2" / "validation.jsonl", [{"sentence": "film", "label": 2}])  # as on the Hub
     monkeypatch.setattr("autoscale_exp.evaluation.glue.FineTuned", None)
-    with pytest.raises(ValueError, match="split validation: label 2 is not one of 0 to 1"):
+    with pytest.raises(UserError, match="split validation: label 2 is not one of 0 to 1"):
         evaluation.measure(0)
 
 
 def test_a_fine_tuning_that_diverges_is_not_scored(bert_folder, tmp_path: Path):
     write_task(tmp_path, "sst2", 8)
     (evaluation,) = planned(bert_folder, tmp_path, "task.tasks=[sst2]", "task.lr=1e30")
-    with pytest.raises(FloatingPointError, match=r"logits of glue/sst2, fine-tuned with seed 1, .* lower task.lr"):
+    with pytest.raises(DivergedError, match=r"logits of glue/sst2, fine-tuned with seed 1, .* lower task.lr"):
         evaluation.measure(1)

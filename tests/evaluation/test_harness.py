@@ -5,6 +5,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from autoscale_exp.base.errors import UserError
 from autoscale_exp.evaluate import plan
 from autoscale_exp.evaluation.harness import _task_manager, choose_headline, metrics_by_name
 from autoscale_exp.evaluation.record import carry_out
@@ -36,7 +37,7 @@ def test_without_the_extra_the_error_says_what_to_install(make_gpt2, monkeypatch
 
 
 def test_a_masked_model_is_an_error(bert_folder, tmp_path: Path):
-    with pytest.raises(ValueError, match="is a masked bert model, but task=harness scores causal ones"):
+    with pytest.raises(UserError, match="is a masked bert model, but task=harness scores causal ones"):
         planned(f"checkpoint={bert_folder}", f"output_dir={tmp_path}")
 
 
@@ -101,16 +102,16 @@ def test_a_local_task_is_scored_by_the_likelihood_of_its_choices(local):
 
 @pytest.mark.slow
 def test_unknown_tasks_and_missing_data_are_errors(local):
-    with pytest.raises(ValueError, match=r"names 'sciqq', which is none of the \d+ tasks .* near it: sciq"):
+    with pytest.raises(UserError, match=r"names 'sciqq', which is none of the \d+ tasks .* near it: sciq"):
         planned(*local, "task.tasks=[sciqq]")
-    with pytest.raises(ValueError, match=r"piqa' has no train, validation, test with ending .jsonl or .parquet"):
+    with pytest.raises(UserError, match=r"piqa' has no train, validation, test with ending .jsonl or .parquet"):
         planned(*local, "task.tasks=[piqa]")
 
 
 @pytest.mark.slow
 def test_an_answer_that_the_model_cannot_hold_is_an_error(local, make_gpt2):
     (evaluation,) = planned(*local, f"checkpoint={make_gpt2(3)}", "task.tasks=[sciq]")
-    with pytest.raises(ValueError, match=r"an answer of \d+ tokens is longer than the 3 positions of"):
+    with pytest.raises(UserError, match=r"an answer of \d+ tokens is longer than the 3 positions of"):
         evaluation.measure(None)
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, BertConfig, BertForMaskedLM
 
+from autoscale_exp.base.errors import UserError
 from autoscale_exp.data.store import TokenStore
 from autoscale_exp.evaluate import plan
 from autoscale_exp.evaluation.subject import find_subject
@@ -90,13 +91,13 @@ def test_what_cannot_be_read_is_an_error(make_gpt2, bert_folder, store: TokenSto
         (long, f"run={tmp_path}"): "one of the two",
         (f"run={tmp_path}",): "has no result.json; give the folder of a finished run",
     }.items():
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(UserError, match=message):
             metrics_of(*overrides)
 
 
 def test_a_run_without_a_model_is_an_error_that_says_how_to_keep_one(tmp_path: Path):
     (tmp_path / "result.json").write_text("{}")
-    with pytest.raises(ValueError, match="kept no model; train it with save_model=true"):
+    with pytest.raises(UserError, match="kept no model; train it with save_model=true"):
         metrics_of(f"run={tmp_path}")
 
 
@@ -107,9 +108,9 @@ def test_a_masked_model_needs_a_tokenizer_with_the_special_tokens_of_its_task(st
     BertForMaskedLM(config).save_pretrained(tmp_path)
     AutoTokenizer.from_pretrained(store.folder / "tokenizer").save_pretrained(tmp_path)
     checkpoint = [f"checkpoint={tmp_path}", f"output_dir={tmp_path}"]
-    with pytest.raises(ValueError, match="has no mask token, which a masked model needs"):
+    with pytest.raises(UserError, match="has no mask token, which a masked model needs"):
         metrics_of(*checkpoint, f"task.store={store.folder}")
-    with pytest.raises(ValueError, match="has no cls_token, which task=glue needs"):
+    with pytest.raises(UserError, match="has no cls_token, which task=glue needs"):
         metrics_of(*checkpoint, "task=glue", "task.max_length=16")
-    with pytest.raises(ValueError, match="is a masked model; leave it null"):
+    with pytest.raises(UserError, match="is a masked model; leave it null"):
         metrics_of(*checkpoint, f"task.store={store.folder}", "task.stride=4")

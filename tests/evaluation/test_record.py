@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from autoscale_exp.base.errors import DivergedError, UserError
 from autoscale_exp.evaluation.record import Evaluation, carry_out, missing_seeds
 
 
@@ -70,14 +71,14 @@ def test_other_settings_are_an_error_that_names_the_keys(tmp_path: Path):
 
 def test_a_metric_that_is_not_finite_is_not_written(tmp_path: Path):
     path = tmp_path / "evaluation.json"
-    with pytest.raises(FloatingPointError, match="accuracy of glue/rte is nan with seed 0"):
+    with pytest.raises(DivergedError, match="accuracy of glue/rte is nan with seed 0"):
         carry_out(evaluation(measure=lambda seed: {"metrics": {"accuracy": float("nan")}}), path)
     assert not path.exists()
 
 
 def test_a_damaged_file_is_an_error(tmp_path: Path):
     (tmp_path / "evaluation.json").write_text('{"tasks": {')
-    with pytest.raises(ValueError, match="is damaged; delete it"):
+    with pytest.raises(UserError, match="is damaged; delete it"):
         missing_seeds(evaluation(), tmp_path / "evaluation.json")
 
 
@@ -94,6 +95,6 @@ def test_a_headline_can_be_chosen_from_what_was_measured(tmp_path: Path):
     ],
 )
 def test_without_its_headline_metric_nothing_is_written(headline, message, tmp_path: Path):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         carry_out(evaluation(headline=headline), tmp_path / "evaluation.json")
     assert not (tmp_path / "evaluation.json").exists()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
+from autoscale_exp.base.errors import DivergedError, UserError
 from autoscale_exp.evaluate import plan
 from autoscale_exp.evaluation.squad import answer_positions, best_answers, encode
 from autoscale_exp.evaluation.subject import find_subject
@@ -134,7 +135,7 @@ def test_wrong_requests_are_errors_before_training(bert_folder, make_gpt2, tmp_p
         (f"datasets_dir={bare}",): "has no column 'answers'; needed are id, context, question, answers",
         ("task.max_length=99",): "has only 48 positions",
     }.items():
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(UserError, match=message):
             planned(bert_folder, tmp_path, *overrides)
     with pytest.raises(
         ValueError, match=r"a question of 5 tokens leaves 3 for its paragraph, less than task.stride, 4"
@@ -168,7 +169,7 @@ def test_validation_questions_are_encoded_before_the_model_is_fine_tuned(bert_fo
     write_jsonl(tmp_path / "squad" / "validation.jsonl", [long])
     evaluation = planned(bert_folder, tmp_path)
     monkeypatch.setattr("autoscale_exp.evaluation.squad.FineTuned", None)
-    with pytest.raises(ValueError, match="a question of 20 tokens leaves 0 for its paragraph"):
+    with pytest.raises(UserError, match="a question of 20 tokens leaves 0 for its paragraph"):
         evaluation.measure(0)
 
 
@@ -187,5 +188,5 @@ def test_blanks_around_an_answer_are_not_part_of_it(blanks, bert_folder):
 def test_a_fine_tuning_that_diverges_is_not_scored(bert_folder, tmp_path: Path):
     for split in ("train", "validation"):
         write_jsonl(tmp_path / "squad" / f"{split}.jsonl", examples(8))
-    with pytest.raises(FloatingPointError, match=r"the logits of squad, fine-tuned with seed 3, .* lower task.lr"):
+    with pytest.raises(DivergedError, match=r"the logits of squad, fine-tuned with seed 3, .* lower task.lr"):
         planned(bert_folder, tmp_path, "task.lr=1e30").measure(3)

@@ -1,6 +1,6 @@
 import numpy as np
 
-from autoscale_exp.runs.record import RunTable
+from autoscale_exp.runs.table import RunTable
 
 DOMAINS = ["a", "b", "c"]
 # Floor, gain and exponent of each validation domain; how much each training domain's tokens tell it.
@@ -31,4 +31,4 @@ def ddo_table(noise=0.0, seed=0, scales=(30_000, 100_000), repeats=0):
             tokens.append(row)
     tokens = np.array(tokens)
     losses = true_losses(tokens) + noise * rng.standard_normal((len(tokens), 3))
-    return RunTable(runs, DOMAINS, DOMAINS, tokens, losses, labels, None, [{}] * len(runs))
+    return RunTable(runs, DOMAINS, DOMAINS, tokens, losses, labels)

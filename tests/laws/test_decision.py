@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from autoscale_exp.laws.backtest import backtest
-from autoscale_exp.laws.decision import gain_over, useful_probes, verdict
+from autoscale_exp.laws.decision import gain_over, useful_runs, verdict
 from autoscale_exp.laws.objective import make_objective
-from autoscale_exp.runs.record import select_runs
+from autoscale_exp.runs.table import select_runs
 from tests.laws.synthetic import DOMAINS, ddo_table
 
 OBJECTIVE = make_objective("mean_loss", "loss", None, DOMAINS)
@@ -38,16 +38,16 @@ def test_a_gain_that_may_be_none_is_not_called_better():
     unsure = gain_over(np.full(100, 2.0), np.linspace(1.0, 2.5, 100))
     assert verdict(sure, "uniform", ["a x3"]).startswith("better than uniform by 0.7500 (37.5%)")
     assert verdict(unsure, "uniform", ["a x3"]).startswith("cannot be told apart from uniform")
-    assert verdict(unsure, "uniform", ["a x3", "b x3"]).endswith("most useful next probes are a x3, b x3")
+    assert verdict(unsure, "uniform", ["a x3", "b x3"]).endswith("most useful next proxy runs are a x3, b x3")
 
 
-def test_the_most_useful_probes_are_of_the_domain_that_draws_disagree_on():
+def test_the_most_useful_runs_are_of_the_domain_that_draws_disagree_on():
     rng = np.random.default_rng(0)
     draws = [OwnTokens(np.array([0.2, 0.2 + 0.03 * z, 0.2])) for z in rng.standard_normal(60)]
     uniform = np.full(3, 1 / 3)
     tilted = np.array([0.3, 0.4, 0.3])
     gains = np.array([float(OBJECTIVE(d.predict(uniform * 3e4)) - OBJECTIVE(d.predict(tilted * 3e4))) for d in draws])
-    useful = useful_probes(draws, OBJECTIVE, uniform, 3e4, gains)
+    useful = useful_runs(draws, OBJECTIVE, uniform, 3e4, gains)
     assert all(name.startswith("b ") for name in useful[:2])
 
 

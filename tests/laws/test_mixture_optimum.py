@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from autoscale_exp.base.errors import UserError
 from autoscale_exp.laws.objective import Objective
 from autoscale_exp.laws.optimum import Bounds, make_bounds, power_law_optimum
 from autoscale_exp.laws.solver.constraints import Constraints, GroupCap, check_constraints
@@ -408,7 +409,7 @@ def test_a_linear_law_ends_in_a_corner():
 )
 def test_constraints_that_clash_are_named(others, message):
     constraints = bounded(LAW3, others.pop("lower", 0.0), others.pop("upper", 1.0), **others)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         mixture_optimum(LAW3, mean(LAW3), 25e9, constraints)
 
 
@@ -427,7 +428,7 @@ def test_constraints_that_clash_are_named(others, message):
     ],
 )
 def test_bounds_that_clash_are_named(bounds, budget, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         check_constraints(Constraints(bounds), budget, LAW3.domains)
 
 
@@ -437,7 +438,7 @@ def test_a_reference_out_of_reach_is_named():
     message = (
         "'no worse than uniform' cannot be met .* nats worse on v0, v1 with group web: 0.3; the uniform mixture itself"
     )
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         mixture_optimum(law, mean(law), BUDGET, constraints)
 
 
@@ -457,22 +458,22 @@ def test_a_reference_outside_bounds_that_others_can_match_is_met():
     ],
 )
 def test_bad_priors_are_refused(options, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         mixture_optimum(LAW3, mean(LAW3), BUDGET, bounded(LAW3), **options)
 
 
 def test_what_cannot_be_optimised_is_refused():
-    with pytest.raises(ValueError, match="there is no law to optimise under"):
+    with pytest.raises(UserError, match="there is no law to optimise under"):
         expected_optimum([], mean(LAW3), BUDGET, bounded(LAW3))
-    with pytest.raises(ValueError, match=r"objective\.metric is 'bits'; allowed are loss, perplexity"):
+    with pytest.raises(UserError, match=r"objective\.metric is 'bits'; allowed are loss, perplexity"):
         mixture_optimum(LAW3, WorstCase("bits"), BUDGET, bounded(LAW3))
-    with pytest.raises(ValueError, match="reference mixture of the worst case must be 3 shares"):
+    with pytest.raises(UserError, match="reference mixture of the worst case must be 3 shares"):
         mixture_optimum(LAW3, WorstCase("loss", np.ones(3)), BUDGET, bounded(LAW3))
     flat = OfShares(lambda shares: np.ones((*shares.shape[:-1], 1)), lambda shares: np.zeros((1, 3)), 3, 1)
-    with pytest.raises(ValueError, match="the law 'of shares' has no slopes at the start"):
+    with pytest.raises(UserError, match="the law 'of shares' has no slopes at the start"):
         mixture_optimum(flat, mean(flat), BUDGET, bounded(flat))
     steep = SimpleNamespace(**{key: getattr(LAW3, key) for key in ("name", "domains", "validation_domains")})
     steep.predict = lambda tokens: LAW3.predict(tokens) * 1e3
     steep.slopes = lambda tokens: LAW3.slopes(tokens) * 1e3
-    with pytest.raises(ValueError, match=r"perplexity values or slopes that are not finite .* loss as metric"):
+    with pytest.raises(UserError, match=r"perplexity values or slopes that are not finite .* loss as metric"):
         mixture_optimum(steep, mean(LAW3, "perplexity"), BUDGET, bounded(LAW3))

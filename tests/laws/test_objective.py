@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from autoscale_exp.base.errors import UserError
 from autoscale_exp.laws.objective import make_objective
 from autoscale_exp.laws.optimum import make_bounds
 
@@ -23,7 +24,7 @@ def test_means_of_loss_and_perplexity():
     ],
 )
 def test_bad_objectives_are_refused(metric, weights, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         make_objective("o", metric, weights, ["a", "b"])
 
 
@@ -38,5 +39,5 @@ def test_bad_objectives_are_refused(metric, weights, message):
     ],
 )
 def test_bad_bounds_are_refused(lower, upper, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         make_bounds(lower, upper, ["a", "b"])

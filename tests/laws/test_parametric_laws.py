@@ -5,12 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from autoscale_exp.base.errors import UserError
 from autoscale_exp.laws.law import LAWS, fit_law, law_class, own_domains
-from autoscale_exp.runs.record import RunTable
+from autoscale_exp.runs.table import RunTable
 
 DOMAINS = ["web", "books", "code", "maths"]
 UNIT = 1e6
-PARAMETRIC = [name for name in LAWS if name not in ("pooled_transfer", "lightgbm")]
+PARAMETRIC = [name for name in LAWS if name not in ("autoscale", "pooled_transfer", "lightgbm")]
 WITH_FOREIGN = [name for name in PARAMETRIC if name != "bimix"]
 
 
@@ -37,7 +38,7 @@ def make_table(law, *, num_runs=90, budgets=(0.25, 0.5, 1.0, 2.0), noise=0.0, se
 
 def table_of(tokens, losses, validation_domains, domains=DOMAINS):
     runs = [f"run{i}" for i in range(len(tokens))]
-    return RunTable(runs, list(domains), list(validation_domains), tokens, losses, None, None, [{} for _ in runs])
+    return RunTable(runs, list(domains), list(validation_domains), tokens, losses)
 
 
 def unseen_tokens(num=200):
@@ -215,12 +216,12 @@ def test_too_few_runs_are_refused_with_the_number_needed(name):
     truth = true_law(name)
     needed = fit_law(name, make_table(truth)).num_free()
     fit_law(name, make_table(truth, num_runs=needed))
-    with pytest.raises(ValueError, match=f"needs at least {needed} runs for 4 domains, but there are {needed - 1}"):
+    with pytest.raises(UserError, match=f"needs at least {needed} runs for 4 domains, but there are {needed - 1}"):
         fit_law(name, make_table(truth, num_runs=needed - 1))
 
 
 def test_bimix_refuses_a_validation_domain_that_is_not_trained_on():
-    with pytest.raises(ValueError, match="'law' is no training domain"):
+    with pytest.raises(UserError, match="'law' is no training domain"):
         fit_law("bimix", make_table(true_law("transfer")))
 
 
@@ -253,13 +254,13 @@ def test_trees_of_one_budget_have_no_scale():
 
 def test_trees_need_runs_and_lightgbm(monkeypatch):
     table = make_table(true_law("linear"), num_runs=44)
-    with pytest.raises(ValueError, match="needs at least 45 runs, but there are 44"):
+    with pytest.raises(UserError, match="needs at least 45 runs, but there are 44"):
         fit_law("lightgbm", table)
     monkeypatch.setitem(sys.modules, "lightgbm", None)
-    with pytest.raises(ValueError, match=r"pip install autoscale_exp\[lightgbm\]"):
+    with pytest.raises(UserError, match=r"pip install autoscale_exp\[lightgbm\]"):
         fit_law("lightgbm", make_table(true_law("linear"), num_runs=45))
 
 
 def test_an_unknown_law_is_refused_with_those_allowed():
-    with pytest.raises(ValueError, match=r"law.name is 'quadratic'; allowed are ddo, .*linear"):
+    with pytest.raises(UserError, match=r"law.name is 'quadratic'; allowed are autoscale, .*linear"):
         law_class("quadratic")

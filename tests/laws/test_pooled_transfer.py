@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from autoscale_exp.base.errors import UserError
 from autoscale_exp.laws.law import fit_law
 from autoscale_exp.laws.pooled import pooled_transfer, pooling
 from autoscale_exp.laws.pooled.formula import OTHER_WEIGHT, OWN_WEIGHT, PRIORS, Formula, Scalar
 from autoscale_exp.laws.pooled.pooled_transfer import GUESSING, PooledTransferLaw
-from autoscale_exp.runs.record import RunTable
+from autoscale_exp.runs.table import RunTable
 
 BUDGET = 1e9
 NUM_DOMAINS = 4
@@ -24,9 +25,7 @@ OWN = np.array([0, 1, 2, -1])
 def make_table(tokens, losses):
     names = [f"d{i}" for i in range(tokens.shape[1])]
     runs = [f"run{i}" for i in range(len(tokens))]
-    return RunTable(
-        runs, names, [f"v{i}" for i in range(losses.shape[1])], tokens, losses, None, None, [{}] * len(runs)
-    )
+    return RunTable(runs, names, [f"v{i}" for i in range(losses.shape[1])], tokens, losses)
 
 
 def make_truth(rng, own=OWN, num_domains=NUM_DOMAINS):
@@ -295,18 +294,18 @@ def test_runs_that_are_all_the_same_are_predicted():
 
 def test_tables_that_cannot_be_fitted_are_refused(table):
     few = make_table(table.domain_tokens[:3], table.losses[:3])
-    with pytest.raises(ValueError, match="at least 4 runs, but the table has 3"):
+    with pytest.raises(UserError, match="at least 4 runs, but the table has 3"):
         PooledTransferLaw.fit(few, OWN)
     for own in ([0, 1, 2], [0, 1, 2, 4], [0, 1, 2, -2]):
-        with pytest.raises(ValueError, match="needs an index from 0 to 3, or -1"):
+        with pytest.raises(UserError, match="needs an index from 0 to 3, or -1"):
             PooledTransferLaw.fit(table, np.array(own))
     for value in (0.0, -1.0, np.nan, np.inf):
         losses = table.losses.copy()
         losses[7, 1] = value
-        with pytest.raises(ValueError, match="run 'run7' has a loss of 'v1'"):
+        with pytest.raises(UserError, match="run 'run7' has a loss of 'v1'"):
             PooledTransferLaw.fit(replace(table, losses=losses), OWN)
     for value in (-1.0, np.nan):
         tokens = table.domain_tokens.copy()
         tokens[3, 2] = value
-        with pytest.raises(ValueError, match="run 'run3' has domain tokens"):
+        with pytest.raises(UserError, match="run 'run3' has domain tokens"):
             PooledTransferLaw.fit(replace(table, domain_tokens=tokens), OWN)

@@ -3,6 +3,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
+from autoscale_exp.base.errors import UserError
 from autoscale_exp.laws.objective import make_objective
 from autoscale_exp.laws.optimum import make_bounds
 from autoscale_exp.laws.solver.constraints import Constraints, GroupCap
@@ -43,5 +44,5 @@ def test_draws_stay_within_bounds_and_groups():
 
 def test_what_needs_slopes_is_refused():
     constraints = Constraints(BOUNDS, no_worse_than=np.full(3, 1 / 3))
-    with pytest.raises(ValueError, match="no_worse_than_uniform needs a law with slopes, which law=steps has not"):
+    with pytest.raises(UserError, match="no_worse_than_uniform needs a law with slopes, which law=steps has not"):
         sampled_optimum(WithoutSlopes(), OBJECTIVE, 1e5, constraints)

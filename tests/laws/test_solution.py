@@ -1,15 +1,18 @@
 import json
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 
-from autoscale_exp.config import CONF_DIR, to_typed
-from autoscale_exp.fit import make_request, write_fit
-from autoscale_exp.laws.law import law_class
-from autoscale_exp.laws.solution import solve_ddo, solve_law
+from autoscale_exp.base.errors import UserError
+from autoscale_exp.base.job import CONF_DIR, to_typed
+from autoscale_exp.fit import make_request, write_mixtures
+from autoscale_exp.laws.fit_file import read_fit, write_fit
+from autoscale_exp.laws.law_file import read_law, write_law
+from autoscale_exp.laws.solution import solve
 from autoscale_exp.mixture.weights import read_mixture_file
-from autoscale_exp.runs.record import select_runs
+from autoscale_exp.runs.table import select_runs
 from tests.laws.synthetic import DOMAINS, ddo_table, true_losses
 
 
@@ -28,11 +31,11 @@ def best_of_grid(budget, mean=lambda losses: losses.mean(axis=1)):
 @pytest.fixture(scope="module")
 def clean():
     table = ddo_table(noise=0.002, repeats=2)
-    return solve_law("pooled_transfer", table, request_for(table, "objective=mean_loss", "target_tokens=[300_000]"))
+    return solve("pooled_transfer", table, request_for(table, "objective=mean_loss", "target_tokens=[300_000]"))
 
 
 def test_every_entry_has_the_contracts_keys_and_weights_that_sum_to_one(clean):
-    content, _ = clean
+    content = asdict(clean[0])
     assert {"law", "objective", "domains", "scales", "targets", "diagnostics"} <= set(content)
     assert content["objective"]["aggregate"] == "mean"
     for entry in content["scales"] + content["targets"]:
@@ -44,7 +47,7 @@ def test_every_entry_has_the_contracts_keys_and_weights_that_sum_to_one(clean):
 
 
 def test_the_offer_is_near_the_true_optimum_and_far_from_uniform(clean):
-    offered = np.array(list(clean[0]["targets"][0]["weights"].values()))
+    offered = np.array(list(clean[0].targets[0].weights.values()))
     best = best_of_grid(300_000)
     loss = lambda weights: true_losses(weights * 300_000).mean()  # noqa: E731
     uniform = loss(np.full(3, 1 / 3))
@@ -52,30 +55,30 @@ def test_the_offer_is_near_the_true_optimum_and_far_from_uniform(clean):
 
 
 def test_a_clear_gain_is_called_better_and_noise_is_not(clean):
-    assert clean[0]["targets"][0]["gains"]["uniform"]["probability"] >= 0.9
+    assert clean[0].targets[0].gains["uniform"].probability >= 0.9
     noisy = ddo_table(noise=0.3, seed=3, repeats=2)
-    content, _ = solve_law(
-        "pooled_transfer", noisy, request_for(noisy, "objective=mean_loss", "target_tokens=[300_000]")
-    )
-    target = content["targets"][0]
-    assert target["verdict"].startswith("cannot be told apart from uniform")
-    assert min(target["weights"].values()) > 0.1
+    content, _ = solve("pooled_transfer", noisy, request_for(noisy, "objective=mean_loss", "target_tokens=[300_000]"))
+    target = content.targets[0]
+    assert target.verdict.startswith("cannot be told apart from uniform")
+    assert min(target.weights.values()) > 0.1
 
 
 def test_the_law_written_predicts_as_the_law_fitted(clean, tmp_path):
     content, law = clean
-    write_fit(tmp_path, content, law)
-    read = json.loads((tmp_path / "law.json").read_text())
-    again = law_class(read["law"]).from_content(read)
-    target = content["targets"][0]
-    predicted = again.predict(np.array(list(target["domain_tokens"].values())))
-    np.testing.assert_allclose(predicted, list(target["losses"].values()), rtol=1e-9)
+    write_law(tmp_path, law.content())
+    write_mixtures(tmp_path, content)
+    write_fit(tmp_path, content)
+    assert json.dumps(asdict(read_fit(tmp_path, "fit"))) == json.dumps(asdict(content))
+    again = read_law(tmp_path / "law.json")
+    target = content.targets[0]
+    predicted = again.predict(np.array(list(target.domain_tokens.values())))
+    np.testing.assert_allclose(predicted, list(target.losses.values()), rtol=1e-9)
     file = read_mixture_file(tmp_path / "mixtures" / "0.3M.yaml")
-    assert dict(zip(file.domains, file.weights, strict=True)) == target["weights"]
+    assert dict(zip(file.domains, file.weights, strict=True)) == target.weights
     assert file.token_budget == 300_000
     mine = tmp_path / "mixtures" / "mine.yaml"
     mine.write_text("not of a fit")
-    write_fit(tmp_path, {**content, "targets": []}, law)
+    write_mixtures(tmp_path, replace(content, targets=[]))
     assert list((tmp_path / "mixtures").iterdir()) == [mine]
 
 
@@ -90,11 +93,11 @@ def test_constraints_of_the_config_hold():
         "bounds.unique_tokens=[1_000_000,40_000,1_000_000]",
         "+bounds.groups.rest={domains:[a,b],upper:0.55}",
     ]
-    content, _ = solve_law("pooled_transfer", table, request_for(table, *options))
-    weights = content["targets"][0]["weights"]
+    content, _ = solve("pooled_transfer", table, request_for(table, *options))
+    weights = content.targets[0].weights
     assert weights["b"] <= 2 * 40_000 / 300_000 + 1e-9
     assert weights["a"] + weights["b"] <= 0.55 + 1e-9
-    assert content["targets"][0]["interval"] is None
+    assert content.targets[0].interval is None
 
 
 def test_weights_of_the_objective_are_given_by_validation_domain():
@@ -113,33 +116,33 @@ def test_weights_of_the_objective_are_given_by_validation_domain():
     ],
 )
 def test_bad_requests_are_refused(options, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         request_for(ddo_table(), *options)
 
 
-def test_the_published_law_refuses_what_it_cannot_meet():
+def test_autoscale_refuses_what_it_cannot_meet():
     table = ddo_table(repeats=1)
-    with pytest.raises(ValueError, match=r"law=ddo knows no objective.kl_weight.*law=default"):
-        solve_ddo(table, request_for(table, "objective.kl_weight=0.1"))
+    with pytest.raises(UserError, match=r"law=autoscale knows no objective.kl_weight.*law=default"):
+        solve("autoscale", table, request_for(table, "objective.kl_weight=0.1"))
 
 
-def test_the_published_law_has_intervals_only_where_runs_repeat():
+def test_autoscale_has_intervals_only_where_runs_repeat():
     for repeats in (0, 2):
         table = ddo_table(noise=0.003, repeats=repeats)
-        content, _ = solve_ddo(table, request_for(table, "objective=mean_loss", "bounds.lower=0.02"))
-        interval = content["scales"][0]["interval"]
+        content, _ = solve("autoscale", table, request_for(table, "objective=mean_loss", "bounds.lower=0.02"))
+        interval = content.scales[0].interval
         if repeats:
-            weights = content["scales"][0]["weights"]
+            weights = content.scales[0].weights
             assert all(interval[d][0] <= weights[d] <= interval[d][1] for d in DOMAINS)
         else:
             assert interval is None
-            assert any("the noise is unknown" in note for note in content["diagnostics"]["notes"])
+            assert any("the noise is unknown" in note for note in content.diagnostics.notes)
 
 
 def test_the_order_of_rows_does_not_matter():
     table = ddo_table(noise=0.002, repeats=1)
     shuffled = select_runs(table, np.random.default_rng(0).permutation(len(table.runs)))
     asked = ("objective=mean_loss", "uncertainty=none", "target_tokens=[300_000]")
-    first, second = (solve_law("pooled_transfer", t, request_for(t, *asked))[0] for t in (table, shuffled))
-    for one, two in zip(first["targets"], second["targets"], strict=True):
-        np.testing.assert_allclose(list(one["weights"].values()), list(two["weights"].values()), atol=1e-4)
+    first, second = (solve("pooled_transfer", t, request_for(t, *asked))[0] for t in (table, shuffled))
+    for one, two in zip(first.targets, second.targets, strict=True):
+        np.testing.assert_allclose(list(one.weights.values()), list(two.weights.values()), atol=1e-4)

@@ -2,8 +2,8 @@ import pytest
 import torch
 from transformers import GPT2LMHeadModel
 
-from autoscale_exp.config import ModelConf, OptimizerConf
 from autoscale_exp.lm.causal import CausalLanguageModel
+from autoscale_exp.lm.conf import ModelConf, OptimizerConf
 
 VOCAB_SIZE, SEQ_LEN = 50, 12
 

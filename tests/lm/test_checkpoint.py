@@ -7,9 +7,10 @@ import pytest
 import torch
 from transformers import AutoTokenizer, GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel, GPT2Model
 
-from autoscale_exp.config import ModelConf, OptimizerConf
+from autoscale_exp.base.errors import UserError
 from autoscale_exp.data.store import TokenStore
 from autoscale_exp.lm.checkpoint import check_initial, load_model, open_checkpoint, tokenizer_fingerprint
+from autoscale_exp.lm.conf import ModelConf, OptimizerConf
 
 TRUNCATION = {"direction": "Right", "max_length": 8, "strategy": "LongestFirst", "stride": 0}
 CONFIG = GPT2Config(vocab_size=300, n_positions=20, n_embd=8, n_layer=1, n_head=2)
@@ -66,7 +67,7 @@ def test_of_one_file_and_an_index_of_several_the_file_counts_as_in_transformers(
 def test_a_damaged_index_is_an_error(content, folder: Path):
     (folder / "model.safetensors").unlink()
     (folder / "model.safetensors.index.json").write_text(content)
-    with pytest.raises(ValueError, match=r"model.safetensors.index.json' is damaged; save the model again"):
+    with pytest.raises(UserError, match=r"model.safetensors.index.json' is damaged; save the model again"):
         open_checkpoint(folder, "checkpoint")
 
 
@@ -74,21 +75,21 @@ def test_a_damaged_index_is_an_error(content, folder: Path):
 def test_truncated_weights_are_an_error(kept, folder: Path):
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[: int(kept * weights.stat().st_size)])
-    with pytest.raises(ValueError, match=r"model.safetensors' is truncated or damaged .* copy or save the model again"):
+    with pytest.raises(UserError, match=r"model.safetensors' is truncated or damaged .* copy or save the model again"):
         open_checkpoint(folder, "checkpoint")
 
 
 def test_pickled_weights_are_not_read(folder: Path):
     (folder / "model.safetensors").unlink()
-    with pytest.raises(ValueError, match=r"has no model.safetensors \(none\)"):
+    with pytest.raises(UserError, match=r"has no model.safetensors \(none\)"):
         open_checkpoint(folder, "checkpoint")
     torch.save({}, folder / "pytorch_model.bin")
-    with pytest.raises(ValueError, match=r"only pytorch_model.bin, which is not read because unpickling runs code"):
+    with pytest.raises(UserError, match=r"only pytorch_model.bin, which is not read because unpickling runs code"):
         open_checkpoint(folder, "checkpoint")
 
 
 def test_what_is_no_language_model_is_an_error(folder: Path, tmp_path: Path):
-    with pytest.raises(ValueError, match=r"checkpoint is '.*nowhere', which has no config.json"):
+    with pytest.raises(UserError, match=r"checkpoint is '.*nowhere', which has no config.json"):
         open_checkpoint(tmp_path / "nowhere", "checkpoint")
     config = json.loads((folder / "config.json").read_text())
     for changed, message in {
@@ -97,10 +98,10 @@ def test_what_is_no_language_model_is_an_error(folder: Path, tmp_path: Path):
         "{": "config.json' is damaged",
     }.items():
         (folder / "config.json").write_text(changed)
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(UserError, match=message):
             open_checkpoint(folder, "checkpoint")
     GPT2ForSequenceClassification(CONFIG).save_pretrained(folder)
-    with pytest.raises(ValueError, match=r"architectures are \['GPT2ForSequenceClassification'\]"):
+    with pytest.raises(UserError, match=r"architectures are \['GPT2ForSequenceClassification'\]"):
         open_checkpoint(folder, "checkpoint")
 
 
@@ -109,7 +110,7 @@ def test_weights_that_lack_a_part_are_an_error_and_not_drawn_at_random(folder: P
     model.save_pretrained(folder)
     config = {**model.config.to_dict(), "n_layer": 3, "architectures": ["GPT2LMHeadModel"]}
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match=r"lacks \d+ weights of GPT2LMHeadModel, such as transformer.h.2"):
+    with pytest.raises(UserError, match=r"lacks \d+ weights of GPT2LMHeadModel, such as transformer.h.2"):
         load_model(open_checkpoint(folder, "checkpoint"), GPT2LMHeadModel)
 
 
@@ -117,7 +118,7 @@ def test_weights_of_another_shape_are_an_error(folder: Path):
     (folder / "config.json").write_text(
         json.dumps({**CONFIG.to_dict(), "n_positions": 30, "architectures": ["GPT2LMHeadModel"]})
     )
-    with pytest.raises(ValueError, match=r"the weights of '.*' do not fit"):
+    with pytest.raises(UserError, match=r"the weights of '.*' do not fit"):
         load_model(open_checkpoint(folder, "checkpoint"), GPT2LMHeadModel)
 
 
@@ -131,10 +132,10 @@ def test_a_tokenizer_is_the_same_however_its_file_is_written(folder: Path, store
     path.write_text(json.dumps(content))
     assert tokenizer_fingerprint(folder) != before
     path.write_text("{}")
-    with pytest.raises(ValueError, match=r"tokenizer.json' is damaged"):
+    with pytest.raises(UserError, match=r"tokenizer.json' is damaged"):
         tokenizer_fingerprint(folder)
     path.unlink()
-    with pytest.raises(ValueError, match=r"has no tokenizer.json; save the tokenizer into it"):
+    with pytest.raises(UserError, match=r"has no tokenizer.json; save the tokenizer into it"):
         tokenizer_fingerprint(folder)
 
 
@@ -157,17 +158,17 @@ def test_a_folder_that_does_not_fit_is_an_error_that_says_what_to_give(folder: P
         ("family", "bert"): "a gpt2 model, but model.family is 'bert'",
         ("init_from", "nowhere"): "model.init_from is 'nowhere', which has no config.json",
     }.items():
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(UserError, match=message):
             check_initial(replace(conf, **dict([changed])), store)
     torch.manual_seed(0)
     GPT2LMHeadModel(GPT2Config(**{**CONFIG.to_dict(), "n_positions": 15})).save_pretrained(folder)
-    with pytest.raises(ValueError, match=r"has 15 positions, but rows of the store have 16 tokens"):
+    with pytest.raises(UserError, match=r"has 15 positions, but rows of the store have 16 tokens"):
         check_initial(conf, store)
     GPT2LMHeadModel(GPT2Config(**{**CONFIG.to_dict(), "vocab_size": 299})).save_pretrained(folder)
-    with pytest.raises(ValueError, match=r"vocab_size is 299, but the store .* has 300 entries"):
+    with pytest.raises(UserError, match=r"vocab_size is 299, but the store .* has 300 entries"):
         check_initial(conf, store)
     content = json.loads((folder / "tokenizer.json").read_text())
     content["model"]["merges"] = content["model"]["merges"][:-1]
     (folder / "tokenizer.json").write_text(json.dumps(content))
-    with pytest.raises(ValueError, match=r"tokenizer is not the one of the store .* data.tokenizer.name="):
+    with pytest.raises(UserError, match=r"tokenizer is not the one of the store .* data.tokenizer.name="):
         check_initial(conf, store)

@@ -4,9 +4,9 @@ import pytest
 import torch
 from pytorch_lightning import Trainer
 
-from autoscale_exp.config import ModelConf, OptimizerConf
 from autoscale_exp.data.datamodule import Batch
 from autoscale_exp.lm.causal import CausalLanguageModel
+from autoscale_exp.lm.conf import ModelConf, OptimizerConf
 
 NUM_STEPS, NUM_WARMUP, LR = 40, 8, 0.02
 

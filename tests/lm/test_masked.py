@@ -5,7 +5,7 @@ import torch
 from pytorch_lightning import Trainer
 from transformers import AutoModelForMaskedLM, BertForMaskedLM
 
-from autoscale_exp.config import MaskedModelConf, OptimizerConf
+from autoscale_exp.lm.conf import MaskedModelConf, OptimizerConf
 from autoscale_exp.lm.masked import MaskedLanguageModel
 from autoscale_exp.lm.masking import Masking, row_keys
 

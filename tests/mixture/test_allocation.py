@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autoscale_exp.mixture.allocation import allocate_rows, allocate_stages, check_weights
+from autoscale_exp.base.errors import UserError
+from autoscale_exp.base.weights import check_weights
+from autoscale_exp.mixture.allocation import allocate_rows, allocate_stages
 
 DOMAINS = ["web", "books", "arxiv"]
 EXACT = Fraction(1, 10**6)  # rows; far above rounding error, far below what a wrong allocation is off by
@@ -77,13 +79,13 @@ def test_a_budget_of_one_row_is_enough(weights):
 
 
 def test_a_budget_below_one_row_is_an_error():
-    with pytest.raises(ValueError, match="budget 63 is below one row of 64 tokens; token_budget must be at least 64"):
+    with pytest.raises(UserError, match="budget 63 is below one row of 64 tokens; token_budget must be at least 64"):
         allocate_rows([31.5, 31.5], 64)
 
 
 @pytest.mark.parametrize("tokens", [-64.0, math.nan, math.inf])
 def test_tokens_that_are_no_amount_are_an_error(tokens):
-    with pytest.raises(ValueError, match="domain tokens must be finite and not negative"):
+    with pytest.raises(UserError, match="domain tokens must be finite and not negative"):
         allocate_rows([640.0, tokens], 64)
 
 
@@ -99,7 +101,7 @@ def test_tokens_that_are_no_amount_are_an_error(tokens):
     ],
 )
 def test_weights_that_are_no_shares_are_an_error(weights, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         check_weights(weights, DOMAINS, key="mixture.weights")
 
 
@@ -160,5 +162,5 @@ def test_one_stage_is_a_run_without_stages():
     ],
 )
 def test_stages_that_do_not_follow_each_other_inside_the_run_are_refused(starts, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         allocate_stages(starts, [[0.5, 0.5]] * len(starts), 160, 16)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from autoscale_exp.base.errors import UserError
 from autoscale_exp.mixture.sampler import MixtureSampler
 
 NAMES = ["web", "books", "arxiv", "code", "wiki"]
@@ -220,18 +221,18 @@ def test_a_shrunk_pool_is_named_when_it_is_too_small():
         r"domain 'web' has a pool of 10 of its 90 rows because of design.match_repetition and max_epochs is 2, but the "
         r"mixture asks for 21 rows; lower its weight or design.match_repetition"
     )
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         MixtureSampler(["web"], [10], [[11], [10]], seed=0, max_epochs=2, unique_rows=[90])
 
 
 def test_more_than_max_epochs_is_an_error_that_names_the_domain():
-    with pytest.raises(ValueError, match=r"domain 'books' has 10 rows and max_epochs is 4, but .* asks for 41 rows"):
+    with pytest.raises(UserError, match=r"domain 'books' has 10 rows and max_epochs is 4, but .* asks for 41 rows"):
         sampler_of({"web": 100, "books": 10}, {"web": 400, "books": 41}, max_epochs=4)
 
 
 def test_a_domain_without_rows_may_only_be_left_out():
     assert sampler_of({"web": 5, "books": 0}, {"web": 5, "books": 0}).epochs() == [1.0, 0.0]
-    with pytest.raises(ValueError, match="domain 'books' has 0 rows"):
+    with pytest.raises(UserError, match="domain 'books' has 0 rows"):
         sampler_of({"web": 5, "books": 0}, {"web": 5, "books": 1})
 
 

@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from autoscale_exp.base.errors import UserError
 from autoscale_exp.config import MixtureConf
 from autoscale_exp.mixture.weights import read_mixture_file, resolve_weights, write_mixture_file
 
@@ -71,7 +72,7 @@ def test_a_mixture_file_may_be_written_by_hand(tmp_path: Path):
     ],
 )
 def test_a_mixture_that_does_not_fit_is_an_error(mixture, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         resolve_weights(mixture, DOMAINS, POOL_ROWS)
 
 
@@ -81,5 +82,5 @@ def test_a_mixture_that_does_not_fit_is_an_error(mixture, message):
 def test_a_file_that_is_no_mixture_is_an_error(content, tmp_path: Path):
     path = tmp_path / "mixture.yaml"
     path.write_text(content)
-    with pytest.raises(ValueError, match=r"mixture.yaml', which is no mixture file: .* domains and weights"):
+    with pytest.raises(UserError, match=r"mixture.yaml', which is no mixture file: .* domains and weights"):
         read_mixture_file(path)

@@ -1,13 +1,21 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from autoscale_exp.base.errors import UserError
+from autoscale_exp.laws.fit_file import Diagnostics, Fit, FitObjective
 from autoscale_exp.reporting.comparison import group_by_mixture, objective_of_fit, speedup, tokens_to_reach
+from autoscale_exp.runs.record import CurvePoint
+from tests.runs.records import make_curve, make_record
+
+
+def fit_of(section):
+    return Fit("linear", section, list("ab"), [], [], Diagnostics([]))
 
 
 def objective(**weights):
-    return objective_of_fit(
-        {"objective": {"name": "mean_loss", "metric": "loss", "weights": weights or None}}, "out/fit"
-    )
+    return objective_of_fit(fit_of(FitObjective("mean_loss", "loss", weights or None)), "out/fit")
 
 
 OBJECTIVE = objective(a=1.0)
@@ -16,8 +24,13 @@ OBJECTIVE = objective(a=1.0)
 def runs(mixture, *curves, budget=400):
     points = [100, 200, 300, 400]
     return [
-        {"run": f"{mixture}_seed{seed}", "mixture": mixture, "seed": seed, "token_budget": budget}
-        | {"validation_curve": [{"tokens": t, "losses": {"a": loss}} for t, loss in zip(points, curve, strict=True)]}
+        make_record(
+            f"{mixture}_seed{seed}",
+            mixture=mixture,
+            seed=seed,
+            token_budget=budget,
+            validation_curve=make_curve(points, [{"a": loss} for loss in curve]),
+        )
         for seed, curve in enumerate(curves)
     ]
 
@@ -48,15 +61,15 @@ def test_a_level_that_is_never_reached():
 
 
 def test_runs_that_differ_in_budget_or_seeds_are_not_compared():
-    with pytest.raises(ValueError, match="differ in token budget"):
+    with pytest.raises(UserError, match="differ in token budget"):
         group_by_mixture([*runs("a", [4, 3, 2, 1]), *runs("b", [4, 3, 2, 1], budget=800)], OBJECTIVE)
-    with pytest.raises(ValueError, match="seeds"):
+    with pytest.raises(UserError, match="seeds"):
         group_by_mixture([*runs("a", [4, 3, 2, 1]), *runs("b", [4, 3, 2, 1], [4, 3, 2, 1])], OBJECTIVE)
 
 
 def test_weights_are_of_the_domains_that_they_name_whatever_the_order():
     (run,) = runs("u", [4, 3, 2, 1])
-    run["validation_curve"] = [{"tokens": 100, "losses": {"a": 4.0, "b": 2.0}}]
+    run = replace(run, validation_curve=[CurvePoint(100, {"a": 4.0, "b": 2.0})])
     for weights in ({"a": 0.9, "b": 0.1}, {"b": 0.1, "a": 0.9}):
         assert group_by_mixture([run], objective(**weights))["u"].final == pytest.approx(0.9 * 4 + 0.1 * 2)
 
@@ -74,8 +87,8 @@ def test_a_mixture_that_dips_below_the_reference_and_ends_above_has_a_negative_s
 
 
 def test_a_single_validation_tells_no_speedup():
-    short = runs("ours", [3, 2, 1.5, 1])
-    short[0]["validation_curve"] = short[0]["validation_curve"][-1:]
+    (whole,) = runs("ours", [3, 2, 1.5, 1])
+    short = [replace(whole, validation_curve=whole.validation_curve[-1:])]
     groups = group_by_mixture([*runs("uniform", [4, 3, 2.5, 2.0]), *short], OBJECTIVE)
     assert speedup(groups["ours"], groups["uniform"]) is None
     assert speedup(groups["uniform"], groups["ours"]) is None
@@ -90,8 +103,8 @@ def test_a_fit_of_given_optima_has_no_objective_to_report():
 
 def test_seeds_that_were_validated_at_different_points_are_refused_by_name():
     seeds = runs("u", [4, 3, 2, 1], [4, 3, 2, 1], [4, 3, 2, 1])
-    del seeds[2]["validation_curve"][1]
-    with pytest.raises(ValueError, match=r"'u_seed2' was validated 3 times, after 100, 300, 400 .* 'u_seed0' 4 times"):
+    del seeds[2].validation_curve[1]
+    with pytest.raises(UserError, match=r"'u_seed2' was validated 3 times, after 100, 300, 400 .* 'u_seed0' 4 times"):
         group_by_mixture(seeds, OBJECTIVE)
 
 
@@ -99,5 +112,5 @@ def test_seeds_that_were_validated_at_different_points_are_refused_by_name():
     ("aggregate", "expected"), [({}, 1.75), ({"aggregate": "mean"}, 1.75), ({"aggregate": "worst"}, 4)]
 )
 def test_the_objective_of_a_fit_is_the_one_it_was_made_with(aggregate, expected):
-    section = {"name": "o", "metric": "loss", "weights": {"a": 0.75, "b": 0.25}} | aggregate
-    assert objective_of_fit({"objective": section}, "out/fit")({"b": 4.0, "a": 1.0}) == expected
+    section = FitObjective("o", "loss", {"a": 0.75, "b": 0.25}, **aggregate)
+    assert objective_of_fit(fit_of(section), "out/fit")({"b": 4.0, "a": 1.0}) == expected

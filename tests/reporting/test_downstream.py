@@ -7,7 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from autoscale_exp.base.errors import UserError
 from autoscale_exp.reporting.downstream import EvaluatedRun, downstream_table, exceeds, read_evaluated_runs
+from autoscale_exp.runs.record import write_record
+from tests.runs.records import make_record
 
 
 def entry(values, metric="accuracy", higher=True, **settings):
@@ -125,9 +128,8 @@ def test_a_mixture_that_was_not_evaluated_on_a_task_has_no_score():
 def test_runs_evaluated_with_different_settings_are_not_compared(tmp_path: Path):
     for name, epochs in (("a", 3), ("b", 4)):
         folder = tmp_path / "runs" / name
-        folder.mkdir(parents=True)
-        (folder / "result.json").write_text(json.dumps({"run": name, "mixture": name}))
+        write_record(folder, make_record(name, mixture=name))
         tasks = {"tasks": {"squad": entry([(0, 0.5)], weights=name, epochs=epochs)}}
         (folder / "evaluation.json").write_text(json.dumps(tasks))
-    with pytest.raises(ValueError, match=r"squad was measured of run 'a' .* of run 'b' \(epochs: 3, not 4\)"):
+    with pytest.raises(UserError, match=r"squad was measured of run 'a' .* of run 'b' \(epochs: 3, not 4\)"):
         read_evaluated_runs(tmp_path)

@@ -1,5 +1,8 @@
 import matplotlib.pyplot as plt
+import numpy as np
 
+from autoscale_exp.laws.fit_file import Diagnostics, Fit, FitObjective, FittedMixture, Response
+from autoscale_exp.laws.optimum import Optimum
 from autoscale_exp.reporting.figures import look, plot_domain_losses, plot_responses
 
 
@@ -17,13 +20,11 @@ def test_losses_of_more_than_eight_mixtures_are_drawn():
 
 
 def test_responses_at_more_than_eight_scales_are_drawn():
-    response = {"points": [[1 / 3, 1.1], [1, 1.0]], "curve": [[1 / 3, 1.1], [1, 1.0]]}
-    content = {
-        "domains": ["a"],
-        "objective": {"name": "mean_loss", "metric": "loss"},
-        "scales": [{"tokens": 100 * (k + 1)} for k in range(10)],
-        "diagnostics": {"responses": [[response]] * 10},
-    }
+    response = Response("a", points=[(1 / 3, 1.1), (1, 1.0)], curve=[(1 / 3, 1.1), (1, 1.0)])
+    uniform = np.full(2, 0.5)
+    scales = [FittedMixture.of(Optimum(100 * (k + 1), uniform, [], "given"), list("ab")) for k in range(10)]
+    diagnostics = Diagnostics(notes=[], responses=[[response, response]] * 10)
+    content = Fit("linear", FitObjective("mean_loss", "loss", None), list("ab"), scales, [], diagnostics)
     figure = plot_responses(content)
     assert len(figure.axes[0].get_legend().get_texts()) == 10
     plt.close(figure)

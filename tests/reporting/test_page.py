@@ -2,49 +2,47 @@ import re
 
 import pytest
 
+from autoscale_exp.laws.fit_file import Diagnostics, Fit, FitObjective, FittedMixture
 from autoscale_exp.report import summarise
 from autoscale_exp.reporting.comparison import group_by_mixture, objective_of_fit
 from autoscale_exp.reporting.downstream import Score
 from autoscale_exp.reporting.page import render_page
+from tests.runs.records import make_curve, make_record
 
 POINTS = [100, 200, 300, 400]
-FIT = {
-    "law": "autoscale",
-    "objective": {"name": "mean_loss", "metric": "loss", "weights": {"b": 0.5, "a": 0.5}},
-    "domains": ["b", "a"],
-    "scales": [],
-    "targets": [],
-    "diagnostics": {"notes": []},
-}
-for budget, part in ((40, "scales"), (400, "targets")):
-    FIT[part] = [{"tokens": budget, "weights": {"a": 0.3, "b": 0.7}, "interval": None, "active_bounds": []}]
+
+
+def fitted(budget):
+    return FittedMixture(budget, {"a": 0.3, "b": 0.7}, {}, None, [], None, "given", None)
+
+
+FIT = Fit(
+    law="autoscale",
+    objective=FitObjective("mean_loss", "loss", {"b": 0.5, "a": 0.5}),
+    domains=["b", "a"],
+    scales=[fitted(40)],
+    targets=[fitted(400)],
+    diagnostics=Diagnostics(notes=[]),
+)
 
 
 def run(mixture, curve, seed=0, points=POINTS):
-    """A result.json of losses that domain a has and b exceeds by one."""
+    """A record of losses that domain a has and b exceeds by one."""
     losses = [{"a": value, "b": value + 1} for value in curve]
-    return {
-        "run": f"{mixture}_seed{seed}",
-        "mixture": mixture,
-        "seed": seed,
-        "token_budget": points[-1],
-        "tokens": {"a": 111, "b": 289},
-        "epochs": {"a": 0.1, "b": 0.2},
-        "losses": losses[-1],
-        "validation_curve": [{"tokens": t, "losses": of} for t, of in zip(points, losses, strict=True)],
-        "model": "gpt2_tiny",
-        "params": 1000,
-        "seconds": 2.0,
-        "tokens_per_second": 200.0,
-        "versions": {},
-        "git_commit": None,
-        "finished": "2026-01-01T00:00:00Z",
-    }
+    return make_record(
+        f"{mixture}_seed{seed}",
+        mixture=mixture,
+        seed=seed,
+        token_budget=points[-1],
+        tokens={"a": 111, "b": 289},
+        losses=losses[-1],
+        validation_curve=make_curve(points, losses),
+    )
 
 
 def rendered(*targets, downstream=None):
     mixtures = group_by_mixture(targets, objective_of_fit(FIT, "fit"))
-    search = [run("probe", [3.0], points=[40])]
+    search = [run("base", [3.0], points=[40])]
     summary = summarise(search, FIT, mixtures, "uniform", downstream or {})
     return render_page(search, FIT, None, mixtures, "uniform", summary, downstream or {})
 
@@ -59,10 +57,10 @@ def page():
     return rendered(run("uniform", [4, 3, 2.5, 2.0]), run("ours", [3, 2.2, 1.8, 1.6]))
 
 
-def test_the_tokens_of_probes_stand_under_their_domains(page):
-    (row,) = rows_of(page, "probe_seed0")
+def test_the_tokens_of_proxy_runs_stand_under_their_domains(page):
+    (row,) = rows_of(page, "base_seed0")
     assert re.search(r"<th>run</th><th>seed</th><th>b<br>tokens</th><th>a<br>tokens</th>\s*<th>loss<br>a</th>", page)
-    assert row == ["probe_seed0", "0", "289", "111", "3.0000", "4.0000"]
+    assert row == ["base_seed0", "0", "289", "111", "3.0000", "4.0000"]
 
 
 @pytest.mark.parametrize(
@@ -88,7 +86,7 @@ def test_a_verdict_of_a_single_validation_is_of_the_end_alone():
 def test_every_other_mixture_has_a_speedup_of_its_own_in_the_summary():
     targets = [run("uniform", [4, 3, 2.5, 2.0]), run("b", [3, 2.2, 1.8, 1.6]), run("autoscale", [5, 4, 3, 2.5])]
     mixtures = group_by_mixture(targets, objective_of_fit(FIT, "fit"))
-    summary = summarise([run("probe", [3.0], points=[40])], FIT, mixtures, "uniform", {})
+    summary = summarise([run("base", [3.0], points=[40])], FIT, mixtures, "uniform", {})
     assert summary["speedup_vs_uniform"] == pytest.approx({"b": 1 - 250 / 400, "autoscale": -(1 - 300 / 400)})
     assert summary["weights"] == {"a": 0.3, "b": 0.7}
 

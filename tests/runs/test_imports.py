@@ -3,8 +3,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from autoscale_exp.base.errors import UserError
 from autoscale_exp.runs.imports import join_olmix, join_regmix, table_of_wandb_runs
-from autoscale_exp.runs.record import parse_run_table, read_mixtures
+from autoscale_exp.runs.table import parse_run_table, read_mixtures
 
 MIXTURES = "index,train_the_pile_arxiv,train_the_pile_github\n1,0.25,0.75\n2,0.498,0.5\n"
 LOSSES = "index,metric/the_pile_arxiv_val_loss,metric/the_pile_hn_val_loss\n1,3.5,4.5\n2,3.25,4.25\n"
@@ -54,7 +55,7 @@ def test_olmix_tables_are_joined_by_run_id(files):
     ],
 )
 def test_tables_that_do_not_fit_together_are_refused(files, mixtures, losses, tokens, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         join_regmix(*files(mixtures, losses), tokens=tokens)
 
 
@@ -79,7 +80,7 @@ def test_finished_wandb_runs_become_a_table():
     ],
 )
 def test_wandb_runs_that_make_no_table_are_refused(runs, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         table_of_wandb_runs(runs)
 
 
@@ -89,5 +90,5 @@ def test_mixtures_to_predict_are_read_in_the_laws_order(tmp_path):
     names, tokens = read_mixtures(path, ["a", "b"])
     assert names == ["m"]
     np.testing.assert_array_equal(tokens, [[1, 2]])
-    with pytest.raises(ValueError, match=r"tokens.<domain> for a, c"):
+    with pytest.raises(UserError, match=r"tokens.<domain> for a, c"):
         read_mixtures(path, ["a", "c"])

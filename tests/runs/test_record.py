@@ -1,98 +1,71 @@
 import json
 
-import numpy as np
 import pytest
 
-from autoscale_exp.runs.record import parse_run_table, read_optima, read_runs, table_of_results
+from autoscale_exp.base.errors import UserError
+from autoscale_exp.runs.identity import RunIdentity, read_identity, write_identity
+from autoscale_exp.runs.record import read_failure, read_record, read_records, write_failure, write_record
+from tests.runs.records import make_curve, make_record
 
-HEADER = "run,scale,seed,tokens.a,tokens.b,loss.a,loss.b,lr\n"
-ROWS = "r1,s,0,100,200,2.5,3.5,1e-3\nr2,s,1,300,200,2.0,3.25,1e-3\n"
-
-
-def test_a_run_table_is_read_by_column_name():
-    table = parse_run_table(HEADER + ROWS, "runs.csv")
-    assert (table.runs, table.domains, table.validation_domains) == (["r1", "r2"], ["a", "b"], ["a", "b"])
-    np.testing.assert_array_equal(table.domain_tokens, [[100, 200], [300, 200]])
-    np.testing.assert_array_equal(table.losses, [[2.5, 3.5], [2.0, 3.25]])
-    assert (table.scales, table.seeds, table.others[0]) == (["s", "s"], [0, 1], {"lr": "1e-3"})
+IDENTITY = RunIdentity("r", {"a": 1, "b": 2}, 0, "0" * 16, {"name": "gpt2_tiny"}, 1, "32-true")
 
 
-def test_perplexities_become_losses():
-    table = parse_run_table("run,tokens.a,tokens.b,perplexity.news\nr,1,2,7.389056098930650\n", "runs.csv")
-    assert table.validation_domains == ["news"]
-    assert table.losses[0, 0] == pytest.approx(2.0)
+def rewrite(path, edit):
+    content = json.loads(path.read_text())
+    edit(content)
+    path.write_text(json.dumps(content))
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (HEADER, "has no runs"),
-        (HEADER.replace("run,", "name,") + ROWS, "no column 'run'"),
-        (HEADER.replace("tokens.b", "tokens.a") + ROWS, "column 'tokens.a' more than once"),
-        (HEADER.replace("tokens.b", "weight.b") + ROWS, "tokens.<domain>"),
-        (HEADER.replace("loss.b", "perplexity.b") + ROWS, "one kind of the two"),
-        (HEADER.replace("lr", "ppl.b") + ROWS, "column 'ppl.b'; allowed"),
-        (HEADER + "r1,s,0,100,200,2.5,,1e-3\n", "row 2, column loss.b: '' is not a number"),
-        (HEADER + "r1,s,0,-1,200,2.5,3.5,1e-3\n", "row 2, column tokens.a: -1 must be finite and at least 0"),
-        (HEADER + "r1,s,0,100,200,nan,3.5,1e-3\n", "row 2, column loss.a: nan must be finite"),
-        (HEADER + "r1,s,0,100,200,2.5,inf,1e-3\n", "row 2, column loss.b: inf must be finite"),
-        (HEADER + "r1,s,0,0,0,2.5,3.5,1e-3\n", "row 2: all tokens are 0"),
-        (HEADER + ROWS + "r1,s,2,1,2,3,4,1\n", "row 4, column run: 'r1' is also in row 2"),
-        (HEADER + ROWS + ",s,2,1,2,3,4,1\n", "row 4, column run: the name is missing"),
-        (HEADER + "r1,s,0,100,200,2.5\n", "row 2: 6 cells, but the header has 8"),
-        (HEADER + "r1,s,x,100,200,2.5,3.5,1\n", "row 2, column seed: 'x'"),
-        ("run,tokens.a,tokens.b,perplexity.a\nr,1,2,0.5\n", "column perplexity.a: 0.5 must be finite and at least 1"),
-    ],
-)
-def test_bad_tables_are_refused_by_row_and_column(text, message):
-    with pytest.raises(ValueError, match=message):
-        parse_run_table(text, "runs.csv")
+def test_a_record_is_read_as_it_was_written(tmp_path):
+    record = make_record(validation_curve=make_curve([5, 10], [{"a": 2.0, "b": 3.0}, {"a": 1.5, "b": 2.0}]))
+    write_record(tmp_path, record)
+    assert read_record(tmp_path) == record
+    assert json.loads((tmp_path / "result.json").read_text())["format"] == 2
 
 
-def result(run, a=1.5):
-    fixed = {"run": run, "scale": "1K", "seed": 0, "model": "m", "params": 1, "steps": 2, "seconds": 3.0}
-    return fixed | {"tokens": {"a": 10, "b": 20}, "losses": {"a": a, "b": 2.0}}
+def test_a_record_of_the_first_format_has_the_weights_that_its_tokens_say(tmp_path):
+    write_record(tmp_path, make_record(requested_tokens={"a": 250.0, "b": 750.0}))
 
+    def as_before(content):
+        del content["format"], content["requested_weights"], content["stages"]
 
-def test_the_table_of_a_sweep_is_the_one_that_fits_read(tmp_path):
-    for run, loss in (("r1", 1.123456789012345), ("r2", 1.5)):
-        (tmp_path / "runs" / run).mkdir(parents=True)
-        (tmp_path / "runs" / run / "result.json").write_text(json.dumps(result(run, loss)))
-    (tmp_path / "runs" / "r3").mkdir()  # a run that has not finished
-    from_folder = read_runs(tmp_path)
-    (tmp_path / "runs.csv").write_text(table_of_results([result("r1", 1.123456789012345), result("r2")]))
-    from_table = read_runs(tmp_path / "runs.csv")
-    assert from_folder.runs == from_table.runs == ["r1", "r2"]
-    np.testing.assert_array_equal(from_folder.losses, from_table.losses)
-    assert from_folder.losses[0, 0] == 1.123456789012345
-
-
-def test_a_folder_without_runs_and_a_missing_file_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="no finished run"):
-        read_runs(tmp_path)
-    with pytest.raises(ValueError, match="does not exist"):
-        read_runs(tmp_path / "runs.csv")
-
-
-def test_optima_are_read(tmp_path):
-    path = tmp_path / "optima.csv"
-    path.write_text("weights.a,tokens,weights.b\n0.25,100,0.75\n0.5,300,0.5\n")
-    domains, budgets, weights = read_optima(path)
-    assert (domains, budgets) == (["a", "b"], [100, 300])
-    np.testing.assert_allclose(weights, [[0.25, 0.75], [0.5, 0.5]])
+    rewrite(tmp_path / "result.json", as_before)
+    assert read_record(tmp_path).requested_weights == {"a": 0.25, "b": 0.75}
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("edit", "message"),
     [
-        ("weights.a,weights.b\n1,0\n", "needs the columns tokens"),
-        ("tokens,weights.a,weights.b\n100,0.5,0.4\n", "row 2: the weights sum to 0.9"),
-        ("tokens,weights.a,weights.b\n100,0.5\n", "row 2: 2 cells"),
-        ("tokens,weights.a,weights.b\n0,0.5,0.5\n", "column tokens: 0"),
+        (lambda c: c.update(format=3), "result.json' has format 3, but this version reads format 2; delete the run's"),
+        (lambda c: c.pop("tokens"), "result.json' is damaged: tokens: field required; delete the run's folder"),
+        (lambda c: c["losses"].update(a="low"), "is damaged: losses.a: input should be a valid number"),
     ],
 )
-def test_bad_optima_are_refused(tmp_path, text, message):
-    path = tmp_path / "optima.csv"
-    path.write_text(text)
-    with pytest.raises(ValueError, match=message):
-        read_optima(path)
+def test_a_record_that_is_not_whole_is_refused_by_name(tmp_path, edit, message):
+    write_record(tmp_path, make_record())
+    rewrite(tmp_path / "result.json", edit)
+    with pytest.raises(UserError, match=message):
+        read_record(tmp_path)
+
+
+def test_the_records_of_a_sweep_are_those_of_its_finished_runs(tmp_path):
+    with pytest.raises(UserError, match="has no finished run"):
+        read_records(tmp_path)
+    write_record(tmp_path / "runs" / "b", make_record("b"))
+    write_record(tmp_path / "runs" / "a", make_record("a"))
+    write_failure(tmp_path / "runs" / "c", "c", UserError("no text"))
+    assert [record.run for record in read_records(tmp_path)] == ["a", "b"]
+    assert read_failure(tmp_path / "runs" / "c") == "UserError: no text"
+    assert read_failure(tmp_path / "runs" / "d") == "it wrote no result"
+
+
+def test_an_identity_is_the_same_whether_it_was_written_with_a_format_or_before(tmp_path):
+    write_identity(tmp_path, IDENTITY)
+    assert read_identity(tmp_path) == IDENTITY
+    rewrite(tmp_path / "identity.json", lambda content: content.pop("format"))
+    assert read_identity(tmp_path) == IDENTITY
+    assert read_identity(tmp_path).fingerprint == IDENTITY.fingerprint
+
+
+def test_what_does_not_apply_to_a_run_is_no_part_of_its_identity():
+    assert set(IDENTITY.content) == {"run", "rows", "seed", "store", "model", "num_validations", "precision"}

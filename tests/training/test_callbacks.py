@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from autoscale_exp.base.errors import DivergedError
 from autoscale_exp.data.store import TokenStore
 from autoscale_exp.lm.causal import CausalLanguageModel
 from autoscale_exp.training import callbacks
@@ -61,7 +62,7 @@ def test_a_training_loss_that_is_not_finite_stops_the_run(
 ):
     monkeypatch.setattr(callbacks, "PROGRESS_SECONDS", 0.0)
     losses_become(value, monkeypatch, while_training=True)
-    with pytest.raises(FloatingPointError, match=f"training loss is {value} at step 4; lower the learning rate"):
+    with pytest.raises(DivergedError, match=f"training loss is {value} at step 4; lower the learning rate"):
         train(plan_run(compose_train(), store), tmp_path)
     assert not (tmp_path / "result.json").exists()
 
@@ -71,7 +72,7 @@ def test_a_validation_loss_that_is_not_finite_stops_the_run(
     value, compose_train, store: TokenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     losses_become(value, monkeypatch, while_training=False)
-    with pytest.raises(FloatingPointError, match=f"validation loss of 'fruit' is {value} after 768 tokens"):
+    with pytest.raises(DivergedError, match=f"validation loss of 'fruit' is {value} after 768 tokens"):
         train(plan_run(compose_train("num_validations=2"), store), tmp_path)
     assert not (tmp_path / "result.json").exists()
 
@@ -108,7 +109,7 @@ def test_a_checkpoint_is_written_when_it_is_time(
 ):
     monkeypatch.setattr(callbacks, "PROGRESS_SECONDS", 0.0)
     losses_become(float("nan"), monkeypatch, while_training=True)
-    with pytest.raises(FloatingPointError):
+    with pytest.raises(DivergedError):
         train(plan_run(compose_train(f"checkpoint_minutes={minutes}"), store), tmp_path)
     assert (tmp_path / "resume.ckpt").exists() == saved
     assert not (tmp_path / "resume.tmp").exists()

@@ -8,9 +8,9 @@ import pytest
 import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer, BertForMaskedLM
 
-from autoscale_exp.config import MaskedModelConf
 from autoscale_exp.data.store import TokenStore
 from autoscale_exp.data.tokenizer import load_tokenizer
+from autoscale_exp.lm.conf import MaskedModelConf
 from autoscale_exp.lm.masked import MaskedLanguageModel
 from autoscale_exp.lm.masking import row_keys
 from autoscale_exp.training.plan import plan_run

@@ -8,19 +8,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from autoscale_exp.data.store import TokenStore, fingerprint
+from autoscale_exp.base.errors import UserError
+from autoscale_exp.data.store import TokenStore
+from autoscale_exp.runs.identity import write_identity
+from autoscale_exp.runs.record import write_record
 from autoscale_exp.training.plan import is_finished, micro_batch, num_devices, plan_run
+from tests.runs.records import make_record
 
 
-def test_a_plan_has_the_rows_steps_and_seed_of_its_probe(compose_train, store: TokenStore):
+def test_a_plan_has_the_rows_steps_and_seed_of_its_spec(compose_train, store: TokenStore):
     plan = plan_run(compose_train("seed=3"), store)
     assert plan.sampler.row_counts.tolist() == [31, 31, 30]  # 92 rows over three domains
     assert plan.num_steps == 12
     assert plan.seed == plan.sampler.seed == 3
-    assert plan.probe.run == "uniform_1.472K_seed3"
+    assert plan.spec.run == "uniform_1.472K_seed3"
 
 
-def test_a_probe_of_a_design_changes_one_domain_and_keeps_the_others_rows(compose_train, store: TokenStore):
+def test_a_run_of_a_design_changes_one_domain_and_keeps_the_others_rows(compose_train, store: TokenStore):
     design = ["design=ddo", f"design.scales=[{16 * 92}]", "design.base_repeats=1"]
     plans = [plan_run(compose_train(*design, f"design.index={index}"), store) for index in range(8)]
     assert [plan.sampler.row_counts.tolist() for plan in plans] == [
@@ -46,15 +50,15 @@ def test_stages_take_the_place_of_the_mixture_from_their_starts_on(compose_train
     plan = plan_run(compose_train(stages), store)
     assert plan.sampler.stage_counts.tolist() == [[2, 2, 2], [22, 22, 0], [0, 0, 42]]  # from rows 0, 6 and 50 of 92
     assert plan.requested_tokens.tolist() == [pytest.approx([100 / 3] * 3), [350, 350, 0], [0, 0, 672]]
-    assert plan.identity["rows"] == {"fruit": 24, "code": 24, "sums": 44}
-    assert plan.identity["stage_rows"] == {
+    assert plan.identity.rows == {"fruit": 24, "code": 24, "sums": 44}
+    assert plan.identity.stage_rows == {
         "mixture": {"fruit": 2, "code": 2, "sums": 2},
         "stages[0]": {"fruit": 22, "code": 22, "sums": 0},
         "stages[1]": {"fruit": 0, "code": 0, "sums": 42},
     }
 
 
-def test_probes_that_match_a_targets_repetition_have_their_scales_pools(compose_train, store: TokenStore):
+def test_proxy_runs_that_match_a_targets_repetition_have_their_scales_pools(compose_train, store: TokenStore):
     design = ["design=ddo", "design.scales=[1472,2944]", "design.match_repetition=4416", "max_epochs=30"]
     plans = [plan_run(compose_train(*design, f"design.index={index}"), store) for index in range(14)]
     whole = np.array([store.num_rows("train", domain) for domain in store.domains])
@@ -62,7 +66,7 @@ def test_probes_that_match_a_targets_repetition_have_their_scales_pools(compose_
         pools = np.floor(whole * (1 if number < 7 else 2) / 3 + 0.5).astype(int).tolist()
         assert plan.sampler.pool_rows.tolist() == pools
         assert plan.sampler.unique_rows.tolist() == whole.tolist()
-        assert plan.identity["pool_rows"] == dict(zip(store.domains, pools, strict=True))
+        assert plan.identity.pool_rows == dict(zip(store.domains, pools, strict=True))
 
 
 def test_a_run_of_the_targets_size_has_the_whole_pools(compose_train, store: TokenStore):
@@ -90,9 +94,9 @@ def test_a_run_of_the_targets_size_has_the_whole_pools(compose_train, store: Tok
 def test_a_folder_of_another_run_is_an_error_that_names_what_differs(
     override, key, begun, compose_train, store: TokenStore, tmp_path: Path
 ):
-    (tmp_path / "identity.json").write_text(json.dumps(plan_run(compose_train(), store).identity))
+    write_identity(tmp_path, plan_run(compose_train(), store).identity)
     (tmp_path / begun).write_text("{}")
-    with pytest.raises(ValueError, match=rf"with another config \(.*{key}.*\); delete that folder"):
+    with pytest.raises(UserError, match=rf"with another config \(.*{key}.*\); delete that folder"):
         is_finished(plan_run(compose_train(override), store), tmp_path)
 
 
@@ -106,23 +110,23 @@ def test_what_does_not_change_the_result_is_not_part_of_the_identity(override, c
 def test_a_run_is_finished_only_with_its_result(compose_train, store: TokenStore, tmp_path: Path):
     plan = plan_run(compose_train(), store)
     assert not is_finished(plan, tmp_path / "nowhere")
-    (tmp_path / "identity.json").write_text(json.dumps(plan.identity))
+    write_identity(tmp_path, plan.identity)
     assert not is_finished(plan, tmp_path)
     (tmp_path / "resume.ckpt").touch()
     assert not is_finished(plan, tmp_path)
-    (tmp_path / "result.json").write_text(json.dumps({"fingerprint": fingerprint(plan.identity)}))
+    write_record(tmp_path, make_record(fingerprint=plan.identity.fingerprint))
     assert is_finished(plan, tmp_path)
     (tmp_path / "identity.json").unlink()
     assert is_finished(plan, tmp_path)
-    (tmp_path / "result.json").write_text(json.dumps({"fingerprint": "of another run"}))
-    with pytest.raises(ValueError, match="holds the result of another run"):
+    write_record(tmp_path, make_record(fingerprint="of another run"))
+    with pytest.raises(UserError, match="holds the result of another run"):
         is_finished(plan, tmp_path)
 
 
 def test_a_run_of_other_stages_is_refused_by_the_stage_that_differs(compose_train, store: TokenStore, tmp_path: Path):
     first, last = "{start: 736, weights: [1,0,0]}", "{start: 800, weights: [0,%s]}"
     plans = [plan_run(compose_train(f"stages=[{first}, {last % weights}]"), store) for weights in ("1,0", "0.5,0.5")]
-    (tmp_path / "identity.json").write_text(json.dumps(plans[0].identity))
+    write_identity(tmp_path, plans[0].identity)
     (tmp_path / "resume.ckpt").touch()
     assert not is_finished(plans[0], tmp_path)
     with pytest.raises(
@@ -132,7 +136,7 @@ def test_a_run_of_other_stages_is_refused_by_the_stage_that_differs(compose_trai
 
 
 def test_a_run_that_never_got_to_a_checkpoint_may_be_replaced(compose_train, store: TokenStore, tmp_path: Path):
-    (tmp_path / "identity.json").write_text(json.dumps(plan_run(compose_train("seed=1"), store).identity))
+    write_identity(tmp_path, plan_run(compose_train("seed=1"), store).identity)
     assert not is_finished(plan_run(compose_train(), store), tmp_path)
 
 
@@ -179,12 +183,12 @@ def test_a_run_that_never_got_to_a_checkpoint_may_be_replaced(compose_train, sto
             ["design.match_repetition=100_000_000"],
             r"domain 'fruit' has a pool of 1 of its \d+ rows because of design.match_repetition and max_epochs is 4",
         ),
-        (["design.index=1"], "design.index is 1, but the design has probes 0 to 0"),
+        (["design.index=1"], "design.index is 1, but the design has runs 0 to 0"),
         (["design=ddo", "design.scales=[]"], "design.scales must be distinct positive token budgets"),
     ],
 )
 def test_a_run_that_cannot_be_is_an_error_before_it_starts(overrides, message, compose_train, store: TokenStore):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         plan_run(compose_train(*overrides), store)
 
 
@@ -197,25 +201,25 @@ def test_a_run_that_cannot_be_is_an_error_before_it_starts(overrides, message, c
     ],
 )
 def test_a_masked_run_that_cannot_be_is_an_error(overrides, message, compose_train, masked_overrides, masked_store):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         plan_run(compose_train(*masked_overrides, *overrides), masked_store)
 
 
 def test_a_masked_model_needs_a_tokenizer_with_a_mask_token(compose_train, store: TokenStore):
-    with pytest.raises(ValueError, match=r"data.tokenizer.name is 'bpe', which has no mask token; .*=wordpiece"):
+    with pytest.raises(UserError, match=r"data.tokenizer.name is 'bpe', which has no mask token; .*=wordpiece"):
         plan_run(compose_train("model=bert_tiny"), store)
-    with pytest.raises(ValueError, match=r"model.family is 'bert', but model 'gpt2_tiny' has the keys of another"):
+    with pytest.raises(UserError, match=r"model.family is 'bert', but model 'gpt2_tiny' has the keys of another"):
         plan_run(compose_train("model.family=bert"), store)
 
 
 def test_whole_words_need_wordpiece(compose_train, masked_overrides, masked_store: TokenStore, tmp_path: Path):
     conf = compose_train(*masked_overrides, "model.whole_word_masking=true")
-    assert plan_run(conf, masked_store).identity["model"]["whole_word_masking"]
+    assert plan_run(conf, masked_store).identity.model["whole_word_masking"]
     copy = shutil.copytree(masked_store.folder, tmp_path / "copy")
     saved = json.loads((copy / "tokenizer" / "tokenizer.json").read_text())
     saved["model"]["type"] = "BPE"
     (copy / "tokenizer" / "tokenizer.json").write_text(json.dumps(saved))
-    with pytest.raises(ValueError, match=r"whole_word_masking needs a WordPiece tokenizer, but .* a BPE tokenizer"):
+    with pytest.raises(UserError, match=r"whole_word_masking needs a WordPiece tokenizer, but .* a BPE tokenizer"):
         plan_run(conf, replace(masked_store, folder=copy))
 
 
@@ -235,7 +239,7 @@ def test_a_step_is_cut_into_devices_and_forward_passes(step_rows, micro_batch_ro
     ("step_rows", "micro_batch_rows", "devices"), [(80, 30, 1), (80, 80, 2), (2, None, 3), (8, -1, 1)]
 )
 def test_a_step_that_cannot_be_cut_so_is_an_error(step_rows, micro_batch_rows, devices):
-    with pytest.raises(ValueError, match=f"batch_rows is {step_rows}, which {devices} devices"):
+    with pytest.raises(UserError, match=f"batch_rows is {step_rows}, which {devices} devices"):
         micro_batch(step_rows, micro_batch_rows, devices)
 
 

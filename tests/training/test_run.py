@@ -15,7 +15,8 @@ import torch
 from hydra import compose, initialize_config_dir
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2LMHeadModel
 
-from autoscale_exp.config import CONF_DIR, to_typed
+from autoscale_exp.base.errors import DivergedError, UserError
+from autoscale_exp.base.job import CONF_DIR, to_typed
 from autoscale_exp.data.datamodule import MixtureDataModule
 from autoscale_exp.data.store import TokenStore, open_store
 from autoscale_exp.lm.causal import CausalLanguageModel
@@ -177,7 +178,7 @@ def test_a_run_that_ended_just_before_its_result_was_written_has_it_when_asked_a
     plan = plan_run(compose_train("checkpoint_minutes=0"), store)
     expected = trained(plan, tmp_path / "whole")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "describe_result", interrupted)
+        patch.setattr(run, "record_of", interrupted)
         with pytest.raises(Interrupted):
             train(plan, tmp_path)
     result = trained(plan, tmp_path)
@@ -247,6 +248,7 @@ def test_a_result_has_what_was_asked_and_what_was_done(compose_train, store: Tok
     plan = plan_run(conf, store)
     result = trained(plan, tmp_path)
     assert list(result) == [
+        "format",
         "run",
         "experiment",
         "mixture",
@@ -256,6 +258,7 @@ def test_a_result_has_what_was_asked_and_what_was_done(compose_train, store: Tok
         "model",
         "params",
         "steps",
+        "requested_weights",
         "requested_tokens",
         "tokens",
         "unique_tokens",
@@ -270,9 +273,11 @@ def test_a_result_has_what_was_asked_and_what_was_done(compose_train, store: Tok
         "git_commit",
         "store",
         "fingerprint",
+        "stages",
     ]
     assert (result["experiment"], result["mixture"], result["model"]) == ("tiny", "mine", "gpt2_tiny")
     assert (result["scale"], result["token_budget"], result["seed"], result["steps"]) == ("1.472K", 1472, 4, 12)
+    assert result["requested_weights"] == pytest.approx({"fruit": 0.5, "code": 0.3, "sums": 0.2})
     assert result["requested_tokens"] == pytest.approx({"fruit": 736, "code": 441.6, "sums": 294.4})
     assert result["tokens"] == {"fruit": 46 * 16, "code": 28 * 16, "sums": 18 * 16}  # quotas 46, 27.6 and 18.4 rows
     pools = {domain: store.rows("train", domain)[:].size for domain in store.domains}
@@ -321,14 +326,14 @@ def test_a_finished_run_is_skipped_and_another_is_refused(compose_train, store: 
     plan = plan_run(compose_train(), store)
     train(plan, tmp_path)
     assert is_finished(plan, tmp_path)
-    with pytest.raises(ValueError, match=r"model.optimizer.lr: 0.002, not 0.003"):
+    with pytest.raises(UserError, match=r"model.optimizer.lr: 0.002, not 0.003"):
         is_finished(plan_run(compose_train("model.optimizer.lr=0.003"), store), tmp_path)
 
 
 def test_an_interrupted_run_is_not_resumed_with_another_config(compose_train, store: TokenStore, tmp_path: Path):
     with interrupted_after(4), pytest.raises(Interrupted):
         train(plan_run(compose_train("checkpoint_minutes=0"), store), tmp_path)
-    with pytest.raises(ValueError, match="seed: 0, not 1"):
+    with pytest.raises(UserError, match="seed: 0, not 1"):
         is_finished(plan_run(compose_train("seed=1"), store), tmp_path)
 
 
@@ -338,7 +343,7 @@ def test_an_interrupted_run_is_not_resumed_with_batches_of_another_size(
 ):
     with interrupted_after(8), pytest.raises(Interrupted):
         train(plan_run(compose_train("checkpoint_minutes=0", f"micro_batch_rows={before}"), store), tmp_path)
-    with pytest.raises(ValueError, match=f"interrupted with micro_batch_rows {before}, not {after}; give these again"):
+    with pytest.raises(UserError, match=f"interrupted with micro_batch_rows {before}, not {after}; give these again"):
         train(plan_run(compose_train(f"micro_batch_rows={after}"), store), tmp_path)
 
 
@@ -349,7 +354,7 @@ def test_a_damaged_resume_point_is_an_error_that_names_it(kept, compose_train, s
         train(plan, tmp_path)
     point = tmp_path / "resume.ckpt"
     point.write_bytes(point.read_bytes()[: int(kept * point.stat().st_size)])
-    with pytest.raises(ValueError, match=r"resume.ckpt' is damaged; delete it to start the run over"):
+    with pytest.raises(UserError, match=r"resume.ckpt' is damaged; delete it to start the run over"):
         train(plan, tmp_path)
 
 
@@ -360,13 +365,13 @@ def test_too_little_device_memory_is_an_error_that_says_what_to_lower(
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB.\nMore")
 
     monkeypatch.setattr(CausalLanguageModel, "token_losses", full)
-    with pytest.raises(ValueError, match=r"8 rows at a time are too many .*20 GiB.\); lower micro_batch_rows"):
+    with pytest.raises(UserError, match=r"8 rows at a time are too many .*20 GiB.\); lower micro_batch_rows"):
         train(plan_run(compose_train(), store), tmp_path)
 
 
 def test_an_absurd_learning_rate_leaves_no_result(compose_train, store: TokenStore, tmp_path: Path):
     plan = plan_run(compose_train("model.optimizer.lr=1e12"), store)
-    with pytest.raises(FloatingPointError, match="loss"):
+    with pytest.raises(DivergedError, match="loss"):
         train(plan, tmp_path)
     assert not (tmp_path / "result.json").exists()
     assert not is_finished(plan, tmp_path)

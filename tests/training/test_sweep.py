@@ -15,11 +15,11 @@ from autoscale_exp.data.store import TokenStore
 
 pytestmark = pytest.mark.slow
 
-PROBES = ["base", "fruit_x3", "fruit_x0.333", "code_x3", "code_x0.333", "sums_x3", "sums_x0.333"]
+PROXY_RUNS = ["base", "fruit_x3", "fruit_x0.333", "code_x3", "code_x0.333", "sums_x3", "sums_x0.333"]
 DDO = ["design=ddo", "design.scales=[640,1280]", "design.index=range(0,14)", "checkpoint_minutes=0"]
 LONG = ["token_budget=4_000_000", "max_epochs=100_000"]  # minutes
 FIRST_SCALE = "design.index=range(0,7)"
-NAMES = [f"{probe}_{scale}" for scale in ("0.64K", "1.28K") for probe in PROBES]
+NAMES = [f"{run}_{scale}" for scale in ("0.64K", "1.28K") for run in PROXY_RUNS]
 Start = Callable[..., "subprocess.Popen[str]"]
 
 
@@ -185,7 +185,7 @@ def test_a_run_that_fails_does_not_stop_the_others(start: Start, compose_train, 
     assert sorted(table_of(folder)) == ["lr_0.001", "lr_0.002"]
     failure = json.loads((folder / "runs" / "lr_1000000000000.0" / "failed.json").read_text())
     assert failure["run"] == "lr_1000000000000.0"
-    assert failure["error"].startswith("FloatingPointError: the ")
+    assert failure["error"].startswith("DivergedError: the ")
     assert f"lr_1000000000000.0 failed: {failure['error']}" in process.stdout
     assert "1 of 3 runs failed" in process.stdout
     (command,) = (line for line in process.stdout.splitlines() if line.startswith("  again: "))

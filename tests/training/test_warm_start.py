@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, GPT2LMHeadModel
 
+from autoscale_exp.base.errors import UserError
 from autoscale_exp.data.store import TokenStore
 from autoscale_exp.training.plan import is_finished, plan_run
 from autoscale_exp.training.run import train
@@ -61,12 +62,12 @@ def test_the_weights_are_part_of_the_runs_identity_but_not_their_place(first, co
     train(plan, tmp_path / "second")
     shutil.copytree(first / "model", tmp_path / "copy")
     assert is_finished(plan_run(compose_train(f"model.init_from={tmp_path}/copy"), store), tmp_path / "second")
-    with pytest.raises(ValueError, match=r"initial_weights: [0-9a-f]+, not None"):
+    with pytest.raises(UserError, match=r"initial_weights: [0-9a-f]+, not None"):
         is_finished(plan_run(compose_train(), store), tmp_path / "second")
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "copy")
     model.transformer.wte.weight.data[0, 0] += 1
     model.save_pretrained(tmp_path / "copy")
-    with pytest.raises(ValueError, match=r"initial_weights: [0-9a-f]+, not [0-9a-f]+"):
+    with pytest.raises(UserError, match=r"initial_weights: [0-9a-f]+, not [0-9a-f]+"):
         is_finished(plan_run(compose_train(f"model.init_from={tmp_path}/copy"), store), tmp_path / "second")
 
 

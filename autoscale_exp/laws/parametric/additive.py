@@ -12,6 +12,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from autoscale_exp.base.arrays import FloatArray
 from autoscale_exp.laws.parametric.mixing_law import BUDGET_EXPONENT, BUDGET_ODDS
 from autoscale_exp.laws.parametric.parametric_law import LEVEL, ODDS, Parameter, ParametricLaw, Terms, Values
 from autoscale_exp.laws.parametric.terms import (
@@ -24,7 +25,6 @@ from autoscale_exp.laws.parametric.terms import (
     split_tokens,
     weighted_sum,
 )
-from autoscale_exp.mixture.allocation import FloatArray
 
 
 class AdditiveLaw(ParametricLaw):

@@ -11,10 +11,11 @@ from typing import ClassVar
 
 import numpy as np
 
+from autoscale_exp.base.arrays import FloatArray
+from autoscale_exp.base.errors import UserError
 from autoscale_exp.laws.parametric.mixing_law import BUDGET_EXPONENT, BUDGET_ODDS
 from autoscale_exp.laws.parametric.parametric_law import LEVEL, Parameter, ParametricLaw, Terms, Values
 from autoscale_exp.laws.parametric.terms import by_log_tokens, decay, split_level, split_tokens
-from autoscale_exp.mixture.allocation import FloatArray
 
 SHARE_FLOOR = 1e-3
 
@@ -39,7 +40,7 @@ class BimixLaw(ParametricLaw):
         """Every validation domain must be trained on."""
         for validation_domain, own in zip(self.validation_domains, self.own, strict=True):
             if own < 0:
-                raise ValueError(
+                raise UserError(
                     f"law.name=bimix predicts a loss from the domain's own share alone, but '{validation_domain}' is "
                     "no training domain; leave it out of the run table, or choose another law"
                 )

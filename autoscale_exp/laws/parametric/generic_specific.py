@@ -10,9 +10,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from autoscale_exp.base.arrays import FloatArray
 from autoscale_exp.laws.parametric.parametric_law import LEVEL, ODDS, Parameter, ParametricLaw, Terms, Values
 from autoscale_exp.laws.parametric.terms import decay, even_mixture, split_level, weighted_sum
-from autoscale_exp.mixture.allocation import FloatArray
 
 
 class GenericSpecificLaw(ParametricLaw):

@@ -11,9 +11,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from autoscale_exp.base.arrays import FloatArray
 from autoscale_exp.laws.parametric.parametric_law import Parameter, ParametricLaw, Terms, Values
 from autoscale_exp.laws.parametric.terms import by_log_tokens, split_tokens
-from autoscale_exp.mixture.allocation import FloatArray
 
 RIDGE = Parameter(0.0, 10.0, -1e3, 1e3)  # nats
 

@@ -11,9 +11,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from autoscale_exp.base.arrays import FloatArray
 from autoscale_exp.laws.parametric.parametric_law import LEVEL, ODDS, Parameter, ParametricLaw, Terms, Values
 from autoscale_exp.laws.parametric.terms import LARGEST_LOG, by_log_tokens, decay, split_level, split_tokens
-from autoscale_exp.mixture.allocation import FloatArray
 
 BUDGET_ODDS = ODDS._replace(mean=-1.0, starts=(-1.0, 0.0, -2.0, -1.0))
 BUDGET_EXPONENT = Parameter(np.log(0.4), 0.7, np.log(0.02), np.log(4), tuple(np.log([0.4, 0.2, 0.8, 0.3])))

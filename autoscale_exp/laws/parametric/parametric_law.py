@@ -11,9 +11,10 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 
+from autoscale_exp.base.arrays import FloatArray, Int64Array
+from autoscale_exp.base.errors import UserError
 from autoscale_exp.laws.parametric.robust_fit import Prior, RobustFit, robust_fit
-from autoscale_exp.mixture.allocation import FloatArray, Int64Array
-from autoscale_exp.runs.record import RunTable
+from autoscale_exp.runs.table import RunTable
 
 NUM_STARTS = 4
 CHUNK = 2048  # mixtures evaluated at once: about 100 MB at 20 domains
@@ -117,7 +118,7 @@ class ParametricLaw(ABC):
             own: (V,) training domain of each validation domain, or -1.
 
         Raises:
-            ValueError: too few runs, or the law has no use for such domains.
+            UserError: too few runs, or the law has no use for such domains.
         """
         totals = table.domain_tokens.sum(axis=1)
         unit, scaled = float(np.median(totals)), bool(np.ptp(np.log(totals)) > SAME_BUDGET)
@@ -127,7 +128,7 @@ class ParametricLaw(ABC):
         )
         law.check_domains()
         if len(table.runs) < law.num_free():
-            raise ValueError(
+            raise UserError(
                 f"law.name={cls.name} needs at least {law.num_free()} runs for {len(law.domains)} domains, but there "
                 f"are {len(table.runs)}; train more runs, or choose a law with fewer parameters (see laws/law.py)"
             )

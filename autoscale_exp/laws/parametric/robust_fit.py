@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autoscale_exp.mixture.allocation import FloatArray
+from autoscale_exp.base.arrays import FloatArray
 
 DEGREES = 4.0  # of freedom: heavy tails, yet a spread that exists
 NOISE_FLOOR = 1e-4  # nats; below what any two seeds agree to, and it keeps noise-free tables solvable

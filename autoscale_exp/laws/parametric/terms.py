@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from autoscale_exp.mixture.allocation import FloatArray
+from autoscale_exp.base.arrays import FloatArray
 
 TINY = 1e-12  # in place of nothing at all, so that losses are finite
 LARGEST_LOG = 300.0

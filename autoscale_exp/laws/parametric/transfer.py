@@ -14,9 +14,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from autoscale_exp.base.arrays import FloatArray
 from autoscale_exp.laws.parametric.parametric_law import LEVEL, ODDS, Parameter, ParametricLaw, Terms, Values
 from autoscale_exp.laws.parametric.terms import decay, even_mixture, log_or_zero, powers, split_level, weighted_sum
-from autoscale_exp.mixture.allocation import FloatArray
 
 WEIGHT = Parameter(-1.0, 1.5, -14.0, 10.0, per_domain=True, own=2.5)
 EXPONENT = Parameter(np.log(0.3), 0.7, np.log(0.02), np.log(3), tuple(np.log([0.3, 0.15, 0.6, 1.0])))

@@ -14,10 +14,11 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from autoscale_exp.base.arrays import FloatArray, Int64Array
+from autoscale_exp.base.errors import UserError
 from autoscale_exp.laws.parametric.parametric_law import SAME_BUDGET
 from autoscale_exp.laws.parametric.terms import split_tokens
-from autoscale_exp.mixture.allocation import FloatArray, Int64Array
-from autoscale_exp.runs.record import RunTable
+from autoscale_exp.runs.table import RunTable
 
 # One thread and `deterministic`: the same trees anywhere. Tables are small, so threads would not help.
 SETTINGS = {
@@ -58,10 +59,10 @@ class LightGbmLaw:
         """Grows trees on all runs of a table.
 
         Raises:
-            ValueError: too few runs, or lightgbm is not installed.
+            UserError: too few runs, or lightgbm is not installed.
         """
         if len(table.runs) < LEAST_RUNS:
-            raise ValueError(
+            raise UserError(
                 f"law.name=lightgbm needs at least {LEAST_RUNS} runs, but there are {len(table.runs)}: its leaves hold "
                 "20 runs each; train more runs, or choose another law"
             )
@@ -128,4 +129,4 @@ def _lightgbm() -> Any:
     try:
         return import_module("lightgbm")
     except ImportError:
-        raise ValueError("law.name=lightgbm needs LightGBM: `pip install autoscale_exp[lightgbm]`") from None
+        raise UserError("law.name=lightgbm needs LightGBM: `pip install autoscale_exp[lightgbm]`") from None

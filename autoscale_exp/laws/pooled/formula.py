@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from autoscale_exp.mixture.allocation import FloatArray, Int64Array
+from autoscale_exp.base.arrays import FloatArray, Int64Array
 
 # log g_0: text that no run lacks, e^-12 of the reference; keeps the generic term finite without any tokens.
 LOG_NO_TEXT = -12.0

@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from autoscale_exp.base.arrays import FloatArray, Int64Array
+from autoscale_exp.base.errors import UserError
 from autoscale_exp.laws.pooled.formula import Formula, Scalar
 from autoscale_exp.laws.pooled.pooling import PooledFit, fit_pooled
-from autoscale_exp.mixture.allocation import FloatArray, Int64Array
-from autoscale_exp.runs.record import RunTable
+from autoscale_exp.runs.table import RunTable
 
 NAME = "pooled_transfer"
 FEWEST_RUNS = 4
@@ -71,7 +72,7 @@ class PooledTransferLaw:
             own: (V,) index of each validation domain's own training domain, or -1.
 
         Raises:
-            ValueError: fewer than four runs, a loss that is not above 0, a run without tokens, or a wrong `own`.
+            UserError: fewer than four runs, a loss that is not above 0, a run without tokens, or a wrong `own`.
         """
         own = np.asarray(own)
         _check(table, own)
@@ -148,20 +149,20 @@ class PooledTransferLaw:
 def _check(table: RunTable, own: Int64Array) -> None:
     num_domains, num_validation = len(table.domains), len(table.validation_domains)
     if len(table.runs) < FEWEST_RUNS:
-        raise ValueError(
+        raise UserError(
             f"law=pooled_transfer needs at least {FEWEST_RUNS} runs, but the table has {len(table.runs)}; train more"
         )
     if own.shape != (num_validation,) or (own < -1).any() or (own >= num_domains).any():
-        raise ValueError(
+        raise UserError(
             f"own is {own.tolist()}; it needs an index from 0 to {num_domains - 1}, or -1, for each of the "
             f"{num_validation} validation domains"
         )
     for run, tokens, losses in zip(table.runs, table.domain_tokens, table.losses, strict=True):
         if not np.isfinite(tokens).all() or tokens.min() < 0 or tokens.sum() <= 0:
-            raise ValueError(f"run '{run}' has domain tokens {tokens.tolist()}; they must be finite and not all 0")
+            raise UserError(f"run '{run}' has domain tokens {tokens.tolist()}; they must be finite and not all 0")
         if not np.isfinite(losses).all() or losses.min() <= 0:
             worst = table.validation_domains[int(np.argmin(np.where(np.isfinite(losses), losses, -np.inf)))]
-            raise ValueError(f"run '{run}' has a loss of '{worst}' that is not a number above 0; leave the run out")
+            raise UserError(f"run '{run}' has a loss of '{worst}' that is not a number above 0; leave the run out")
 
 
 def _rounded(draws: FloatArray) -> FloatArray:

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from autoscale_exp.base.arrays import FloatArray
 from autoscale_exp.laws.pooled.formula import Formula
 from autoscale_exp.laws.pooled.populations import marginal_precision, populations_of, prior_means, update_populations
-from autoscale_exp.mixture.allocation import FloatArray
 
 ROUNDS = 8  # halving the distance to the populations each time leaves less than 1 %
 JOINT_ROUNDS = 3  # the last rounds, in which losses of a run are taken to share noise
@@ -273,7 +273,7 @@ def _posterior_covariance(solution: Solution, noise: Noise, prior_precision: Flo
 
     The fit weights losses as if they were correlated by `noise.weighting`, though they are by `noise.shared`, and with
     weights that depend on them: hence a sandwich. The populations' means are unknown, not given, in `prior_precision`
-    (V P, V P): with few probes they are a large part of what is open about differences between mixtures.
+    (V P, V P): with few runs they are a large part of what is open about differences between mixtures.
     """
     size = len(noise.sd)
     weights = _inverse(correlation_matrix(noise.weighting, size))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from autoscale_exp.base.arrays import FloatArray, Int64Array
 from autoscale_exp.laws.pooled.formula import (
     GENERIC_WEIGHT,
     OTHER_WEIGHT,
@@ -18,7 +19,6 @@ from autoscale_exp.laws.pooled.formula import (
     Prior,
     Scalar,
 )
-from autoscale_exp.mixture.allocation import FloatArray, Int64Array
 
 # Part of the way that mean and spread go in a round: undamped, estimates from a few parameters oscillate.
 STEP = 0.5

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.optimize import brentq, linprog
 
+from autoscale_exp.base.arrays import FloatArray, Int64Array
+from autoscale_exp.base.errors import UserError
 from autoscale_exp.laws.optimum import SUM_TOLERANCE, Bounds
-from autoscale_exp.mixture.allocation import FloatArray, Int64Array
 
 ON_LIMIT = 1e-6  # relative; a share this near to a limit is on it, as in Bounds.active
 
@@ -52,10 +53,10 @@ class Constraints:
         if self.unique_tokens is None:
             return np.full(len(self.bounds.lower), np.inf)
         if self.max_epochs is None or not self.max_epochs > 0:
-            raise ValueError(f"max_epochs is {self.max_epochs}; with unique_tokens it must be a number above 0")
+            raise UserError(f"max_epochs is {self.max_epochs}; with unique_tokens it must be a number above 0")
         unique = np.asarray(self.unique_tokens, dtype=np.float64)
         if unique.shape != self.bounds.lower.shape or not (unique >= 0).all():
-            raise ValueError(f"unique_tokens must be {len(self.bounds.lower)} numbers of at least 0, one per domain")
+            raise UserError(f"unique_tokens must be {len(self.bounds.lower)} numbers of at least 0, one per domain")
         return unique * self.max_epochs / budget
 
     def upper(self, budget: float) -> FloatArray:
@@ -88,12 +89,12 @@ def check_constraints(constraints: Constraints, budget: float, domains: Sequence
     """Refuses bounds, caps and groups that no mixture meets together; no_worse_than needs a law and is not looked at.
 
     Raises:
-        ValueError: a malformed entry, or a clash: its message names who clashes, by how much, and the remedies.
+        UserError: a malformed entry, or a clash: its message names who clashes, by how much, and the remedies.
     """
     if not budget > 0:
-        raise ValueError(f"the token budget is {budget}; it must be above 0")
+        raise UserError(f"the token budget is {budget}; it must be above 0")
     if len(constraints.bounds.lower) != len(domains):
-        raise ValueError(f"bounds are for {len(constraints.bounds.lower)} domains, but the law has {len(domains)}")
+        raise UserError(f"bounds are for {len(constraints.bounds.lower)} domains, but the law has {len(domains)}")
     reference = constraints.no_worse_than
     if reference is not None:
         check_shares(reference, len(domains), f"the reference mixture '{constraints.reference_name}'")
@@ -105,24 +106,24 @@ def check_shares(weights: FloatArray, num_domains: int, name: str) -> None:
     """Refuses anything but `num_domains` shares that sum to 1.
 
     Raises:
-        ValueError: its message starts with `name`.
+        UserError: its message starts with `name`.
     """
     shares = np.asarray(weights)
     if shares.shape != (num_domains,) or not (shares >= 0).all() or abs(shares.sum() - 1) > 1e-6:
-        raise ValueError(f"{name} must be {num_domains} shares of at least 0 that sum to 1, but is {shares.tolist()}")
+        raise UserError(f"{name} must be {num_domains} shares of at least 0 that sum to 1, but is {shares.tolist()}")
 
 
 def _check_domains(constraints: Constraints, budget: float, domains: Sequence[str]) -> None:
     lower, caps = constraints.bounds.lower, constraints.caps(budget)
     upper = constraints.upper(budget)
     if lower.sum() > 1 + SUM_TOLERANCE:
-        raise ValueError(f"bounds.lower sum to {lower.sum():.6g}; they must leave room within 1")
+        raise UserError(f"bounds.lower sum to {lower.sum():.6g}; they must leave room within 1")
     for i in np.flatnonzero(lower > upper + SUM_TOLERANCE).tolist():
         if caps[i] >= constraints.bounds.upper[i]:
-            raise ValueError(f"bounds.lower of '{domains[i]}' is {lower[i]:g}, above its bounds.upper {upper[i]:g}")
+            raise UserError(f"bounds.lower of '{domains[i]}' is {lower[i]:g}, above its bounds.upper {upper[i]:g}")
         assert constraints.max_epochs is not None
         epochs = f"{constraints.max_epochs * lower[i] / caps[i]:.4g}" if caps[i] > 0 else "any number of"
-        raise ValueError(
+        raise UserError(
             f"'{domains[i]}' has unique tokens for a share of {caps[i]:.4g} in {constraints.max_epochs:g} epochs at "
             f"{_tokens(budget)} tokens, below its bounds.lower {lower[i]:g}; lower that bound or the budget"
             + (f", or raise max_epochs to {epochs}" if caps[i] > 0 else "")
@@ -131,8 +132,8 @@ def _check_domains(constraints: Constraints, budget: float, domains: Sequence[st
         return
     capped = np.flatnonzero(caps < constraints.bounds.upper)
     if not len(capped):
-        raise ValueError(f"bounds.upper sum to {upper.sum():.6g}; they must reach 1")
-    raise ValueError(
+        raise UserError(f"bounds.upper sum to {upper.sum():.6g}; they must reach 1")
+    raise UserError(
         f"caps from unique tokens in {constraints.max_epochs:g} epochs and bounds.upper sum to {upper.sum():.4g}, "
         f"below 1, at {_tokens(budget)} tokens (capped: {_named(capped, domains, caps)}); "
         + _remedy(constraints, budget)
@@ -161,12 +162,12 @@ def _check_groups(constraints: Constraints, budget: float, domains: Sequence[str
     for group in constraints.groups:
         members = list(group.members)
         if not members or len(set(members)) != len(members) or not set(members) <= set(range(len(domains))):
-            raise ValueError(f"group '{group.name}' has members {members}; allowed are indices 0 to {len(domains) - 1}")
+            raise UserError(f"group '{group.name}' has members {members}; allowed are indices 0 to {len(domains) - 1}")
         if not 0 <= group.share <= 1:
-            raise ValueError(f"the cap of group '{group.name}' is {group.share}; allowed are shares from 0 to 1")
+            raise UserError(f"the cap of group '{group.name}' is {group.share}; allowed are shares from 0 to 1")
         least = lower[members].sum()
         if least > group.share + SUM_TOLERANCE:
-            raise ValueError(
+            raise UserError(
                 f"lower bounds of members of group '{group.name}' sum to {least:.4g} "
                 f"({_named(members, domains, lower)}) but its cap is {group.share:g}; lower those "
                 "bounds or raise the cap"
@@ -187,7 +188,7 @@ def _check_groups(constraints: Constraints, budget: float, domains: Sequence[str
         full = [g for g, row in zip(constraints.groups, rows, strict=True) if row @ most.x >= g.share - 1e-9]
         outside = np.flatnonzero(rows.sum(axis=0) == 0)
         rest = f"; upper bounds and caps of the domains in no group sum to {upper[outside].sum():.4g}"
-        raise ValueError(
+        raise UserError(
             f"caps of groups {', '.join(f'{g.name} ({g.share:g})' for g in full)} and the largest shares of domains "
             f"leave at most {total:.4g} of the budget to mix{rest}; raise the caps of groups or these"
         )

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.optimize import brentq
 
+from autoscale_exp.base.arrays import FloatArray
 from autoscale_exp.laws.solver.newton_step import NewtonStep, Program
-from autoscale_exp.mixture.allocation import FloatArray
 
 BARRIER_END = 1e-10  # in units of the largest slope at the start; a free share is off its stationarity by so much
 DIVERGED = 1e12  # multipliers so large mean that rows cannot be met near here, as can be where they are not convex

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 from scipy.optimize import brentq
 
-from autoscale_exp.laws.law import Law
+from autoscale_exp.base.arrays import FloatArray
+from autoscale_exp.base.errors import UserError
+from autoscale_exp.laws.law import LossLaw
 from autoscale_exp.laws.objective import METRICS, Objective
 from autoscale_exp.laws.optimum import Optimum
 from autoscale_exp.laws.solver.constraints import (
@@ -21,7 +23,6 @@ from autoscale_exp.laws.solver.constraints import (
 )
 from autoscale_exp.laws.solver.interior_point import Point, minimise
 from autoscale_exp.laws.solver.mixture_program import MixtureProblem, MixtureProgram, Predictions, WorstCase, divergence
-from autoscale_exp.mixture.allocation import FloatArray
 
 KKT_TOLERANCE = 1e-6
 VIOLATION_TOLERANCE = 1e-8
@@ -50,7 +51,7 @@ class MixtureOptimum(Optimum):
 
 
 def mixture_optimum(
-    law: Law,
+    law: LossLaw,
     objective: Objective | WorstCase,
     budget: float,
     constraints: Constraints,
@@ -71,13 +72,13 @@ def mixture_optimum(
         convex: whether the law is convex in tokens; if None, tried on pairs of mixtures.
 
     Raises:
-        ValueError: constraints that no mixture meets together (the message names them), or a law without slopes.
+        UserError: constraints that no mixture meets together (the message names them), or a law without slopes.
     """
     return expected_optimum([law], objective, budget, constraints, kl_weight=kl_weight, prior=prior, convex=convex)
 
 
 def expected_optimum(
-    laws: Sequence[Law],
+    laws: Sequence[LossLaw],
     objective: Objective | WorstCase,
     budget: float,
     constraints: Constraints,
@@ -92,12 +93,12 @@ def expected_optimum(
     Arguments and errors are those of `mixture_optimum`.
     """
     if not laws:
-        raise ValueError("there is no law to optimise under; a law without draws has an optimum only by itself")
+        raise UserError("there is no law to optimise under; a law without draws has an optimum only by itself")
     domains = laws[0].domains
     check_constraints(constraints, budget, domains)
     if isinstance(objective, WorstCase):
         if objective.metric not in METRICS:
-            raise ValueError(f"objective.metric is '{objective.metric}'; allowed are {', '.join(METRICS)}")
+            raise UserError(f"objective.metric is '{objective.metric}'; allowed are {', '.join(METRICS)}")
         if objective.reference is not None:
             check_shares(objective.reference, len(domains), "the reference mixture of the worst case")
     prior = _check_prior(prior, kl_weight, constraints.upper(budget), domains)
@@ -109,13 +110,13 @@ def expected_optimum(
 
 def _check_prior(prior: FloatArray | None, kl_weight: float, upper: FloatArray, domains: Sequence[str]) -> FloatArray:
     if not (np.isfinite(kl_weight) and kl_weight >= 0):
-        raise ValueError(f"kl_weight is {kl_weight}; it must be a number of at least 0")
+        raise UserError(f"kl_weight is {kl_weight}; it must be a number of at least 0")
     if prior is None:
         return np.full(len(domains), 1 / len(domains))
     check_shares(prior, len(domains), "prior")
     missing = np.flatnonzero((np.asarray(prior) <= 0) & (upper > 0))
     if kl_weight > 0 and len(missing):
-        raise ValueError(
+        raise UserError(
             f"the prior of '{domains[missing[0]]}' is 0, so any share of it is infinitely far from the prior; give it "
             "a share above 0 or set its bounds.upper to 0"
         )
@@ -173,7 +174,7 @@ class _Task(MixtureProblem):
         """Refuses a no_worse_than that no mixture within the other constraints meets.
 
         Raises:
-            ValueError: naming the validation domains that even the mixture nearest to meeting it makes worse.
+            UserError: naming the validation domains that even the mixture nearest to meeting it makes worse.
         """
         reference = self.constraints.no_worse_than
         assert reference is not None
@@ -189,7 +190,7 @@ class _Task(MixtureProblem):
         name = self.constraints.reference_name
         held = [self.validation_domains[v] for v in np.flatnonzero(excess >= excess.max() - 1e-5)]
         because = f" with {', '.join(nearest.active_bounds)}" if nearest.active_bounds else ""
-        raise ValueError(
+        raise UserError(
             f"'no worse than {name}' cannot be met together with the other constraints: the mixture that comes nearest "
             f"is still {excess.max():.4g} nats worse on {', '.join(held)}{because}; the {name} mixture itself breaks "
             "them, so loosen bounds, caps or groups, or drop it"

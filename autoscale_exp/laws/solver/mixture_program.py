@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autoscale_exp.laws.law import Law
+from autoscale_exp.base.arrays import FloatArray
+from autoscale_exp.base.errors import UserError
+from autoscale_exp.laws.law import LossLaw
 from autoscale_exp.laws.objective import Objective
 from autoscale_exp.laws.solver.constraints import Constraints, group_rows, implied_limits
-from autoscale_exp.mixture.allocation import FloatArray
 
 FEWEST = 1e-12  # share at which slopes are taken for a domain without tokens, where a law need not have any
 
@@ -30,7 +31,7 @@ class WorstCase:
 class Predictions:
     """Mean over laws of losses and of what the objective is made of (levels), at shares of a budget."""
 
-    def __init__(self, laws: Sequence[Law], budget: float, metric: str) -> None:
+    def __init__(self, laws: Sequence[LossLaw], budget: float, metric: str) -> None:
         self.laws, self.budget, self.metric = laws, budget, metric
         self.evaluations = 0
 
@@ -105,12 +106,12 @@ class MixtureProgram:
         self.scale, self.row_scale = 1.0, np.ones(len(self.epigraph))
         gradient, rows = self.derivatives(start[self.free])
         if not (np.isfinite(gradient).all() and np.isfinite(rows).all()):
-            raise ValueError(
+            raise UserError(
                 f"the law '{task.predictions.laws[0].name}' predicts {task.predictions.metric} values or slopes that "
                 f"are not finite at {task.budget:,.0f} tokens; check its fit, or use the loss as metric"
             )
         if not gradient.any() and not rows[self.epigraph > 0].any():
-            raise ValueError(
+            raise UserError(
                 f"the law '{task.predictions.laws[0].name}' has no slopes at the start, so it has no exact optimum; "
                 "compare its predictions at given mixtures instead"
             )

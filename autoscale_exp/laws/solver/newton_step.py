@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 from scipy.linalg import lu_factor, lu_solve
 
-from autoscale_exp.mixture.allocation import FloatArray
+from autoscale_exp.base.arrays import FloatArray
 
 DENSE = 40  # up to so many shares, a whole Hessian costs less than conjugate gradients
 STEP = 1e-5  # relative, of differences of gradients; only speed depends on their accuracy, not the answer

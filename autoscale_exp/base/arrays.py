@@ -1,0 +1,8 @@
+"""Types of numpy arrays. Shapes stand in docstrings: R runs, K training domains, V validation domains, S scales."""
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+Int64Array = npt.NDArray[np.int64]
+UInt64Array = npt.NDArray[np.uint64]

@@ -1,0 +1,18 @@
+"""Errors that are for the person at the terminal, and errors of other libraries told in one line."""
+
+
+class UserError(ValueError):
+    """A mistake in what the user gave: a config, a file, a command. A job prints it as one line.
+
+    The message names the key or the file, its value, what is allowed and what to do. Every other error is a bug of
+    ours, or of a library, and keeps its traceback.
+    """
+
+
+class DivergedError(UserError):
+    """A loss is not finite: the run, as configured, cannot go on."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or the name of its type if the message is empty."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -1,0 +1,118 @@
+"""The entry point of a job: Hydra's composed config as a typed one, and a user's mistakes in one line."""
+
+import functools
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from omegaconf import OmegaConf
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    InterpolationToMissingValueError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+)
+
+from autoscale_exp.base.errors import UserError, first_line
+
+_PACKAGE = Path(__file__).parent.parent
+# Looked for in the package first, so that a stranger's site-packages/conf is never picked up.
+CONF_DIR = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
+
+
+def job(config_name: str) -> Callable[[Callable[[Any], None]], Callable[[], None]]:
+    """Makes a function of a typed config the entry point of a job, with the root config conf/<config_name>.yaml.
+
+    An error that the user caused (a config that does not compose, or a `UserError`)
+    ends the job with one line and exit code 2. Inside a multirun errors of a run are the function's business, because
+    the other runs go on.
+    """
+
+    def decorate(function: Callable[[Any], None]) -> Callable[[], None]:
+        @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)
+        @functools.wraps(function)
+        def run(composed: Any) -> None:
+            with _user_errors():
+                function(to_typed(composed))
+
+        @functools.wraps(function)
+        def entry() -> None:
+            os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands exceptions on instead of printing pages of them
+            with _user_errors():
+                run()
+
+        return entry
+
+    return decorate
+
+
+@contextmanager
+def _user_errors() -> Iterator[None]:
+    """Turns errors that the user caused into one line and exit code 2."""
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException, UserError) as error:
+        sys.stderr.write(f"error: {describe(error)}\n")
+        raise SystemExit(2) from None
+
+
+def describe(error: BaseException) -> str:
+    """The part of a message that is for the user; Hydra and omegaconf add where in their code it came up."""
+    message = re.sub(r"^\w+ raised while resolving interpolation: ", "", first_line(error))
+    if isinstance(error, MissingMandatoryValue | InterpolationToMissingValueError):
+        key = error.full_key or re.sub(r".*[mM]issing mandatory value: ", "", message)
+        return f"{key} is not set; give it a value, as in {key}=..."
+    if re.match("Ambiguous value|.*not a ListConfig|Cannot merge DictConfig with ListConfig", message):
+        return f"{message}; a list is written [a,b], also one of a single value"
+    if isinstance(error, MissingConfigException) and error.options:
+        return f"{message}; there are {', '.join(error.options)}"
+    if isinstance(error, ConfigCompositionException) and isinstance(
+        error.__cause__, ConfigAttributeError | ConfigKeyError
+    ):
+        return _describe_unknown_key(error.__cause__)
+    if isinstance(error, HydraException) and error.__cause__ is not None:
+        return f"{message} {describe(error.__cause__)}"
+    return message
+
+
+def _describe_unknown_key(error: Any) -> str:
+    if not is_dataclass(error.object_type):  # a mapping that may get any key
+        section, _, key = error.full_key.rpartition(".")
+        return f"{section} has no '{key}' yet; put a + before the key to add it, as in +{error.full_key}=..."
+    return unknown_key(error.full_key, (key for key in error.parent_node if key != "hydra"))
+
+
+def to_typed(composed: Any) -> Any:
+    """The dataclass that a composed config stands for.
+
+    Raises:
+        UserError: a key was added to a section that does not have it.
+    """
+    typed = OmegaConf.to_object(composed)
+    _check_keys(typed, "")
+    return typed
+
+
+def _check_keys(value: Any, path: str) -> None:
+    if isinstance(value, list):
+        for index, item in enumerate(value):
+            _check_keys(item, f"{path}{index}.")
+    if is_dataclass(value):
+        known = [field.name for field in fields(value)]
+        for key, item in vars(value).items():
+            if key not in known:
+                raise UserError(unknown_key(path + key, known))
+            _check_keys(item, f"{path}{key}.")
+
+
+def unknown_key(path: str, known: Iterable[str]) -> str:
+    """What to tell of a key that its section does not have."""
+    return f"{path} is not known; allowed there are {', '.join(known)}"

@@ -1,0 +1,76 @@
+"""JSON files that other programs read: each has one module that owns it, a format number, and is whole or not there."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from autoscale_exp.base import atomic
+from autoscale_exp.base.errors import UserError
+
+Schema = TypeVar("Schema")
+Upgrade = Callable[[dict[str, Any]], dict[str, Any]]  # the content of the format before, as the present one
+
+
+def write_versioned(path: Path, content: Any, number: int) -> None:
+    """Writes a dataclass, or plain JSON, with its format number, as a whole file."""
+    body = content if isinstance(content, dict) else asdict(content)
+    atomic.write_json(path, {"format": number, **body})
+
+
+def read_versioned(
+    path: Path, number: int, remedy: str, upgrades: Mapping[int, Upgrade] | None = None
+) -> dict[str, Any]:
+    """The content of a file of format `number`, or of one that can be brought to it, without the number.
+
+    Args:
+        path: of the file. One without a number has format 1.
+        number: the format that this version writes.
+        remedy: what the user can do if the file cannot be used.
+        upgrades: what makes of a format the next one, by its number.
+
+    Raises:
+        UserError: the file cannot be read, is no JSON object, or has another format.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"'{path}' cannot be read: {error.strerror}; {remedy}") from None
+    except ValueError as error:
+        raise UserError(f"'{path}' is damaged ({error}); {remedy}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"'{path}' is damaged: it holds no JSON object; {remedy}")
+    found = content.pop("format", 1)
+    while found != number and found in (upgrades or {}):
+        content, found = (upgrades or {})[found](content), found + 1
+    if found != number:
+        raise UserError(f"'{path}' has format {found}, but this version reads format {number}; {remedy}")
+    return content
+
+
+def parse(path: Path, content: dict[str, Any], schema: type[Schema], remedy: str) -> Schema:
+    """The content of a file as a dataclass, every key checked to be there and of its type; keys beyond are left out.
+
+    Raises:
+        UserError: a key is missing or has a value of another type; the message names the first.
+    """
+    try:
+        return TypeAdapter(schema).validate_python(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(map(str, first["loc"]))
+        raise UserError(f"'{path}' is damaged: {key}: {first['msg'][:1].lower()}{first['msg'][1:]}; {remedy}") from None
+
+
+def differing_keys(stored: Any, asked: Any, prefix: str = "") -> list[str]:
+    """Keys at which two nested mappings differ, each as 'key: stored value, not asked value'."""
+    if isinstance(stored, dict) and isinstance(asked, dict):
+        differences = []
+        for key in dict.fromkeys([*stored, *asked]):
+            name = f"{prefix}.{key}" if prefix else key
+            differences += differing_keys(stored.get(key), asked.get(key), name)
+        return differences
+    return [] if stored == asked else [f"{prefix}: {stored}, not {asked}"]

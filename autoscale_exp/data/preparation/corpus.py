@@ -1,0 +1,220 @@
+"""A corpus in parts that are prepared one by one, and the documents of a part."""
+
+import ast
+import itertools
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from autoscale_exp.base.errors import UserError
+from autoscale_exp.data.preparation.packing import WINDOW_CHARACTERS
+from autoscale_exp.data.preparation.records import FileSpan, kind_of, read_records
+
+Listing = dict[str, list[str]]
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text, its domain, and the group that keeps it with its kin on one side of the split; None: none."""
+
+    domain: str
+    text: str
+    group: str | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a domain takes of a file.
+
+    Attributes:
+        domain: its name.
+        text_field: path of the field with the text, its keys joined by dots.
+        keep: allowed values by field; documents with others are not the domain's.
+    """
+
+    domain: str
+    text_field: str
+    keep: tuple[tuple[str, tuple[Any, ...]], ...] = ()
+
+
+@dataclass(frozen=True)
+class Part:
+    """The unit of work: some files, or a stretch of one.
+
+    Attributes:
+        index: number within the corpus.
+        spans: what to read.
+        sources: domains that the records may belong to; the first that fits has it.
+        num_bytes: of what to read; None: unknown, as it is for remote files.
+    """
+
+    index: int
+    spans: tuple[FileSpan, ...]
+    sources: tuple[Source, ...]
+    num_bytes: int | None
+
+    @property
+    def size(self) -> int:
+        """Bytes as far as they are known: 0 behind an address."""
+        return self.num_bytes or 0
+
+
+@dataclass(frozen=True)
+class _Extent:
+    """The parts that a domain may have text in, and their bytes; None: one's are unknown."""
+
+    num_parts: int
+    num_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """All parts, and what makes a record a document.
+
+    Attributes:
+        parts: in a fixed order.
+        stamps: size in bytes and time of modification in ns of each file and list of files on the disk, by path.
+        listing: what globs of addresses, and lists of files behind addresses, stand for.
+        group_field: path of the field that holds the group; None: each document by itself.
+        group_separator: only the part of the group before it counts; None keeps it whole.
+        min_characters: shorter documents are left out.
+        max_characters: of a domain, taken from each part by its size; a domain that is not named gives all.
+        windows: whether a document gives one window instead of all its text.
+    """
+
+    parts: list[Part]
+    stamps: dict[str, list[int]]
+    listing: Listing = field(default_factory=dict)
+    group_field: str | None = None
+    group_separator: str | None = None
+    min_characters: int = 1
+    max_characters: dict[str, float] = field(default_factory=dict)
+    windows: bool = False
+    _extents: dict[str, _Extent] = field(init=False, default_factory=dict)  # by domain
+
+    def __post_init__(self) -> None:
+        for domain in {source.domain for part in self.parts for source in part.sources}:
+            parts = self.parts_of(domain)
+            is_known = all(part.num_bytes is not None for part in parts)
+            self._extents[domain] = _Extent(len(parts), sum(part.size for part in parts) if is_known else None)
+
+    def parts_of(self, domain: str) -> list[Part]:
+        """The parts that may hold documents of a domain."""
+        return [part for part in self.parts if any(source.domain == domain for source in part.sources)]
+
+    def quota(self, part: Part, domain: str) -> float:
+        """Characters that a part gives to a domain at most: by its size, or the same as others where one is unknown.
+
+        The size is that of all its text, whichever domains have it: one that is unevenly spread over files that it
+        shares with others may get less than `max_characters` in all, as no part makes up for what another lacks.
+        """
+        extent = self._extents[domain]
+        share = part.size / extent.num_bytes if extent.num_bytes else 1 / extent.num_parts
+        return self.max_characters.get(domain, math.inf) * share
+
+    def documents(self, part: Part, dropped: Counter[str] | None = None) -> Iterator[Document]:
+        """The documents of a part, in a fixed order; `dropped` counts those left out, by domain and '' for no one's.
+
+        Blank texts are no documents. A domain that has had its share of `max_characters` gets no more; the document
+        that exceeds it is the last.
+
+        Raises:
+            UserError: a file cannot be read or a record lacks a field; names file, byte and field.
+        """
+        dropped = Counter() if dropped is None else dropped
+        taken: Counter[str] = Counter()
+        quotas = {source.domain: self.quota(part, source.domain) for source in part.sources}
+        for span in part.spans:
+            has_fields = kind_of(span.path) != "text"
+            for record, where in read_records(span, self._fields(part)):
+                source = next((s for s in part.sources if _is_kept(s, record, where)), None)
+                if source is None:
+                    dropped[""] += 1
+                    continue
+                if taken[source.domain] >= quotas[source.domain]:
+                    if all(taken[s.domain] >= quotas[s.domain] for s in part.sources):
+                        return
+                    continue
+                text = _text(record, source.text_field, where)
+                if len(text) < self.min_characters or not text.strip():
+                    dropped[source.domain] += 1
+                    continue
+                taken[source.domain] += WINDOW_CHARACTERS if self.windows else len(text)
+                yield Document(source.domain, text, self._group(record, where) if has_fields else None)
+
+    def check_first_records(self) -> None:
+        """Reads one record of each kind of part, so that a mistake is told of before any work.
+
+        Raises:
+            UserError: it cannot be read or lacks a field; names file, byte and field.
+        """
+        for part in {part.sources: part for part in reversed(self.parts)}.values():
+            records = itertools.chain.from_iterable(read_records(s, self._fields(part)) for s in part.spans[:1])
+            for record, where in itertools.islice(records, 1):
+                for source in part.sources:
+                    if _is_kept(source, record, where):
+                        _text(record, source.text_field, where)
+                if kind_of(part.spans[0].path) != "text":
+                    self._group(record, where)
+
+    def _fields(self, part: Part) -> list[str]:
+        """Paths of the fields that the documents of a part are made of."""
+        names = {name for source in part.sources for name in (source.text_field, *dict(source.keep))}
+        return sorted(names | ({self.group_field} if self.group_field else set()))
+
+    def _group(self, record: dict[str, Any], where: str) -> str | None:
+        if self.group_field is None:
+            return None
+        group = _value(record, self.group_field, where)
+        is_integer = isinstance(group, int) and not isinstance(group, bool)
+        group = _as_text(str(group) if is_integer else group, self.group_field, where)
+        return group.split(self.group_separator)[0] if self.group_separator else group
+
+
+def _value(record: dict[str, Any], name: str, where: str) -> Any:
+    """The field of a record with a name such as meta.language, or else at this path."""
+    if name in record:
+        return record[name]
+    value: Any = record
+    for depth, key in enumerate(name.split(".")):
+        if depth and isinstance(value, str):
+            value = _parsed(value)
+        if not isinstance(value, dict) or key not in value:
+            has = ", ".join(sorted(value)) if isinstance(value, dict) else repr(value)[:60]
+            raise UserError(
+                f"{where}: no field '{name}', there is {has or 'nothing'}; "
+                "see data.text_field, data.group_field and keep"
+            )
+        value = value[key]
+    return value
+
+
+def _parsed(text: str) -> Any:
+    """A nested record that was written as text: JSON, or as Python prints it, as some copies of RedPajama have it."""
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            return parse(text)
+        except (ValueError, SyntaxError):
+            continue
+    return text
+
+
+def _text(record: dict[str, Any], name: str, where: str) -> str:
+    return _as_text(_value(record, name, where), name, where)
+
+
+def _as_text(value: Any, name: str, where: str) -> str:
+    if not isinstance(value, str):
+        raise UserError(f"{where}: field '{name}' is {repr(value)[:60]}, which is not a text")
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # JSON may hold an escaped half of a surrogate pair
+        raise UserError(f"{where}: field '{name}' has half a surrogate pair, which is no text") from None
+    return value
+
+
+def _is_kept(source: Source, record: dict[str, Any], where: str) -> bool:
+    return all(_value(record, name, where) in allowed for name, allowed in source.keep)

@@ -1,0 +1,309 @@
+"""From a corpus to a token store, by any number of processes and machines, resumable anywhere.
+
+plan.json      what is prepared: another config or other files are refused
+parts/         per part of the corpus a record of what it gave, written last
+manifest.json  written once all parts are there
+"""
+
+import errno
+import json
+import logging
+import re
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from autoscale_exp.base import atomic
+from autoscale_exp.base.errors import UserError
+from autoscale_exp.base.hashing import file_sha256, fingerprint
+from autoscale_exp.base.versioned import differing_keys
+from autoscale_exp.data.conf import DataConf
+from autoscale_exp.data.preparation.corpus import Corpus
+from autoscale_exp.data.preparation.files import open_corpus
+from autoscale_exp.data.preparation.packing import RowFormat
+from autoscale_exp.data.preparation.parts import Workplace, keys_of, scan_part, write_part
+from autoscale_exp.data.preparation.sealing import write_manifest
+from autoscale_exp.data.preparation.split import Split, merge_digests, needs_digests, read_digests
+from autoscale_exp.data.preparation.workers import Progress, run_parts
+from autoscale_exp.data.store import TokenStore, open_store
+
+log = logging.getLogger(__name__)
+
+PREPARATIONS = ("packed", "windows")
+TOKENIZER_CHARACTERS = 2_000_000  # per domain, for training a tokenizer; more changes it little
+MOST_DIFFERENCES = 5  # that a message lists
+
+
+def check_data(conf: DataConf) -> None:
+    """Checks the `data` section before any text is read.
+
+    Raises:
+        UserError: a value is out of range; the message names the key.
+    """
+    from autoscale_exp.data.tokenizer import check_tokenizer  # brings transformers along, which worker processes spare
+
+    check_tokenizer(conf.tokenizer)
+    domains = [*conf.domains, *conf.held_out_domains]
+    for domain in domains:
+        if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*", domain):
+            raise UserError(f"data.domains names '{domain}'; a name has letters, digits, '_', '-' and '.' in it only")
+    if len(conf.domains) < 2 or len(set(domains)) != len(domains):
+        raise UserError(
+            f"data.domains must name at least two different domains, but is {conf.domains}"
+            + (f", and data.held_out_domains others, but is {conf.held_out_domains}" if conf.held_out_domains else "")
+        )
+    for key, value in (("seq_len", conf.seq_len), ("validation_rows", conf.validation_rows)):
+        if value < 2:
+            raise UserError(f"data.{key} is {value}; it must be at least 2")
+    for key, limit in (("min_characters", conf.min_characters), ("max_characters", conf.max_characters)):
+        if limit is not None and limit < 1:
+            raise UserError(f"data.{key} is {limit}; it must be at least 1")
+    if conf.preparation not in PREPARATIONS:
+        raise UserError(f"data.preparation is '{conf.preparation}'; allowed are {', '.join(PREPARATIONS)}")
+    if not 0 < conf.validation_fraction < 1:
+        raise UserError(f"data.validation_fraction is {conf.validation_fraction}; it must lie between 0 and 1")
+
+
+def prepare_store(conf: DataConf, *, num_workers: int = 1, shard: int = 0, num_shards: int = 1) -> TokenStore | None:
+    """Builds the token store that `conf` describes, or opens it if it is there.
+
+    Several calls may work at one store at a time, here or on other machines with the same file system.
+
+    Args:
+        conf: the `data` section.
+        num_workers: processes.
+        shard: this call writes the rows of parts shard, shard + num_shards, ... of the corpus.
+        num_shards: calls that share the parts.
+
+    Returns:
+        The store; None if parts of other shards are still missing.
+
+    Raises:
+        UserError: the corpus or the config cannot be used, or the store was made from another config.
+        UserError: the disk is full; what was done stays.
+    """
+    check_data(conf)
+    if not 0 <= shard < num_shards or num_workers < 1:
+        raise UserError(
+            f"shard is {shard} of num_shards {num_shards}, with num_workers {num_workers}; "
+            "shards count from 0, and there is at least one worker"
+        )
+    folder = Path(conf.store)
+    started = time.perf_counter()
+    folder.mkdir(parents=True, exist_ok=True)
+    with _full_disk_named(folder):
+        with FileLock(folder / "prepare.lock"):
+            begun = _read_begun(folder)
+            corpus = open_corpus(conf, begun.get("listing"))
+            if not begun:
+                corpus.check_first_records()
+            identity = identity_of(conf, corpus)
+            if _is_prepared(folder, begun, identity):
+                return open_store(folder)
+        place = Workplace(folder, corpus, conf.validation_fraction, tuple(conf.held_out_domains), keys_of(corpus))
+        with Progress() as progress:
+            _find_held_out(place, num_workers, progress)
+            with FileLock(folder / "prepare.lock"):
+                if place.is_sealed and _is_prepared(folder, _read_begun(folder), identity):
+                    return open_store(folder)  # another process was first
+                row_format = _make_tokenizer(conf, place, progress)
+                made_from = [file_sha256(path) for path in (folder / "tokenizer" / "tokenizer.json", place.digests)]
+                place = replace(place, basis=fingerprint(made_from))
+            mine = [part for part in corpus.parts if part.index % num_shards == shard]
+            run_parts(partial(write_part, place, row_format), mine, num_workers, progress)
+        with FileLock(folder / "prepare.lock"):
+            begun = _read_begun(folder)
+            if not place.is_sealed and begun.get("stamps") != identity["stamps"]:
+                raise UserError(f"files were replaced while '{folder}' was prepared; run the same command again")
+            if not _is_prepared(folder, begun, identity):
+                missing = [part for part in corpus.parts if not place.record_of(part).exists()]
+                if missing:
+                    log.info("%d of %d parts are left to other shards", len(missing), len(corpus.parts))
+                    return None
+                write_manifest(conf, identity, place, row_format, time.perf_counter() - started)
+                _clean(folder)
+            return open_store(folder)
+
+
+def identity_of(conf: DataConf, corpus: Corpus) -> dict[str, Any]:
+    """All that a store depends on, wherever it and its text lie."""
+    config = {key: value for key, value in asdict(conf).items() if key not in ("store", "path")}
+    return config | {"stamps": corpus.stamps, "listing": corpus.listing}
+
+
+def _read_begun(folder: Path) -> dict[str, Any]:
+    """The identity of the store that is finished or begun in a folder; empty if there is none."""
+    if (folder / "manifest.json").exists():
+        return open_store(folder).manifest["config"]
+    plan = folder / "plan.json"
+    return json.loads(plan.read_text(encoding="utf-8")) if plan.exists() else {}
+
+
+def _is_prepared(folder: Path, begun: dict[str, Any], identity: dict[str, Any]) -> bool:
+    """Whether the store is finished; if it is not begun, begins it.
+
+    The validation rows are drawn last, so their number may change until then.
+
+    Raises:
+        UserError: it was begun or made from another config or other files.
+    """
+    if not begun:
+        _begin(folder, identity)
+        return False
+    finished = (folder / "manifest.json").exists()
+    if finished:
+        begun = begun | {"stamps": _touched(begun["stamps"], identity["stamps"])}
+    else:
+        begun = begun | {"validation_rows": identity["validation_rows"]}
+        if begun["stamps"].keys() == identity["stamps"].keys():
+            begun = begun | {"stamps": identity["stamps"]}  # what was replaced is prepared anew
+    differences = differing_keys(begun, identity)
+    if differences and not finished and not any((folder / name).exists() for name in ("tokenizer", "train")):
+        shutil.rmtree(folder / "parts", ignore_errors=True)  # begun with a mistake, and nothing made yet
+        _begin(folder, identity)
+        return False
+    if differences:
+        if len(differences) > MOST_DIFFERENCES:
+            differences[MOST_DIFFERENCES:] = [f"and {len(differences) - MOST_DIFFERENCES} more"]
+        raise UserError(
+            f"the store '{folder}' was made from another config or other files ({'; '.join(differences)}); "
+            "set data.store to another folder, or delete this one"
+        )
+    if finished:
+        _clean(folder)
+    else:
+        _go_on(folder, identity)
+    return finished
+
+
+def _begin(folder: Path, identity: dict[str, Any]) -> None:
+    """Begins a store.
+
+    Raises:
+        UserError: the folder has something in it that a store would take the place of.
+    """
+    for name in ("train", "validation", "tokenizer", "parts"):
+        if (folder / name).exists():
+            raise UserError(
+                f"data.store is '{folder}', which has a '{name}' in it but is no token store; give another folder, or "
+                "delete this one if nothing in it is needed"
+            )
+    atomic.write_json(folder / "plan.json", identity)
+
+
+def _go_on(folder: Path, identity: dict[str, Any]) -> None:
+    """Takes up a store that was begun, maybe with other content of some files."""
+    stamps = json.loads((folder / "plan.json").read_text(encoding="utf-8"))["stamps"]
+    replaced = [name for name, stamp in identity["stamps"].items() if stamps[name] != stamp]
+    if not replaced:
+        return
+    log.info(
+        "%d files have changed since the store was begun, such as '%s'; what was made from them is made anew",
+        len(replaced),
+        replaced[0],
+    )
+    shutil.rmtree(folder / "tokenizer", ignore_errors=True)  # trained on the same text it is the same again
+    atomic.write_json(folder / "plan.json", identity)
+
+
+def _touched(stored: dict[str, list[int]], found: dict[str, list[int]]) -> dict[str, list[int]]:
+    """The stamps stored, with the time found where the size is the same: of files that were copied, or yet edited."""
+    touched = {n: found[n] for n, (size, time_ns) in stored.items() if n in found and found[n][0] == size}
+    if changed := [name for name, stamp in touched.items() if stamp != stored[name]]:
+        log.warning(
+            "%d files have another time than when the store was made but the same size, such as '%s'; they are taken "
+            "for unchanged",
+            len(changed),
+            changed[0],
+        )
+    return stored | touched
+
+
+def _find_held_out(place: Workplace, num_workers: int, progress: Progress) -> None:
+    """Writes the digests of the held-out texts that a training document can be a copy of."""
+    parts = [part for part in place.corpus.parts if needs_digests(place.corpus, part, place.held_out_domains)]
+    if place.digests.exists():
+        return
+    with progress.step("finding what is held out"):
+        run_parts(partial(scan_part, place), parts, num_workers, progress)
+    with FileLock(place.folder / "prepare.lock"):  # no one seals the store and removes its parts meanwhile
+        if not place.digests.exists() and not place.is_sealed:
+            merge_digests([place.digests_of(part) for part in parts], place.digests)
+
+
+def _make_tokenizer(conf: DataConf, place: Workplace, progress: Progress) -> RowFormat:
+    """Trains or loads the tokenizer, unless it is there; returns how its tokens become rows."""
+    from autoscale_exp.data.tokenizer import (
+        is_trained,
+        load_tokenizer,
+        row_start_id,
+        separator_id,
+        train_tokenizer,
+        vocabulary_size,
+    )
+
+    folder = place.folder / "tokenizer"
+    if not folder.exists():
+        if is_trained(conf.tokenizer):
+            with progress.step("training the tokenizer"):
+                tokenizer = train_tokenizer(_tokenizer_texts(conf.domains, place), conf.tokenizer)
+        else:
+            tokenizer = load_tokenizer(conf.tokenizer.name)
+        begun = place.folder / "parts" / "tokenizer"
+        shutil.rmtree(begun, ignore_errors=True)
+        tokenizer.save_pretrained(begun)
+        begun.rename(folder)
+    tokenizer = load_tokenizer(folder)
+    dtype = "<u2" if vocabulary_size(tokenizer) <= 2**16 else "<u4"
+    return RowFormat(conf.seq_len, dtype, separator_id(tokenizer), row_start_id(tokenizer))
+
+
+def _tokenizer_texts(domains: Sequence[str], place: Workplace) -> Iterator[str]:
+    """Training texts, the same number of characters from each domain as far as it has them."""
+    split = Split(place.fraction, place.held_out_domains, read_digests(place.digests))
+    wanted = dict.fromkeys(domains, TOKENIZER_CHARACTERS)  # characters, of the domains that have not given all
+    for part in place.corpus.parts:
+        if wanted.keys().isdisjoint(source.domain for source in part.sources):
+            continue
+        for document in place.corpus.documents(part):
+            if document.domain not in wanted or split.is_held_out(document) or split.is_copy(document):
+                continue
+            yield document.text
+            wanted[document.domain] -= len(document.text)
+            if wanted[document.domain] <= 0:
+                del wanted[document.domain]
+                if wanted.keys().isdisjoint(source.domain for source in part.sources):
+                    break
+
+
+def _clean(folder: Path) -> None:
+    """Removes from a finished store what only its making needed."""
+    if (folder / "parts").exists():
+        listed = {name for name, *_ in open_store(folder).files()}
+        for rows in folder.glob("train/*/*.bin"):  # of parts that there are no more since a file was replaced
+            if rows.relative_to(folder).as_posix() not in listed:
+                rows.unlink(missing_ok=True)
+        shutil.rmtree(folder / "parts", ignore_errors=True)
+    (folder / "plan.json").unlink(missing_ok=True)
+    for killed in folder.glob("**/.*.tmp"):
+        killed.unlink(missing_ok=True)
+
+
+@contextmanager
+def _full_disk_named(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(
+            f"the disk of '{folder}' is full; free some space and run the same command again: it goes on where it "
+            "stopped"
+        ) from None

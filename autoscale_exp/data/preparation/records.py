@@ -1,0 +1,206 @@
+"""Files of text as records: JSON lines, parquet and plain text, compressed or not, local or remote.
+
+Remote files (hf://, https://) are streamed through `datasets`, which asks again when a connection breaks.
+"""
+
+import io
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+
+from autoscale_exp.base.errors import UserError, first_line
+
+COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
+JSON_LINES = (".jsonl", ".json")
+TEXTS = (".txt", ".md", ".rst", ".html", ".py", ".tex", ".c", ".cc", ".cpp", ".cu", ".h", ".hpp", ".java", ".js")
+BUFFER_BYTES = 2**20
+BATCH_BYTES = 2**24  # of parquet rows that are records at a time, by the mean of their file
+MOST_BATCH_ROWS = 1024
+
+
+@dataclass(frozen=True)
+class FileSpan:
+    """A file, or the lines of it that begin at the bytes start .. stop - 1.
+
+    Attributes:
+        path: on the disk, or an address.
+        start: byte offset.
+        stop: byte offset; None is the end of the file.
+    """
+
+    path: str
+    start: int = 0
+    stop: int | None = None
+
+
+def is_remote(path: str) -> bool:
+    """Whether a path leads off this machine."""
+    return "://" in path
+
+
+def suffixes_of(path: str) -> list[str]:
+    """Suffixes of a file's name, such as .jsonl and .gz, in lower case; what follows the `?` of an address is none."""
+    name = path.split("?")[0] if is_remote(path) else path
+    return [suffix.lower() for suffix in PurePosixPath(name).suffixes]
+
+
+def kind_of(path: str) -> str | None:
+    """'json', 'parquet' or 'text' by the file's name; None if it is none of these."""
+    suffixes = suffixes_of(path)
+    if suffixes and suffixes[-1] in COMPRESSIONS:
+        suffixes.pop()
+    suffix = suffixes[-1] if suffixes else ""
+    if suffix == ".parquet":
+        return "parquet"
+    return "json" if suffix in JSON_LINES else "text" if suffix in TEXTS else None
+
+
+def compression_of(path: str) -> str | None:
+    """'gzip' or 'zstd' by the file's name; None if it is neither."""
+    return COMPRESSIONS.get("".join(suffixes_of(path)[-1:]))
+
+
+def read_records(span: FileSpan, fields: Sequence[str]) -> Iterator[tuple[dict[str, Any], str]]:
+    """The records of a span, and where each stands, for messages.
+
+    Args:
+        span: what to read.
+        fields: names, or paths such as meta.language, whose columns are read of a parquet file; other kinds give all
+            they have. A text file is one record with the key `text`.
+
+    Raises:
+        UserError: the file is cut off, damaged, of another kind or not UTF-8; names it and the byte.
+    """
+    kind = kind_of(span.path)
+    if kind == "json":
+        yield from _json_records(span)
+    elif kind == "parquet":
+        yield from _parquet_records(span.path, fields)
+    else:
+        with open_binary(span.path) as file:
+            yield {"text": _decode(file.read(), span.path, 0)}, f"'{span.path}'"
+
+
+@contextmanager
+def open_binary(path: str) -> Iterator[BinaryIO]:
+    """Opens a file or an address for reading, decompressed.
+
+    Raises:
+        UserError: its compressed data are cut off or damaged; names the file and the byte.
+    """
+    codec = compression_of(path)
+    with _open_raw(path) as raw:
+        if codec is None:
+            yield raw
+            return
+        text: Any = io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(raw, "r"), codec), BUFFER_BYTES)
+        try:
+            if not raw.peek(1):
+                raise UserError(f"'{path}' is cut off or damaged: it has no bytes; get it again")
+            yield text
+        except OSError as error:
+            if error.errno is not None or isinstance(error, ConnectionError):  # not the decompressor's
+                raise
+            raise UserError(
+                f"'{path}' is cut off or damaged: its {codec} data end at byte {raw.tell()} ({error}); get it again"
+            ) from None
+
+
+@contextmanager
+def _open_raw(path: str) -> Iterator[Any]:
+    if not is_remote(path):
+        try:
+            file = open(path, "rb", buffering=BUFFER_BYTES)  # noqa: SIM115 - closed below
+        except OSError as error:
+            raise UserError(f"'{path}' cannot be read: {error.strerror}; see data.path and data.sources") from None
+        with file:
+            yield file
+        return
+    from datasets.utils.file_utils import xopen  # takes a second to import, for corpora on the disk in vain
+
+    try:
+        with xopen(path, "rb") as stream:
+            yield io.BufferedReader(stream, BUFFER_BYTES)  # the stream itself copies megabytes for every line
+    except OSError as error:
+        if isinstance(error, FileNotFoundError):
+            raise UserError(f"'{path}' is not there, or its server does not answer; see data.sources") from None
+        reason = first_line(error)
+        raise UserError(
+            f"'{path}' cannot be read ({reason}); run the same command again: it goes on where it stopped"
+        ) from None
+
+
+def _json_records(span: FileSpan) -> Iterator[tuple[dict[str, Any], str]]:
+    with open_binary(span.path) as file:
+        offset = 0
+        if span.start:  # a line that began before belongs to the span before
+            file.seek(span.start - 1)
+            offset = span.start - 1 + len(file.readline())
+        while span.stop is None or offset < span.stop:
+            line = file.readline()
+            if not line:
+                return
+            if line.strip():
+                yield _json_object(line, span.path, offset), f"'{span.path}', line at byte {offset}"
+            offset += len(line)
+
+
+def _json_object(line: bytes, path: str, offset: int) -> dict[str, Any]:
+    text = _decode(line, path, offset)
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        remedy = "" if line.endswith(b"\n") else "; the file seems to be cut off there, get it again"
+        raise UserError(f"'{path}', line at byte {offset}: {error}{remedy}") from None
+    if not isinstance(record, dict):
+        raise UserError(f"'{path}', line at byte {offset}: expected a JSON object, found {type(record).__name__}")
+    return record
+
+
+def _decode(content: bytes, path: str, offset: int) -> str:
+    try:
+        return content.decode("utf-8-sig" if offset == 0 else "utf-8")
+    except UnicodeDecodeError as error:
+        is_cut_off = error.reason == "unexpected end of data"  # within a character, so there is no line feed behind it
+        remedy = "the file seems to be cut off there, get it again" if is_cut_off else "convert the file to UTF-8"
+        raise UserError(f"'{path}', byte {offset + error.start}: not UTF-8 ({error.reason}); {remedy}") from None
+
+
+def _parquet_records(path: str, fields: Sequence[str]) -> Iterator[tuple[dict[str, Any], str]]:
+    import pyarrow.parquet as pq
+
+    with _open_raw(path) as raw:
+        number = 0
+        try:
+            file = pq.ParquetFile(raw)
+            present = file.schema_arrow.names
+            columns = sorted({name if name in present else name.split(".")[0] for name in fields})
+            missing = [name for name in columns if name not in present]
+            if missing:
+                raise UserError(
+                    f"'{path}' has no column '{missing[0]}', only {', '.join(present)}; "
+                    "see data.text_field, data.group_field and keep"
+                )
+            for batch in file.iter_batches(batch_size=_batch_rows(file.metadata), columns=columns):
+                for record in batch.to_pylist():
+                    yield record, f"'{path}', row {number}"
+                    number += 1
+        except UnicodeDecodeError as error:
+            raise UserError(f"'{path}', behind row {number}: not UTF-8 ({error.reason}); get it again") from None
+        except (pa.ArrowException, OSError) as error:
+            if isinstance(error, OSError) and (error.errno is not None or isinstance(error, ConnectionError)):
+                raise
+            raise UserError(
+                f"'{path}' is cut off or damaged: it ends at byte {raw.seek(0, 2)} ({error}); get it again"
+            ) from None
+
+
+def _batch_rows(metadata: Any) -> int:
+    """Rows that are about BATCH_BYTES together, of a parquet file with this metadata."""
+    num_bytes = sum(metadata.row_group(index).total_byte_size for index in range(metadata.num_row_groups))
+    return max(1, min(MOST_BATCH_ROWS, BATCH_BYTES * metadata.num_rows // max(1, num_bytes)))

@@ -1,0 +1,115 @@
+"""From the finished parts of a corpus to a finished store."""
+
+from typing import Any
+
+import numpy as np
+
+from autoscale_exp.base import atomic
+from autoscale_exp.base.errors import UserError
+from autoscale_exp.base.hashing import derive_key, file_sha256
+from autoscale_exp.data.conf import DataConf
+from autoscale_exp.data.preparation.corpus import Part
+from autoscale_exp.data.preparation.packing import RowFormat
+from autoscale_exp.data.preparation.parts import Workplace, read_record
+from autoscale_exp.data.store import seal_store
+from autoscale_exp.mixture.permutation import Permutation
+
+
+def write_manifest(
+    conf: DataConf, identity: dict[str, Any], place: Workplace, row_format: RowFormat, seconds: float
+) -> None:
+    """Writes the validation rows and then the manifest of a store whose parts are all there.
+
+    Raises:
+        UserError: a domain has too little text, or none because of its `keep`.
+    """
+    from autoscale_exp.data.tokenizer import load_tokenizer, vocabulary_size
+
+    folder = place.folder
+    records = {part: read_record(place, part) for part in place.corpus.parts}
+    domains = {}
+    for domain in [*conf.domains, *conf.held_out_domains]:
+        entries = {part: r["domains"][domain] for part, r in records.items() if domain in r["domains"]}
+        _check_kept(domain, entries)
+        domains[domain] = {
+            **({"train": _train_entry(conf, domain, entries)} if domain in conf.domains else {}),
+            "validation": _validation_entry(conf, domain, entries, place, row_format),
+            "too_short": sum(entry["too_short"] for entry in entries.values()),
+            "duplicates_of_validation": sum(entry["duplicates_of_validation"] for entry in entries.values()),
+        }
+    tokenizer = load_tokenizer(folder / "tokenizer")
+    manifest = {
+        "config": identity,
+        "dtype": row_format.dtype,
+        "tokenizer": {
+            "name": conf.tokenizer.name,
+            "vocab_size": vocabulary_size(tokenizer),
+            "sha256": file_sha256(folder / "tokenizer" / "tokenizer.json"),
+        },
+        "domains": domains,
+        "documents_of_no_domain": sum(record["unmatched"] for record in records.values()),
+        "seconds": round(seconds, 1),  # of the call that finished it
+    }
+    atomic.write_json(folder / "manifest.json", seal_store(manifest))
+
+
+def _check_kept(domain: str, entries: dict[Part, dict[str, Any]]) -> None:
+    """Checks that some document was a domain's, be it left out later, if it keeps only those with certain values."""
+    keep = {name: list(v) for part in entries for s in part.sources if s.domain == domain for name, v in s.keep}
+    documents = (
+        entry[side]["documents"] for entry in entries.values() for side in ("train", "validation") if side in entry
+    )
+    left_out = (entry[reason] for entry in entries.values() for reason in ("too_short", "duplicates_of_validation"))
+    if keep and not any(documents) and not any(left_out):
+        raise UserError(
+            f"domain '{domain}' has no document: no document of its files has keep {keep}, or domains before it have "
+            f"taken those; correct data.sources.{domain}.keep"
+        )
+
+
+def _train_entry(conf: DataConf, domain: str, entries: dict[Part, dict[str, Any]]) -> dict[str, Any]:
+    parts = {part: entry["train"] for part, entry in entries.items()}
+    rows = sum(entry["rows"] for entry in parts.values())
+    if not rows:
+        raise UserError(f"domain '{domain}' has no row of {conf.seq_len} tokens to train on; give it more text")
+    return {
+        "rows": rows,
+        "tokens": rows * conf.seq_len,
+        **{k: sum(entry[k] for entry in parts.values()) for k in ("documents", "characters", "dropped_tokens")},
+        "files": {
+            f"{part.index:05d}": {"rows": entry["rows"], "sha256": entry["sha256"]}
+            for part, entry in parts.items()
+            if entry["rows"]
+        },
+    }
+
+
+def _validation_entry(
+    conf: DataConf, domain: str, entries: dict[Part, dict[str, Any]], place: Workplace, row_format: RowFormat
+) -> dict[str, Any]:
+    """Draws `validation_rows` rows from all that the held-out documents gave; the others are trained on by no one."""
+    parts = {part: entry["validation"] for part, entry in entries.items()}
+    total = sum(entry["rows"] for entry in parts.values())
+    if total < conf.validation_rows:
+        raise UserError(
+            f"data.validation_rows is {conf.validation_rows}, but the held-out documents of '{domain}' make only "
+            f"{total} rows; lower it, raise data.validation_fraction or give more text"
+        )
+    chosen = np.sort(Permutation(total, derive_key("validation rows", domain))(np.arange(conf.validation_rows)))
+    path = place.folder / "validation" / f"{domain}.bin"
+    first = 0
+    with atomic.replacing(path) as temporary, temporary.open("wb") as file:
+        for part, entry in parts.items():
+            mine = chosen[(chosen >= first) & (chosen < first + entry["rows"])] - first
+            if mine.size:
+                rows = np.memmap(place.rows_of(part, "validation", domain), row_format.dtype, "r")
+                file.write(rows.reshape(-1, conf.seq_len)[mine].tobytes())
+            first += entry["rows"]
+    dropped = sum(entry["dropped_tokens"] for entry in parts.values())
+    return {
+        "rows": conf.validation_rows,
+        "tokens": conf.validation_rows * conf.seq_len,
+        **{k: sum(entry[k] for entry in parts.values()) for k in ("documents", "characters")},
+        "dropped_tokens": dropped + (total - conf.validation_rows) * conf.seq_len,
+        "sha256": file_sha256(path),
+    }

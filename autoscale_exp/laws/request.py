@@ -1,0 +1,31 @@
+"""What is asked of a fit."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from autoscale_exp.base.arrays import FloatArray
+from autoscale_exp.laws.objective import Objective
+from autoscale_exp.laws.solver.constraints import Constraints
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of a fit.
+
+    Attributes:
+        targets: token budgets to find mixtures for.
+        objective: what is minimised.
+        constraints: what every mixture must meet.
+        kl_weight: times the divergence from `prior`, added to the objective.
+        prior: (K,) weights; None for equal ones.
+        num_draws: for intervals; 0 for none.
+        seed: of the draws.
+    """
+
+    targets: Sequence[int]
+    objective: Objective
+    constraints: Constraints
+    kl_weight: float = 0.0
+    prior: FloatArray | None = None
+    num_draws: int = 100
+    seed: int = 0

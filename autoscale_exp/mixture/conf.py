@@ -1,0 +1,24 @@
+"""The `mixture` and `stages` sections: domain weights, and weights that take their place later in a run."""
+
+from dataclasses import dataclass
+
+from omegaconf import MISSING
+
+
+@dataclass
+class MixtureConf:
+    """Domain weights: shares of the tokens trained on."""
+
+    name: str = MISSING
+    kind: str = MISSING  # uniform, natural (shares of the training pool), weights or file
+    domains: list[str] | None = None  # the domains that `weights` are for; null: data.domains
+    weights: list[float] | None = None
+    path: str | None = None  # a mixture file, as written by fit
+
+
+@dataclass
+class StageConf:
+    """Domain weights that take the place of `mixture` from some point of the run on."""
+
+    start: int = MISSING  # tokens trained on before it
+    weights: list[float] = MISSING  # in the order of data.domains

@@ -1,0 +1,42 @@
+"""Direct Data Optimization's design: one domain's tokens at a time, more and less of them."""
+
+from dataclasses import dataclass, field
+
+from autoscale_exp.base.errors import UserError
+from autoscale_exp.base.labels import budget_label
+from autoscale_exp.runs.design import DesignConf, RunRequest, RunSpec
+
+
+@dataclass
+class DdoConf(DesignConf):
+    """At each scale a base run and, per domain, one with more and one with less of it (AutoScale, stage 1)."""
+
+    scales: list[int] = field(default_factory=list)  # token budgets of the base runs
+    factor: float = 3.0  # one domain's tokens are multiplied and divided by it, the others stay
+    base_repeats: int = 0  # further base runs per scale, with the next seeds: they measure the seed noise
+
+
+def ddo_runs(design: DdoConf, request: RunRequest) -> list[RunSpec]:
+    """Base, repeats of the base, then each domain times and divided by the factor; scale after scale.
+
+    2K + 1 + base_repeats runs per scale. This perturbs amounts, not proportions: the total changes too.
+
+    Raises:
+        UserError: scales are missing or doubled, or the factor is not above 1.
+    """
+    if not design.scales or len(set(design.scales)) != len(design.scales) or min(design.scales) < 1:
+        raise UserError(f"design.scales must be distinct positive token budgets, but is {design.scales}")
+    if design.factor <= 1:
+        raise UserError(f"design.factor must be above 1, but is {design.factor}")
+    runs = []
+    unchanged = (1.0,) * len(request.domains)
+    for budget in design.scales:
+        scale = budget_label(budget)
+        for repeat in range(design.base_repeats + 1):
+            name = f"base_seed{repeat}_{scale}" if repeat else f"base_{scale}"
+            runs.append(RunSpec(name, budget, unchanged, seed_offset=repeat))
+        for index, domain in enumerate(request.domains):
+            for factor in (design.factor, 1 / design.factor):
+                multipliers = (*unchanged[:index], factor, *unchanged[index + 1 :])
+                runs.append(RunSpec(f"{domain}_x{factor:.3g}_{scale}", budget, multipliers))
+    return runs

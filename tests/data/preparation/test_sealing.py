@@ -1,0 +1,57 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from autoscale_exp.base.errors import UserError
+from autoscale_exp.data.conf import FilesConf, FilesDataConf, TokenizerConf
+from autoscale_exp.data.preparation.pipeline import prepare_store
+from tests.data.preparation.corpora import write_records
+
+DOMAINS = ["web", "books"]
+TEXT = " ".join(f"word{number % 7}" for number in range(60))
+
+
+def conf_of(folder: Path, keep_books: str, **options: object) -> FilesDataConf:
+    """Two domains in one file, told apart by their sets."""
+    records = [{"text": f"{domain} {number} {TEXT}", "set": domain} for number in range(20) for domain in DOMAINS]
+    write_records(folder / "all.jsonl", records)
+    return FilesDataConf(
+        name="test",
+        domains=DOMAINS,
+        store=str(folder / "store"),
+        seq_len=32,
+        validation_fraction=0.3,
+        validation_rows=2,
+        tokenizer=TokenizerConf(vocab_size=300),
+        path=str(folder),
+        files=["all.jsonl"],
+        sources={"web": FilesConf(keep={"set": "web"}), "books": FilesConf(keep={"set": keep_books})},
+        **options,  # type: ignore[arg-type]
+    )
+
+
+def test_a_store_has_the_vocabulary_that_its_tokenizers_largest_id_asks_for(tmp_path: Path):
+    words = {word: 3 * number for number, word in enumerate(sorted({*TEXT.split(), *DOMAINS, "[SEP]", "[UNK]"}))}
+    model = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="[UNK]"))
+    model.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=model, sep_token="[SEP]").save_pretrained(tmp_path / "tokenizer")
+    conf = conf_of(tmp_path, "books")
+    store = prepare_store(replace(conf, tokenizer=TokenizerConf(name=str(tmp_path / "tokenizer"))))
+    assert store is not None
+    assert store.vocab_size == max(words.values()) + 1 > len(words)
+    assert all(store.rows("train", domain)[:].max() < store.vocab_size for domain in DOMAINS)
+
+
+def test_a_keep_that_no_document_has_is_the_cause_that_is_told(tmp_path: Path):
+    message = r"no document of its files has keep {'set': \['boks'\]}, .*; correct data.sources.books.keep"
+    with pytest.raises(UserError, match=rf"domain 'books' has no document: {message}"):
+        prepare_store(conf_of(tmp_path, "boks"))
+
+
+def test_where_documents_have_the_keep_but_are_too_short_that_is_the_cause_that_is_told(tmp_path: Path):
+    conf = conf_of(tmp_path, "books", min_characters=10_000)
+    with pytest.raises(UserError, match=r"domain 'web' has no row of 32 tokens to train on; give it more text"):
+        prepare_store(conf)

@@ -1,0 +1,109 @@
+import numpy as np
+import pytest
+
+from autoscale_exp.base.errors import UserError
+from autoscale_exp.runs.record import write_record
+from autoscale_exp.runs.table import format_run_table, parse_run_table, read_optima, read_runs, table_of_records
+from tests.runs.records import make_record
+
+HEADER = "run,scale,seed,tokens.a,tokens.b,loss.a,loss.b,lr\n"
+ROWS = "r1,s,0,100,200,2.5,3.5,1e-3\nr2,s,1,300,200,2.0,3.25,1e-3\n"
+
+
+def test_a_run_table_is_read_by_column_name():
+    table = parse_run_table(HEADER + ROWS, "runs.csv")
+    assert (table.runs, table.domains, table.validation_domains) == (["r1", "r2"], ["a", "b"], ["a", "b"])
+    np.testing.assert_array_equal(table.domain_tokens, [[100, 200], [300, 200]])
+    np.testing.assert_array_equal(table.losses, [[2.5, 3.5], [2.0, 3.25]])
+    assert (table.scales, table.seeds) == (["s", "s"], [0, 1])
+
+
+def test_perplexities_become_losses():
+    table = parse_run_table("run,tokens.a,tokens.b,perplexity.news\nr,1,2,7.389056098930650\n", "runs.csv")
+    assert table.validation_domains == ["news"]
+    assert table.losses[0, 0] == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (HEADER, "has no runs"),
+        (HEADER.replace("run,", "name,") + ROWS, "no column 'run'"),
+        (HEADER.replace("tokens.b", "tokens.a") + ROWS, "column 'tokens.a' more than once"),
+        (HEADER.replace("tokens.b", "weight.b") + ROWS, "tokens.<domain>"),
+        (HEADER.replace("loss.b", "perplexity.b") + ROWS, "one kind of the two"),
+        (HEADER.replace("lr", "ppl.b") + ROWS, "column 'ppl.b'; allowed"),
+        (HEADER + "r1,s,0,100,200,2.5,,1e-3\n", "row 2, column loss.b: '' is not a number"),
+        (HEADER + "r1,s,0,-1,200,2.5,3.5,1e-3\n", "row 2, column tokens.a: -1 must be finite and at least 0"),
+        (HEADER + "r1,s,0,100,200,nan,3.5,1e-3\n", "row 2, column loss.a: nan must be finite"),
+        (HEADER + "r1,s,0,100,200,2.5,inf,1e-3\n", "row 2, column loss.b: inf must be finite"),
+        (HEADER + "r1,s,0,0,0,2.5,3.5,1e-3\n", "row 2: all tokens are 0"),
+        (HEADER + ROWS + "r1,s,2,1,2,3,4,1\n", "row 4, column run: 'r1' is also in row 2"),
+        (HEADER + ROWS + ",s,2,1,2,3,4,1\n", "row 4, column run: the name is missing"),
+        (HEADER + "r1,s,0,100,200,2.5\n", "row 2: 6 cells, but the header has 8"),
+        (HEADER + "r1,s,x,100,200,2.5,3.5,1\n", "row 2, column seed: 'x'"),
+        ("run,tokens.a,tokens.b,perplexity.a\nr,1,2,0.5\n", "column perplexity.a: 0.5 must be finite and at least 1"),
+    ],
+)
+def test_bad_tables_are_refused_by_row_and_column(text, message):
+    with pytest.raises(UserError, match=message):
+        parse_run_table(text, "runs.csv")
+
+
+def test_the_table_of_a_sweep_is_the_one_that_fits_read(tmp_path):
+    records = [make_record("r1", losses={"a": 1.123456789012345, "b": 2.0}), make_record("r2", seed=1)]
+    for record in records:
+        write_record(tmp_path / "runs" / record.run, record)
+    (tmp_path / "runs" / "r3").mkdir()  # a run that has not finished
+    from_folder = read_runs(tmp_path)
+    (tmp_path / "runs.csv").write_text(format_run_table(records))
+    from_table = read_runs(tmp_path / "runs.csv")
+    assert from_folder.runs == from_table.runs == ["r1", "r2"]
+    assert (from_folder.scales, from_folder.seeds) == (from_table.scales, from_table.seeds) == (["1K", "1K"], [0, 1])
+    np.testing.assert_array_equal(from_folder.domain_tokens, from_table.domain_tokens)
+    np.testing.assert_array_equal(from_folder.losses, from_table.losses)
+    assert from_folder.losses[0, 0] == 1.123456789012345
+    assert (from_folder.unique_tokens, from_table.unique_tokens) == ([10, 20], None)
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        (make_record("r1"), "two of the runs are called 'r1'; give every run a name of its own"),
+        (make_record("r2", losses={"a": 1.0}), "run 'r2' has other domains than run 'r1'"),
+    ],
+)
+def test_records_that_make_no_table_are_refused(second, message):
+    with pytest.raises(UserError, match=message):
+        table_of_records([make_record("r1"), second])
+
+
+def test_a_folder_without_runs_and_a_missing_file_are_refused(tmp_path):
+    with pytest.raises(UserError, match="no finished run"):
+        read_runs(tmp_path)
+    with pytest.raises(UserError, match="does not exist"):
+        read_runs(tmp_path / "runs.csv")
+
+
+def test_optima_are_read(tmp_path):
+    path = tmp_path / "optima.csv"
+    path.write_text("weights.a,tokens,weights.b\n0.25,100,0.75\n0.5,300,0.5\n")
+    domains, budgets, weights = read_optima(path)
+    assert (domains, budgets) == (["a", "b"], [100, 300])
+    np.testing.assert_allclose(weights, [[0.25, 0.75], [0.5, 0.5]])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("weights.a,weights.b\n1,0\n", "needs the columns tokens"),
+        ("tokens,weights.a,weights.b\n100,0.5,0.4\n", "row 2: the weights sum to 0.9"),
+        ("tokens,weights.a,weights.b\n100,0.5\n", "row 2: 2 cells"),
+        ("tokens,weights.a,weights.b\n0,0.5,0.5\n", "column tokens: 0"),
+    ],
+)
+def test_bad_optima_are_refused(tmp_path, text, message):
+    path = tmp_path / "optima.csv"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        read_optima(path)
