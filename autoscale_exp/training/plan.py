@@ -13,6 +13,7 @@ from autoscale_exp.config import TrainConf
 from autoscale_exp.data.store import TokenStore
 from autoscale_exp.lm.checkpoint import Checkpoint, check_initial
 from autoscale_exp.lm.conf import MaskedModelConf, ModelConf, OptimizerConf
+from autoscale_exp.lm.families import FAMILIES
 from autoscale_exp.mixture.allocation import allocate_stages
 from autoscale_exp.mixture.sampler import MixtureSampler
 from autoscale_exp.mixture.weights import resolve_weights
@@ -22,7 +23,6 @@ from autoscale_exp.runs.designs.single import SingleConf
 from autoscale_exp.runs.identity import IDENTITY, RunIdentity, read_identity
 from autoscale_exp.runs.record import is_recorded, read_record
 
-FAMILIES = {"gpt2": ModelConf, "bert": MaskedModelConf}
 SCHEDULES = ("linear", "cosine")
 RESUME_POINT = "resume.ckpt"
 # Where the text lay when the store was prepared does not matter to a run.
@@ -180,7 +180,7 @@ def check_model(conf: ModelConf, store: TokenStore) -> None:
     """
     if conf.family not in FAMILIES:
         raise UserError(f"model.family is '{conf.family}'; allowed are {', '.join(FAMILIES)}")
-    if type(conf) is not FAMILIES[conf.family]:
+    if type(conf) is not FAMILIES[conf.family].schema:
         raise UserError(
             f"model.family is '{conf.family}', but model '{conf.name}' has the keys of another family; "
             "choose a model of that family, as in model=gpt2_tiny or model=bert_tiny"
