@@ -14,7 +14,8 @@ from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from autoscale_exp.base.errors import UserError
-from autoscale_exp.data.store import Rows, TokenStore
+from autoscale_exp.data.rows import Rows
+from autoscale_exp.data.store import TokenStore
 from autoscale_exp.mixture.sampler import MixtureSampler
 
 GROUP_TOKENS = 2**20  # read, and sent by a worker, at a time: rows in small batches cost as little as in large ones

@@ -12,8 +12,8 @@ import torch
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.data.store import TokenStore, open_store
 from autoscale_exp.evaluation.conf import PerplexityTaskConf
+from autoscale_exp.evaluation.evaluation_file import Evaluation
 from autoscale_exp.evaluation.fine_tuning import find_device
-from autoscale_exp.evaluation.record import Evaluation
 from autoscale_exp.evaluation.subject import Subject
 from autoscale_exp.lm.checkpoint import Checkpoint, load_model, load_tokenizer
 from autoscale_exp.lm.conf import MaskedModelConf, ModelConf, OptimizerConf
@@ -46,7 +46,7 @@ def plan_perplexity(conf: PerplexityTaskConf, subject: Subject) -> list[Evaluati
 
     return [
         Evaluation(
-            name=f"perplexity/{store.manifest['config']['name']}",
+            name=f"perplexity/{store.manifest.config['name']}",
             settings=subject.settings | settings,
             seeds=[None],
             headline={f"perplexity.{domain}": False for domain in store.validation_domains},

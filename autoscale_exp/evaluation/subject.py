@@ -6,7 +6,7 @@ from typing import Any
 
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.config import EvaluateConf
-from autoscale_exp.evaluation.record import EVALUATION
+from autoscale_exp.evaluation.evaluation_file import EVALUATION
 from autoscale_exp.lm.checkpoint import Checkpoint, open_checkpoint
 from autoscale_exp.runs.identity import RunIdentity, read_identity
 from autoscale_exp.runs.record import RECORD, RunRecord, is_recorded, read_record

@@ -70,7 +70,7 @@ def plan_run(conf: TrainConf, store: TokenStore) -> RunPlan:
             f"data.domains is {conf.data.domains}, but the store '{store.folder}' was prepared with {store.domains}"
         )
     asked = {key: value for key, value in asdict(conf.data).items() if key not in WHEREABOUTS}
-    stored = {key: value for key, value in store.manifest["config"].items() if key not in WHEREABOUTS}
+    stored = {key: value for key, value in store.manifest.config.items() if key not in WHEREABOUTS}
     if differences := differing_keys(stored, asked):
         raise UserError(
             f"the store '{store.folder}' was prepared with another config ({'; '.join(differences)}); "
@@ -191,7 +191,7 @@ def check_model(conf: ModelConf, store: TokenStore) -> None:
         return
     if not 0 < conf.mask_probability < 1:
         raise UserError(f"model.mask_probability is {conf.mask_probability}; it must lie between 0 and 1")
-    saved, name = store.folder / "tokenizer", store.manifest["tokenizer"]["name"]
+    saved, name = store.folder / "tokenizer", store.manifest.tokenizer.name
     remedy = "prepare a store with data.tokenizer.name=wordpiece or a BERT tokenizer, as in data=environment_bert"
     if not json.loads((saved / "tokenizer_config.json").read_text(encoding="utf-8")).get("mask_token"):
         raise UserError(

@@ -17,9 +17,9 @@ from omegaconf.errors import OmegaConfBaseException
 from autoscale_exp.base.errors import UserError, first_line
 from autoscale_exp.data.conf import DataConf, EnvironmentDataConf, FilesConf, FilesDataConf
 from autoscale_exp.data.preparation.corpus import Corpus, Listing, Part, Source
+from autoscale_exp.data.preparation.entries import FileSpan, compression_of, is_remote, kind_of, open_binary
 from autoscale_exp.data.preparation.environment import write_environment_corpus
 from autoscale_exp.data.preparation.packing import WINDOW_CHARACTERS
-from autoscale_exp.data.preparation.records import FileSpan, compression_of, is_remote, kind_of, open_binary
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from autoscale_exp.data.conf import EnvironmentDataConf, FilesConf
 from autoscale_exp.data.preparation import files as files_module
 from autoscale_exp.data.preparation.corpus import Document
 from autoscale_exp.data.preparation.files import open_corpus
-from tests.data.preparation.corpora import corpus_of, documents_of, texts, write_records, write_texts
+from tests.data.preparation.corpora import corpus_of, documents_of, texts, write_entries, write_texts
 
 KEPT = {"sources": {"web": FilesConf(keep={"set": "web"})}}
 TEXTS = ["One.\nTwo.", "Zürich, 東京", "three"]
@@ -230,7 +230,7 @@ def test_a_file_of_which_a_domain_leaves_nothing_to_another_is_an_error_that_nam
     sources = {"books": FilesConf(files=["link.jsonl"], keep={"set": "books"})}
     with pytest.raises(UserError, match=r"domains 'web' and 'books' both take '.*link.jsonl', but 'web' comes first"):
         corpus_of(tmp_path, ("web", "books"), sources=sources)
-    write_records(tmp_path / "web.jsonl", [{"text": "a", "set": "web"}, {"text": "b", "set": "books"}])
+    write_entries(tmp_path / "web.jsonl", [{"text": "a", "set": "web"}, {"text": "b", "set": "books"}])
     corpus = corpus_of(tmp_path, ("books", "web"), sources=sources)
     assert len(corpus.parts) == 1
     assert documents_of(corpus) == [Document("web", "a"), Document("books", "b")]
