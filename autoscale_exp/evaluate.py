@@ -6,6 +6,7 @@ from typing import Any
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.job import job
 from autoscale_exp.base.loggers import open_logger
+from autoscale_exp.base.ranges import check_range
 from autoscale_exp.config import EvaluateConf
 from autoscale_exp.evaluation.conf import GlueTaskConf, HarnessTaskConf, PerplexityTaskConf, SquadTaskConf
 from autoscale_exp.evaluation.evaluation_file import Evaluation, carry_out, missing_seeds
@@ -17,6 +18,7 @@ log = logging.getLogger(__name__)
 @job("evaluate")
 def main(conf: EvaluateConf) -> None:
     """Measures what is not measured yet."""
+    check_range({"num_threads": conf.num_threads}, 1)
     subject = find_subject(conf)
     evaluations = plan(conf, subject)
     for evaluation in evaluations:  # all that is wrong is told before the first is measured

@@ -63,7 +63,7 @@ def main(conf: ExportConf) -> None:
     """Prints the mixture, or writes it to `output`."""
     if conf.format not in FORMATS:
         raise UserError(f"format is '{conf.format}'; allowed are {', '.join(FORMATS)}")
-    domains, weights, _ = read_mixture_file(Path(conf.mixture_file))
+    domains, weights, _ = read_mixture_file(Path(conf.mixture_file), "mixture_file")
     text = FORMATS[conf.format](dict(zip(domains, weights, strict=True)))
     if conf.output is None:
         sys.stdout.write(text)

@@ -8,6 +8,7 @@ import numpy as np
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.job import job
 from autoscale_exp.base.labels import budget_label
+from autoscale_exp.base.ranges import LARGEST_SEED, check_range
 from autoscale_exp.config import FitConf
 from autoscale_exp.laws.fit_file import Fit, read_fit, write_fit
 from autoscale_exp.laws.law_file import write_law
@@ -22,14 +23,18 @@ from autoscale_exp.runs.table import RunTable, read_optima, read_runs
 
 log = logging.getLogger(__name__)
 
+MOST_TOKENS = 10**18  # of a budget: what 64 bits hold, by far
+
 
 @job("fit")
 def main(conf: FitConf) -> None:
     """Fits and writes fit.json, law.json, mixtures/ and figures."""
     if (conf.runs is None) == (conf.optima is None):
         raise UserError("give either runs=<runs.csv or sweep folder> or optima=<optima.csv>, one of the two")
-    if any(budget < 1 for budget in conf.target_tokens):
-        raise UserError(f"target_tokens is {conf.target_tokens}; token budgets must be positive")
+    for index, budget in enumerate(conf.target_tokens):
+        check_range({f"target_tokens[{index}]": budget}, 1, MOST_TOKENS)
+    check_range({"num_draws": conf.num_draws}, 0)
+    check_range({"seed": conf.seed}, 0, LARGEST_SEED)
     if conf.uncertainty not in ("intervals", "none"):
         raise UserError(f"uncertainty is '{conf.uncertainty}'; allowed are intervals and none")
     if conf.optima is not None:
@@ -76,7 +81,12 @@ def make_request(conf: FitConf, table: RunTable) -> Request:
         raise UserError("bounds.unique_tokens is given without bounds.max_epochs; how often may they be repeated?")
     groups = []
     for name, group in limits.groups.items():
-        if not isinstance(group, dict) or set(group) != {"domains", "upper"}:
+        if not (
+            isinstance(group, dict)
+            and set(group) == {"domains", "upper"}
+            and isinstance(group["domains"], list)
+            and isinstance(group["upper"], int | float)
+        ):
             raise UserError(f"bounds.groups.{name} is {group}; give it as {{domains: [...], upper: <share>}}")
         unknown = [domain for domain in group["domains"] if domain not in table.domains]
         if unknown:

@@ -10,6 +10,7 @@ import numpy as np
 from autoscale_exp.base import atomic
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.job import job
+from autoscale_exp.base.ranges import LARGEST_SEED, check_range
 from autoscale_exp.config import PredictConf
 from autoscale_exp.laws.law import predicts_losses
 from autoscale_exp.laws.law_file import read_law
@@ -21,6 +22,8 @@ log = logging.getLogger(__name__)
 @job("predict")
 def main(conf: PredictConf) -> None:
     """Writes a CSV with a row per mixture: its losses, and how far the fit may be off."""
+    check_range({"num_draws": conf.num_draws}, 0)
+    check_range({"seed": conf.seed}, 0, LARGEST_SEED)
     law = read_law(Path(conf.law_file))
     if not predicts_losses(law):
         raise UserError(

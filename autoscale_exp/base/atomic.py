@@ -1,5 +1,6 @@
 """Files that exist only whole: written beside their place, flushed to disk, then renamed into it."""
 
+import errno
 import json
 import os
 import uuid
@@ -7,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from autoscale_exp.base.errors import UserError, refusal
 
 
 @contextmanager
@@ -32,11 +35,22 @@ def put_in_place(temporary: Path, path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes UTF-8 text as a whole file."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    """Writes UTF-8 text as a whole file.
+
+    Raises:
+        UserError: `path` is a folder or cannot be written, or the disk is full.
+    """
+    if path.is_dir():
+        raise UserError(f"'{path}' is a folder; give the path of a file")
+    try:
+        with replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        remedy = "free some space and run the same command again" if full else "give a path that can be written"
+        raise UserError(f"'{path}' cannot be written: {refusal(error)}; {remedy}") from None
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes strict JSON (no NaN or infinity) as a whole file, keys in the order given."""
+    """Writes strict JSON (no NaN or infinity) as a whole file, keys in the order given; raises as `write_text`."""
     write_text(path, json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n")

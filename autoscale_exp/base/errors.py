@@ -13,6 +13,13 @@ class DivergedError(UserError):
     """A loss is not finite: the run, as configured, cannot go on."""
 
 
+def refusal(error: OSError) -> str:
+    """What the file system said of a file or folder."""
+    if isinstance(error, FileExistsError):  # as mkdir says of a file in the place of a folder
+        return f"'{error.filename}' is no folder"
+    return error.strerror or first_line(error)
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, or the name of its type if the message is empty."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from hydra.errors import ConfigCompositionException, HydraException, InstantiationException, MissingConfigException
 from omegaconf import OmegaConf
 from omegaconf.errors import (
     ConfigAttributeError,
@@ -21,7 +21,7 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
-from autoscale_exp.base.errors import UserError, first_line
+from autoscale_exp.base.errors import UserError, first_line, refusal
 
 _PACKAGE = Path(__file__).parent.parent
 # Looked for in the package first, so that a stranger's site-packages/conf is never picked up.
@@ -37,21 +37,42 @@ def job(config_name: str) -> Callable[[Callable[[Any], None]], Callable[[], None
     """
 
     def decorate(function: Callable[[Any], None]) -> Callable[[], None]:
+        begun = False
+
         @hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)
         @functools.wraps(function)
         def run(composed: Any) -> None:
+            nonlocal begun
+            begun = True
             with _user_errors():
                 function(to_typed(composed))
 
         @functools.wraps(function)
         def entry() -> None:
             os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands exceptions on instead of printing pages of them
-            with _user_errors():
+            nonlocal begun
+            begun = False
+            with _user_errors(), _folder_errors(lambda: begun):
                 run()
 
         return entry
 
     return decorate
+
+
+@contextmanager
+def _folder_errors(begun: Callable[[], bool]) -> Iterator[None]:
+    """Turns an error of the file system into a UserError before the job has begun, when Hydra makes its folder."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        refused = error.__cause__ if isinstance(error, ValueError) else error  # logging makes one of the other
+        if begun() or not isinstance(refused, OSError):
+            raise
+        raise UserError(
+            f"the job's folder '{refused.filename}' cannot be made or written: {refusal(refused)}; give another one "
+            "(output_dir, or data.store for prepare)"
+        ) from None
 
 
 @contextmanager
@@ -78,6 +99,9 @@ def describe(error: BaseException) -> str:
         error.__cause__, ConfigAttributeError | ConfigKeyError
     ):
         return _describe_unknown_key(error.__cause__)
+    if isinstance(error, InstantiationException) and error.__cause__ is not None:
+        target = re.sub(r".*?'(.*)':?", r"\1", message)
+        return f"{target} does not take its section of the config: {describe(error.__cause__)}; correct that section"
     if isinstance(error, HydraException) and error.__cause__ is not None:
         return f"{message} {describe(error.__cause__)}"
     return message

@@ -7,17 +7,31 @@ from typing import Any
 
 from hydra.utils import instantiate
 
+from autoscale_exp.base.errors import UserError, first_line
+
 
 @contextmanager
 def open_logger(conf: dict[str, Any] | None, folder: Path) -> Iterator[Any]:
     """The Lightning logger of a `logger` section, writing to `folder`; None without a section.
 
     An error inside marks the run as failed.
+
+    Raises:
+        UserError: W&B cannot be used as it is set up, as without a login.
     """
     if not conf:
         yield None
         return
     logger = instantiate(conf, save_dir=str(folder))
+    try:
+        _ = logger.experiment  # where W&B begins its run
+    except Exception as error:
+        if not type(error).__module__.startswith("wandb"):
+            raise
+        raise UserError(
+            f"logger=wandb cannot be used: {first_line(error)}; run `wandb login`, set WANDB_MODE=offline in the "
+            "environment, or give logger=csv"
+        ) from None
     status = "failed"
     try:
         yield logger

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from autoscale_exp.base import atomic
-from autoscale_exp.base.errors import UserError
+from autoscale_exp.base.errors import UserError, refusal
 
 Schema = TypeVar("Schema")
 Upgrade = Callable[[dict[str, Any]], dict[str, Any]]  # the content of the format before, as the present one
@@ -38,7 +38,7 @@ def read_versioned(
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"'{path}' cannot be read: {error.strerror}; {remedy}") from None
+        raise UserError(f"'{path}' cannot be read: {refusal(error)}; {remedy}") from None
     except ValueError as error:
         raise UserError(f"'{path}' is damaged ({error}); {remedy}") from None
     if not isinstance(content, dict):

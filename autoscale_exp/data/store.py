@@ -92,7 +92,7 @@ def open_store(folder: Path | str) -> TokenStore:
         if (size is not None and now[0] != size) or (verified.get(name) != list(now) and file_sha256(path) != sha256):
             raise UserError(f"'{path}' is not what was written: it is truncated or altered; {remedy}")
     if verified != {name: list(of_file) for name, of_file in stamps.items()}:
-        with suppress(OSError):  # a store that is read-only is checked again next time
+        with suppress(UserError):  # a store that is read-only is checked again next time
             atomic.write_json(folder / "verified.json", stamps)
     return TokenStore(folder, manifest, {folder / name: of_file for name, of_file in stamps.items()})
 

@@ -1,5 +1,6 @@
 """Fine-tuning of a pretrained encoder on labelled examples: BERT's recipe (Devlin et al., 2019, appendix A.3)."""
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from transformers import get_linear_schedule_with_warmup
 
 from autoscale_exp.base.errors import DivergedError, UserError, first_line
+from autoscale_exp.base.ranges import LARGEST_SEED, check_range
 from autoscale_exp.data.tokenizer import Tokenizer
 from autoscale_exp.evaluation.conf import FineTuningConf
 from autoscale_exp.evaluation.subject import Subject
@@ -38,9 +40,11 @@ def check_fine_tuning(conf: FineTuningConf, subject: Subject) -> Tokenizer:
         )
     if not conf.seeds or len(set(conf.seeds)) != len(conf.seeds):
         raise UserError(f"task.seeds is {conf.seeds}; give different seeds, at least one")
+    check_range({f"task.seeds[{index}]": seed for index, seed in enumerate(conf.seeds)}, 0, LARGEST_SEED)
+    check_range({"task.weight_decay": conf.weight_decay}, 0)
     for key in ("epochs", "batch_size", "lr", "max_length"):
-        if not getattr(conf, key) > 0:
-            raise UserError(f"task.{key} is {getattr(conf, key)}; it must be positive")
+        if not 0 < getattr(conf, key) < math.inf:
+            raise UserError(f"task.{key} is {getattr(conf, key)}; it must be positive and finite")
     if not 0 <= conf.warmup_fraction < 1:
         raise UserError(f"task.warmup_fraction is {conf.warmup_fraction}; allowed are shares below 1")
     tokenizer = load_tokenizer(checkpoint)

@@ -9,6 +9,7 @@ from typing import Any
 
 from autoscale_exp.base.errors import UserError, first_line
 from autoscale_exp.base.hashing import file_sha256
+from autoscale_exp.base.ranges import check_range
 from autoscale_exp.evaluation.conf import HarnessTaskConf
 from autoscale_exp.evaluation.evaluation_file import Evaluation
 from autoscale_exp.evaluation.examples import READERS
@@ -31,6 +32,8 @@ def plan_harness(conf: HarnessTaskConf, subject: Subject) -> list[Evaluation]:
             f"'{checkpoint.folder}' is a masked {checkpoint.family} model, but task=harness scores causal ones; use "
             "task=glue, task=squad or task=perplexity"
         )
+    check_range({"task.num_fewshot": conf.num_fewshot}, 0)
+    check_range({"task.limit": conf.limit, "task.batch_size": conf.batch_size}, 1)
     try:
         manager = _task_manager()
     except ImportError:

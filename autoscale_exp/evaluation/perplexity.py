@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from autoscale_exp.base.errors import UserError
+from autoscale_exp.base.ranges import check_range
 from autoscale_exp.data.store import TokenStore, open_store
 from autoscale_exp.evaluation.conf import PerplexityTaskConf
 from autoscale_exp.evaluation.evaluation_file import Evaluation
@@ -58,8 +59,7 @@ def plan_perplexity(conf: PerplexityTaskConf, subject: Subject) -> list[Evaluati
 def _check(conf: PerplexityTaskConf, checkpoint: Checkpoint, store: TokenStore) -> None:
     """Checks that rows, windows and positions fit each other."""
     window = min(store.seq_len, checkpoint.positions)
-    if conf.batch_rows < 1:
-        raise UserError(f"task.batch_rows is {conf.batch_rows}; it must be at least 1")
+    check_range({"task.batch_rows": conf.batch_rows}, 1)
     if conf.stride is not None and checkpoint.masked:
         raise UserError(f"task.stride is {conf.stride}, but '{checkpoint.folder}' is a masked model; leave it null")
     if conf.stride is not None and not 1 <= conf.stride < window:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from transformers import AutoModelForQuestionAnswering
 
 from autoscale_exp.base.errors import UserError
+from autoscale_exp.base.ranges import check_range
 from autoscale_exp.data.tokenizer import Tokenizer
 from autoscale_exp.evaluation.conf import SquadTaskConf
 from autoscale_exp.evaluation.evaluation_file import Evaluation
@@ -32,9 +33,7 @@ def plan_squad(conf: SquadTaskConf, subject: Subject) -> list[Evaluation]:
         UserError: see `check_fine_tuning`; or a local file is missing or has wrong columns.
     """
     tokenizer = check_fine_tuning(conf, subject)
-    for key in ("stride", "n_best", "max_answer_length"):
-        if getattr(conf, key) < 1:
-            raise UserError(f"task.{key} is {getattr(conf, key)}; it must be at least 1")
+    check_range({f"task.{key}": getattr(conf, key) for key in ("stride", "n_best", "max_answer_length")}, 1)
     folder = None if subject.datasets_dir is None else subject.datasets_dir / "squad"
     source = DataSource(HUB_PATH, None, folder)
     data = source.identity(SPLITS)

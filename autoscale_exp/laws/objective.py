@@ -62,6 +62,6 @@ def make_objective(
             f"objective.weights names '{unknown[0]}', but the runs were validated on {', '.join(validation_domains)}"
         )
     if not math.isfinite(sum(weights.values())):
-        raise UserError("objective.weights must be finite numbers")
+        raise UserError(f"objective.weights is {dict(weights)}; the weights must be finite numbers")
     listed = [weights.get(domain, 0.0) for domain in validation_domains]
     return Objective(name, metric, check_weights(listed, validation_domains, key="objective.weights"), aggregate)

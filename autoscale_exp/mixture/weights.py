@@ -61,8 +61,8 @@ class MixtureFile(NamedTuple):
     token_budget: int | None
 
 
-def read_mixture_file(path: Path) -> MixtureFile:
-    """A mixture file: a YAML with lists domains and weights, and maybe token_budget.
+def read_mixture_file(path: Path, key: str = "mixture.path") -> MixtureFile:
+    """A mixture file, which the config names by `key`: a YAML with lists domains and weights, and maybe token_budget.
 
     Raises:
         UserError: the file is missing or is no mixture file.
@@ -77,10 +77,10 @@ def read_mixture_file(path: Path) -> MixtureFile:
             None if budget is None else int(budget),
         )
     except FileNotFoundError:
-        raise UserError(f"mixture.path is '{path}', which does not exist; `fit` writes such files") from None
+        raise UserError(f"{key} is '{path}', which does not exist; `fit` writes such files") from None
     except (OmegaConfBaseException, YAMLError, OSError, AssertionError, KeyError, TypeError, ValueError):
         raise UserError(
-            f"mixture.path is '{path}', which is no mixture file: a YAML with lists domains and weights"
+            f"{key} is '{path}', which is no mixture file; give a YAML with lists domains and weights, as `fit` writes"
         ) from None
 
 

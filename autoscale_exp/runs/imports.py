@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from autoscale_exp.base.errors import UserError
+from autoscale_exp.runs.table import read_text
 
 SUM_TOLERANCE = 0.01  # of a mixture's weights about 1: RegMix's rows, rounded to .001, sum to 0.996 to 1.003
 
@@ -64,12 +65,14 @@ def join_mixtures_and_losses(
             1 within 0.01; the message names file and row.
     """
     if tokens < 1:
-        raise UserError(f"tokens is {tokens}; give the tokens that each run was trained on")
-    weight_rows, loss_rows = _read_keyed(mixtures, key), _read_keyed(losses, key)
+        raise UserError(f"tokens is {tokens}; give the tokens that each run was trained on, at least 1")
+    weight_rows, loss_rows = _read_keyed(mixtures, "mixtures", key), _read_keyed(losses, "losses", key)
     alone = sorted(set(weight_rows) ^ set(loss_rows))
     if alone:
         where = mixtures if alone[0] in weight_rows else losses
-        raise UserError(f"run '{alone[0]}' stands only in '{where}'; {len(alone)} of the runs have no partner")
+        raise UserError(
+            f"run '{alone[0]}' stands only in '{where}'; {len(alone)} runs have no partner; remove these or add theirs"
+        )
     domains = [column for column in next(iter(weight_rows.values())) if column not in (key, "name")]
     validation_domains = [column for column in next(iter(loss_rows.values())) if column not in (key, "name")]
     text = io.StringIO()
@@ -84,7 +87,7 @@ def join_mixtures_and_losses(
         weights = [_number(mixtures, run, column, row[column]) for column in domains]
         total = sum(weights)
         if abs(total - 1) > SUM_TOLERANCE:
-            raise UserError(f"'{mixtures}', run {run}: the weights sum to {total:.6g}, not to 1")
+            raise UserError(f"'{mixtures}', run {run}: the weights sum to {total:.6g}, not to 1; correct them")
         sums.append(total)
         values = [_number(losses, run, column, loss_rows[run][column]) for column in validation_domains]
         writer.writerow([run, *(repr(weight / total * tokens) for weight in weights), *map(repr, values)])
@@ -110,15 +113,20 @@ def table_of_wandb_runs(runs: Iterable[Any]) -> str:
         tokens = _flat(run.config, "tokens")
         losses = {name: value for name, value in _flat(run.summary, "val").items() if name != "tokens"}
         if not tokens or not losses:
-            raise UserError(f"W&B run '{run.name}' has no config tokens.<domain> or no summary val/<domain>")
+            raise UserError(
+                f"W&B run '{run.name}' has no config tokens.<domain> or no summary val/<domain>, "
+                "which `train` logs; remove it from the project"
+            )
         fixed = {"run": run.name, "scale": run.config.get("scale", ""), "seed": run.config.get("seed", 0)}
         rows.append(fixed | {f"tokens.{d}": n for d, n in tokens.items()} | {f"loss.{v}": x for v, x in losses.items()})
     if not rows:
-        raise UserError("the W&B project has no finished run")
+        raise UserError("the W&B project has no finished run; train with logger=wandb, or give another project")
     columns = list(rows[0])
     for row in rows:
         if set(row) != set(columns):
-            raise UserError(f"W&B run '{row['run']}' has other domains than '{rows[0]['run']}'")
+            raise UserError(
+                f"W&B run '{row['run']}' has other domains than '{rows[0]['run']}'; leave one of them out"
+            )
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
@@ -133,21 +141,23 @@ def _flat(mapping: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     return nested | written
 
 
-def _read_keyed(path: Path, key: str) -> dict[str, dict[str, str]]:
+def _read_keyed(path: Path, config_key: str, key: str) -> dict[str, dict[str, str]]:
+    """Cells by column of every row of a CSV, by the row's `key`."""
+    reader = csv.DictReader(io.StringIO(read_text(path, config_key), newline=""))
+    rows: dict[str, dict[str, str]] = {}
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            if key not in (reader.fieldnames or ()):
-                raise UserError(f"'{path}' has no column '{key}' to join by")
-            rows: dict[str, dict[str, str]] = {}
-            for row in reader:
-                if row[key] in rows:
-                    raise UserError(f"'{path}' has run '{row[key]}' more than once")
-                rows[row[key]] = row
-    except FileNotFoundError:
-        raise UserError(f"'{path}' does not exist") from None
+        if key not in (reader.fieldnames or ()):
+            raise UserError(
+                f"'{path}' has no column '{key}' to join by; it has {', '.join(reader.fieldnames or ['none'])}"
+            )
+        for row in reader:
+            if row[key] in rows:
+                raise UserError(f"'{path}' has run '{row[key]}' more than once; keep one row of it")
+            rows[row[key]] = row
+    except csv.Error as error:
+        raise UserError(f"'{path}' is no CSV: {error}; give a table with commas and a header") from None
     if not rows:
-        raise UserError(f"'{path}' has no runs")
+        raise UserError(f"'{path}' has no runs; it needs a header and a row per run")
     return rows
 
 
@@ -155,7 +165,7 @@ def _number(path: Path, run: str, column: str, cell: str | None) -> float:
     try:
         return float(cell or "")
     except ValueError:
-        raise UserError(f"'{path}', run {run}, column {column}: '{cell}' is not a number") from None
+        raise UserError(f"'{path}', run {run}, column {column}: '{cell}' is not a number; correct that cell") from None
 
 
 def _strip(column: str, pattern: str) -> str:

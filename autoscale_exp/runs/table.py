@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from autoscale_exp.base.arrays import FloatArray, Int64Array
-from autoscale_exp.base.errors import UserError
+from autoscale_exp.base.errors import UserError, refusal
 from autoscale_exp.base.weights import check_weights
 from autoscale_exp.runs.record import RunRecord, read_records
 
@@ -80,7 +80,9 @@ def table_of_records(records: Sequence[RunRecord]) -> RunTable:
     first = records[0]
     for record in records:
         if list(record.tokens) != list(first.tokens) or list(record.losses) != list(first.losses):
-            raise UserError(f"run '{record.run}' has other domains than run '{first.run}'")
+            raise UserError(
+                f"run '{record.run}' has other domains than run '{first.run}'; fit each set of domains alone"
+            )
     names = [record.run for record in records]
     if doubled := sorted({name for name in names if names.count(name) > 1}):
         raise UserError(f"two of the runs are called '{doubled[0]}'; give every run a name of its own")
@@ -117,7 +119,7 @@ def read_runs(path: Path) -> RunTable:
     """
     if path.is_dir():
         return table_of_records(read_records(path))
-    return parse_run_table(_read_text(path, "runs"), str(path))
+    return parse_run_table(read_text(path, "runs"), str(path))
 
 
 def parse_run_table(text: str, path: str) -> RunTable:
@@ -134,7 +136,7 @@ def parse_run_table(text: str, path: str) -> RunTable:
         UserError: a column is missing or doubled, or an entry is missing, negative, not finite or a duplicate;
             the message names the row and the column.
     """
-    header, body = _header_and_rows(text)
+    header, body = _header_and_rows(text, path)
     if not body:
         raise UserError(f"'{path}' has no runs; it needs a header and a row per run")
     _check_header(path, header)
@@ -183,7 +185,7 @@ def read_optima(path: Path) -> tuple[list[str], list[int], FloatArray]:
     Raises:
         UserError: a column or a number is missing, or weights are not shares of 1; names row and column.
     """
-    header, rows = _header_and_rows(_read_text(path, "optima"))
+    header, rows = _header_and_rows(read_text(path, "optima"), str(path))
     domains = _suffixes(header, "weights")
     if "tokens" not in header or len(domains) < 2:
         raise UserError(
@@ -206,7 +208,7 @@ def read_mixtures(path: Path, domains: Sequence[str]) -> tuple[list[str], FloatA
     Raises:
         UserError: a column or a number is missing, or a domain is unknown; names row and column.
     """
-    header, rows = _header_and_rows(_read_text(path, "runs"))
+    header, rows = _header_and_rows(read_text(path, "mixtures"), str(path))
     named = _suffixes(header, "tokens")
     if "run" not in header or set(named) != set(domains):
         raise UserError(
@@ -220,9 +222,12 @@ def read_mixtures(path: Path, domains: Sequence[str]) -> tuple[list[str], FloatA
     return names, np.array(tokens).reshape(len(names), len(domains))
 
 
-def _header_and_rows(text: str) -> tuple[list[str], list[list[str]]]:
+def _header_and_rows(text: str, path: str) -> tuple[list[str], list[list[str]]]:
     """The column names of a CSV, empty if it has none, and its rows without blank ones."""
-    rows = [row for row in csv.reader(io.StringIO(text)) if row]
+    try:
+        rows = [row for row in csv.reader(io.StringIO(text)) if row]
+    except csv.Error as error:
+        raise UserError(f"'{path}' is no CSV: {error}; give a table with commas and a header") from None
     return [name.strip() for name in rows[0]] if rows else [], rows[1:]
 
 
@@ -236,13 +241,20 @@ def _named_cells(
         yield number, dict(zip(header, (cell.strip() for cell in row), strict=True))
 
 
-def _read_text(path: Path, key: str) -> str:
+def read_text(path: Path, key: str) -> str:
+    """The text of a file that the config names by `key`.
+
+    Raises:
+        UserError: the file cannot be read or is not UTF-8.
+    """
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise UserError(f"{key} is '{path}', which does not exist") from None
+        raise UserError(f"{key} is '{path}', which does not exist; give the path of a CSV file") from None
+    except OSError as error:
+        raise UserError(f"{key} is '{path}', which cannot be read: {refusal(error)}; give a CSV file") from None
     except UnicodeDecodeError as error:
-        raise UserError(f"'{path}' is not UTF-8 text: {error}") from None
+        raise UserError(f"{key} is '{path}', which is not UTF-8 text: {error}; give a CSV file in UTF-8") from None
 
 
 def _check_header(path: str, header: Sequence[str]) -> None:

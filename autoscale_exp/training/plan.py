@@ -1,12 +1,14 @@
 """What a run will do, checked in full before it starts. Imports no torch, so a user's mistake is told at once."""
 
 import json
+import math
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from autoscale_exp.base.arrays import FloatArray, Int64Array
 from autoscale_exp.base.errors import UserError
+from autoscale_exp.base.ranges import LARGEST_SEED, check_range
 from autoscale_exp.base.versioned import differing_keys
 from autoscale_exp.base.weights import check_weights
 from autoscale_exp.config import TrainConf
@@ -81,9 +83,7 @@ def plan_run(conf: TrainConf, store: TokenStore) -> RunPlan:
         raise UserError(f"run_name is '{conf.run_name}'; it may only have letters, digits, '_', '.' and '-'")
     check_optimizer(conf.model.optimizer)
     initial = check_initial(conf.model, store)
-    for key, value in (("num_validations", conf.num_validations), ("max_epochs", conf.max_epochs)):
-        if value < 1:
-            raise UserError(f"{key} is {value}; it must be at least 1")
+    _check_numbers(conf)
     micro_batch(conf.model.optimizer.batch_rows, conf.micro_batch_rows, num_devices(conf))
     pool_rows = [store.num_rows("train", domain) for domain in store.domains]
     weights = resolve_weights(conf.mixture, store.domains, pool_rows)
@@ -145,8 +145,19 @@ def stages_of(conf: TrainConf, spec: RunSpec, weights: FloatArray, store: TokenS
     return allocate_stages(starts, [weights, *of_stages], spec.token_budget, store.seq_len)
 
 
+def _check_numbers(conf: TrainConf) -> None:
+    check_range({"seed": conf.seed}, 0, LARGEST_SEED)
+    counts = ("max_epochs", "num_validations", "micro_batch_rows", "num_threads")
+    check_range({key: getattr(conf, key) for key in counts}, 1)
+    check_range({key: getattr(conf, key) for key in ("num_workers", "checkpoint_minutes")}, 0)
+
+
 def num_devices(conf: TrainConf) -> int:
-    """Devices over all nodes that the trainer section asks for."""
+    """Devices over all nodes that the trainer section asks for.
+
+    Raises:
+        UserError: it asks for none, or for what is no number.
+    """
     devices = conf.trainer.get("devices", 1)
     if isinstance(devices, str) and "," in devices:
         devices = devices.split(",")
@@ -154,7 +165,17 @@ def num_devices(conf: TrainConf) -> int:
         import torch
 
         devices = max(1, torch.cuda.device_count())
-    return int(devices if not isinstance(devices, list) else len(devices)) * int(conf.trainer.get("num_nodes", 1))
+    nodes = conf.trainer.get("num_nodes", 1)
+    try:
+        count = int(devices if not isinstance(devices, list) else len(devices)) * int(nodes)
+    except (TypeError, ValueError):
+        count = 0
+    if count < 1:
+        raise UserError(
+            f"trainer.devices is {conf.trainer.get('devices', 1)} and trainer.num_nodes is {nodes}; devices are a "
+            "number of at least 1, auto or -1 for all, or a list of indices, and nodes a number of at least 1"
+        )
+    return count
 
 
 def micro_batch(step_rows: int, micro_batch_rows: int | None, num_devices: int) -> tuple[int, int]:
@@ -185,8 +206,12 @@ def check_model(conf: ModelConf, store: TokenStore) -> None:
             f"model.family is '{conf.family}', but model '{conf.name}' has the keys of another family; "
             "choose a model of that family, as in model=gpt2_tiny or model=bert_tiny"
         )
+    check_range({f"model.{key}": getattr(conf, key) for key in ("n_layer", "n_embd", "n_head")}, 1)
+    check_range({"model.dropout": conf.dropout}, 0, 1)
     if conf.n_embd % conf.n_head:
-        raise UserError(f"model.n_embd is {conf.n_embd}, which model.n_head {conf.n_head} does not divide")
+        raise UserError(
+            f"model.n_embd is {conf.n_embd}, which model.n_head {conf.n_head} does not divide; change one of them"
+        )
     if not isinstance(conf, MaskedModelConf):
         return
     if not 0 < conf.mask_probability < 1:
@@ -217,8 +242,9 @@ def check_optimizer(conf: OptimizerConf) -> None:
     if not 0 <= conf.warmup_fraction < 1:
         raise UserError(f"model.optimizer.warmup_fraction is {conf.warmup_fraction}; allowed are shares below 1")
     for key, value in (("lr", conf.lr), ("clip_norm", conf.clip_norm), ("batch_rows", conf.batch_rows)):
-        if not value > 0:
-            raise UserError(f"model.optimizer.{key} is {value}; it must be positive")
+        if not 0 < value < math.inf:
+            raise UserError(f"model.optimizer.{key} is {value}; it must be positive and finite")
+    check_range({"model.optimizer.weight_decay": conf.weight_decay}, 0)
     if len(conf.betas) != 2 or not all(0 <= beta < 1 for beta in conf.betas):
         raise UserError(f"model.optimizer.betas is {conf.betas}; it must be two numbers from 0 to below 1")
 

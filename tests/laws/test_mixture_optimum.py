@@ -402,7 +402,7 @@ def test_a_linear_law_ends_in_a_corner():
         ({"groups": [GroupCap("web", [0, 3], 0.5)]}, "group 'web' has members .*indices 0 to 2"),
         ({"groups": [GroupCap("web", [0, 0], 0.5)]}, "group 'web' has members"),
         ({"groups": [GroupCap("web", [0], 1.5)]}, "cap of group 'web' is 1.5; allowed are shares"),
-        ({"unique_tokens": np.ones(3) * 1e9}, "max_epochs is None; with unique_tokens it must be"),
+        ({"unique_tokens": np.ones(3) * 1e9}, "max_epochs is None; with bounds.unique_tokens it must be"),
         ({"unique_tokens": np.ones(2), "max_epochs": 1}, "unique_tokens must be 3 numbers"),
         ({"no_worse_than": np.array([0.5, 0.2, 0.2])}, "reference mixture 'uniform' must be 3 shares"),
     ],

@@ -82,5 +82,5 @@ def test_a_mixture_that_does_not_fit_is_an_error(mixture, message):
 def test_a_file_that_is_no_mixture_is_an_error(content, tmp_path: Path):
     path = tmp_path / "mixture.yaml"
     path.write_text(content)
-    with pytest.raises(UserError, match=r"mixture.yaml', which is no mixture file: .* domains and weights"):
+    with pytest.raises(UserError, match=r"mixture.yaml', which is no mixture file; .* domains and weights"):
         read_mixture_file(path)

@@ -60,7 +60,11 @@ def test_a_single_run_is_named_by_mixture_budget_and_seed():
         (SingleConf(), None, "token_budget must be a positive"),
         (DdoConf(), None, "design.scales"),
         (DdoConf(scales=[10, 10]), None, "design.scales must be distinct"),
-        (DdoConf(scales=[10], factor=1.0), None, "design.factor must be above 1"),
+        *(
+            (DdoConf(scales=[10], factor=factor), None, f"design.factor is {factor}; it must be a number above 1")
+            for factor in (1.0, math.nan, math.inf)
+        ),
+        (DdoConf(scales=[10], base_repeats=-1), None, "design.base_repeats is -1; it must be at least 0"),
     ],
 )
 def test_bad_designs_are_refused(conf, budget, message):

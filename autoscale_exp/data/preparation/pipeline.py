@@ -23,6 +23,7 @@ from filelock import FileLock
 from autoscale_exp.base import atomic
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.hashing import file_sha256, fingerprint
+from autoscale_exp.base.ranges import check_range
 from autoscale_exp.base.versioned import differing_keys
 from autoscale_exp.data.conf import DataConf
 from autoscale_exp.data.preparation.corpus import Corpus
@@ -59,12 +60,8 @@ def check_data(conf: DataConf) -> None:
             f"data.domains must name at least two different domains, but is {conf.domains}"
             + (f", and data.held_out_domains others, but is {conf.held_out_domains}" if conf.held_out_domains else "")
         )
-    for key, value in (("seq_len", conf.seq_len), ("validation_rows", conf.validation_rows)):
-        if value < 2:
-            raise UserError(f"data.{key} is {value}; it must be at least 2")
-    for key, limit in (("min_characters", conf.min_characters), ("max_characters", conf.max_characters)):
-        if limit is not None and limit < 1:
-            raise UserError(f"data.{key} is {limit}; it must be at least 1")
+    check_range({"data.seq_len": conf.seq_len, "data.validation_rows": conf.validation_rows}, 2)
+    check_range({"data.min_characters": conf.min_characters, "data.max_characters": conf.max_characters}, 1)
     if conf.preparation not in PREPARATIONS:
         raise UserError(f"data.preparation is '{conf.preparation}'; allowed are {', '.join(PREPARATIONS)}")
     if not 0 < conf.validation_fraction < 1:
@@ -90,11 +87,8 @@ def prepare_store(conf: DataConf, *, num_workers: int = 1, shard: int = 0, num_s
         UserError: the disk is full; what was done stays.
     """
     check_data(conf)
-    if not 0 <= shard < num_shards or num_workers < 1:
-        raise UserError(
-            f"shard is {shard} of num_shards {num_shards}, with num_workers {num_workers}; "
-            "shards count from 0, and there is at least one worker"
-        )
+    check_range({"num_workers": num_workers, "num_shards": num_shards}, 1)
+    check_range({"shard": shard}, 0, num_shards - 1)
     folder = Path(conf.store)
     started = time.perf_counter()
     folder.mkdir(parents=True, exist_ok=True)

@@ -53,10 +53,14 @@ class Constraints:
         if self.unique_tokens is None:
             return np.full(len(self.bounds.lower), np.inf)
         if self.max_epochs is None or not self.max_epochs > 0:
-            raise UserError(f"max_epochs is {self.max_epochs}; with unique_tokens it must be a number above 0")
+            raise UserError(
+                f"bounds.max_epochs is {self.max_epochs}; with bounds.unique_tokens it must be a number above 0"
+            )
         unique = np.asarray(self.unique_tokens, dtype=np.float64)
         if unique.shape != self.bounds.lower.shape or not (unique >= 0).all():
-            raise UserError(f"unique_tokens must be {len(self.bounds.lower)} numbers of at least 0, one per domain")
+            raise UserError(
+                f"bounds.unique_tokens must be {len(self.bounds.lower)} numbers of at least 0, one per domain"
+            )
         return unique * self.max_epochs / budget
 
     def upper(self, budget: float) -> FloatArray:

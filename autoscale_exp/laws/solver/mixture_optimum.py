@@ -110,10 +110,10 @@ def expected_optimum(
 
 def _check_prior(prior: FloatArray | None, kl_weight: float, upper: FloatArray, domains: Sequence[str]) -> FloatArray:
     if not (np.isfinite(kl_weight) and kl_weight >= 0):
-        raise UserError(f"kl_weight is {kl_weight}; it must be a number of at least 0")
+        raise UserError(f"objective.kl_weight is {kl_weight}; it must be a number of at least 0")
     if prior is None:
         return np.full(len(domains), 1 / len(domains))
-    check_shares(prior, len(domains), "prior")
+    check_shares(prior, len(domains), "objective.prior")
     missing = np.flatnonzero((np.asarray(prior) <= 0) & (upper > 0))
     if kl_weight > 0 and len(missing):
         raise UserError(

@@ -1,9 +1,11 @@
 """Direct Data Optimization's design: one domain's tokens at a time, more and less of them."""
 
+import math
 from dataclasses import dataclass, field
 
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.labels import budget_label
+from autoscale_exp.base.ranges import check_range
 from autoscale_exp.runs.design import DesignConf, RunRequest, RunSpec
 
 
@@ -26,8 +28,9 @@ def ddo_runs(design: DdoConf, request: RunRequest) -> list[RunSpec]:
     """
     if not design.scales or len(set(design.scales)) != len(design.scales) or min(design.scales) < 1:
         raise UserError(f"design.scales must be distinct positive token budgets, but is {design.scales}")
-    if design.factor <= 1:
-        raise UserError(f"design.factor must be above 1, but is {design.factor}")
+    if not 1 < design.factor < math.inf:
+        raise UserError(f"design.factor is {design.factor}; it must be a number above 1")
+    check_range({"design.base_repeats": design.base_repeats}, 0)
     runs = []
     unchanged = (1.0,) * len(request.domains)
     for budget in design.scales:

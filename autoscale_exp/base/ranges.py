@@ -1,0 +1,25 @@
+"""The check of single numbers of a config."""
+
+import math
+from collections.abc import Mapping
+
+from autoscale_exp.base.errors import UserError
+
+LARGEST_SEED = 2**32 - 1  # that NumPy's and torch's generators both take
+
+
+def check_range(numbers: Mapping[str, float | None], least: float, most: float = math.inf) -> None:
+    """Checks that numbers lie from `least` to `most` and are finite.
+
+    Args:
+        numbers: by config key; one that is None is not set, and right.
+        least: smallest allowed value.
+        most: largest allowed value.
+
+    Raises:
+        UserError: one lies outside; the message names key, value and what is allowed.
+    """
+    for key, number in numbers.items():
+        if number is not None and not (least <= number <= most and number < math.inf):
+            allowed = f"be at least {least}" if most == math.inf else f"lie between {least} and {most}"
+            raise UserError(f"{key} is {number}; it must {allowed}")
