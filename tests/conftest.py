@@ -1,5 +1,9 @@
+import contextlib
+import importlib
+import io
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +16,8 @@ from hydra import compose, initialize_config_dir
 
 from autoscale_exp.base.job import CONF_DIR, to_typed
 from autoscale_exp.config import PrepareConf, TrainConf
+
+pytest_plugins = ["tests.raised_errors"]
 
 VOCABULARIES = {
     "fruit": "apple banana cherry date elderberry fig grape honeydew is ripe and sweet but not yet sold",
@@ -106,3 +112,21 @@ def compose_train(train_overrides: list[str], tmp_path: Path) -> Callable[..., T
         return conf
 
     return composed
+
+
+@pytest.fixture
+def refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., str]:
+    """Runs a job in this process, with `tmp_path` as its working folder, and returns the one line that it ends with."""
+
+    def ended(job: str, *overrides: str) -> str:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", [job, *overrides, "hydra/job_logging=none"])
+        stdout, stderr = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr), pytest.raises(SystemExit) as end:
+            importlib.import_module(f"autoscale_exp.{job}").main()
+        (line,) = stderr.getvalue().splitlines()
+        assert (end.value.code, stdout.getvalue()) == (2, "")
+        assert line.startswith("error: ")
+        return line.removeprefix("error: ")
+
+    return ended

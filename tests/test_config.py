@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
+from omegaconf.errors import OmegaConfBaseException
 
-from autoscale_exp.base.job import CONF_DIR, to_typed
+from autoscale_exp.base.job import CONF_DIR, describe, to_typed
 from autoscale_exp.config import TrainConf
 
 ROOT = Path(__file__).parent.parent
@@ -126,3 +127,11 @@ def test_the_files_of_a_domain_may_be_named_on_the_command_line(prefix):
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         conf = to_typed(compose("prepare", ["data=local", "data.domains=[web]", "data.path=x", override]))
     assert conf.data.sources == {"web": {"keep": {"meta.language": "en"}}}
+
+
+@pytest.mark.parametrize(("given", "missing"), [([], "search"), (["search=somewhere"], "token_budget")])
+def test_a_mixture_of_a_search_says_what_it_needs(given, missing):
+    with pytest.raises(OmegaConfBaseException) as error:
+        composed("train", "mixture=fitted", "run_name=r", *given)
+    remedy = "mixture=fitted and mixture=autoscale need search=<folder> token_budget=..."
+    assert describe(error.value) == f"{missing} is not set; {remedy}"

@@ -25,3 +25,15 @@ def read_back(form, text):
 @pytest.mark.parametrize("form", FORMATS)
 def test_every_format_keeps_domains_and_weights_exactly(form):
     assert read_back(form, FORMATS[form](WEIGHTS)) == WEIGHTS
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["format=csv"], "format is 'csv'; allowed are megatron, hugging_face, mosaic, litdata, olmo"),
+        (["format=olmo"], "mixture_file is 'x.yaml', which does not exist; `fit` writes such files"),
+        (["format=olmo", "mixture_file=."], "mixture_file is '.', which is no mixture file; give a YAML with lists"),
+    ],
+)
+def test_a_request_that_cannot_be_is_refused(overrides, message, refused):
+    assert refused("export", "mixture_file=x.yaml", *overrides).startswith(message)

@@ -67,7 +67,7 @@ def _folder_errors(begun: Callable[[], bool]) -> Iterator[None]:
         yield
     except (OSError, ValueError) as error:
         refused = error.__cause__ if isinstance(error, ValueError) else error  # logging makes one of the other
-        if begun() or not isinstance(refused, OSError):
+        if begun() or not isinstance(refused, OSError) or refused.filename is None:
             raise
         raise UserError(
             f"the job's folder '{refused.filename}' cannot be made or written: {refusal(refused)}; give another one "

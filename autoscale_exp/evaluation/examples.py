@@ -63,6 +63,8 @@ class DataSource:
             path = self.file(split)
             where, arguments = f"'{path}'", (READERS[path.suffix], None)
             files = {split: str(path)}
+            if not path.stat().st_size:
+                raise UserError(f"{where} is empty; give it at least one example")
             datasets.disable_progress_bars()  # for reading a file; those of downloads stay
         try:
             examples = datasets.load_dataset(*arguments, data_files=files, split=split)
@@ -75,6 +77,4 @@ class DataSource:
                 f"{where} has no column '{missing[0]}'; needed are {', '.join(columns)}, there are "
                 f"{', '.join(examples.column_names)}"
             )
-        if not len(examples):
-            raise UserError(f"{where} has no examples")
         return examples.select_columns(list(columns))

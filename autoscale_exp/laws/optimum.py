@@ -117,7 +117,8 @@ def power_law_optimum(
     responds = exponent > 0
     if not responds.any():
         raise UserError(
-            "no domain's tokens change the objective by more than the fit can see; every mixture is as good"
+            "no domain's tokens change the objective by more than the fit can see, so every mixture is as good; train "
+            "proxy runs that differ more, or choose another objective"
         )
     safe_exponent = np.where(responds, exponent, 1.0)
 

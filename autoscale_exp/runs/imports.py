@@ -124,9 +124,7 @@ def table_of_wandb_runs(runs: Iterable[Any]) -> str:
     columns = list(rows[0])
     for row in rows:
         if set(row) != set(columns):
-            raise UserError(
-                f"W&B run '{row['run']}' has other domains than '{rows[0]['run']}'; leave one of them out"
-            )
+            raise UserError(f"W&B run '{row['run']}' has other domains than '{rows[0]['run']}'; leave one of them out")
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()

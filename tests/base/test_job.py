@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
+from hydra.utils import instantiate
 from omegaconf.errors import OmegaConfBaseException
 
+from autoscale_exp import fit
 from autoscale_exp.base.job import CONF_DIR, describe, to_typed
 
 MISTAKES = {
@@ -56,3 +58,53 @@ def test_the_line_is_all_that_is_printed(tmp_path: Path):
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: In 'fit': Could not find 'law/best'; there are additive, autoscale, ")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("job", "given", "folder"),
+    [
+        ("fit", ["runs=runs.csv", "output_dir=file/out"], "file/out"),
+        ("report", ["output_dir=file"], "file"),
+        ("train", ["token_budget=1000", "run_name=r", "output_dir=file"], "file/runs/r"),
+        (
+            "prepare",
+            ["data=environment", "data.store=file", "shard=0,1", "num_shards=2", "hydra.mode=MULTIRUN"],
+            "file",
+        ),
+        ("prepare", ["data=environment", "data.store=file/store"], "file/store"),
+    ],
+)
+def test_a_job_whose_folder_cannot_be_made_says_so(job, given, folder, refused, tmp_path: Path):
+    (tmp_path / "file").touch()
+    line = refused(job, *given)
+    assert line.startswith(f"the job's folder '{folder}' cannot be made or written: ")
+    assert line.endswith("; give another one (output_dir, or data.store for prepare)")
+
+
+def test_a_job_whose_log_cannot_be_written_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    (tmp_path / "out" / "fit.log").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["fit", "runs=runs.csv", "output_dir=out"])
+    with pytest.raises(SystemExit, match="2"):
+        fit.main()
+    line = capsys.readouterr().err
+    assert "out/fit.log' cannot be made or written: Is a directory; give another one" in line
+
+
+def test_an_error_of_a_section_that_builds_an_object_names_its_target():
+    with pytest.raises(HydraException) as error:
+        instantiate({"_target_": "pytorch_lightning.Trainer", "accelerator": "abacus"})
+    line = describe(error.value)
+    assert line.startswith("pytorch_lightning.trainer.trainer.Trainer does not take its section of the config: ")
+    assert "accelerator='abacus'" in line
+    assert line.endswith("; correct that section")
+
+
+def test_an_error_that_is_nobodys_mistake_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    def broken(path: Path) -> None:
+        raise OSError(5, "Input/output error", str(path))
+
+    monkeypatch.setattr(fit, "read_runs", broken)
+    monkeypatch.setattr("sys.argv", ["fit", "runs=x", f"output_dir={tmp_path}", "hydra/job_logging=none"])
+    with pytest.raises(OSError, match="Input/output error"):
+        fit.main()

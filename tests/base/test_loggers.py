@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
+from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.job import CONF_DIR, to_typed
 from autoscale_exp.base.loggers import open_logger
 
@@ -54,3 +55,22 @@ def test_a_logger_is_told_how_the_run_ended(tmp_path: Path):
 def test_without_a_logger_there_is_none(tmp_path: Path):
     with open_logger(None, tmp_path) as logger:
         assert logger is None
+
+
+@pytest.mark.parametrize("module", ["wandb.errors", "wandb.sdk.lib"])
+def test_what_wandb_refuses_is_told_with_the_ways_out(module, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    class Unusable:
+        def __init__(self, save_dir: str) -> None:
+            pass
+
+        @property
+        def experiment(self) -> None:
+            raise type("UsageError", (Exception,), {"__module__": module})("No API key configured.\nSee wandb login.")
+
+    monkeypatch.setitem(globals(), "Unusable", Unusable)
+    remedy = "run `wandb login`, set WANDB_MODE=offline in the environment, or give logger=csv"
+    with (
+        pytest.raises(UserError, match=f"logger=wandb cannot be used: No API key configured.; {remedy}"),
+        open_logger({"_target_": f"{__name__}.Unusable"}, tmp_path),
+    ):
+        pytest.fail("the logger was opened")

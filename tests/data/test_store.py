@@ -169,7 +169,7 @@ def test_a_store_that_cannot_be_written_to_can_be_opened(
         raise PermissionError("read-only")
 
     (copy / "verified.json").unlink()
-    monkeypatch.setattr(store_module.atomic, "write_json", refuse)
+    monkeypatch.setattr(Path, "replace", refuse)
     assert open_store(copy).fingerprint == store.fingerprint
 
 

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from autoscale_exp.base.errors import UserError
 from autoscale_exp.evaluate import log_results, main
+from autoscale_exp.evaluation.fine_tuning import find_device
 from autoscale_exp.evaluation.subject import find_subject
 
 from .conftest import compose_evaluate, write_jsonl
@@ -62,3 +64,12 @@ def test_a_wandb_run_is_named_like_the_model(bert_folder, tmp_path: Path):
     assert conf.logger is not None
     assert (conf.logger["name"], conf.logger["group"]) == (bert_folder.name, "evaluation")
     log_results(conf, find_subject(conf), {"squad": {"mean": {"f1": 0.5}}})
+
+
+def test_a_device_that_torch_does_not_have_is_refused_with_its_reason():
+    with pytest.raises(UserError, match=r"device is 'abacus', which cannot be used: .*device type.*abacus"):
+        find_device("abacus")
+
+
+def test_threads_are_at_least_one(refused):
+    assert refused("evaluate", "run=x", "num_threads=0") == "num_threads is 0; it must be at least 1"

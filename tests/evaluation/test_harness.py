@@ -41,6 +41,12 @@ def test_a_masked_model_is_an_error(bert_folder, tmp_path: Path):
         planned(f"checkpoint={bert_folder}", f"output_dir={tmp_path}")
 
 
+@pytest.mark.parametrize("key", ["num_fewshot=-1", "limit=0", "batch_size=0"])
+def test_a_setting_out_of_range_is_an_error(key, make_gpt2, tmp_path: Path):
+    with pytest.raises(UserError, match=rf"task.{key.replace('=', ' is ')}; it must be at least"):
+        planned(f"checkpoint={make_gpt2(64)}", f"output_dir={tmp_path}", f"task.{key}")
+
+
 def test_metrics_of_every_filter_are_kept_and_those_without_one_have_bare_names():
     results = {
         "alias": "gsm8k",
@@ -101,11 +107,15 @@ def test_a_local_task_is_scored_by_the_likelihood_of_its_choices(local):
 
 
 @pytest.mark.slow
-def test_unknown_tasks_and_missing_data_are_errors(local):
+def test_unknown_tasks_and_data_that_are_missing_or_damaged_are_errors(local, tmp_path: Path):
     with pytest.raises(UserError, match=r"names 'sciqq', which is none of the \d+ tasks .* near it: sciq"):
         planned(*local, "task.tasks=[sciqq]")
     with pytest.raises(UserError, match=r"piqa' has no train, validation, test with ending .jsonl or .parquet"):
         planned(*local, "task.tasks=[piqa]")
+    (tmp_path / "piqa").mkdir()
+    (tmp_path / "piqa" / "train.jsonl").write_text("not JSON")
+    with pytest.raises(UserError, match="the data of the harness's task 'piqa' cannot be had: "):
+        planned(*local, f"datasets_dir={tmp_path}", "task.tasks=[piqa]")[0].measure(None)
 
 
 @pytest.mark.slow

@@ -1,6 +1,8 @@
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -83,6 +85,13 @@ def test_what_cannot_be_read_is_an_error(make_gpt2, bert_folder, store: TokenSto
         (short, output, of_store): r"have 16 tokens, but .* has only 8 positions; give task.stride=<1 to 7>",
         (short, output, of_store, "task.stride=8"): "task.stride is 8; allowed are 1 to 7",
         (long, output, of_store, "task.stride=0"): "task.stride is 0; allowed are 1 to 15",
+        (
+            long,
+            output,
+            of_store,
+            "task.stride=4",
+        ): r"have 16 tokens, which one window of the model's 32 positions holds",
+        (long, output, of_store, "task.batch_rows=0"): "task.batch_rows is 0; it must be at least 1",
         (long, output): "task.store is not set",
         (long, of_store): "output_dir is not set",
         (f"checkpoint={bert_folder}", output, of_store): "whose tokenizer is not the one of the store",
@@ -114,3 +123,11 @@ def test_a_masked_model_needs_a_tokenizer_with_the_special_tokens_of_its_task(st
         metrics_of(*checkpoint, "task=glue", "task.max_length=16")
     with pytest.raises(UserError, match="is a masked model; leave it null"):
         metrics_of(*checkpoint, f"task.store={store.folder}", "task.stride=4")
+
+
+def test_a_store_that_was_replaced_since_the_run_is_not_evaluated_on(make_gpt2, store: TokenStore, tmp_path: Path):
+    conf = compose_evaluate(f"checkpoint={make_gpt2(16)}", f"output_dir={tmp_path}")
+    run, identity = SimpleNamespace(run="base", store=store.folder), SimpleNamespace(store="another")
+    subject = replace(find_subject(conf), run=run, identity=identity)
+    with pytest.raises(UserError, match=r"is no longer the one that run 'base' was trained on; give task.store="):
+        plan(conf, subject)

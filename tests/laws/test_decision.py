@@ -3,9 +3,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
+from autoscale_exp.base.errors import UserError
 from autoscale_exp.laws.backtest import backtest
-from autoscale_exp.laws.decision import gain_over, useful_runs, verdict
+from autoscale_exp.laws.decision import decide_at, gain_over, useful_runs, verdict
 from autoscale_exp.laws.objective import make_objective
+from autoscale_exp.laws.optimum import make_bounds
+from autoscale_exp.laws.request import Request
+from autoscale_exp.laws.solver.constraints import Constraints
 from autoscale_exp.runs.table import select_runs
 from tests.laws.synthetic import DOMAINS, ddo_table
 
@@ -64,3 +68,17 @@ def test_the_back_test_predicts_the_scale_left_out():
 def test_one_scale_has_no_back_test():
     table = ddo_table()
     assert backtest("transfer", select_runs(table, np.arange(7)), OBJECTIVE) is None
+
+
+class WithoutSlopes(OwnTokens):
+    name = "steps"
+
+    def slopes(self, tokens):
+        raise NotImplementedError
+
+
+def test_a_divergence_from_the_prior_needs_slopes():
+    constraints = Constraints(make_bounds(0.0, 1.0, DOMAINS))
+    request = Request([100_000], OBJECTIVE, constraints, kl_weight=0.1)
+    with pytest.raises(UserError, match=r"objective.kl_weight needs a law with slopes, which law=steps has not"):
+        decide_at(WithoutSlopes(np.full(3, 0.2)), [], 100_000, np.full(3, 1 / 3), request)

@@ -46,3 +46,9 @@ def test_what_needs_slopes_is_refused():
     constraints = Constraints(BOUNDS, no_worse_than=np.full(3, 1 / 3))
     with pytest.raises(UserError, match="no_worse_than_uniform needs a law with slopes, which law=steps has not"):
         sampled_optimum(WithoutSlopes(), OBJECTIVE, 1e5, constraints)
+
+
+def test_bounds_that_no_draw_meets_are_refused():
+    narrow = Constraints(make_bounds([0.5, 0.0, 0.0], [1.0, 1e-6, 0.5], DOMAINS), groups=[GroupCap("first", [0], 0.5)])
+    with pytest.raises(UserError, match=r"none of 4000 drawn mixtures meets the bounds; .* needs looser ones"):
+        sampled_optimum(WithoutSlopes(), OBJECTIVE, 1e5, narrow)

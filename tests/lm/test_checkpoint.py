@@ -9,7 +9,13 @@ from transformers import AutoTokenizer, GPT2Config, GPT2ForSequenceClassificatio
 
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.data.store import TokenStore
-from autoscale_exp.lm.checkpoint import check_initial, load_model, open_checkpoint, tokenizer_fingerprint
+from autoscale_exp.lm.checkpoint import (
+    check_initial,
+    load_model,
+    load_tokenizer,
+    open_checkpoint,
+    tokenizer_fingerprint,
+)
 from autoscale_exp.lm.conf import ModelConf, OptimizerConf
 
 TRUNCATION = {"direction": "Right", "max_length": 8, "strategy": "LongestFirst", "stride": 0}
@@ -172,3 +178,15 @@ def test_a_folder_that_does_not_fit_is_an_error_that_says_what_to_give(folder: P
     (folder / "tokenizer.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match=r"tokenizer is not the one of the store .* data.tokenizer.name="):
         check_initial(conf, store)
+
+
+def test_a_tokenizer_that_transformers_cannot_load_is_an_error(folder: Path):
+    (folder / "tokenizer_config.json").write_text("{")
+    with pytest.raises(UserError, match=r"the tokenizer of '.*model' cannot be loaded: "):
+        load_tokenizer(open_checkpoint(folder, "checkpoint"))
+
+
+def test_a_tokenizer_that_is_not_a_fast_one_is_an_error(folder: Path):
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "ByT5Tokenizer"}')
+    with pytest.raises(UserError, match=r"the tokenizer of '.*model' is not a fast one; save a fast one into it"):
+        load_tokenizer(open_checkpoint(folder, "checkpoint"))

@@ -51,7 +51,9 @@ def test_olmix_tables_are_joined_by_run_id(files):
         (MIXTURES + "1,0.5,0.5\n", LOSSES, 1, "run '1' more than once"),
         (MIXTURES.replace("0.25", "0.5"), LOSSES, 1, "run 1: the weights sum to 1.25"),
         (MIXTURES, LOSSES.replace("4.5", ""), 1, "run 1, column metric/the_pile_hn_val_loss: '' is not a number"),
-        (MIXTURES.replace("index", "run"), LOSSES, 1, "no column 'index'"),
+        (MIXTURES.replace("index", "run"), LOSSES, 1, "no column 'index' to join by; it has run, train_the_pile_arxiv"),
+        ("index,train_a\n", LOSSES, 1, "a.csv' has no runs; it needs a header and a row per run"),
+        ("x" * 200_000, LOSSES, 1, "a.csv' is no CSV: field larger than field limit"),
     ],
 )
 def test_tables_that_do_not_fit_together_are_refused(files, mixtures, losses, tokens, message):

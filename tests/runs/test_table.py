@@ -3,7 +3,14 @@ import pytest
 
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.runs.record import write_record
-from autoscale_exp.runs.table import format_run_table, parse_run_table, read_optima, read_runs, table_of_records
+from autoscale_exp.runs.table import (
+    format_run_table,
+    parse_run_table,
+    read_mixtures,
+    read_optima,
+    read_runs,
+    table_of_records,
+)
 from tests.runs.records import make_record
 
 HEADER = "run,scale,seed,tokens.a,tokens.b,loss.a,loss.b,lr\n"
@@ -107,3 +114,25 @@ def test_bad_optima_are_refused(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(UserError, match=message):
         read_optima(path)
+
+
+@pytest.mark.parametrize("key", ["runs", "optima", "mixtures"])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("gone.csv", "gone.csv', which does not exist; give the path of a CSV file"),
+        ("runs.csv/x", "runs.csv/x', which cannot be read: Not a directory; give a CSV file"),
+        ("binary.csv", "binary.csv', which is not UTF-8 text: .*; give a CSV file in UTF-8"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named_by_its_key(key, name, message, tmp_path):
+    (tmp_path / "runs.csv").write_text(HEADER + ROWS)
+    (tmp_path / "binary.csv").write_bytes(b"run\xff\x00")
+    read = {"runs": read_runs, "optima": read_optima, "mixtures": lambda path: read_mixtures(path, ["a", "b"])}[key]
+    with pytest.raises(UserError, match=f"{key} is '.*{message}"):
+        read(tmp_path / name)
+
+
+def test_text_that_is_no_csv_is_an_error():
+    with pytest.raises(UserError, match=r"'runs.csv' is no CSV: field larger than field limit .*; give a table with"):
+        parse_run_table("x" * 200_000, "runs.csv")

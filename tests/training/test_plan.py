@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -156,6 +157,17 @@ def test_a_run_that_never_got_to_a_checkpoint_may_be_replaced(compose_train, sto
         (["model.optimizer.batch_rows=0"], "model.optimizer.batch_rows is 0; it must be positive"),
         (["model.optimizer.betas=[0.9]"], r"model.optimizer.betas is \[0.9\]"),
         (["model.optimizer.betas=[0.9,1.0]"], r"model.optimizer.betas is \[0.9, 1.0\]"),
+        (["model.optimizer.lr=inf"], "model.optimizer.lr is inf; it must be positive and finite"),
+        (["model.optimizer.weight_decay=-1"], "model.optimizer.weight_decay is -1.0; it must be at least 0"),
+        (["model.n_layer=0"], "model.n_layer is 0; it must be at least 1"),
+        (["model.n_head=0"], "model.n_head is 0; it must be at least 1"),
+        (["model.dropout=nan"], "model.dropout is nan; it must lie between 0 and 1"),
+        (["run_name=a/b"], "run_name is 'a/b'; it may only have letters, digits, '_', '.' and '-'"),
+        (["seed=-1"], "seed is -1; it must lie between 0 and 4294967295"),
+        (["num_workers=-1"], "num_workers is -1; it must be at least 0"),
+        (["num_threads=0"], "num_threads is 0; it must be at least 1"),
+        (["checkpoint_minutes=nan"], "checkpoint_minutes is nan; it must be at least 0"),
+        (["micro_batch_rows=0"], "micro_batch_rows is 0; it must be at least 1"),
         (["num_validations=0"], "num_validations is 0; it must be at least 1"),
         (["max_epochs=0"], "max_epochs is 0; it must be at least 1"),
         (["micro_batch_rows=3"], "batch_rows is 8, which 1 devices x micro_batch_rows 3 do not divide"),
@@ -249,6 +261,13 @@ def test_a_step_that_cannot_be_cut_so_is_an_error(step_rows, micro_batch_rows, d
 )
 def test_devices_are_counted_over_nodes(trainer, expected, compose_train):
     assert num_devices(replace(compose_train(), trainer=trainer)) == expected
+
+
+@pytest.mark.parametrize("trainer", ["devices=x", "devices=0", "devices=[]", "devices=-3", "num_nodes=0"])
+def test_devices_that_are_no_number_of_at_least_one_are_refused(trainer, compose_train):
+    key, _, value = trainer.partition("=")
+    with pytest.raises(UserError, match=rf"trainer.{key} is {re.escape(value)}.*; devices are a number of at least 1"):
+        num_devices(compose_train(f"++trainer.{trainer}"))
 
 
 def test_a_plan_is_made_without_torch():

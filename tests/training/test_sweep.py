@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from autoscale_exp.data.store import TokenStore
+from autoscale_exp.training.sweep import SWEEP_PROCESS
 
 pytestmark = pytest.mark.slow
 
@@ -209,3 +210,21 @@ def test_a_sweep_that_cannot_be_ends_before_any_run_has_a_folder(overrides, mess
     (line,) = process.stderr.splitlines()
     assert line.startswith(f"error: {message}")
     assert not (tmp_path / "out" / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["trainer.devices=2"],
+            "trainer.devices is above 1 in a multirun, where Lightning would start the sweep again",
+        ),
+        (["run_name=same"], "two runs of the sweep have the name 'same'; set run_name so that they differ"),
+    ],
+)
+def test_a_sweep_that_cannot_be_is_refused(
+    overrides, message, store: TokenStore, train_overrides, refused, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv(SWEEP_PROCESS, "")  # so that the sweep's own value goes with the test
+    line = refused("train", *train_overrides, "output_dir=out", "seed=0,1", *overrides, "hydra.mode=MULTIRUN")
+    assert line.startswith(message)

@@ -88,7 +88,8 @@ def prepare_store(conf: DataConf, *, num_workers: int = 1, shard: int = 0, num_s
     """
     check_data(conf)
     check_range({"num_workers": num_workers, "num_shards": num_shards}, 1)
-    check_range({"shard": shard}, 0, num_shards - 1)
+    if not 0 <= shard < num_shards:
+        raise UserError(f"shard is {shard}; the shards of num_shards={num_shards} are 0 to {num_shards - 1}")
     folder = Path(conf.store)
     started = time.perf_counter()
     folder.mkdir(parents=True, exist_ok=True)

@@ -107,7 +107,10 @@ class ScalePath:
         free = np.isnan(held)
         rest = 1.0 - float(held[~free].sum())
         if rest <= 0 or not free.any():
-            raise UserError(f"at {budget:,.0f} tokens the domains held on bounds leave nothing for the others")
+            raise UserError(
+                f"at {budget:,.0f} tokens the domains held on bounds leave nothing for the others; loosen bounds, or "
+                "choose a budget nearer to the proxy runs"
+            )
         target = np.log(rest * budget)
 
         def excess(t: float) -> float:

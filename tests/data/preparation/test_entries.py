@@ -251,3 +251,9 @@ def test_fewer_rows_of_a_parquet_file_are_records_at_a_time_the_longer_they_are(
 )
 def test_a_name_tells_the_kind(name, kind):
     assert kind_of(name) == kind
+
+
+def test_a_file_that_is_gone_is_an_error_that_names_it(tmp_path: Path):
+    message = r"gone.jsonl' cannot be read: No such file or directory; see data.path and data.sources"
+    with pytest.raises(UserError, match=message), open_binary(str(tmp_path / "gone.jsonl")):
+        pytest.fail("it was opened")

@@ -163,3 +163,8 @@ def test_a_corpus_from_other_packages_is_an_error_that_names_them_and_stays_as_i
     with pytest.raises(UserError, match=rf"text' holds text from other packages .*\({message}\); {remedy}"):
         write_environment_corpus(["python", "prose"], 20_000, corpus)
     assert contents(corpus) == before
+
+
+def test_a_domain_that_there_is_no_text_of_is_refused(tmp_path: Path):
+    with pytest.raises(UserError, match=r"data.domains names 'poems'; data=environment has python, "):
+        write_environment_corpus(["python", "poems"], 1000, tmp_path)

@@ -1,3 +1,5 @@
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -40,3 +42,16 @@ def test_parts_that_another_process_is_at_are_asked_for_again_ever_later(monkeyp
     with Progress() as progress:
         run_parts(lambda part, report, threads: part.index == 1 or len(waits) == 8, PARTS[:2], 1, progress)
     assert waits == [0.5, 1, 2, 4, 8, 10, 10, 10]
+
+
+def kill_first(part, report, threads):
+    """The first part's process is killed, as by a machine that runs out of memory."""
+    if part.index == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return True
+
+
+def test_a_worker_that_is_killed_is_told_with_the_way_out():
+    remedy = "run the same command again with fewer num_workers: it goes on where it stopped"
+    with pytest.raises(UserError, match=f"a worker process was killed, .*; {remedy}"), Progress() as progress:
+        run_parts(kill_first, PARTS, 2, progress)

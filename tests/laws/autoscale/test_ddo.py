@@ -1,4 +1,5 @@
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,13 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoscale_exp.base.errors import UserError
-from autoscale_exp.laws.autoscale.ddo import fit_response
+from autoscale_exp.laws.autoscale.ddo import check_design, fit_response
 from autoscale_exp.laws.autoscale.law import AutoscaleLaw
 from autoscale_exp.laws.law import own_domains
 from autoscale_exp.laws.objective import make_objective
 from autoscale_exp.laws.optimum import make_bounds, power_law_optimum
 from autoscale_exp.runs.table import RunTable, select_runs
 from tests.laws.autoscale.authors import DOMAINS, ddo_runs
+from tests.laws.synthetic import ddo_table, true_losses
 
 NO_BOUNDS = (0.0, 1.0)
 
@@ -129,3 +131,23 @@ def test_a_missing_run_is_named():
     incomplete = select_runs(table, np.array([r for r, run in enumerate(table.runs) if run != "books_x3"]))
     with pytest.raises(UserError, match=r"'books' has 1.*choose another law"):
         fitted(incomplete, make_objective("mean", "loss", None, DOMAINS), make_bounds(*NO_BOUNDS, DOMAINS))
+
+
+def test_a_run_that_differs_in_two_domains_is_named():
+    table, mixed = ddo_table(scales=(30_000,)), [30_000.0, 30_000.0, 10_000.0]
+    table = replace(
+        table,
+        runs=[*table.runs, "mixed"],
+        domain_tokens=np.vstack([table.domain_tokens, mixed]),
+        losses=np.vstack([table.losses, true_losses(np.array(mixed))]),
+        scales=[*table.scales, "30000"],
+    )
+    message = "cannot use run 'mixed' of scale 30000: it differs from the base run 'base_30000' in more than one domain"
+    with pytest.raises(UserError, match=message):
+        check_design(table, np.arange(len(table.runs)))
+
+
+def test_an_objective_that_no_domain_moves_has_no_optimum():
+    nothing, unit = np.zeros(3), np.ones(3)
+    with pytest.raises(UserError, match=r"no domain's tokens change the objective .* every mixture is as good; train"):
+        power_law_optimum(nothing, nothing, unit, 100.0, make_bounds(0.0, 1.0, list("abc")))

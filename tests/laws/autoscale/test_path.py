@@ -108,3 +108,10 @@ def test_a_budget_off_the_path_is_refused():
     path = ScalePath.through([1000, 1500], weights, ["a", "b"], unbounded(["a", "b"]))
     with pytest.raises(UserError, match="target_tokens 100 lies off the path"):
         path.optimum(100)
+
+
+def test_a_budget_at_which_all_domains_sit_on_bounds_is_refused():
+    weights = [np.array([0.5, 0.5]), np.array([0.55, 0.45])]
+    path = ScalePath.through([100, 200], weights, ["a", "b"], make_bounds([0.0, 0.4], [0.6, 1.0], ["a", "b"]))
+    with pytest.raises(UserError, match=r"at 100,000 tokens the domains held on bounds leave nothing .*loosen bounds"):
+        path.optimum(100_000)
