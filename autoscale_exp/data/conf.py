@@ -40,7 +40,7 @@ class EnvironmentDataConf(DataConf):
 class FilesConf:
     """Where the documents of a domain are."""
 
-    files: list[str] = field(default_factory=list)  # paths and globs under data.path; hf:// and https:// addresses
+    files: list[str] = field(default_factory=list)  # paths and globs under data.path; hf:// and https:// URLs
     file_list: str | None = None  # a file that names them, one per line
     text_field: str | None = None  # null: data.text_field
     # {meta.language: en}: only documents with that, or with one of a list

@@ -37,7 +37,7 @@ def test_a_file_is_read_as_it_was_written(name, tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_a_file_behind_an_address_is_read_like_one_on_the_disk(name, tmp_path: Path):
+def test_a_remote_file_is_read_like_one_on_the_disk(name, tmp_path: Path):
     write_entries(tmp_path / name, RECORDS)
     with serving(tmp_path) as server:
         assert read(f"{server.address}/{name}") == RECORDS
@@ -53,7 +53,7 @@ def test_a_connection_that_breaks_is_taken_up_again(name, tmp_path: Path, quick_
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_a_connection_that_keeps_breaking_is_an_error_that_names_the_address(name, tmp_path: Path, quick_retries):
+def test_a_connection_that_keeps_breaking_is_an_error_that_names_the_url(name, tmp_path: Path, quick_retries):
     write_entries(tmp_path / name, RECORDS)
     with serving(tmp_path) as server:
         server.breaks = 1000
@@ -61,7 +61,7 @@ def test_a_connection_that_keeps_breaking_is_an_error_that_names_the_address(nam
             read(f"{server.address}/{name}")
 
 
-def test_lines_behind_an_address_are_fetched_in_few_requests(tmp_path: Path):
+def test_remote_lines_are_fetched_in_few_requests(tmp_path: Path):
     write_entries(tmp_path / "web.jsonl", RECORDS * 20)
     with serving(tmp_path) as server:
         assert len(read(f"{server.address}/web.jsonl")) == 6000
@@ -69,7 +69,7 @@ def test_lines_behind_an_address_are_fetched_in_few_requests(tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_an_address_where_nothing_is_is_an_error_that_names_it(name, tmp_path: Path, quick_retries):
+def test_a_url_where_nothing_is_is_an_error_that_names_it(name, tmp_path: Path, quick_retries):
     with serving(tmp_path) as server, pytest.raises(UserError, match=rf"'{server.address}/{name}' is not there"):
         read(f"{server.address}/{name}")
 
@@ -200,7 +200,7 @@ def test_parquet_text_that_is_not_utf8_is_an_error_that_names_file_and_row(tmp_p
     texts = pa.array([b"fine", b"Z\xfcrich"], pa.binary())
     texts = pa.Array.from_buffers(pa.string(), 2, texts.buffers())
     pq.write_table(pa.table({"text": texts}), tmp_path / "web.parquet")
-    with pytest.raises(UserError, match=r"web.parquet', behind row 0: not UTF-8"):
+    with pytest.raises(UserError, match=r"web.parquet', after row 0: not UTF-8"):
         read(tmp_path / "web.parquet", ("text",))
 
 
