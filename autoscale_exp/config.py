@@ -19,7 +19,14 @@ from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.labels import budget_label
 from autoscale_exp.data.conf import DataConf, EnvironmentDataConf, FilesDataConf
 from autoscale_exp.data.manifest import read_manifest
-from autoscale_exp.evaluation.conf import GlueTaskConf, HarnessTaskConf, PerplexityTaskConf, SquadTaskConf, TaskConf
+from autoscale_exp.evaluation.conf import (
+    GlueTaskConf,
+    HarnessTaskConf,
+    PerplexityTaskConf,
+    SquadTaskConf,
+    SubjectConf,
+    TaskConf,
+)
 from autoscale_exp.laws.conf import BoundsConf, LawConf, ObjectiveConf
 from autoscale_exp.lm.conf import MaskedModelConf, ModelConf
 from autoscale_exp.mixture.conf import MixtureConf, StageConf
@@ -115,15 +122,10 @@ class ExportConf:
 
 
 @dataclass
-class EvaluateConf:
+class EvaluateConf(SubjectConf):
     """The `evaluate` job: what a trained model is worth."""
 
     task: TaskConf = MISSING
-    run: str | None = None  # folder of a finished run with save_model=true
-    checkpoint: str | None = None  # or any Hugging Face folder
-    output_dir: str | None = None  # of evaluation.json; null: the run's folder
-    datasets_dir: str | None = None  # <datasets_dir>/glue/rte/train.jsonl and so on; null: the Hugging Face Hub
-    device: str = "auto"  # a torch device; auto: the first GPU, or the CPU
     num_threads: int | None = None  # CPU threads; null: torch's choice
     name: str = MISSING  # of the experiment, for the logger
     run_name: str = MISSING  # of the run, for the logger
