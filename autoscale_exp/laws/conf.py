@@ -28,10 +28,10 @@ class ObjectiveConf:
 
 @dataclass
 class BoundsConf:
-    """Limits of each domain's share of the budget: one number, or a list in domain order."""
+    """Limits of domain weights: one number, or a list in domain order."""
 
-    lower: Any = 0.0  # smallest shares
-    upper: Any = 1.0  # largest shares
+    lower: Any = 0.0  # smallest domain weights
+    upper: Any = 1.0  # largest domain weights
     max_epochs: float | None = None  # a domain's unique tokens may be repeated so often at the target; null: no limit
     unique_tokens: list[int] | None = None  # in domain order; null: from the sweep's results
     groups: dict[str, Any] = field(default_factory=dict)  # +bounds.groups.<name>={domains: [...], upper: <share>}
