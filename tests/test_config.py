@@ -100,11 +100,20 @@ def commands(text):
     return re.findall(r"python -m autoscale_exp\.\w+[^\n`|]*", text.replace("\\\n", " "))
 
 
+# Of a store, or of a search with its store, which such a command reads when it is composed.
+READS_STORE = ("store=outputs/", "experiment=search", "experiment=targets")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 README_COMMANDS = commands((ROOT / "README.md").read_text())
+COMMANDS = [
+    pytest.param(command, id=f"{page.name}-{index}")
+    for page in PAGES
+    for index, command in enumerate(commands(page.read_text()))
+    if "--help" not in command and not any(word in command for word in READS_STORE)
+]
 
 
-@pytest.mark.parametrize("command", README_COMMANDS, ids=range(len(README_COMMANDS)))
-def test_every_command_of_the_readme_composes(command):
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_of_the_pages_composes(command):
     job, *arguments = shlex.split(command.removeprefix("python -m autoscale_exp."), comments=True)
     overrides = [a for a in arguments if not a.startswith(("hydra", "--")) and "range(" not in a]
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):

@@ -92,6 +92,12 @@ def test_the_model_trains_on_the_fitted_mixture(checkout):
         assert result["tokens"][domain] == pytest.approx(20_000 * weight, abs=16)
 
 
+def test_every_command_of_the_page_is_run():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    run = "".join(block.body for block in blocks(text) if block.kind == "bash")
+    assert run.count("python -m autoscale_exp") == text.count("python -m autoscale_exp") - 1  # one in a YAML's comment
+
+
 @pytest.mark.parametrize("kind", ["yaml", "python", "diff", "bash"])
 def test_each_kind_of_block_is_found(kind):
     assert any(block.kind == kind for block in blocks((ROOT / "CONTRIBUTING.md").read_text()))
