@@ -8,7 +8,7 @@ from autoscale_exp.base.job import job
 from autoscale_exp.base.loggers import open_logger
 from autoscale_exp.config import EvaluateConf
 from autoscale_exp.evaluation.conf import GlueTaskConf, HarnessTaskConf, PerplexityTaskConf, SquadTaskConf
-from autoscale_exp.evaluation.record import Evaluation, carry_out, missing_seeds
+from autoscale_exp.evaluation.evaluation_file import Evaluation, carry_out, missing_seeds
 from autoscale_exp.evaluation.subject import Subject, find_subject
 
 log = logging.getLogger(__name__)

@@ -34,11 +34,12 @@ import pyarrow as pa
 import tokenizers
 
 from autoscale_exp.data.conf import FilesConf, FilesDataConf, TokenizerConf
+from autoscale_exp.data.manifest import Manifest
 from autoscale_exp.data.preparation import pipeline
 from autoscale_exp.data.preparation.corpus import Corpus, Document, Part, Source
+from autoscale_exp.data.preparation.entries import FileSpan, kind_of, read_entries
 from autoscale_exp.data.preparation.environment import EXTRACTORS, write_environment_corpus
 from autoscale_exp.data.preparation.files import PART_BYTES
-from autoscale_exp.data.preparation.records import FileSpan, kind_of, read_records
 from autoscale_exp.data.store import open_store, seal_store
 
 RESULTS = Path(__file__).parent / "prepare.json"
@@ -60,8 +61,8 @@ def read_documents(folder: Path, megabytes: float) -> dict[str, list[Document]]:
     paths.pop("manifest", None)  # of the environment's corpus
     found = {}
     for domain, path in paths.items():
-        records = (record for record, _ in read_records(FileSpan(str(path)), ()))
-        every = [Document(domain, r["text"], (r.get("group") or r["source"]).split("#")[0]) for r in records]
+        entries = (entry for entry, _ in read_entries(FileSpan(str(path)), ()))
+        every = [Document(domain, r["text"], (r.get("group") or r["source"]).split("#")[0]) for r in entries]
         found[domain] = every
     share = min(1.0, megabytes * 1e6 / text_bytes(found))
     return {domain: every[: max(1, round(len(every) * share))] for domain, every in found.items()}
@@ -130,9 +131,9 @@ def bare(tokenizer: tokenizers.Tokenizer, texts: list[str]) -> None:
         tokenizer.encode_batch_fast(texts[start : start + BARE_BATCH], add_special_tokens=False)
 
 
-def prepared_tokens(manifest: dict[str, Any]) -> int:
-    splits = [entry[split] for entry in manifest["domains"].values() for split in ("train", "validation")]
-    return sum(split["tokens"] + split["dropped_tokens"] for split in splits)
+def prepared_tokens(manifest: Manifest) -> int:
+    splits = [entry.split(name) for entry in manifest.domains.values() for name in ("train", "validation")]
+    return sum(split.tokens + split.dropped_tokens for split in splits)
 
 
 def measure_throughput(documents: dict[str, list[Document]], scratch: Path, repeats: int) -> dict[str, Any]:
@@ -251,7 +252,7 @@ def measure_memory(num_documents: int, scratch: Path) -> dict[str, Any]:
         with mock.patch.object(pipeline, "open_corpus", return_value=corpus), sampling(Path(folder)) as samples:
             timing, store = timed(lambda: pipeline.prepare_store(conf, num_workers=CORES))
         manifest = store.manifest
-    documents = sum(e[s]["documents"] for e in manifest["domains"].values() for s in ("train", "validation"))
+    documents = sum(e.split(s).documents for e in manifest.domains.values() for s in ("train", "validation"))
     steps = [n for k in range(5, 9) for n in (10**k, 3 * 10**k) if part_documents <= n < documents] + [documents]
     peaks = {}
     for step in steps:

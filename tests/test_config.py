@@ -25,6 +25,8 @@ GIVEN = {
     "mixture=from_file": ["mixture.path=x.yaml"],
     "design=ddo": ["design.scales=[1000]"],
     "mixture=fitted": ["search=somewhere"],
+    "experiment=search": ["design.scales=[1000]"],
+    "experiment=targets": ["search=somewhere", "store=null", "token_budget=1000"],
     "mixture=autoscale": ["search=somewhere"],
 }
 NEEDED = {
@@ -65,7 +67,7 @@ def test_every_fit_of_an_experiment_composes(experiment):
 
 @pytest.mark.parametrize("experiment", [experiment for experiment in EXPERIMENTS if experiment not in FITS])
 def test_every_experiment_instantiates(experiment, tmp_path):
-    conf = composed("train", f"experiment={experiment}")
+    conf = composed("train", f"experiment={experiment}", *GIVEN.get(f"experiment={experiment}", []))
     assert isinstance(conf, TrainConf)
     trainer = instantiate({**conf.trainer, "accelerator": "cpu"}, logger=False, default_root_dir=str(tmp_path))
     assert trainer.num_devices == 1

@@ -14,7 +14,8 @@ from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from autoscale_exp.base.errors import UserError
-from autoscale_exp.data.store import Rows, TokenStore
+from autoscale_exp.data.rows import Rows
+from autoscale_exp.data.store import TokenStore
 from autoscale_exp.mixture.sampler import MixtureSampler
 
 GROUP_TOKENS = 2**20  # read, and sent by a worker, at a time: rows in small batches cost as little as in large ones
@@ -104,7 +105,7 @@ class MixtureBatches(Dataset[Group]):
         )
 
     def _place(self, index: int) -> tuple[int, int, int]:
-        """First position of a batch over all devices, the one behind its last, and the rows of its optimiser step."""
+        """First position of a batch over all devices, the one after its last, and the rows of its optimiser step."""
         step, chunk = divmod(index, self.step_rows // self.chunk_rows)
         step_start = step * self.step_rows
         step_stop = min(step_start + self.step_rows, self.sampler.num_rows)
@@ -161,7 +162,7 @@ class ResumableLoader(DataLoader[Any]):
         return {"batches": self._consumed(), **self._cut}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Makes the next iteration go on behind the batches consumed.
+        """Makes the next iteration go on after the batches consumed.
 
         Raises:
             UserError: they were of another size.

@@ -10,10 +10,10 @@ from transformers import AutoModelForSequenceClassification
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.data.tokenizer import Tokenizer
 from autoscale_exp.evaluation.conf import GlueTaskConf
+from autoscale_exp.evaluation.evaluation_file import Evaluation
 from autoscale_exp.evaluation.examples import DataSource
 from autoscale_exp.evaluation.fine_tuning import Encoded, FineTuned, check_fine_tuning, recipe
 from autoscale_exp.evaluation.metrics import METRICS
-from autoscale_exp.evaluation.record import Evaluation
 from autoscale_exp.evaluation.subject import Subject
 
 HUB_PATH = "nyu-mll/glue"

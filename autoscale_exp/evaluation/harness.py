@@ -10,8 +10,8 @@ from typing import Any
 from autoscale_exp.base.errors import UserError, first_line
 from autoscale_exp.base.hashing import file_sha256
 from autoscale_exp.evaluation.conf import HarnessTaskConf
+from autoscale_exp.evaluation.evaluation_file import Evaluation
 from autoscale_exp.evaluation.examples import READERS
-from autoscale_exp.evaluation.record import Evaluation
 from autoscale_exp.evaluation.subject import Subject
 from autoscale_exp.lm.checkpoint import load_model, load_tokenizer
 

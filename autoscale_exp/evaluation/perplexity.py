@@ -12,14 +12,14 @@ import torch
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.data.store import TokenStore, open_store
 from autoscale_exp.evaluation.conf import PerplexityTaskConf
+from autoscale_exp.evaluation.evaluation_file import Evaluation
 from autoscale_exp.evaluation.fine_tuning import find_device
-from autoscale_exp.evaluation.record import Evaluation
 from autoscale_exp.evaluation.subject import Subject
 from autoscale_exp.lm.checkpoint import Checkpoint, load_model, load_tokenizer
 from autoscale_exp.lm.conf import MaskedModelConf, ModelConf, OptimizerConf
+from autoscale_exp.lm.families import FAMILIES
 from autoscale_exp.lm.language_model import LanguageModel
 from autoscale_exp.lm.masking import row_keys
-from autoscale_exp.training.run import MODELS
 
 
 def plan_perplexity(conf: PerplexityTaskConf, subject: Subject) -> list[Evaluation]:
@@ -46,7 +46,7 @@ def plan_perplexity(conf: PerplexityTaskConf, subject: Subject) -> list[Evaluati
 
     return [
         Evaluation(
-            name=f"perplexity/{store.manifest['config']['name']}",
+            name=f"perplexity/{store.manifest.config['name']}",
             settings=subject.settings | settings,
             seeds=[None],
             headline={f"perplexity.{domain}": False for domain in store.validation_domains},
@@ -111,7 +111,7 @@ def model_conf(subject: Subject) -> ModelConf:
 def language_model(conf: ModelConf, checkpoint: Checkpoint) -> LanguageModel:
     """The module that the model was, or could have been, trained as, around the checkpoint's weights."""
     tokenizer = load_tokenizer(checkpoint)
-    module = MODELS[checkpoint.family].for_tokenizer(conf, tokenizer, seq_len=1, num_steps=1, seed=0)
+    module = FAMILIES[checkpoint.family].module_class.for_tokenizer(conf, tokenizer, seq_len=1, num_steps=1, seed=0)
     module.model = load_model(checkpoint, type(module.model))
     return module.eval()
 

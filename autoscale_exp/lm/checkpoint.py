@@ -17,46 +17,10 @@ from autoscale_exp.base.errors import UserError, first_line
 from autoscale_exp.base.hashing import file_sha256, fingerprint
 from autoscale_exp.data.store import TokenStore
 from autoscale_exp.lm.conf import ModelConf
+from autoscale_exp.lm.families import FAMILIES
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"  # of weights in several files
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """What a family is called in transformers.
-
-    Attributes:
-        name: class of the language model.
-        masked: whether it predicts masked tokens, and not the next one.
-        fields: keys of config.json by key of `ModelConf`.
-        positions: key of config.json with the longest sequence.
-        dropouts: keys of config.json with dropout probabilities.
-    """
-
-    name: str
-    masked: bool
-    fields: dict[str, str]
-    positions: str
-    dropouts: tuple[str, ...]
-
-
-ARCHITECTURES = {
-    "gpt2": Architecture(
-        "GPT2LMHeadModel",
-        masked=False,
-        fields={"n_layer": "n_layer", "n_embd": "n_embd", "n_head": "n_head"},
-        positions="n_positions",
-        dropouts=("resid_pdrop", "embd_pdrop", "attn_pdrop"),
-    ),
-    "bert": Architecture(
-        "BertForMaskedLM",
-        masked=True,
-        fields={"n_layer": "num_hidden_layers", "n_embd": "hidden_size", "n_head": "num_attention_heads"},
-        positions="max_position_embeddings",
-        dropouts=("hidden_dropout_prob", "attention_probs_dropout_prob"),
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -81,12 +45,12 @@ class Checkpoint:
     @property
     def masked(self) -> bool:
         """Whether it predicts masked tokens."""
-        return ARCHITECTURES[self.family].masked
+        return FAMILIES[self.family].masked
 
     @property
     def positions(self) -> int:
         """Tokens of the longest sequence."""
-        return self.config[ARCHITECTURES[self.family].positions]
+        return self.config[FAMILIES[self.family].positions]
 
     @property
     def vocab_size(self) -> int:
@@ -146,10 +110,10 @@ def open_checkpoint(folder: Path | str, key: str) -> Checkpoint:
     except ValueError:
         raise UserError(f"'{folder}/config.json' is damaged; save the model again") from None
     family = config.get("model_type")
-    known = ", ".join(f"{f} ({a.name})" for f, a in ARCHITECTURES.items())
-    if family not in ARCHITECTURES:
+    known = ", ".join(f"{name} ({of.architecture})" for name, of in FAMILIES.items())
+    if family not in FAMILIES:
         raise UserError(f"{key} is '{folder}', whose model_type is '{family}'; known are {known}")
-    if ARCHITECTURES[family].name not in (config.get("architectures") or []):
+    if FAMILIES[family].architecture not in (config.get("architectures") or []):
         raise UserError(
             f"{key} is '{folder}', whose architectures are {config.get('architectures')}; a language model is needed: "
             f"{known}"
@@ -223,7 +187,7 @@ def check_initial(conf: ModelConf, store: TokenStore) -> Checkpoint | None:
             f"model.init_from is '{conf.init_from}', a {checkpoint.family} model, but model.family is '{conf.family}'"
         )
     asked = asdict(conf)
-    stored = {key: checkpoint.config[name] for key, name in ARCHITECTURES[checkpoint.family].fields.items()}
+    stored = {key: checkpoint.config[name] for key, name in FAMILIES[checkpoint.family].sizes.items()}
     differing = [key for key, value in stored.items() if asked[key] != value]
     if differing:
         remedy = " ".join(f"model.{key}={stored[key]}" for key in differing)

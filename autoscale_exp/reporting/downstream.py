@@ -11,7 +11,7 @@ from scipy import stats
 
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.versioned import differing_keys
-from autoscale_exp.evaluation.record import EVALUATION, read_evaluation
+from autoscale_exp.evaluation.evaluation_file import EVALUATION, read_evaluation
 from autoscale_exp.runs.record import is_recorded, read_record
 
 CONFIDENCE = 0.95

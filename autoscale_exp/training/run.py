@@ -22,10 +22,9 @@ from autoscale_exp.base.errors import UserError, first_line
 from autoscale_exp.base.loggers import open_logger
 from autoscale_exp.data.datamodule import MixtureDataModule
 from autoscale_exp.data.tokenizer import Tokenizer, load_tokenizer
-from autoscale_exp.lm.causal import CausalLanguageModel
-from autoscale_exp.lm.checkpoint import ARCHITECTURES, load_model
+from autoscale_exp.lm.checkpoint import load_model
+from autoscale_exp.lm.families import FAMILIES
 from autoscale_exp.lm.language_model import LanguageModel
-from autoscale_exp.lm.masked import MaskedLanguageModel
 from autoscale_exp.runs.identity import write_identity
 from autoscale_exp.runs.record import FAILURE, CurvePoint, RunRecord, StageRecord, write_record
 from autoscale_exp.training.callbacks import Progress, RealisedTokens, ResumePoint, ValidationCurve
@@ -34,7 +33,6 @@ from autoscale_exp.training.plan import RESUME_POINT, RunPlan, micro_batch, num_
 log = logging.getLogger(__name__)
 
 VALIDATION_TOKENS = 4096  # in a forward pass, or as many rows as in training if that is more
-MODELS: dict[str, type[LanguageModel]] = {"gpt2": CausalLanguageModel, "bert": MaskedLanguageModel}
 
 
 def train(plan: RunPlan, folder: Path) -> None:
@@ -121,11 +119,11 @@ def describe_plan(plan: RunPlan) -> dict[str, Any]:
 def build_module(plan: RunPlan, tokenizer: Tokenizer) -> LanguageModel:
     """The model of a run, from scratch or with the weights of `model.init_from`."""
     conf = plan.conf.model
-    module = MODELS[conf.family].for_tokenizer(
+    module = FAMILIES[conf.family].module_class.for_tokenizer(
         conf, tokenizer, seq_len=plan.store.seq_len, num_steps=plan.num_steps, seed=plan.seed
     )
     if plan.initial:
-        dropout: dict[str, Any] = dict.fromkeys(ARCHITECTURES[plan.initial.family].dropouts, conf.dropout)
+        dropout: dict[str, Any] = dict.fromkeys(FAMILIES[plan.initial.family].dropouts, conf.dropout)
         module.model = load_model(plan.initial, type(module.model), **dropout).train()
     return module
 

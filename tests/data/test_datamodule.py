@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from autoscale_exp.data.datamodule import Batch, MixtureBatches, ResumableLoader
+from autoscale_exp.data.manifest import DomainEntry, FileEntry, Manifest, TokenizerEntry, TrainEntry, ValidationEntry
 from autoscale_exp.data.store import TokenStore
 from autoscale_exp.mixture.sampler import MixtureSampler
 
@@ -24,9 +25,11 @@ def numbered(tmp_path_factory: pytest.TempPathFactory) -> TokenStore:
         parts = np.array_split(np.arange(rows, dtype="<u2") + 1000 * index, 3)
         for number, part in enumerate(parts):
             np.repeat(part, SEQ_LEN).tofile(folder / "train" / domain / f"{number:05d}.bin")
-        files = {f"{number:05d}": {"rows": len(part)} for number, part in enumerate(parts)}
-        domains[domain] = {"train": {"rows": rows, "files": files}}
-    return TokenStore(folder, {"domains": domains, "config": {"seq_len": SEQ_LEN}, "dtype": "<u2"})
+        files = {f"{number:05d}": FileEntry(len(part), "") for number, part in enumerate(parts)}
+        validation = ValidationEntry(0, 0, 0, 0, 0, "")
+        domains[domain] = DomainEntry(validation, 0, 0, train=TrainEntry(rows, rows * SEQ_LEN, 0, 0, 0, files))
+    tokenizer = TokenizerEntry("bpe", 2**16, "")
+    return TokenStore(folder, Manifest({"seq_len": SEQ_LEN}, "<u2", tokenizer, domains, 0, 0.0))
 
 
 # 4 steps of 24 rows, one of 15; in the second, stages change inside a step and pools are gone through again inside one.

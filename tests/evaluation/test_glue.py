@@ -7,8 +7,8 @@ from datasets import Dataset
 from autoscale_exp.base.errors import DivergedError, UserError
 from autoscale_exp.data.store import TokenStore
 from autoscale_exp.evaluate import plan
+from autoscale_exp.evaluation.evaluation_file import Evaluation
 from autoscale_exp.evaluation.glue import TASKS
-from autoscale_exp.evaluation.record import Evaluation
 from autoscale_exp.evaluation.subject import find_subject
 from autoscale_exp.training.plan import plan_run
 from autoscale_exp.training.run import train

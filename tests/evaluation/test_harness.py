@@ -7,8 +7,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.evaluate import plan
+from autoscale_exp.evaluation.evaluation_file import carry_out
 from autoscale_exp.evaluation.harness import _task_manager, choose_headline, metrics_by_name
-from autoscale_exp.evaluation.record import carry_out
 from autoscale_exp.evaluation.subject import find_subject
 
 from .conftest import compose_evaluate, write_jsonl

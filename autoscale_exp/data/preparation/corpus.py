@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from autoscale_exp.base.errors import UserError
+from autoscale_exp.data.preparation.entries import FileSpan, kind_of, read_entries
 from autoscale_exp.data.preparation.packing import WINDOW_CHARACTERS
-from autoscale_exp.data.preparation.records import FileSpan, kind_of, read_records
 
 Listing = dict[str, list[str]]
 
@@ -47,7 +47,7 @@ class Part:
     Attributes:
         index: number within the corpus.
         spans: what to read.
-        sources: domains that the records may belong to; the first that fits has it.
+        sources: domains that the entries may belong to; the first that fits has it.
         num_bytes: of what to read; None: unknown, as it is for remote files.
     """
 
@@ -58,7 +58,7 @@ class Part:
 
     @property
     def size(self) -> int:
-        """Bytes as far as they are known: 0 behind an address."""
+        """Bytes as far as they are known: 0 for a remote file."""
         return self.num_bytes or 0
 
 
@@ -72,12 +72,12 @@ class _Extent:
 
 @dataclass(frozen=True)
 class Corpus:
-    """All parts, and what makes a record a document.
+    """All parts, and what makes an entry a document.
 
     Attributes:
         parts: in a fixed order.
         stamps: size in bytes and time of modification in ns of each file and list of files on the disk, by path.
-        listing: what globs of addresses, and lists of files behind addresses, stand for.
+        listing: what remote globs, and remote lists of files, stand for.
         group_field: path of the field that holds the group; None: each document by itself.
         group_separator: only the part of the group before it counts; None keeps it whole.
         min_characters: shorter documents are left out.
@@ -122,15 +122,15 @@ class Corpus:
         that exceeds it is the last.
 
         Raises:
-            UserError: a file cannot be read or a record lacks a field; names file, byte and field.
+            UserError: a file cannot be read or an entry lacks a field; names file, byte and field.
         """
         dropped = Counter() if dropped is None else dropped
         taken: Counter[str] = Counter()
         quotas = {source.domain: self.quota(part, source.domain) for source in part.sources}
         for span in part.spans:
             has_fields = kind_of(span.path) != "text"
-            for record, where in read_records(span, self._fields(part)):
-                source = next((s for s in part.sources if _is_kept(s, record, where)), None)
+            for entry, where in read_entries(span, self._fields(part)):
+                source = next((s for s in part.sources if _is_kept(s, entry, where)), None)
                 if source is None:
                     dropped[""] += 1
                     continue
@@ -138,47 +138,47 @@ class Corpus:
                     if all(taken[s.domain] >= quotas[s.domain] for s in part.sources):
                         return
                     continue
-                text = _text(record, source.text_field, where)
+                text = _text(entry, source.text_field, where)
                 if len(text) < self.min_characters or not text.strip():
                     dropped[source.domain] += 1
                     continue
                 taken[source.domain] += WINDOW_CHARACTERS if self.windows else len(text)
-                yield Document(source.domain, text, self._group(record, where) if has_fields else None)
+                yield Document(source.domain, text, self._group(entry, where) if has_fields else None)
 
-    def check_first_records(self) -> None:
-        """Reads one record of each kind of part, so that a mistake is told of before any work.
+    def check_first_entries(self) -> None:
+        """Reads one entry of each kind of part, so that a mistake is told of before any work.
 
         Raises:
             UserError: it cannot be read or lacks a field; names file, byte and field.
         """
         for part in {part.sources: part for part in reversed(self.parts)}.values():
-            records = itertools.chain.from_iterable(read_records(s, self._fields(part)) for s in part.spans[:1])
-            for record, where in itertools.islice(records, 1):
+            entries = itertools.chain.from_iterable(read_entries(s, self._fields(part)) for s in part.spans[:1])
+            for entry, where in itertools.islice(entries, 1):
                 for source in part.sources:
-                    if _is_kept(source, record, where):
-                        _text(record, source.text_field, where)
+                    if _is_kept(source, entry, where):
+                        _text(entry, source.text_field, where)
                 if kind_of(part.spans[0].path) != "text":
-                    self._group(record, where)
+                    self._group(entry, where)
 
     def _fields(self, part: Part) -> list[str]:
         """Paths of the fields that the documents of a part are made of."""
         names = {name for source in part.sources for name in (source.text_field, *dict(source.keep))}
         return sorted(names | ({self.group_field} if self.group_field else set()))
 
-    def _group(self, record: dict[str, Any], where: str) -> str | None:
+    def _group(self, entry: dict[str, Any], where: str) -> str | None:
         if self.group_field is None:
             return None
-        group = _value(record, self.group_field, where)
+        group = _value(entry, self.group_field, where)
         is_integer = isinstance(group, int) and not isinstance(group, bool)
         group = _as_text(str(group) if is_integer else group, self.group_field, where)
         return group.split(self.group_separator)[0] if self.group_separator else group
 
 
-def _value(record: dict[str, Any], name: str, where: str) -> Any:
-    """The field of a record with a name such as meta.language, or else at this path."""
-    if name in record:
-        return record[name]
-    value: Any = record
+def _value(entry: dict[str, Any], name: str, where: str) -> Any:
+    """The field of an entry with a name such as meta.language, or else at this path."""
+    if name in entry:
+        return entry[name]
+    value: Any = entry
     for depth, key in enumerate(name.split(".")):
         if depth and isinstance(value, str):
             value = _parsed(value)
@@ -193,7 +193,7 @@ def _value(record: dict[str, Any], name: str, where: str) -> Any:
 
 
 def _parsed(text: str) -> Any:
-    """A nested record that was written as text: JSON, or as Python prints it, as some copies of RedPajama have it."""
+    """A nested entry that was written as text: JSON, or as Python prints it, as some copies of RedPajama have it."""
     for parse in (json.loads, ast.literal_eval):
         try:
             return parse(text)
@@ -202,8 +202,8 @@ def _parsed(text: str) -> Any:
     return text
 
 
-def _text(record: dict[str, Any], name: str, where: str) -> str:
-    return _as_text(_value(record, name, where), name, where)
+def _text(entry: dict[str, Any], name: str, where: str) -> str:
+    return _as_text(_value(entry, name, where), name, where)
 
 
 def _as_text(value: Any, name: str, where: str) -> str:
@@ -216,5 +216,5 @@ def _as_text(value: Any, name: str, where: str) -> str:
     return value
 
 
-def _is_kept(source: Source, record: dict[str, Any], where: str) -> bool:
-    return all(_value(record, name, where) in allowed for name, allowed in source.keep)
+def _is_kept(source: Source, entry: dict[str, Any], where: str) -> bool:
+    return all(_value(entry, name, where) in allowed for name, allowed in source.keep)

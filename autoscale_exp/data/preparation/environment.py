@@ -114,8 +114,8 @@ def _write_domain(packages: list[str], max_characters: int, folder: Path, domain
         for source, text in EXTRACTORS[domain](packages):
             if len(text) < MIN_CHARACTERS:
                 continue
-            record = {"text": text, "group": _group(source), "source": source}
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            entry = {"text": text, "group": _group(source), "source": source}
+            file.write(json.dumps(entry, ensure_ascii=False) + "\n")
             sources[source] = hashlib.sha256(text.encode()).hexdigest()[:16]
             digest.update(text.encode())
             characters += len(text)

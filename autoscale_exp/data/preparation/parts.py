@@ -1,6 +1,6 @@
 """One part of a corpus, prepared by one process: its held-out texts' digests, and its rows.
 
-Everything a part leaves is written whole or not at all, and is the same whoever writes it; its record comes last. A
+Everything a part leaves is written whole or not at all, and is the same whoever writes it; its summary comes last. A
 lock keeps others from doing the same work, and is gone with the process that holds it.
 """
 
@@ -20,10 +20,10 @@ from autoscale_exp.base import atomic
 from autoscale_exp.base.hashing import fingerprint
 from autoscale_exp.data.preparation.corpus import Corpus, Part
 from autoscale_exp.data.preparation.encoding import Encoder, Threads
+from autoscale_exp.data.preparation.entries import is_remote
 from autoscale_exp.data.preparation.packing import RowFormat, RowWriter, draw_window
-from autoscale_exp.data.preparation.records import is_remote
 from autoscale_exp.data.preparation.split import Split, read_digests, write_digests
-from autoscale_exp.data.store import stamp_of
+from autoscale_exp.data.rows import stamp_of
 
 Report = Callable[[str, int], None]  # domain and tokens written since the last time
 
@@ -65,7 +65,7 @@ class Workplace:
         """Digests of one part's held-out texts."""
         return self.folder / "parts" / f"{part.index:05d}.{self.keys[part.index]}.bin"
 
-    def record_of(self, part: Part) -> Path:
+    def summary_of(self, part: Part) -> Path:
         """What a part gave; exists once its rows are written."""
         made_from = fingerprint([self.keys[part.index], self.basis])
         return self.folder / "parts" / f"{part.index:05d}.{made_from}.json"
@@ -97,23 +97,23 @@ def scan_part(place: Workplace, part: Part, *_: object) -> bool:
 
 
 def write_part(place: Workplace, row_format: RowFormat, part: Part, report: Report, threads: Threads) -> bool:
-    """Writes a part's rows and its record, unless they are there; False if another process is at it.
+    """Writes a part's rows and its summary, unless they are there; False if another process is at it.
 
     Raises:
         UserError: a file cannot be read; nothing of the part is left.
     """
     try:
         with _lock(place, part):
-            if not place.record_of(part).exists() and not place.is_sealed:
-                atomic.write_json(place.record_of(part), _write_rows(place, row_format, part, report, threads))
+            if not place.summary_of(part).exists() and not place.is_sealed:
+                atomic.write_json(place.summary_of(part), _write_rows(place, row_format, part, report, threads))
         return True
     except Timeout:
         return False
 
 
-def read_record(place: Workplace, part: Part) -> dict[str, Any]:
-    """The record of a finished part."""
-    return json.loads(place.record_of(part).read_text(encoding="utf-8"))
+def read_summary(place: Workplace, part: Part) -> dict[str, Any]:
+    """The summary of a finished part: what it gave, by domain and split."""
+    return json.loads(place.summary_of(part).read_text(encoding="utf-8"))
 
 
 def _lock(place: Workplace, part: Part) -> FileLock:
@@ -159,9 +159,9 @@ def _write_rows(
                 report(document.domain, writers[document.domain, side].add(text))
             for (domain, _), writer in writers.items():
                 report(domain, writer.close())
-    record: dict[str, Any] = {"unmatched": dropped[""], "domains": {}}
+    summary: dict[str, Any] = {"unmatched": dropped[""], "domains": {}}
     for (domain, side), writer in writers.items():
-        entry = record["domains"].setdefault(
+        entry = summary["domains"].setdefault(
             domain, {"too_short": dropped[domain], "duplicates_of_validation": copies[domain]}
         )
         entry[side] = {
@@ -173,4 +173,4 @@ def _write_rows(
         }
         if not writer.rows:
             place.rows_of(part, side, domain).unlink()
-    return record
+    return summary

@@ -1,7 +1,7 @@
 """From a corpus to a token store, by any number of processes and machines, resumable anywhere.
 
 plan.json      what is prepared: another config or other files are refused
-parts/         per part of the corpus a record of what it gave, written last
+parts/         per part of the corpus a summary of what it gave, written last
 manifest.json  written once all parts are there
 """
 
@@ -29,7 +29,7 @@ from autoscale_exp.data.preparation.corpus import Corpus
 from autoscale_exp.data.preparation.files import open_corpus
 from autoscale_exp.data.preparation.packing import RowFormat
 from autoscale_exp.data.preparation.parts import Workplace, keys_of, scan_part, write_part
-from autoscale_exp.data.preparation.sealing import write_manifest
+from autoscale_exp.data.preparation.sealing import seal_store
 from autoscale_exp.data.preparation.split import Split, merge_digests, needs_digests, read_digests
 from autoscale_exp.data.preparation.workers import Progress, run_parts
 from autoscale_exp.data.store import TokenStore, open_store
@@ -103,7 +103,7 @@ def prepare_store(conf: DataConf, *, num_workers: int = 1, shard: int = 0, num_s
             begun = _read_begun(folder)
             corpus = open_corpus(conf, begun.get("listing"))
             if not begun:
-                corpus.check_first_records()
+                corpus.check_first_entries()
             identity = identity_of(conf, corpus)
             if _is_prepared(folder, begun, identity):
                 return open_store(folder)
@@ -123,11 +123,11 @@ def prepare_store(conf: DataConf, *, num_workers: int = 1, shard: int = 0, num_s
             if not place.is_sealed and begun.get("stamps") != identity["stamps"]:
                 raise UserError(f"files were replaced while '{folder}' was prepared; run the same command again")
             if not _is_prepared(folder, begun, identity):
-                missing = [part for part in corpus.parts if not place.record_of(part).exists()]
+                missing = [part for part in corpus.parts if not place.summary_of(part).exists()]
                 if missing:
                     log.info("%d of %d parts are left to other shards", len(missing), len(corpus.parts))
                     return None
-                write_manifest(conf, identity, place, row_format, time.perf_counter() - started)
+                seal_store(conf, identity, place, row_format, time.perf_counter() - started)
                 _clean(folder)
             return open_store(folder)
 
@@ -141,7 +141,7 @@ def identity_of(conf: DataConf, corpus: Corpus) -> dict[str, Any]:
 def _read_begun(folder: Path) -> dict[str, Any]:
     """The identity of the store that is finished or begun in a folder; empty if there is none."""
     if (folder / "manifest.json").exists():
-        return open_store(folder).manifest["config"]
+        return open_store(folder).manifest.config
     plan = folder / "plan.json"
     return json.loads(plan.read_text(encoding="utf-8")) if plan.exists() else {}
 
@@ -286,7 +286,7 @@ def _tokenizer_texts(domains: Sequence[str], place: Workplace) -> Iterator[str]:
 def _clean(folder: Path) -> None:
     """Removes from a finished store what only its making needed."""
     if (folder / "parts").exists():
-        listed = {name for name, *_ in open_store(folder).files()}
+        listed = {name for name, *_ in open_store(folder).manifest.files()}
         for rows in folder.glob("train/*/*.bin"):  # of parts that there are no more since a file was replaced
             if rows.relative_to(folder).as_posix() not in listed:
                 rows.unlink(missing_ok=True)

@@ -8,14 +8,22 @@ from autoscale_exp.base import atomic
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.hashing import derive_key, file_sha256
 from autoscale_exp.data.conf import DataConf
+from autoscale_exp.data.manifest import (
+    DomainEntry,
+    FileEntry,
+    Manifest,
+    TokenizerEntry,
+    TrainEntry,
+    ValidationEntry,
+    write_manifest,
+)
 from autoscale_exp.data.preparation.corpus import Part
 from autoscale_exp.data.preparation.packing import RowFormat
-from autoscale_exp.data.preparation.parts import Workplace, read_record
-from autoscale_exp.data.store import seal_store
+from autoscale_exp.data.preparation.parts import Workplace, read_summary
 from autoscale_exp.mixture.permutation import Permutation
 
 
-def write_manifest(
+def seal_store(
     conf: DataConf, identity: dict[str, Any], place: Workplace, row_format: RowFormat, seconds: float
 ) -> None:
     """Writes the validation rows and then the manifest of a store whose parts are all there.
@@ -26,31 +34,28 @@ def write_manifest(
     from autoscale_exp.data.tokenizer import load_tokenizer, vocabulary_size
 
     folder = place.folder
-    records = {part: read_record(place, part) for part in place.corpus.parts}
+    summaries = {part: read_summary(place, part) for part in place.corpus.parts}
     domains = {}
     for domain in [*conf.domains, *conf.held_out_domains]:
-        entries = {part: r["domains"][domain] for part, r in records.items() if domain in r["domains"]}
+        entries = {part: s["domains"][domain] for part, s in summaries.items() if domain in s["domains"]}
         _check_kept(domain, entries)
-        domains[domain] = {
-            **({"train": _train_entry(conf, domain, entries)} if domain in conf.domains else {}),
-            "validation": _validation_entry(conf, domain, entries, place, row_format),
-            "too_short": sum(entry["too_short"] for entry in entries.values()),
-            "duplicates_of_validation": sum(entry["duplicates_of_validation"] for entry in entries.values()),
-        }
+        domains[domain] = DomainEntry(
+            train=_train_entry(conf, domain, entries) if domain in conf.domains else None,
+            validation=_validation_entry(conf, domain, entries, place, row_format),
+            too_short=sum(entry["too_short"] for entry in entries.values()),
+            duplicates_of_validation=sum(entry["duplicates_of_validation"] for entry in entries.values()),
+        )
     tokenizer = load_tokenizer(folder / "tokenizer")
-    manifest = {
-        "config": identity,
-        "dtype": row_format.dtype,
-        "tokenizer": {
-            "name": conf.tokenizer.name,
-            "vocab_size": vocabulary_size(tokenizer),
-            "sha256": file_sha256(folder / "tokenizer" / "tokenizer.json"),
-        },
-        "domains": domains,
-        "documents_of_no_domain": sum(record["unmatched"] for record in records.values()),
-        "seconds": round(seconds, 1),  # of the call that finished it
-    }
-    atomic.write_json(folder / "manifest.json", seal_store(manifest))
+    sha256 = file_sha256(folder / "tokenizer" / "tokenizer.json")
+    manifest = Manifest(
+        config=identity,
+        dtype=row_format.dtype,
+        tokenizer=TokenizerEntry(conf.tokenizer.name, vocabulary_size(tokenizer), sha256),
+        domains=domains,
+        documents_of_no_domain=sum(summary["unmatched"] for summary in summaries.values()),
+        seconds=round(seconds, 1),
+    )
+    write_manifest(folder, manifest)
 
 
 def _check_kept(domain: str, entries: dict[Part, dict[str, Any]]) -> None:
@@ -67,26 +72,26 @@ def _check_kept(domain: str, entries: dict[Part, dict[str, Any]]) -> None:
         )
 
 
-def _train_entry(conf: DataConf, domain: str, entries: dict[Part, dict[str, Any]]) -> dict[str, Any]:
+def _train_entry(conf: DataConf, domain: str, entries: dict[Part, dict[str, Any]]) -> TrainEntry:
     parts = {part: entry["train"] for part, entry in entries.items()}
     rows = sum(entry["rows"] for entry in parts.values())
     if not rows:
         raise UserError(f"domain '{domain}' has no row of {conf.seq_len} tokens to train on; give it more text")
-    return {
-        "rows": rows,
-        "tokens": rows * conf.seq_len,
+    return TrainEntry(
+        rows=rows,
+        tokens=rows * conf.seq_len,
         **{k: sum(entry[k] for entry in parts.values()) for k in ("documents", "characters", "dropped_tokens")},
-        "files": {
-            f"{part.index:05d}": {"rows": entry["rows"], "sha256": entry["sha256"]}
+        files={
+            f"{part.index:05d}": FileEntry(entry["rows"], entry["sha256"])
             for part, entry in parts.items()
             if entry["rows"]
         },
-    }
+    )
 
 
 def _validation_entry(
     conf: DataConf, domain: str, entries: dict[Part, dict[str, Any]], place: Workplace, row_format: RowFormat
-) -> dict[str, Any]:
+) -> ValidationEntry:
     """Draws `validation_rows` rows from all that the held-out documents gave; the others are trained on by no one."""
     parts = {part: entry["validation"] for part, entry in entries.items()}
     total = sum(entry["rows"] for entry in parts.values())
@@ -106,10 +111,10 @@ def _validation_entry(
                 file.write(rows.reshape(-1, conf.seq_len)[mine].tobytes())
             first += entry["rows"]
     dropped = sum(entry["dropped_tokens"] for entry in parts.values())
-    return {
-        "rows": conf.validation_rows,
-        "tokens": conf.validation_rows * conf.seq_len,
+    return ValidationEntry(
+        rows=conf.validation_rows,
+        tokens=conf.validation_rows * conf.seq_len,
         **{k: sum(entry[k] for entry in parts.values()) for k in ("documents", "characters")},
-        "dropped_tokens": dropped + (total - conf.validation_rows) * conf.seq_len,
-        "sha256": file_sha256(path),
-    }
+        dropped_tokens=dropped + (total - conf.validation_rows) * conf.seq_len,
+        sha256=file_sha256(path),
+    )

@@ -20,13 +20,13 @@ def compress(content: bytes, suffix: str) -> bytes:
     return pa.compress(content, CODECS[suffix], asbytes=True) if suffix in CODECS else content
 
 
-def write_records(path: Path, records: Iterable[dict[str, Any]]) -> Path:
-    """Writes records as the kind of file that the name tells."""
+def write_entries(path: Path, entries: Iterable[dict[str, Any]]) -> Path:
+    """Writes entries as the kind of file that the name tells."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".parquet":
-        pq.write_table(pa.Table.from_pylist(list(records)), path, row_group_size=100)
+        pq.write_table(pa.Table.from_pylist(list(entries)), path, row_group_size=100)
     else:
-        lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        lines = "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries)
         path.write_bytes(compress(lines.encode(), path.suffix))
     return path
 
@@ -59,4 +59,4 @@ def texts(corpus: Corpus, domain: str = "web") -> list[str]:
 
 
 def write_texts(path: Path, *contents: str) -> Path:
-    return write_records(path, ({"text": text} for text in contents))
+    return write_entries(path, ({"text": text} for text in contents))

@@ -9,7 +9,7 @@ from autoscale_exp.data.conf import FilesConf
 from autoscale_exp.data.preparation import corpus as corpus_module
 from autoscale_exp.data.preparation import files as files_module
 from autoscale_exp.data.preparation.corpus import Document
-from tests.data.preparation.corpora import corpus_of, documents_of, texts, write_records, write_texts
+from tests.data.preparation.corpora import corpus_of, documents_of, texts, write_entries, write_texts
 
 TEXTS = ["One.\nTwo.", "Zürich, 東京", "three"]
 
@@ -18,10 +18,10 @@ def test_domains_of_the_same_files_are_told_apart_by_a_field_and_each_file_is_re
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     kinds = ["web", "books", "none", "news", "web"]
-    write_records(tmp_path / "all.jsonl", ({"text": f"{n}", "meta": {"set": kind}} for n, kind in enumerate(kinds)))
+    write_entries(tmp_path / "all.jsonl", ({"text": f"{n}", "meta": {"set": kind}} for n, kind in enumerate(kinds)))
     sources = {"books": FilesConf(keep={"meta.set": ["books", "news"]}), "web": FilesConf(keep={"meta.set": "web"})}
-    read, opened = corpus_module.read_records, Counter()
-    monkeypatch.setattr(corpus_module, "read_records", lambda *a: opened.update([a[0]]) or read(*a))
+    read, opened = corpus_module.read_entries, Counter()
+    monkeypatch.setattr(corpus_module, "read_entries", lambda *a: opened.update([a[0]]) or read(*a))
     corpus = corpus_of(tmp_path, ("web", "books"), files=["all.jsonl"], sources=sources)
     dropped: Counter[str] = Counter()
     found = [(d.domain, d.text) for part in corpus.parts for d in corpus.documents(part, dropped)]
@@ -32,7 +32,7 @@ def test_domains_of_the_same_files_are_told_apart_by_a_field_and_each_file_is_re
 
 @pytest.mark.parametrize("meta", [{"language": "en"}, '{"language": "en"}', "{'language': 'en', 'date': None}"])
 def test_fields_may_be_nested_or_printed_as_text(meta, tmp_path: Path):
-    write_records(tmp_path / "web.jsonl", [{"text": "a", "meta": meta}])
+    write_entries(tmp_path / "web.jsonl", [{"text": "a", "meta": meta}])
     for language, expected in (("en", ["a"]), ("de", [])):
         corpus = corpus_of(tmp_path, sources={"web": FilesConf(keep={"meta.language": language})})
         assert texts(corpus) == expected
@@ -40,24 +40,24 @@ def test_fields_may_be_nested_or_printed_as_text(meta, tmp_path: Path):
 
 def test_nested_values_to_keep_are_those_of_nested_fields(tmp_path: Path):
     metas = [{"language": "en", "year": 1}, {"language": "en", "year": 3}, {"language": "de", "year": 2}]
-    write_records(tmp_path / "web.jsonl", ({"text": f"{n}", "meta": meta} for n, meta in enumerate(metas)))
+    write_entries(tmp_path / "web.jsonl", ({"text": f"{n}", "meta": meta} for n, meta in enumerate(metas)))
     for keep in ({"meta": {"language": "en", "year": [1, 2]}}, {"meta.language": "en", "meta": {"year": [1, 2]}}):
         assert texts(corpus_of(tmp_path, sources={"web": FilesConf(keep=keep)})) == ["0"]
 
 
 @pytest.mark.parametrize("name", ["web.parquet", "web.jsonl"])
 def test_a_field_may_have_dots_in_its_name(name, tmp_path: Path):
-    records = [{"raw.text": "a", "meta.language": "en", "meta": {"language": "x", "date": 1}}]
-    records += [{"raw.text": "b", "meta.language": "de", "meta": {"language": "en", "date": 1}}]
-    write_records(tmp_path / name, records)
+    entries = [{"raw.text": "a", "meta.language": "en", "meta": {"language": "x", "date": 1}}]
+    entries += [{"raw.text": "b", "meta.language": "de", "meta": {"language": "en", "date": 1}}]
+    write_entries(tmp_path / name, entries)
     for keep, expected in (({"meta.language": "en"}, ["a"]), ({"meta.date": 1}, ["a", "b"])):
         corpus = corpus_of(tmp_path, text_field="raw.text", sources={"web": FilesConf(keep=keep)})
         assert texts(corpus) == expected
 
 
 def test_the_text_may_be_in_another_field_of_each_domain(tmp_path: Path):
-    write_records(tmp_path / "web.jsonl", [{"body": "a"}])
-    write_records(tmp_path / "books.parquet", [{"page": {"content": "b"}}])
+    write_entries(tmp_path / "web.jsonl", [{"body": "a"}])
+    write_entries(tmp_path / "books.parquet", [{"page": {"content": "b"}}])
     sources = {"books": FilesConf(text_field="page.content")}
     corpus = corpus_of(tmp_path, ("web", "books"), text_field="body", sources=sources)
     assert documents_of(corpus) == [Document("web", "a"), Document("books", "b")]
@@ -67,7 +67,7 @@ def test_the_text_may_be_in_another_field_of_each_domain(tmp_path: Path):
 def test_a_group_is_the_part_of_its_field_before_the_separator_and_text_files_have_none(
     separator, groups, tmp_path: Path
 ):
-    write_records(tmp_path / "web" / "a.jsonl", ({"text": "x", "source": source} for source in ("a#1", "a#2", "b")))
+    write_entries(tmp_path / "web" / "a.jsonl", ({"text": "x", "source": source} for source in ("a#1", "a#2", "b")))
     (tmp_path / "web" / "b.txt").write_text("x")
     corpus = corpus_of(tmp_path, group_field="source", group_separator=separator)
     assert [document.group for document in documents_of(corpus)] == groups
@@ -75,14 +75,14 @@ def test_a_group_is_the_part_of_its_field_before_the_separator_and_text_files_ha
 
 @pytest.mark.parametrize("name", ["web.parquet", "web.jsonl"])
 def test_a_group_may_be_an_integer(name, tmp_path: Path):
-    write_records(tmp_path / name, ({"text": "x", "book": book} for book in (7, 7, -12)))
+    write_entries(tmp_path / name, ({"text": "x", "book": book} for book in (7, 7, -12)))
     corpus = corpus_of(tmp_path, group_field="book")
     assert [document.group for document in documents_of(corpus)] == ["7", "7", "-12"]
 
 
 @pytest.mark.parametrize("group", [True, 1.5, None, ["a"]])
 def test_a_group_that_is_neither_text_nor_integer_is_an_error_that_names_file_and_byte(group, tmp_path: Path):
-    write_records(tmp_path / "web.jsonl", [{"text": "x", "book": group}])
+    write_entries(tmp_path / "web.jsonl", [{"text": "x", "book": group}])
     message = re.escape(f"web.jsonl', line at byte 0: field 'book' is {group!r}, which is not a text")
     with pytest.raises(UserError, match=message):
         documents_of(corpus_of(tmp_path, group_field="book"))
@@ -146,7 +146,7 @@ def test_an_empty_file_of_a_kind_that_is_never_empty_is_an_error(name, tmp_path:
 
 def test_a_domain_that_has_its_share_takes_nothing_from_others_of_the_same_file(tmp_path: Path):
     lines = [{"text": "x" * 10, "set": "web" if n < 50 else "books"} for n in range(60)]
-    write_records(tmp_path / "all.jsonl", lines)
+    write_entries(tmp_path / "all.jsonl", lines)
     sources = {domain: FilesConf(keep={"set": domain}) for domain in ("web", "books")}
     corpus = corpus_of(tmp_path, ("web", "books"), files=["all.jsonl"], sources=sources, max_characters=80)
     assert Counter(d.domain for d in documents_of(corpus)) == {"web": 8, "books": 8}
@@ -166,7 +166,7 @@ def test_a_window_counts_as_its_own_characters_only(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("record", "message"),
+    ("entry", "message"),
     [
         (
             {"body": "x", "id": "y"},
@@ -179,8 +179,8 @@ def test_a_window_counts_as_its_own_characters_only(tmp_path: Path):
     ],
 )
 @pytest.mark.parametrize("name", ["web.jsonl", "web.jsonl.gz", "web.jsonl.zst"])
-def test_a_record_without_a_text_is_an_error_that_names_file_and_byte(name, record, message, tmp_path: Path):
-    write_records(tmp_path / name, [{"text": "fine"}, record])
+def test_a_record_without_a_text_is_an_error_that_names_file_and_byte(name, entry, message, tmp_path: Path):
+    write_entries(tmp_path / name, [{"text": "fine"}, entry])
     with pytest.raises(UserError, match=re.escape(f"{name}', line at byte 17: {message}")):
         texts(corpus_of(tmp_path))
 
@@ -211,6 +211,6 @@ def test_a_missing_field_is_an_error_that_names_file_and_byte(options, message, 
 
 
 def test_a_field_within_something_else_is_an_error_that_shows_it(tmp_path: Path):
-    write_records(tmp_path / "web.jsonl", [{"text": "a", "meta": None}])
+    write_entries(tmp_path / "web.jsonl", [{"text": "a", "meta": None}])
     with pytest.raises(UserError, match=r"line at byte 0: no field 'meta.language', there is None"):
         texts(corpus_of(tmp_path, sources={"web": FilesConf(keep={"meta.language": "en"})}))

@@ -9,7 +9,7 @@ from autoscale_exp.data.conf import EnvironmentDataConf, FilesConf
 from autoscale_exp.data.preparation import files as files_module
 from autoscale_exp.data.preparation.corpus import Document
 from autoscale_exp.data.preparation.files import open_corpus
-from tests.data.preparation.corpora import corpus_of, documents_of, texts, write_records, write_texts
+from tests.data.preparation.corpora import corpus_of, documents_of, texts, write_entries, write_texts
 
 KEPT = {"sources": {"web": FilesConf(keep={"set": "web"})}}
 TEXTS = ["One.\nTwo.", "Zürich, 東京", "three"]
@@ -125,7 +125,7 @@ def test_the_hub_is_asked_once_for_all_domains_and_not_again_when_the_answer_is_
 
 
 @pytest.mark.parametrize("num_files", [3, 4, 5, 1000])
-def test_files_behind_addresses_share_parts_where_they_are_many(num_files, monkeypatch: pytest.MonkeyPatch):
+def test_remote_files_share_parts_where_they_are_many(num_files, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(files_module, "MOST_PARTS", 4)
     addresses = [f"https://example.org/{number}.jsonl.gz" for number in range(num_files)]
     corpus = corpus_of(None, sources={"web": FilesConf(files=addresses)})
@@ -230,7 +230,7 @@ def test_a_file_of_which_a_domain_leaves_nothing_to_another_is_an_error_that_nam
     sources = {"books": FilesConf(files=["link.jsonl"], keep={"set": "books"})}
     with pytest.raises(UserError, match=r"domains 'web' and 'books' both take '.*link.jsonl', but 'web' comes first"):
         corpus_of(tmp_path, ("web", "books"), sources=sources)
-    write_records(tmp_path / "web.jsonl", [{"text": "a", "set": "web"}, {"text": "b", "set": "books"}])
+    write_entries(tmp_path / "web.jsonl", [{"text": "a", "set": "web"}, {"text": "b", "set": "books"}])
     corpus = corpus_of(tmp_path, ("books", "web"), sources=sources)
     assert len(corpus.parts) == 1
     assert documents_of(corpus) == [Document("web", "a"), Document("books", "b")]
@@ -242,7 +242,7 @@ def test_a_corpus_that_is_no_folder_is_an_error(tmp_path: Path):
 
 
 def test_a_corpus_without_folder_and_files_is_an_error():
-    with pytest.raises(UserError, match=r"data.sources.web.files is not set; give it paths, globs or addresses"):
+    with pytest.raises(UserError, match=r"data.sources.web.files is not set; give it paths, globs or URLs"):
         corpus_of(None)
 
 

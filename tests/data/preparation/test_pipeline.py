@@ -27,21 +27,21 @@ from autoscale_exp.data.preparation.split import Split
 from autoscale_exp.data.store import TokenStore, open_store
 from autoscale_exp.data.tokenizer import load_tokenizer, train_bpe
 from autoscale_exp.prepare import summary
-from tests.data.preparation.corpora import write_records
+from tests.data.preparation.corpora import write_entries
 
 DOMAINS = ["web", "books"]
 FORK = multiprocessing.get_context("fork")
 
 
-def record(domain: str, group: int, number: int) -> dict[str, str]:
+def entry(domain: str, group: int, number: int) -> dict[str, str]:
     words = " ".join(f"{domain}{(group * k + number) % 37}" for k in range(20))
     return {"text": f"<g{group:03}> {words}", "source": f"g{group:03}#{number}"}
 
 
 def write_corpus(folder: Path, **extra: list[dict[str, Any]]) -> Path:
     for domain in DOMAINS:
-        records = [record(domain, group, number) for group in range(40) for number in range(4)]
-        write_records(folder / f"{domain}.jsonl", [*records, *extra.get(domain, [])])
+        entries = [entry(domain, group, number) for group in range(40) for number in range(4)]
+        write_entries(folder / f"{domain}.jsonl", [*entries, *extra.get(domain, [])])
     return folder
 
 
@@ -120,10 +120,10 @@ def test_training_rows_decode_to_the_documents_of_each_part_in_order(conf):
             tokens = [t for text in texts for t in (*tokenizer.encode(text), tokenizer.eos_token_id)]
             expected += tokens[: len(tokens) // 32 * 32]
         assert store.rows("train", domain)[:].ravel().tolist() == expected
-        entry = store.manifest["domains"][domain]["train"]
-        assert entry["rows"] * 32 == entry["tokens"] == len(expected)
-        assert entry["documents"] == sum(map(len, parts))
-        assert entry["characters"] == sum(len(text) for texts in parts for text in texts)
+        entry = store.manifest.domains[domain].train
+        assert entry.rows * 32 == entry.tokens == len(expected)
+        assert entry.documents == sum(map(len, parts))
+        assert entry.characters == sum(len(text) for texts in parts for text in texts)
         first = "".join(text + "<|endoftext|>" for text in parts[0])
         assert first.startswith(tokenizer.decode(store.rows("train", domain)[0:3].ravel()))
 
@@ -157,8 +157,8 @@ def test_validation_rows_are_whole_rows_of_held_out_documents(conf):
         assert len(chosen) == 5 < len(rows)
         places = [rows.index(row) for row in chosen]
         assert places == sorted(set(places))
-        entry = store.manifest["domains"][domain]["validation"]
-        assert entry["tokens"] + entry["dropped_tokens"] == num_tokens
+        entry = store.manifest.domains[domain].validation
+        assert entry.tokens + entry.dropped_tokens == num_tokens
 
 
 def test_no_group_is_in_both_splits(conf):
@@ -173,18 +173,18 @@ def test_copies_of_held_out_texts_are_not_trained_on_and_are_counted(conf, tmp_p
     plain = prepare_store(conf)
     held_out = min(groups_in(plain, "validation"))
     trained_on = min(groups_in(plain, "train"))
-    copies = [record("books", int(held_out[2:5]), n) | {"source": f"{trained_on[1:5]}#{n}"} for n in range(3)]
+    copies = [entry("books", int(held_out[2:5]), n) | {"source": f"{trained_on[1:5]}#{n}"} for n in range(3)]
     write_corpus(tmp_path / "corpus", web=copies)
     store = prepare_store(replace(conf, store=str(tmp_path / "again")))
-    assert store.manifest["domains"]["web"]["duplicates_of_validation"] == 3
-    assert store.manifest["domains"]["books"]["duplicates_of_validation"] == 0
+    assert store.manifest.domains["web"].duplicates_of_validation == 3
+    assert store.manifest.domains["books"].duplicates_of_validation == 0
     assert held_out not in groups_in(store, "train")
 
 
 @pytest.mark.usefixtures("small_parts")
 def test_a_held_out_domain_has_validation_rows_only_and_its_texts_are_nowhere_in_training(conf, tmp_path: Path):
-    write_records(tmp_path / "corpus" / "news.jsonl", (record("news", 100 + g, 0) for g in range(60)))
-    copies = [record("news", 100 + g, 0) | {"source": f"copy{g}"} for g in range(60)]
+    write_entries(tmp_path / "corpus" / "news.jsonl", (entry("news", 100 + g, 0) for g in range(60)))
+    copies = [entry("news", 100 + g, 0) | {"source": f"copy{g}"} for g in range(60)]
     write_corpus(tmp_path / "corpus", web=copies)
     for group_field in ("source", None):
         folder = str(tmp_path / f"store of {group_field}")
@@ -194,7 +194,7 @@ def test_a_held_out_domain_has_validation_rows_only_and_its_texts_are_nowhere_in
         assert store.num_rows("validation", "news") == 5
         assert not (store.folder / "train" / "news").exists()
         assert {group for group in groups_in(store, "train") if int(group[2:5]) >= 100} == set()
-        counted = store.manifest["domains"]["web"]["duplicates_of_validation"]
+        counted = store.manifest.domains["web"].duplicates_of_validation
         assert counted + sum(d.endswith("news") for d in groups_in(store, "train")) <= 60
         assert counted >= 30
 
@@ -202,7 +202,7 @@ def test_a_held_out_domain_has_validation_rows_only_and_its_texts_are_nowhere_in
 def test_windows_are_one_piece_of_the_published_length_of_each_long_document(conf, tmp_path: Path):
     texts = {d: [f"{d} {n} " + " ".join(str(n * k) for k in range(n * 8)) for n in range(80)] for d in DOMAINS}
     for domain in DOMAINS:
-        write_records(tmp_path / "corpus" / f"{domain}.jsonl", ({"text": text} for text in texts[domain]))
+        write_entries(tmp_path / "corpus" / f"{domain}.jsonl", ({"text": text} for text in texts[domain]))
     store = prepare_store(replace(conf, preparation="windows", group_field=None))
     tokenizer = load_tokenizer(store.folder / "tokenizer")
     split = Split(0.2, [])
@@ -214,9 +214,9 @@ def test_windows_are_one_piece_of_the_published_length_of_each_long_document(con
         for window, text in zip(windows[:-1], expected, strict=False):
             assert len(window) == 1000
             assert window in text
-        entry = store.manifest["domains"][domain]
-        assert entry["train"]["characters"] == 1000 * len(expected)
-        assert entry["too_short"] == sum(len(text) < 1000 for text in texts[domain])
+        entry = store.manifest.domains[domain]
+        assert entry.train.characters == 1000 * len(expected)
+        assert entry.too_short == sum(len(text) < 1000 for text in texts[domain])
 
 
 def open_documents(conf: FilesDataConf, domain: str) -> list[Any]:
@@ -317,7 +317,7 @@ def test_files_that_another_process_found_replaced_are_an_error(conf, tmp_path: 
         do(work, *args)
         if work.func is write_part:
             with (tmp_path / "corpus" / "web.jsonl").open("a") as file:
-                file.write(json.dumps(record("web", 77, 1)) + "\n")
+                file.write(json.dumps(entry("web", 77, 1)) + "\n")
             with monkeypatch.context() as patch:
                 patch.setattr(pipeline, "run_parts", do)
                 assert prepare_store(conf, shard=1, num_shards=2) is None
@@ -413,8 +413,8 @@ def test_a_wrong_field_is_an_error_before_a_store_is_begun(change, message, conf
 
 def test_domains_in_the_same_compressed_files_give_what_files_of_their_own_give(conf, tmp_path: Path):
     own = prepare_store(conf)
-    mixed = [record(d, group, number) | {"set": d} for group in range(40) for number in range(4) for d in DOMAINS]
-    write_records(tmp_path / "mixed" / "all.jsonl.zst", mixed)
+    mixed = [entry(d, group, number) | {"set": d} for group in range(40) for number in range(4) for d in DOMAINS]
+    write_entries(tmp_path / "mixed" / "all.jsonl.zst", mixed)
     sources = {domain: FilesConf(keep={"set": domain}) for domain in DOMAINS}
     asked = replace(conf, path=str(tmp_path / "mixed"), files=["*.zst"], sources=sources, store=str(tmp_path / "again"))
     store = prepare_store(asked)
@@ -483,8 +483,8 @@ def test_a_corpus_that_was_moved_is_the_same(conf, tmp_path: Path):
 
 
 def test_a_tokenizer_is_trained_in_one_pass_over_files_that_domains_share(conf, tmp_path: Path, monkeypatch):
-    mixed = [record(d, group, number) | {"set": d} for group in range(40) for number in range(4) for d in DOMAINS]
-    write_records(tmp_path / "corpus" / "all.jsonl", mixed)
+    mixed = [entry(d, group, number) | {"set": d} for group in range(40) for number in range(4) for d in DOMAINS]
+    write_entries(tmp_path / "corpus" / "all.jsonl", mixed)
     read = []
 
     class Counted(Split):
@@ -523,7 +523,7 @@ def test_fewer_validation_rows_may_be_asked_for_when_there_are_not_enough(conf):
         open_store(folder)
     store = prepare_store(conf)
     assert state_of(folder / "train") == before
-    assert store.num_rows("validation", "web") == store.manifest["config"]["validation_rows"] == 5
+    assert store.num_rows("validation", "web") == store.manifest.config["validation_rows"] == 5
     assert open_store(folder) == store
 
 
@@ -588,7 +588,7 @@ def test_rows_have_four_bytes_where_the_vocabulary_needs_them(conf, tmp_path: Pa
     PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<|endoftext|>").save_pretrained(tmp_path / "words")
     for domain in DOMAINS:
         texts = (" ".join(f"w{69_999 - n * 7 - k}" for k in range(60)) for n in range(100))
-        write_records(tmp_path / "corpus" / f"{domain}.jsonl", ({"text": f"{domain} {text}"} for text in texts))
+        write_entries(tmp_path / "corpus" / f"{domain}.jsonl", ({"text": f"{domain} {text}"} for text in texts))
     tokenizer = TokenizerConf(name=str(tmp_path / "words"))
     store = prepare_store(replace(conf, tokenizer=tokenizer, group_field=None, group_separator=None))
     rows = store.rows("train", "web")[:]
@@ -626,7 +626,7 @@ def test_a_text_that_mentions_the_end_of_text_does_not_end_there(conf, tmp_path:
     store = prepare_store(conf)
     end = load_tokenizer(store.folder / "tokenizer").eos_token_id
     ends = sum(int((store.rows("train", d)[:] == end).sum()) for d in DOMAINS)
-    assert ends <= sum(store.manifest["domains"][d]["train"]["documents"] for d in DOMAINS)
+    assert ends <= sum(store.manifest.domains[d].train.documents for d in DOMAINS)
 
 
 def test_a_tokenizer_that_cannot_be_had_is_an_error(conf):
@@ -636,9 +636,9 @@ def test_a_tokenizer_that_cannot_be_had_is_an_error(conf):
         open_store(conf.store)
 
 
-@pytest.mark.parametrize("records", [[], [{"text": "short", "source": "g001"}], [{"text": " ", "source": "g001"}]])
-def test_a_domain_without_a_row_is_an_error_that_names_it(records, conf, tmp_path: Path):
-    write_records(tmp_path / "corpus" / "books.jsonl", records)
+@pytest.mark.parametrize("entries", [[], [{"text": "short", "source": "g001"}], [{"text": " ", "source": "g001"}]])
+def test_a_domain_without_a_row_is_an_error_that_names_it(entries, conf, tmp_path: Path):
+    write_entries(tmp_path / "corpus" / "books.jsonl", entries)
     with pytest.raises(UserError, match="domain 'books' has no row of 32 tokens to train on"):
         prepare_store(conf)
 

@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerFast
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.data.conf import FilesConf, FilesDataConf, TokenizerConf
 from autoscale_exp.data.preparation.pipeline import prepare_store
-from tests.data.preparation.corpora import write_records
+from tests.data.preparation.corpora import write_entries
 
 DOMAINS = ["web", "books"]
 TEXT = " ".join(f"word{number % 7}" for number in range(60))
@@ -16,8 +16,8 @@ TEXT = " ".join(f"word{number % 7}" for number in range(60))
 
 def conf_of(folder: Path, keep_books: str, **options: object) -> FilesDataConf:
     """Two domains in one file, told apart by their sets."""
-    records = [{"text": f"{domain} {number} {TEXT}", "set": domain} for number in range(20) for domain in DOMAINS]
-    write_records(folder / "all.jsonl", records)
+    entries = [{"text": f"{domain} {number} {TEXT}", "set": domain} for number in range(20) for domain in DOMAINS]
+    write_entries(folder / "all.jsonl", entries)
     return FilesDataConf(
         name="test",
         domains=DOMAINS,

@@ -17,7 +17,7 @@ from autoscale_exp.data.preparation.corpus import Document
 from autoscale_exp.data.preparation.files import open_corpus
 from autoscale_exp.data.preparation.pipeline import check_data, prepare_store
 from autoscale_exp.data.store import TokenStore
-from tests.data.preparation.corpora import write_records
+from tests.data.preparation.corpora import write_entries
 from tests.data.preparation.file_server import serving
 
 SEVEN = ["common_crawl", "github", "books", "wikipedia", "c4", "stackexchange", "arxiv"]
@@ -59,10 +59,10 @@ def assert_all_is_there(conf: DataConf, domains: Sequence[str], numbers: Sequenc
     }
     store = prepare_store(conf)
     for domain in store.validation_domains:
-        entry = store.manifest["domains"][domain]
-        documents = [entry[split]["documents"] for split in ("train", "validation") if split in entry]
+        entry = store.manifest.domains[domain]
+        documents = [of.documents for of in (entry.train, entry.validation) if of]
         assert sum(documents) == len(expected[domain])
-        assert entry["too_short"] == len(numbers) - len(expected[domain])
+        assert entry.too_short == len(numbers) - len(expected[domain])
     return store
 
 
@@ -88,13 +88,13 @@ def write_redpajama(folder: Path, meta: Callable[[dict[str, Any]], Any] = dict) 
     files = {}
     for domain in SEVEN:
         suffix = "jsonl.zst" if domain == "common_crawl" else "jsonl"
-        records = [redpajama_record(domain, number, meta) for number in range(36)]
+        entries = [redpajama_record(domain, number, meta) for number in range(36)]
         if domain == "wikipedia":
             for language in ("de", "fr"):
                 other = {"title": "x", "url": "https://host", "language": language}
-                records += [{"text": text_of("wikipedia", 100 + n), "meta": meta(other)} for n in range(30)]
-        halves = (records[::2], records[1::2])
-        files[domain] = [write_records(folder / domain / f"{n}.{suffix}", half) for n, half in enumerate(halves)]
+                entries += [{"text": text_of("wikipedia", 100 + n), "meta": meta(other)} for n in range(30)]
+        halves = (entries[::2], entries[1::2])
+        files[domain] = [write_entries(folder / domain / f"{n}.{suffix}", half) for n, half in enumerate(halves)]
     return files
 
 
@@ -110,7 +110,7 @@ def test_redpajama_from_lists_of_its_raw_files(meta, tmp_path: Path):
     assert conf.min_characters == 1000
     store = assert_all_is_there(conf, SEVEN)
     assert store.domains == SEVEN
-    assert store.manifest["documents_of_no_domain"] == 60
+    assert store.manifest.documents_of_no_domain == 60
 
 
 def test_redpajama_as_published_has_a_window_of_each_document(tmp_path: Path):
@@ -123,19 +123,17 @@ def test_redpajama_as_published_has_a_window_of_each_document(tmp_path: Path):
     store = assert_all_is_there(conf, SEVEN)
     for domain in SEVEN:
         for split in ("train", "validation"):
-            entry = store.manifest["domains"][domain][split]
-            assert entry["characters"] == 1000 * entry["documents"]
+            entry = store.manifest.domains[domain].split(split)
+            assert entry.characters == 1000 * entry.documents
 
 
 def test_redpajama_without_a_replacement_of_its_books_is_an_error_that_names_the_key():
     conf = composed("redpajama", f"data.domains=[books,{','.join(d for d in SEVEN if d != 'books')}]")
-    with pytest.raises(UserError, match=r"data.sources.books.files is not set; give it paths, globs or addresses"):
+    with pytest.raises(UserError, match=r"data.sources.books.files is not set; give it paths, globs or URLs"):
         open_corpus(conf)
 
 
-def test_redpajama_behind_addresses_that_break_is_the_same_as_on_the_disk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_remote_redpajama_that_breaks_is_the_same_as_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(datasets.config, "STREAMING_READ_RETRY_INTERVAL", 0.001)
     files = write_redpajama(tmp_path)
     stores = []
@@ -156,21 +154,21 @@ def test_redpajama_behind_addresses_that_break_is_the_same_as_on_the_disk(
     on_disk, streamed = stores
     for domain in SEVEN:
         for split in ("train", "validation"):
-            entries = [store.manifest["domains"][domain][split] for store in stores]
-            assert len({(entry["documents"], entry["characters"]) for entry in entries}) == 1
-    assert on_disk.manifest["tokenizer"] == streamed.manifest["tokenizer"]
-    assert [len(streamed.manifest["domains"][d]["train"]["files"]) for d in SEVEN] == [2] * 7
+            entries = [store.manifest.domains[domain].split(split) for store in stores]
+            assert len({(entry.documents, entry.characters) for entry in entries}) == 1
+    assert on_disk.manifest.tokenizer == streamed.manifest.tokenizer
+    assert [len(streamed.manifest.domains[d].train.files) for d in SEVEN] == [2] * 7
 
 
 def test_the_sample_of_redpajama(tmp_path: Path):
     overrides = []
-    for domain, records in ((d, [redpajama_record(d, n, str) for n in range(36)]) for d in SEVEN):
+    for domain, entries in ((d, [redpajama_record(d, n, str) for n in range(36)]) for d in SEVEN):
         if domain == "wikipedia":
-            records.append({"text": text_of("wikipedia", 100), "meta": "{'language': 'sv', 'timestamp': '20230320'}"})
-        write_records(tmp_path / f"{domain}_sample.jsonl", records)
+            entries.append({"text": text_of("wikipedia", 100), "meta": "{'language': 'sv', 'timestamp': '20230320'}"})
+        write_entries(tmp_path / f"{domain}_sample.jsonl", entries)
         overrides.append(f"++data.sources.{domain}.files=['{tmp_path}/{domain}_*.jsonl']")
     store = assert_all_is_there(composed("redpajama_sample", *SMALL, *overrides, f"data.store={tmp_path / 's'}"), SEVEN)
-    assert store.manifest["documents_of_no_domain"] == 1
+    assert store.manifest.documents_of_no_domain == 1
 
 
 @pytest.mark.parametrize(
@@ -185,18 +183,18 @@ def test_a_corpus_whose_domains_share_files(name, field, pattern, tmp_path: Path
     assert isinstance(published, FilesDataConf)
     set_names = {domain: source["keep"][f"meta.{field}"] for domain, source in published.sources.items()}
     assert list(set_names) == published.domains
-    records = [
+    entries = [
         {"text": text_of(domain, number), "meta": {field: set_name}}
         for number in range(24)
         for domain, set_name in [*set_names.items(), ("other", "Books3")]
     ]
     for place in range(4):
         path = pattern.format(chunk=1 + place // 2, number=place % 2)
-        write_records(tmp_path / path, records[place * len(records) // 4 : (place + 1) * len(records) // 4])
+        write_entries(tmp_path / path, entries[place * len(entries) // 4 : (place + 1) * len(entries) // 4])
     own_pattern = published.files[0].split("/train/")[1]
     overrides = [f"data.files=['{tmp_path}/train/{own_pattern}']", f"data.store={tmp_path / 'store'}"]
     store = assert_all_is_there(composed(name, *SMALL, *overrides), published.domains, range(24))
-    assert store.manifest["documents_of_no_domain"] == 24
+    assert store.manifest.documents_of_no_domain == 24
 
 
 def test_the_eight_domains_of_bert(tmp_path: Path):
@@ -210,12 +208,12 @@ def test_the_eight_domains_of_bert(tmp_path: Path):
         "news": lambda text: {"title": "a", "text": text, "domain": "b", "date": "c", "description": None, "url": "d"},
     }
     overrides = []
-    for domain, record in columns.items():
+    for domain, entry in columns.items():
         for half in (0, 1):
-            records = [record(text_of(domain, number)) for number in range(half, 36, 2)]
-            write_records(tmp_path / domain / f"train-{half:05d}-of-00002.parquet", records)
+            entries = [entry(text_of(domain, number)) for number in range(half, 36, 2)]
+            write_entries(tmp_path / domain / f"train-{half:05d}-of-00002.parquet", entries)
         overrides.append(f"++data.sources.{domain}.files=['{tmp_path}/{domain}/train-*.parquet']")
-    github = write_records(tmp_path / "github.jsonl", [redpajama_record("github", number) for number in range(36)])
+    github = write_entries(tmp_path / "github.jsonl", [redpajama_record("github", number) for number in range(36)])
     (tmp_path / "github.txt").write_text(f"{github}\n")
     overrides += [f"++data.sources.github.file_list={tmp_path}/github.txt", f"data.store={tmp_path / 'store'}"]
     conf = composed("bert_five", *SMALL, *overrides)
@@ -228,8 +226,8 @@ def test_the_eight_domains_of_bert(tmp_path: Path):
 def test_seven_domains_of_ones_own_in_a_folder(tmp_path: Path):
     domains = ["web", "news", "code", "books", "arxiv", "wikipedia", "stackexchange"]
     for domain in domains:
-        records = [{"text": text_of(domain, n), "source": f"{domain}{n // 3}#{n}"} for n in range(60)]
-        write_records(tmp_path / f"{domain}.jsonl.gz", records)
+        entries = [{"text": text_of(domain, n), "source": f"{domain}{n // 3}#{n}"} for n in range(60)]
+        write_entries(tmp_path / f"{domain}.jsonl.gz", entries)
     conf = composed("seven", *SMALL, f"data.path={tmp_path}", f"data.store={tmp_path / 'store'}")
     assert_all_is_there(conf, domains, range(60))
     corpus = open_corpus(conf)

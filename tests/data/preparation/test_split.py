@@ -15,7 +15,7 @@ from autoscale_exp.data.preparation import split as split_module
 from autoscale_exp.data.preparation.corpus import Corpus, Document
 from autoscale_exp.data.preparation.files import open_corpus
 from autoscale_exp.data.preparation.split import Split, merge_digests, needs_digests, read_digests, write_digests
-from tests.data.preparation.corpora import write_records
+from tests.data.preparation.corpora import write_entries
 
 GROUPS = [Document("web", f"text {number}", f"g{number}") for number in range(1000)]
 
@@ -41,23 +41,23 @@ def digests_of(folder: Path, corpus: Corpus, split: Split, held_out_domains: lis
 
 @st.composite
 def corpora(draw: st.DrawFn) -> tuple[dict[str, list[dict[str, str]]], bool, list[str]]:
-    """Records by domain with many copies, whether they have groups, and the domains that are held out."""
-    record = st.fixed_dictionaries(
+    """Entries by domain with many copies, whether they have groups, and the domains that are held out."""
+    entry = st.fixed_dictionaries(
         {"text": st.sampled_from([f"text {n}" for n in range(8)]), "group": st.sampled_from("abcdef")}
     )
     domains = ["one", "two", "three"][: draw(st.integers(1, 3))]
-    records = {domain: draw(st.lists(record, min_size=1, max_size=15)) for domain in domains}
-    return records, draw(st.booleans()), draw(st.lists(st.sampled_from(domains), unique=True, max_size=2))
+    entries = {domain: draw(st.lists(entry, min_size=1, max_size=15)) for domain in domains}
+    return entries, draw(st.booleans()), draw(st.lists(st.sampled_from(domains), unique=True, max_size=2))
 
 
 @settings(max_examples=80, deadline=None)
 @given(drawn=corpora(), fraction=st.sampled_from([0.1, 0.3, 0.6]), part_bytes=st.sampled_from([60, 2**20]))
 def test_no_text_and_no_group_is_on_both_sides(tmp_path_factory, drawn, fraction, part_bytes):
-    records, has_groups, held_out_domains = drawn
+    entries, has_groups, held_out_domains = drawn
     folder = tmp_path_factory.mktemp("split")
-    for domain in records:
-        write_records(folder / f"{domain}.jsonl", records[domain])
-    conf = FilesDataConf(path=str(folder), domains=list(records), validation_fraction=fraction)
+    for domain in entries:
+        write_entries(folder / f"{domain}.jsonl", entries[domain])
+    conf = FilesDataConf(path=str(folder), domains=list(entries), validation_fraction=fraction)
     conf.group_field = "group" if has_groups else None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(files_module, "PART_BYTES", part_bytes)
@@ -65,7 +65,7 @@ def test_no_text_and_no_group_is_on_both_sides(tmp_path_factory, drawn, fraction
     digests = digests_of(folder, corpus, Split(fraction, held_out_domains), held_out_domains)
     split = Split(fraction, held_out_domains, digests)
     documents = [document for part in corpus.parts for document in corpus.documents(part)]
-    assert len(documents) == sum(map(len, records.values()))
+    assert len(documents) == sum(map(len, entries.values()))
 
     held_out = [d for d in documents if split.is_held_out(d)]
     candidates = [d for d in documents if not split.is_held_out(d)]
@@ -108,7 +108,7 @@ def test_copies_within_training_are_kept():
 
 def test_only_parts_whose_held_out_texts_can_be_elsewhere_are_scanned(tmp_path: Path):
     for domain in ("web", "news"):
-        write_records(tmp_path / f"{domain}.jsonl", [{"text": "a", "group": "b"}])
+        write_entries(tmp_path / f"{domain}.jsonl", [{"text": "a", "group": "b"}])
     conf = FilesDataConf(path=str(tmp_path), domains=["web"], held_out_domains=["news"], validation_fraction=0.1)
     corpus = open_corpus(conf)
     assert [needs_digests(corpus, part, ["news"]) for part in corpus.parts] == [False, True]
@@ -118,7 +118,7 @@ def test_only_parts_whose_held_out_texts_can_be_elsewhere_are_scanned(tmp_path: 
 
 
 def test_digests_are_the_sorted_hashes_of_the_held_out_texts(tmp_path: Path):
-    write_records(tmp_path / "web.jsonl", ({"text": f"text {n % 50}"} for n in range(80)))
+    write_entries(tmp_path / "web.jsonl", ({"text": f"text {n % 50}"} for n in range(80)))
     corpus = open_corpus(FilesDataConf(path=str(tmp_path), domains=["web"], validation_fraction=0.1))
     write_digests(tmp_path / "0.bin", corpus, corpus.parts[0], Split(0.1, ["web"]))
     hashes = [hashlib.blake2b(f"text {n}".encode(), digest_size=8).digest() for n in range(50)]
@@ -150,7 +150,7 @@ def test_digests_are_merged_in_little_more_memory_than_they_take(tmp_path: Path,
 
 
 def test_digests_are_found_in_little_more_memory_than_they_take(tmp_path: Path):
-    write_records(tmp_path / "web.jsonl", ({"text": f"text {n}"} for n in range(2**15)))
+    write_entries(tmp_path / "web.jsonl", ({"text": f"text {n}"} for n in range(2**15)))
     corpus = open_corpus(FilesDataConf(path=str(tmp_path), domains=["web"], validation_fraction=0.1))
     part, split = corpus.parts[0], Split(0.1, ["web"])
     reading = peak_memory(lambda: deque(corpus.documents(part), maxlen=0))

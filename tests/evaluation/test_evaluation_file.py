@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from autoscale_exp.base.errors import DivergedError, UserError
-from autoscale_exp.evaluation.record import Evaluation, carry_out, missing_seeds
+from autoscale_exp.evaluation.evaluation_file import Evaluation, carry_out, missing_seeds
 
 
 class Measured:

@@ -1,4 +1,4 @@
-"""Files of text as records: JSON lines, parquet and plain text, compressed or not, local or remote.
+"""Files of text as entries: JSON lines, parquet and plain text, compressed or not, local or remote.
 
 Remote files (hf://, https://) are streamed through `datasets`, which asks again when a connection breaks.
 """
@@ -19,7 +19,7 @@ COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 JSON_LINES = (".jsonl", ".json")
 TEXTS = (".txt", ".md", ".rst", ".html", ".py", ".tex", ".c", ".cc", ".cpp", ".cu", ".h", ".hpp", ".java", ".js")
 BUFFER_BYTES = 2**20
-BATCH_BYTES = 2**24  # of parquet rows that are records at a time, by the mean of their file
+BATCH_BYTES = 2**24  # of parquet rows that are entries at a time, by the mean of their file
 MOST_BATCH_ROWS = 1024
 
 
@@ -28,7 +28,7 @@ class FileSpan:
     """A file, or the lines of it that begin at the bytes start .. stop - 1.
 
     Attributes:
-        path: on the disk, or an address.
+        path: local or remote.
         start: byte offset.
         stop: byte offset; None is the end of the file.
     """
@@ -44,7 +44,7 @@ def is_remote(path: str) -> bool:
 
 
 def suffixes_of(path: str) -> list[str]:
-    """Suffixes of a file's name, such as .jsonl and .gz, in lower case; what follows the `?` of an address is none."""
+    """Suffixes of a file's name, such as .jsonl and .gz, in lower case; what follows the `?` of a URL is none."""
     name = path.split("?")[0] if is_remote(path) else path
     return [suffix.lower() for suffix in PurePosixPath(name).suffixes]
 
@@ -65,22 +65,22 @@ def compression_of(path: str) -> str | None:
     return COMPRESSIONS.get("".join(suffixes_of(path)[-1:]))
 
 
-def read_records(span: FileSpan, fields: Sequence[str]) -> Iterator[tuple[dict[str, Any], str]]:
-    """The records of a span, and where each stands, for messages.
+def read_entries(span: FileSpan, fields: Sequence[str]) -> Iterator[tuple[dict[str, Any], str]]:
+    """The entries of a span, and where each stands, for messages.
 
     Args:
         span: what to read.
         fields: names, or paths such as meta.language, whose columns are read of a parquet file; other kinds give all
-            they have. A text file is one record with the key `text`.
+            they have. A text file is one entry with the key `text`.
 
     Raises:
         UserError: the file is cut off, damaged, of another kind or not UTF-8; names it and the byte.
     """
     kind = kind_of(span.path)
     if kind == "json":
-        yield from _json_records(span)
+        yield from _json_entries(span)
     elif kind == "parquet":
-        yield from _parquet_records(span.path, fields)
+        yield from _parquet_entries(span.path, fields)
     else:
         with open_binary(span.path) as file:
             yield {"text": _decode(file.read(), span.path, 0)}, f"'{span.path}'"
@@ -88,7 +88,7 @@ def read_records(span: FileSpan, fields: Sequence[str]) -> Iterator[tuple[dict[s
 
 @contextmanager
 def open_binary(path: str) -> Iterator[BinaryIO]:
-    """Opens a file or an address for reading, decompressed.
+    """Opens a local or remote file for reading, decompressed.
 
     Raises:
         UserError: its compressed data are cut off or damaged; names the file and the byte.
@@ -135,7 +135,7 @@ def _open_raw(path: str) -> Iterator[Any]:
         ) from None
 
 
-def _json_records(span: FileSpan) -> Iterator[tuple[dict[str, Any], str]]:
+def _json_entries(span: FileSpan) -> Iterator[tuple[dict[str, Any], str]]:
     with open_binary(span.path) as file:
         offset = 0
         if span.start:  # a line that began before belongs to the span before
@@ -153,25 +153,25 @@ def _json_records(span: FileSpan) -> Iterator[tuple[dict[str, Any], str]]:
 def _json_object(line: bytes, path: str, offset: int) -> dict[str, Any]:
     text = _decode(line, path, offset)
     try:
-        record = json.loads(text)
+        entry = json.loads(text)
     except (ValueError, RecursionError) as error:
         remedy = "" if line.endswith(b"\n") else "; the file seems to be cut off there, get it again"
         raise UserError(f"'{path}', line at byte {offset}: {error}{remedy}") from None
-    if not isinstance(record, dict):
-        raise UserError(f"'{path}', line at byte {offset}: expected a JSON object, found {type(record).__name__}")
-    return record
+    if not isinstance(entry, dict):
+        raise UserError(f"'{path}', line at byte {offset}: expected a JSON object, found {type(entry).__name__}")
+    return entry
 
 
 def _decode(content: bytes, path: str, offset: int) -> str:
     try:
         return content.decode("utf-8-sig" if offset == 0 else "utf-8")
     except UnicodeDecodeError as error:
-        is_cut_off = error.reason == "unexpected end of data"  # within a character, so there is no line feed behind it
+        is_cut_off = error.reason == "unexpected end of data"  # within a character, so no line feed follows
         remedy = "the file seems to be cut off there, get it again" if is_cut_off else "convert the file to UTF-8"
         raise UserError(f"'{path}', byte {offset + error.start}: not UTF-8 ({error.reason}); {remedy}") from None
 
 
-def _parquet_records(path: str, fields: Sequence[str]) -> Iterator[tuple[dict[str, Any], str]]:
+def _parquet_entries(path: str, fields: Sequence[str]) -> Iterator[tuple[dict[str, Any], str]]:
     import pyarrow.parquet as pq
 
     with _open_raw(path) as raw:
@@ -187,11 +187,11 @@ def _parquet_records(path: str, fields: Sequence[str]) -> Iterator[tuple[dict[st
                     "see data.text_field, data.group_field and keep"
                 )
             for batch in file.iter_batches(batch_size=_batch_rows(file.metadata), columns=columns):
-                for record in batch.to_pylist():
-                    yield record, f"'{path}', row {number}"
+                for entry in batch.to_pylist():
+                    yield entry, f"'{path}', row {number}"
                     number += 1
         except UnicodeDecodeError as error:
-            raise UserError(f"'{path}', behind row {number}: not UTF-8 ({error.reason}); get it again") from None
+            raise UserError(f"'{path}', after row {number}: not UTF-8 ({error.reason}); get it again") from None
         except (pa.ArrowException, OSError) as error:
             if isinstance(error, OSError) and (error.errno is not None or isinstance(error, ConnectionError)):
                 raise
