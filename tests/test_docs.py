@@ -6,6 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from autoscale_exp.data.manifest import (
+    DomainEntry,
+    FileEntry,
+    Manifest,
+    TokenizerEntry,
+    TrainEntry,
+    ValidationEntry,
+)
 from autoscale_exp.laws.fit_file import Backtest, Diagnostics, Fit, FitObjective, FittedMixture, Gain, Response
 from autoscale_exp.runs.identity import RunIdentity
 from autoscale_exp.runs.record import CurvePoint, RunRecord, StageRecord
@@ -62,21 +70,33 @@ def test_no_page_names_a_folder_of_one_machine():
 
 
 @pytest.mark.parametrize(
-    ("heading", "schemas"),
+    ("heading", "schemas", "more"),
     [
-        ("result.json", [RunRecord, CurvePoint, StageRecord]),
-        ("identity.json", [RunIdentity]),
-        ("fit.json", [Fit, FitObjective, FittedMixture, Gain, Diagnostics, Backtest, Response]),
+        ("result.json", [RunRecord, CurvePoint, StageRecord], {"format"}),
+        ("identity.json", [RunIdentity], {"format"}),
+        ("fit.json", [Fit, FitObjective, FittedMixture, Gain, Diagnostics, Backtest, Response], {"format"}),
+        (
+            "manifest.json",
+            [Manifest, TokenizerEntry, DomainEntry, TrainEntry, ValidationEntry, FileEntry],
+            {"format", "fingerprint", "checksum"},
+        ),
     ],
 )
-def test_the_formats_have_every_key_of_a_file_and_no_other(heading, schemas):
+def test_the_formats_have_every_key_of_a_file_and_no_other(heading, schemas, more):
     text = (ROOT / "docs" / "formats.md").read_text()
     section = text.split(f"\n## {heading}\n")[1].split("\n## ")[0]
-    keys = {field.name for schema in schemas for field in fields(schema)} | {"format"}
+    keys = {field.name for schema in schemas for field in fields(schema)} | more
     named = set(re.findall(r"`(\w+)`", section))
     assert keys <= named, f"{sorted(keys - named)} are not told of"
     rows = set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE))
     assert rows <= keys, f"{sorted(rows - keys)} are no keys"
+
+
+def test_the_owners_of_formats_are_there():
+    text = (ROOT / "docs" / "formats.md").read_text()
+    owners = re.findall(r"\| `([\w/]+\.py)` \|", text)
+    assert len(owners) == 10
+    assert all((ROOT / "autoscale_exp" / owner).is_file() for owner in owners)
 
 
 def test_pictures_are_small():
