@@ -178,6 +178,8 @@ def _register() -> None:
         "mixture_of_search": _mixture_of_search,
         "design_size": _design_size,
         "domains_of": _domains_of,
+        "fit_folder": _fit_folder,
+        "folder_if_there": lambda folder: folder if Path(folder).is_dir() else None,
         "folder_name": lambda *paths: Path(next((path for path in paths if path), "")).name,
         "num_parallel_runs": _num_parallel_runs,
         "store_of_search": _store_of_search,
@@ -221,6 +223,13 @@ def _store_of_search(search: str | None) -> str:
 def _num_parallel_runs() -> int:
     """Runs at a time: one per CPU core, or one at all where there is a GPU, whose memory they would share."""
     return 1 if Path("/proc/driver/nvidia").exists() else num_cpus()
+
+
+def _fit_folder(runs: str | None, law: str) -> str:
+    """Where a fit goes if nothing is said: for a sweep beside its runs, where reports and target runs look for it."""
+    if runs is None or not Path(runs).is_dir():
+        return "outputs/fit"
+    return f"{runs}/{'autoscale' if law == 'autoscale' else 'fit'}"
 
 
 def _mixture_of_search(search: str | None, fit: str, token_budget: int | None) -> str:

@@ -31,13 +31,13 @@ def outputs(tmp_path_factory, store) -> Path:
     search = [f"store={store.folder}", "design.scales=[1_600,4_800]", "output_dir=out"]
     run(folder, "train", "experiment=search", *TINY, *search)
     asked = ["objective=mean_perplexity", "bounds.lower=0.02", "target_tokens=[9_600]", "num_draws=20"]
-    run(folder, "fit", "runs=out", *asked, "output_dir=out/fit")
-    run(folder, "fit", "runs=out/runs.csv", "law=autoscale", *asked, "output_dir=out/autoscale")
+    run(folder, "fit", "runs=out", *asked)
+    run(folder, "fit", "runs=out", "law=autoscale", *asked)
     targets = ["token_budget=9_600", "num_validations=4", "save_model=true"]
     run(folder, "train", "experiment=targets", "search=out", *TINY, *targets)
     trained = ",".join(str(path.relative_to(folder)) for path in sorted(folder.glob("out/targets/runs/*")))
     run(folder, "evaluate", f"run={trained}", "logger=csv", "hydra.mode=MULTIRUN")
-    run(folder, "report", "search=out", "autoscale=out/autoscale")
+    run(folder, "report", "search=out")
     return folder / "out"
 
 
