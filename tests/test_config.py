@@ -10,6 +10,8 @@ from hydra.utils import instantiate
 
 from autoscale_exp.base.job import CONF_DIR, to_typed
 from autoscale_exp.config import TrainConf
+from autoscale_exp.runs.record import write_record
+from tests.runs.records import make_record
 
 ROOT = Path(__file__).parent.parent
 JOBS = [path.stem for path in sorted(CONF_DIR.glob("*.yaml"))]
@@ -102,13 +104,29 @@ def commands(text):
     return re.findall(r"python -m autoscale_exp\.\w+[^\n`|]*", text.replace("\\\n", " "))
 
 
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 README_COMMANDS = commands((ROOT / "README.md").read_text())
+COMMANDS = [
+    pytest.param(command, id=f"{page.name}-{index}")
+    for page in PAGES
+    for index, command in enumerate(commands(page.read_text()))
+    if "--help" not in command
+]
 
 
-@pytest.mark.parametrize("command", README_COMMANDS, ids=range(len(README_COMMANDS)))
-def test_every_command_of_the_readme_composes(command):
+@pytest.fixture(scope="session")
+def stand_ins(store, tmp_path_factory):
+    """A store, and a search with a run on it, for commands that read them when they are composed."""
+    search = tmp_path_factory.mktemp("search")
+    write_record(search / "runs" / "base", make_record("base", store=str(store.folder)))
+    return {"store": f"store={store.folder}", "search": f"search={search}"}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_of_the_pages_composes(command, stand_ins):
     job, *arguments = shlex.split(command.removeprefix("python -m autoscale_exp."), comments=True)
-    overrides = [a for a in arguments if not a.startswith(("hydra", "--")) and "range(" not in a]
+    kept = [a for a in arguments if not a.startswith(("hydra", "--")) and "range(" not in a]
+    overrides = [stand_ins.get(a.split("=")[0], a) for a in kept]
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         assert to_typed(compose(job, overrides)) is not None
 

@@ -5,6 +5,7 @@ import pytest
 
 from autoscale_exp.laws.backtest import backtest
 from autoscale_exp.laws.decision import gain_over, useful_runs, verdict
+from autoscale_exp.laws.fit_file import Response
 from autoscale_exp.laws.objective import make_objective
 from autoscale_exp.runs.table import select_runs
 from tests.laws.synthetic import DOMAINS, ddo_table
@@ -64,3 +65,11 @@ def test_the_back_test_predicts_the_scale_left_out():
 def test_one_scale_has_no_back_test():
     table = ddo_table()
     assert backtest("transfer", select_runs(table, np.arange(7)), OBJECTIVE) is None
+
+
+def test_a_run_without_a_domain_is_left_out_of_its_response():
+    """The axis of tokens is logarithmic, and so are the curve's points."""
+    response = Response.of("a", [(0.0, 1.2), (1.0, 1.0), (3.0, 0.9)], lambda x: x**-0.1)
+    assert response.points == [(1.0, 1.0), (3.0, 0.9)]
+    tokens = [x for x, _ in response.curve]
+    assert 0 < min(tokens) < 1.0 < 3.0 < max(tokens)
