@@ -34,6 +34,8 @@ from autoscale_exp.runs.design import DesignConf, RunRequest
 from autoscale_exp.runs.designs import DESIGNS, design_runs, select_run
 from autoscale_exp.runs.record import read_records
 
+DEFAULT_LAW = "pooled_transfer"  # law=default; its fit of a sweep is the one that reports and target runs take
+
 
 @dataclass
 class PrepareConf:
@@ -226,10 +228,10 @@ def _num_parallel_runs() -> int:
 
 
 def _fit_folder(runs: str | None, law: str) -> str:
-    """Where a fit goes if nothing is said: for a sweep beside its runs, where reports and target runs look for it."""
+    """Where a fit goes if nothing is said: of a sweep, beside its runs, in fit/ or in a folder with the law's name."""
     if runs is None or not Path(runs).is_dir():
         return "outputs/fit"
-    return f"{runs}/{'autoscale' if law == 'autoscale' else 'fit'}"
+    return f"{runs}/{'fit' if law == DEFAULT_LAW else law}"
 
 
 def _mixture_of_search(search: str | None, fit: str, token_budget: int | None) -> str:

@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
 from autoscale_exp.base.job import CONF_DIR, to_typed
-from autoscale_exp.config import TrainConf
+from autoscale_exp.config import DEFAULT_LAW, TrainConf
 from autoscale_exp.runs.record import write_record
 from tests.runs.records import make_record
 
@@ -146,3 +146,18 @@ def test_the_files_of_a_domain_may_be_named_on_the_command_line(prefix):
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         conf = to_typed(compose("prepare", ["data=local", "data.domains=[web]", "data.path=x", override]))
     assert conf.data.sources == {"web": {"keep": {"meta.language": "en"}}}
+
+
+def test_the_default_law_is_the_one_whose_fit_reports_take():
+    assert composed("fit", "law=default").law.name == DEFAULT_LAW
+
+
+def test_an_objective_takes_the_place_of_an_experiments_own_as_a_whole():
+    conf = composed("fit", "experiment=quickstart_fit", "objective=mean_loss")
+    assert (conf.objective.name, conf.objective.metric, conf.objective.weights) == ("mean_loss", "loss", {})
+
+
+@pytest.mark.parametrize(("law", "folder"), [("default", "fit"), ("autoscale", "autoscale"), ("linear", "linear")])
+def test_the_fit_of_a_sweep_goes_beside_its_runs_in_a_folder_of_its_law(law, folder, tmp_path):
+    assert composed("fit", f"runs={tmp_path}", f"law={law}").output_dir == f"{tmp_path}/{folder}"
+    assert composed("fit", "runs=runs.csv", f"law={law}").output_dir == "outputs/fit"
