@@ -77,7 +77,7 @@ def test_the_design_trains_a_base_run_and_one_without_each_domain(checkout):
 
 
 def test_the_law_is_fitted_and_gives_a_mixture(checkout):
-    fit = json.loads((checkout / "outputs/train/ablation/fit/fit.json").read_text())
+    fit = json.loads((checkout / "outputs/train/ablation/log_tokens/fit.json").read_text())
     assert fit["law"] == "log_tokens"
     (target,) = fit["targets"]
     assert target["converged"]
@@ -85,7 +85,7 @@ def test_the_law_is_fitted_and_gives_a_mixture(checkout):
 
 
 def test_the_model_trains_on_the_fitted_mixture(checkout):
-    fit = json.loads((checkout / "outputs/train/ablation/fit/fit.json").read_text())
+    fit = json.loads((checkout / "outputs/train/ablation/log_tokens/fit.json").read_text())
     result = json.loads((checkout / "outputs/train/narrow/runs/fitted_20K_seed0/result.json").read_text())
     assert result["model"] == "gpt2_narrow"
     for domain, weight in fit["targets"][0]["weights"].items():
