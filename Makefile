@@ -44,9 +44,9 @@ quickstart: install
 	$(RUN).prepare data=environment
 	$(RUN).train experiment=quickstart
 	$(RUN).fit experiment=quickstart_fit
-	$(RUN).fit experiment=quickstart_fit law=autoscale output_dir=outputs/quickstart/autoscale
+	$(RUN).fit experiment=quickstart_fit law=autoscale
 	$(RUN).train experiment=quickstart_targets
-	$(RUN).report search=outputs/quickstart autoscale=outputs/quickstart/autoscale
+	$(RUN).report search=outputs/quickstart
 
 test: check
 	$(BIN)/python -m pytest -n 2 --dist loadfile

@@ -18,12 +18,23 @@ from omegaconf import MISSING, OmegaConf
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.labels import budget_label
 from autoscale_exp.data.conf import DataConf, EnvironmentDataConf, FilesDataConf
-from autoscale_exp.evaluation.conf import GlueTaskConf, HarnessTaskConf, PerplexityTaskConf, SquadTaskConf, TaskConf
+from autoscale_exp.data.manifest import read_manifest
+from autoscale_exp.evaluation.conf import (
+    GlueTaskConf,
+    HarnessTaskConf,
+    PerplexityTaskConf,
+    SquadTaskConf,
+    SubjectConf,
+    TaskConf,
+)
 from autoscale_exp.laws.conf import BoundsConf, LawConf, ObjectiveConf
 from autoscale_exp.lm.conf import MaskedModelConf, ModelConf
 from autoscale_exp.mixture.conf import MixtureConf, StageConf
 from autoscale_exp.runs.design import DesignConf, RunRequest
 from autoscale_exp.runs.designs import DESIGNS, design_runs, select_run
+from autoscale_exp.runs.record import read_records
+
+DEFAULT_LAW = "pooled_transfer"  # law=default; its fit of a sweep is the one that reports and target runs take
 
 
 @dataclass
@@ -33,16 +44,17 @@ class PrepareConf:
     data: DataConf = MISSING
     num_workers: int = MISSING  # processes
     shard: int = 0  # of num_shards jobs that share the work: --multirun ... shard=range(0,8) num_shards=8
-    num_shards: int = 1
+    num_shards: int = 1  # jobs that share the work
 
 
 @dataclass
 class TrainConf:
-    """The `train` job: one run, or one run of a design."""
+    """The `train` job: a single run, or one of a design; a multirun trains all of a design."""
 
     name: str = MISSING  # of the experiment
-    output_dir: str = MISSING
-    run_name: str = MISSING
+    output_dir: str = MISSING  # folder of the sweep, with its run table and runs/<run_name>/
+    run_name: str = MISSING  # unique in the sweep; the name of the run's folder
+    store: str | None = None  # folder of the token store, which then says all about the data; null: that of `data`
     data: DataConf = MISSING
     model: ModelConf = MISSING
     mixture: MixtureConf = MISSING
@@ -50,7 +62,7 @@ class TrainConf:
     search: str | None = None  # folder of a search whose fits give mixture=fitted and mixture=autoscale
     token_budget: int | None = None  # for design=single; a design over scales brings its own
     stages: list[StageConf] = field(default_factory=list)  # mixture, then these weights; for design=single
-    seed: int = 0
+    seed: int = 0  # of initialisation, order of rows and dropout
     max_epochs: int = 4  # times that a domain's pool may be repeated
     num_validations: int = 1  # points of the validation curve, evenly spaced in tokens; the last is the end
     micro_batch_rows: int | None = None  # rows per device and forward pass; null: the whole share of a step
@@ -58,24 +70,24 @@ class TrainConf:
     num_threads: int | None = None  # CPU threads of the run; null: torch's choice
     checkpoint_minutes: float = 5.0  # between checkpoints for resumption
     save_model: bool = False  # keep the trained weights as a Hugging Face folder
-    trainer: dict[str, Any] = MISSING
-    logger: dict[str, Any] | None = None
+    trainer: dict[str, Any] = MISSING  # arguments of Lightning's Trainer
+    logger: dict[str, Any] | None = None  # a Lightning logger; null: none
 
 
 @dataclass
 class FitConf:
     """The `fit` job: run records, or known optima, to optima per scale and mixtures at any budget."""
 
-    output_dir: str = MISSING
+    output_dir: str = MISSING  # of fit.json, law.json, mixtures/ and figures
     runs: str | None = None  # a runs.csv or the folder of a sweep
     optima: str | None = None  # a CSV of known optima, instead of runs
-    target_tokens: list[int] = field(default_factory=list)
+    target_tokens: list[int] = field(default_factory=list)  # token budgets to find mixtures for
     law: LawConf = MISSING
     objective: ObjectiveConf = MISSING
     bounds: BoundsConf = field(default_factory=BoundsConf)
     uncertainty: str = "intervals"  # or none, which is faster
-    num_draws: int = 100  # fits, or draws of a fit, behind the intervals
-    seed: int = 0
+    num_draws: int = 100  # draws of the law that intervals are made of
+    seed: int = 0  # of the draws
 
 
 @dataclass
@@ -99,7 +111,7 @@ class PredictConf:
     mixtures: str = MISSING  # CSV with columns run and tokens.<domain>
     output: str = MISSING  # CSV to write
     num_draws: int = 200  # for the spread of predictions
-    seed: int = 0
+    seed: int = 0  # of the draws
 
 
 @dataclass
@@ -112,26 +124,21 @@ class ExportConf:
 
 
 @dataclass
-class EvaluateConf:
+class EvaluateConf(SubjectConf):
     """The `evaluate` job: what a trained model is worth."""
 
     task: TaskConf = MISSING
-    run: str | None = None  # folder of a finished run with save_model=true
-    checkpoint: str | None = None  # or any Hugging Face folder
-    output_dir: str | None = None  # of evaluation.json; null: the run's folder
-    datasets_dir: str | None = None  # <datasets_dir>/glue/rte/train.jsonl and so on; null: the Hugging Face Hub
-    device: str = "auto"  # a torch device; auto: the first GPU, or the CPU
     num_threads: int | None = None  # CPU threads; null: torch's choice
     name: str = MISSING  # of the experiment, for the logger
     run_name: str = MISSING  # of the run, for the logger
-    logger: dict[str, Any] | None = None
+    logger: dict[str, Any] | None = None  # a Lightning logger; null: none
 
 
 @dataclass
 class ReportConf:
     """The `report` job: a search, its fit and its target runs as one page."""
 
-    output_dir: str = MISSING
+    output_dir: str = MISSING  # of summary.json and report.html
     search: str = MISSING  # folder of the sweep
     fit: str = MISSING  # folder of the fit
     autoscale: str | None = None  # folder of a fit with law=autoscale, to be shown beside it
@@ -172,12 +179,22 @@ def _register() -> None:
     resolvers: dict[str, Callable[..., Any]] = {
         "mixture_of_search": _mixture_of_search,
         "design_size": _design_size,
+        "domains_of": _domains_of,
+        "fit_folder": _fit_folder,
+        "folder_if_there": lambda folder: folder if Path(folder).is_dir() else None,
         "folder_name": lambda *paths: Path(next((path for path in paths if path), "")).name,
-        "num_cpus": lambda: len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        "num_parallel_runs": _num_parallel_runs,
+        "store_of_search": _store_of_search,
+        "num_cpus": num_cpus,
         "run_name": _run_name,
     }
     for name, resolver in resolvers.items():
         OmegaConf.register_new_resolver(name, resolver, replace=True)
+
+
+def num_cpus() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _design_size(design: Any, domains: Any) -> int:
@@ -188,6 +205,33 @@ def _design_size(design: Any, domains: Any) -> int:
 def _run_name(design: Any, domains: Any, token_budget: int | None, mixture: str, seed: int) -> str:
     runs = design_runs(_typed(design), RunRequest(list(domains), token_budget, mixture, seed))
     return select_run(runs, design.index).run
+
+
+def _domains_of(store: str | None, data: Any) -> list[str]:
+    """The training domains of a token store, or those of the `data` section."""
+    if store is None:
+        return list(data.domains)
+    manifest = read_manifest(Path(store), "store")
+    return [domain for domain, entry in manifest.domains.items() if entry.train]
+
+
+def _store_of_search(search: str | None) -> str:
+    """The token store that the runs of a search were trained on."""
+    if search is None:
+        raise UserError("search is not set; give the folder of a search, as in search=outputs/train/search")
+    return read_records(Path(search))[0].store
+
+
+def _num_parallel_runs() -> int:
+    """Runs at a time: one per CPU core, or one at all where there is a GPU, whose memory they would share."""
+    return 1 if Path("/proc/driver/nvidia").exists() else num_cpus()
+
+
+def _fit_folder(runs: str | None, law: str) -> str:
+    """Where a fit goes if nothing is said: of a sweep, beside its runs, in fit/ or in a folder with the law's name."""
+    if runs is None or not Path(runs).is_dir():
+        return "outputs/fit"
+    return f"{runs}/{'fit' if law == DEFAULT_LAW else law}"
 
 
 def _mixture_of_search(search: str | None, fit: str, token_budget: int | None) -> str:

@@ -1,4 +1,4 @@
-"""The `fit` job: from finished runs, or known optima, to the best mixture at any token budget. Imports no torch."""
+"""The `fit` job: from finished runs, or known optima, to the best mixture at any token budget."""
 
 import logging
 from pathlib import Path

@@ -47,6 +47,9 @@ def main(conf: ReportConf) -> None:
         require_domains(record, "trained", record.tokens, fit.domains)
         require_domains(record, "validated", record.losses, objective.validation_domains)
     mixtures = group_by_mixture(targets, objective)
+    mixtures = {
+        name: mixtures[name] for name in sorted(mixtures, key=lambda n: (n != conf.reference, n != "fitted", n))
+    }
     if conf.reference not in mixtures:
         raise UserError(
             f"reference is '{conf.reference}', but the target runs are of {', '.join(mixtures)}; choose one of these "

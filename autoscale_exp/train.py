@@ -1,4 +1,4 @@
-"""The `train` job: one run of a mixture or one run of a design; in a multirun, a sweep of them."""
+"""The `train` job: a single run, or one of a design; in a multirun, all of a design."""
 
 import logging
 from contextlib import nullcontext
@@ -9,12 +9,11 @@ from hydra.types import RunMode
 
 from autoscale_exp.base.job import job
 from autoscale_exp.config import TrainConf
-from autoscale_exp.data.store import open_store
 from autoscale_exp.mixture.weights import read_mixture_file
 from autoscale_exp.runs.design import RunRequest
 from autoscale_exp.runs.designs import design_runs
 from autoscale_exp.runs.record import is_recorded, write_failure
-from autoscale_exp.training.plan import is_finished, plan_run
+from autoscale_exp.training.plan import is_finished, plan_run, store_of
 from autoscale_exp.training.sweep import PlannedRun, SweepWatch, end_with_sweep
 
 log = logging.getLogger(__name__)
@@ -27,10 +26,10 @@ def main(conf: TrainConf) -> None:
     folder = Path(hydra.runtime.output_dir)
     end_with_sweep()
     try:
-        plan = plan_run(conf, open_store(conf.data.store))
+        plan = plan_run(conf, store_of(conf, hydra.overrides.task))
         finished = is_finished(plan, folder)
         if hydra.mode != RunMode.MULTIRUN and not any(o.startswith("design.index=") for o in hydra.overrides.task):
-            tell_of_other_runs(conf)
+            tell_of_other_runs(plan.conf)
         tell_of_other_budget(conf)
         run = PlannedRun(conf.run_name, folder, plan.sampler.num_rows * plan.store.seq_len, [], finished)
         with nullcontext() if hydra.mode == RunMode.MULTIRUN else SweepWatch([run]):  # a sweep has its own

@@ -366,24 +366,24 @@ def measure_shares(numbers: np.ndarray, shape: Shape) -> dict[str, Any]:
 
 
 def measure_run(kind: type, folder: Path, shape: Shape, workers: int, stop: int, state: Path) -> dict[str, Any]:
-    """Reads the run, or as far as the comparison goes; leaves a state in its middle and the batches behind it."""
+    """Reads the run, or as far as the comparison goes; leaves a state in its middle and the batches after it."""
     loader = kind(folder, shape, workers, resumable=True)
-    numbers, behind, num_rows = [], [], 0
+    numbers, after, num_rows = [], [], 0
     for batch in loader:
         num_rows += len(batch)
         numbers.append(batch[:, :3].numpy().copy())
         if num_rows == stop:
             saved = loader.loader.state_dict()
-        elif num_rows > stop and len(behind) < COMPARED_BATCHES:
-            behind.append(batch.clone())
+        elif num_rows > stop and len(after) < COMPARED_BATCHES:
+            after.append(batch.clone())
         if num_rows >= (shape.rows if workers == 0 else stop + COMPARED_BATCHES * shape.batch_rows):
             break
-    state.write_bytes(pickle.dumps((saved, torch.stack(behind))))
+    state.write_bytes(pickle.dumps((saved, torch.stack(after))))
     return measure_shares(np.concatenate(numbers)[: shape.rows], shape) if workers == 0 else {}
 
 
 def measure_resume(kind: type, folder: Path, shape: Shape, workers: int, state: Path) -> dict[str, Any]:
-    saved, behind = pickle.loads(state.read_bytes())
+    saved, after = pickle.loads(state.read_bytes())
     loader = kind(folder, shape, workers, resumable=True)
     started = time.perf_counter()
     loader.loader.load_state_dict(saved)
@@ -392,10 +392,10 @@ def measure_resume(kind: type, folder: Path, shape: Shape, workers: int, state: 
     seconds = time.perf_counter() - started
     for batch in batches:
         resumed.append(batch)
-        if len(resumed) == len(behind):
+        if len(resumed) == len(after):
             break
-    equal = [bool(torch.equal(a, b)) for a, b in zip(resumed, behind, strict=False)]
-    return {"exact": equal == [True] * len(behind), "equal_batches": sum(equal), "seconds": seconds}
+    equal = [bool(torch.equal(a, b)) for a, b in zip(resumed, after, strict=False)]
+    return {"exact": equal == [True] * len(after), "equal_batches": sum(equal), "seconds": seconds}
 
 
 def measure(task: dict[str, Any]) -> Any:

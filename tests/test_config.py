@@ -10,7 +10,9 @@ from hydra.utils import instantiate
 from omegaconf.errors import OmegaConfBaseException
 
 from autoscale_exp.base.job import CONF_DIR, describe, to_typed
-from autoscale_exp.config import TrainConf
+from autoscale_exp.config import DEFAULT_LAW, TrainConf
+from autoscale_exp.runs.record import write_record
+from tests.runs.records import make_record
 
 ROOT = Path(__file__).parent.parent
 JOBS = [path.stem for path in sorted(CONF_DIR.glob("*.yaml"))]
@@ -26,6 +28,8 @@ GIVEN = {
     "mixture=from_file": ["mixture.path=x.yaml"],
     "design=ddo": ["design.scales=[1000]"],
     "mixture=fitted": ["search=somewhere"],
+    "experiment=search": ["design.scales=[1000]"],
+    "experiment=targets": ["search=somewhere", "store=null", "token_budget=1000"],
     "mixture=autoscale": ["search=somewhere"],
 }
 NEEDED = {
@@ -66,7 +70,7 @@ def test_every_fit_of_an_experiment_composes(experiment):
 
 @pytest.mark.parametrize("experiment", [experiment for experiment in EXPERIMENTS if experiment not in FITS])
 def test_every_experiment_instantiates(experiment, tmp_path):
-    conf = composed("train", f"experiment={experiment}")
+    conf = composed("train", f"experiment={experiment}", *GIVEN.get(f"experiment={experiment}", []))
     assert isinstance(conf, TrainConf)
     trainer = instantiate({**conf.trainer, "accelerator": "cpu"}, logger=False, default_root_dir=str(tmp_path))
     assert trainer.num_devices == 1
@@ -101,13 +105,29 @@ def commands(text):
     return re.findall(r"python -m autoscale_exp\.\w+[^\n`|]*", text.replace("\\\n", " "))
 
 
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 README_COMMANDS = commands((ROOT / "README.md").read_text())
+COMMANDS = [
+    pytest.param(command, id=f"{page.name}-{index}")
+    for page in PAGES
+    for index, command in enumerate(commands(page.read_text()))
+    if "--help" not in command
+]
 
 
-@pytest.mark.parametrize("command", README_COMMANDS, ids=range(len(README_COMMANDS)))
-def test_every_command_of_the_readme_composes(command):
+@pytest.fixture(scope="session")
+def stand_ins(store, tmp_path_factory):
+    """A store, and a search with a run on it, for commands that read them when they are composed."""
+    search = tmp_path_factory.mktemp("search")
+    write_record(search / "runs" / "base", make_record("base", store=str(store.folder)))
+    return {"store": f"store={store.folder}", "search": f"search={search}"}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_of_the_pages_composes(command, stand_ins):
     job, *arguments = shlex.split(command.removeprefix("python -m autoscale_exp."), comments=True)
-    overrides = [a for a in arguments if not a.startswith(("hydra", "--")) and "range(" not in a]
+    kept = [a for a in arguments if not a.startswith(("hydra", "--")) and "range(" not in a]
+    overrides = [stand_ins.get(a.split("=")[0], a) for a in kept]
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         assert to_typed(compose(job, overrides)) is not None
 
@@ -135,3 +155,18 @@ def test_a_mixture_of_a_search_says_what_it_needs(given, missing):
         composed("train", "mixture=fitted", "run_name=r", *given)
     remedy = "mixture=fitted and mixture=autoscale need search=<folder> token_budget=..."
     assert describe(error.value) == f"{missing} is not set; {remedy}"
+
+
+def test_the_default_law_is_the_one_whose_fit_reports_take():
+    assert composed("fit", "law=default").law.name == DEFAULT_LAW
+
+
+def test_an_objective_takes_the_place_of_an_experiments_own_as_a_whole():
+    conf = composed("fit", "experiment=quickstart_fit", "objective=mean_loss")
+    assert (conf.objective.name, conf.objective.metric, conf.objective.weights) == ("mean_loss", "loss", {})
+
+
+@pytest.mark.parametrize(("law", "folder"), [("default", "fit"), ("autoscale", "autoscale"), ("linear", "linear")])
+def test_the_fit_of_a_sweep_goes_beside_its_runs_in_a_folder_of_its_law(law, folder, tmp_path):
+    assert composed("fit", f"runs={tmp_path}", f"law={law}").output_dir == f"{tmp_path}/{folder}"
+    assert composed("fit", "runs=runs.csv", f"law={law}").output_dir == "outputs/fit"

@@ -12,12 +12,9 @@ import pytest
 import yaml
 
 TINY = [
-    "name=tiny",
     "model.n_embd=16",
     "model.optimizer.batch_rows=8",
     "model.optimizer.lr=5e-3",
-    "num_threads=1",
-    "hydra.mode=MULTIRUN",
 ]
 
 
@@ -29,18 +26,18 @@ def run(cwd: Path, job: str, *arguments: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def outputs(tmp_path_factory, data_overrides, store) -> Path:
+def outputs(tmp_path_factory, store) -> Path:
     folder = tmp_path_factory.mktemp("pipeline")
-    search = ["design=ddo", "design.scales=[1_600,4_800]", "design.base_repeats=1", "output_dir=out"]
-    run(folder, "train", *data_overrides, *TINY, *search, "design.index=range(0,16)")
+    search = [f"store={store.folder}", "design.scales=[1_600,4_800]", "output_dir=out"]
+    run(folder, "train", "experiment=search", *TINY, *search)
     asked = ["objective=mean_perplexity", "bounds.lower=0.02", "target_tokens=[9_600]", "num_draws=20"]
-    run(folder, "fit", "runs=out", *asked, "output_dir=out/fit")
-    run(folder, "fit", "runs=out/runs.csv", "law=autoscale", *asked, "output_dir=out/autoscale")
-    targets = ["token_budget=9_600", "num_validations=4", "output_dir=out/targets", "seed=0,1", "save_model=true"]
-    run(folder, "train", *data_overrides, *TINY, *targets, "search=out", "mixture=uniform,fitted")
+    run(folder, "fit", "runs=out", *asked)
+    run(folder, "fit", "runs=out", "law=autoscale", *asked)
+    targets = ["token_budget=9_600", "num_validations=4", "save_model=true"]
+    run(folder, "train", "experiment=targets", "search=out", *TINY, *targets)
     trained = ",".join(str(path.relative_to(folder)) for path in sorted(folder.glob("out/targets/runs/*")))
     run(folder, "evaluate", f"run={trained}", "logger=csv", "hydra.mode=MULTIRUN")
-    run(folder, "report", "search=out", "autoscale=out/autoscale")
+    run(folder, "report", "search=out")
     return folder / "out"
 
 

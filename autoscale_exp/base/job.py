@@ -22,6 +22,7 @@ from omegaconf.errors import (
 )
 
 from autoscale_exp.base.errors import UserError, first_line, refusal
+from autoscale_exp.base.help import asked_for_help, describe_job
 
 _PACKAGE = Path(__file__).parent.parent
 # Looked for in the package first, so that a stranger's site-packages/conf is never picked up.
@@ -31,9 +32,9 @@ CONF_DIR = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.paren
 def job(config_name: str) -> Callable[[Callable[[Any], None]], Callable[[], None]]:
     """Makes a function of a typed config the entry point of a job, with the root config conf/<config_name>.yaml.
 
-    An error that the user caused (a config that does not compose, or a `UserError`)
-    ends the job with one line and exit code 2. Inside a multirun errors of a run are the function's business, because
-    the other runs go on.
+    An error that the user caused (a config that does not compose, or a `UserError`) ends the job with one line and
+    exit code 2. Inside a multirun errors of a run are the function's business, because the other runs go on. `--help`
+    prints the job's groups and keys.
     """
 
     def decorate(function: Callable[[Any], None]) -> Callable[[], None]:
@@ -53,7 +54,12 @@ def job(config_name: str) -> Callable[[Callable[[Any], None]], Callable[[], None
             nonlocal begun
             begun = False
             with _user_errors(), _folder_errors(lambda: begun):
-                run()
+                overrides = asked_for_help()
+                if overrides is None:
+                    run()
+                    return
+                purpose = (sys.modules[function.__module__].__doc__ or "").splitlines()[0].partition(": ")[2]
+                sys.stdout.write(describe_job(CONF_DIR, config_name, purpose, overrides))
 
         return entry
 

@@ -18,16 +18,14 @@ class TokenizerConf:
 class DataConf:
     """A set of domains and how their text becomes rows."""
 
-    name: str = MISSING
+    name: str = MISSING  # of the set, and of its store's folder
     domains: list[str] = MISSING  # trained on; the order of every list of weights, bounds and columns
     held_out_domains: list[str] = field(default_factory=list)  # only validated on
     store: str = MISSING  # folder of the token store
     seq_len: int = MISSING  # tokens per row
     preparation: str = "packed"  # whole documents; or windows: 1,000 characters of each that has so many, as published
     min_characters: int = 1  # shorter documents are left out
-    # Per domain; null: all; held out: this x validation_fraction. Each part of the files gives its share by size, so a
-    # domain that is unevenly spread over files that it shares with others may get less.
-    max_characters: int | None = None
+    max_characters: int | None = None  # per domain, from each file by its size; null: all
     validation_fraction: float = MISSING  # of the documents or their groups, chosen by a hash, is held out
     validation_rows: int = MISSING  # rows per domain that are drawn from what is held out
     tokenizer: TokenizerConf = field(default_factory=TokenizerConf)
@@ -42,23 +40,21 @@ class EnvironmentDataConf(DataConf):
 class FilesConf:
     """Where the documents of a domain are."""
 
-    files: list[str] = field(default_factory=list)  # paths and globs under data.path; hf:// and https:// addresses
+    files: list[str] = field(default_factory=list)  # paths and globs under data.path; hf:// and https:// URLs
     file_list: str | None = None  # a file that names them, one per line
     text_field: str | None = None  # null: data.text_field
-    keep: dict[str, Any] = field(
-        default_factory=dict
-    )  # {meta.language: en}: only documents with that, or one of a list
+    # {meta.language: en}: only documents with that, or with one of a list
+    keep: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
 class FilesDataConf(DataConf):
-    """Files of JSON lines, parquet or text, plain or compressed, on the disk or behind an address."""
+    """Files of JSON lines, parquet or text, plain or compressed, local or remote."""
 
     path: str | None = None  # folder; a domain for which no files are named has <domain>.jsonl or the like in it
     files: list[str] = field(default_factory=list)  # of all domains that name none of their own
-    sources: dict[str, Any] = field(
-        default_factory=dict
-    )  # FilesConf by domain; Any, so that +data.sources.web... may begin one
+    # FilesConf by domain; Any, so that +data.sources.web... may begin one
+    sources: dict[str, Any] = field(default_factory=dict)
     text_field: str = "text"  # keys joined by dots lead into nested fields
     group_field: str | None = None  # documents that share it stay on one side of the split; null: copies of a text do
     group_separator: str | None = None  # only the part of the group field before it counts

@@ -105,7 +105,7 @@ class MixtureBatches(Dataset[Group]):
         )
 
     def _place(self, index: int) -> tuple[int, int, int]:
-        """First position of a batch over all devices, the one behind its last, and the rows of its optimiser step."""
+        """First position of a batch over all devices, the one after its last, and the rows of its optimiser step."""
         step, chunk = divmod(index, self.step_rows // self.chunk_rows)
         step_start = step * self.step_rows
         step_stop = min(step_start + self.step_rows, self.sampler.num_rows)
@@ -162,7 +162,7 @@ class ResumableLoader(DataLoader[Any]):
         return {"batches": self._consumed(), **self._cut}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Makes the next iteration go on behind the batches consumed.
+        """Makes the next iteration go on after the batches consumed.
 
         Raises:
             UserError: they were of another size.

@@ -158,8 +158,8 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     write_versioned(folder / MANIFEST, seals | body, FORMAT)
 
 
-def read_manifest(folder: Path) -> Manifest:
-    """The manifest in a folder.
+def read_manifest(folder: Path, key: str = "data.store") -> Manifest:
+    """The manifest in a folder that the config names by `key`.
 
     Raises:
         UserError: there is none, or it is damaged, was altered, or has another format.
@@ -168,8 +168,8 @@ def read_manifest(folder: Path) -> Manifest:
     remedy = f"delete '{folder}' and run `python -m autoscale_exp.prepare` again"
     if not path.is_file():
         raise UserError(
-            f"data.store is '{folder}', which has no finished token store; "
-            "run `python -m autoscale_exp.prepare` with the same data options first"
+            f"{key} is '{folder}', which has no finished token store; run `python -m autoscale_exp.prepare` "
+            + ("with the same data options first" if key == "data.store" else "first, or give its folder")
         )
     body = read_versioned(path, FORMAT, remedy)
     seals = {key: body.pop(key, None) for key in ("fingerprint", "checksum")}

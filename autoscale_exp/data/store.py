@@ -69,11 +69,15 @@ class TokenStore:
         return Rows(files, self.seq_len, self.manifest.dtype, self.stamps)
 
 
-def open_store(folder: Path | str) -> TokenStore:
+def open_store(folder: Path | str, key: str = "data.store") -> TokenStore:
     """Opens a store and checks that every file is what was written.
 
     A file whose size and time have not changed since its hash was last checked is not read again, so that opening
     takes no longer for a large store than for a small one.
+
+    Args:
+        folder: of the store.
+        key: of the config that names it, for messages.
 
     Raises:
         UserError: there is no finished store, or a file of it is missing, truncated or altered; the message
@@ -81,7 +85,7 @@ def open_store(folder: Path | str) -> TokenStore:
     """
     folder = Path(folder)
     remedy = f"delete '{folder}' and run `python -m autoscale_exp.prepare` again"
-    manifest = read_manifest(folder)
+    manifest = read_manifest(folder, key)
     verified = _read_verified(folder)
     stamps = {}
     for name, sha256, size in manifest.files():

@@ -115,7 +115,7 @@ def vocabulary_size(tokenizer: Tokenizer) -> int:
 
 
 def separator_id(tokenizer: Tokenizer) -> int:
-    """Id of the token behind each document: end-of-text, or [SEP] for a BERT tokenizer."""
+    """Id of the token after each document: end-of-text, or [SEP] for a BERT tokenizer."""
     return tokenizer.sep_token_id if tokenizer.eos_token_id is None else tokenizer.eos_token_id
 
 

@@ -1,8 +1,19 @@
-"""The `task` section: what the `evaluate` job measures."""
+"""What the `evaluate` job measures, the `task` section, and of which model."""
 
 from dataclasses import dataclass
 
 from omegaconf import MISSING
+
+
+@dataclass
+class SubjectConf:
+    """Which model is evaluated, where results go and where examples come from."""
+
+    run: str | None = None  # folder of a finished run with save_model=true
+    checkpoint: str | None = None  # or any Hugging Face folder
+    output_dir: str | None = None  # of evaluation.json; null: the run's folder
+    datasets_dir: str | None = None  # <datasets_dir>/glue/rte/train.jsonl and so on; null: the Hugging Face Hub
+    device: str = "auto"  # a torch device; auto: the first GPU, or the CPU
 
 
 @dataclass

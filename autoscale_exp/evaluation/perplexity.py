@@ -41,7 +41,10 @@ def plan_perplexity(conf: PerplexityTaskConf, subject: Subject) -> list[Evaluati
 
     def measure(_: int | None) -> dict[str, Any]:
         module = language_model(section, checkpoint).to(find_device(subject.device))
-        losses = {domain: domain_loss(module, store, domain, conf) for domain in store.validation_domains}
+        losses = {
+            domain: domain_loss(module, store, domain, checkpoint.positions, conf)
+            for domain in store.validation_domains
+        }
         metrics = {f"loss.{domain}": loss for domain, loss in losses.items()}
         return {"metrics": metrics | {f"perplexity.{domain}": math.exp(loss) for domain, loss in losses.items()}}
 
@@ -117,31 +120,33 @@ def language_model(conf: ModelConf, checkpoint: Checkpoint) -> LanguageModel:
 
 
 @torch.no_grad()
-def domain_loss(module: LanguageModel, store: TokenStore, domain: str, conf: PerplexityTaskConf) -> float:
+def domain_loss(
+    module: LanguageModel, store: TokenStore, domain: str, positions: int, conf: PerplexityTaskConf
+) -> float:
     """Mean loss in nats per predicted token over a domain's validation rows, each token counting once."""
     rows = store.rows("validation", domain)
     total, count = torch.zeros((), dtype=torch.float64), 0
     for numbers in torch.arange(len(rows)).split(conf.batch_rows):
         tokens = torch.from_numpy(rows[numbers.numpy()].astype("int64")).to(module.device)
         keys = row_keys(numbers, "validation", domain).to(module.device)  # as during training: the same masks
-        for losses in _row_losses(module, tokens, keys, conf.stride):
+        for losses in _row_losses(module, tokens, keys, positions, conf.stride):
             total += losses.sum(dtype=torch.float64).cpu()
             count += losses.numel()
     return float(total) / count
 
 
 def _row_losses(
-    module: LanguageModel, tokens: torch.Tensor, keys: torch.Tensor, stride: int | None
+    module: LanguageModel, tokens: torch.Tensor, keys: torch.Tensor, positions: int, stride: int | None
 ) -> Iterator[torch.Tensor]:
     """Losses of (B, T) tokens: of whole rows, or of the new tokens of each window.
 
-    Windows of W tokens, the model's positions, begin every `stride` tokens. A token is predicted in the first window
+    Windows of W tokens, the model's `positions`, begin every `stride` tokens. A token is predicted in the first window
     that has it, so from at least W - stride tokens before it, and every token after a row's first exactly once.
     """
     if stride is None:
         yield module.token_losses(tokens, keys)
         return
-    length, size, done = tokens.shape[1], module.model.config.n_positions, 1
+    length, size, done = tokens.shape[1], positions, 1
     for start in range(0, length, stride):
         stop = min(start + size, length)
         window = tokens[:, start:stop]

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from autoscale_exp.base.errors import UserError
-from autoscale_exp.config import EvaluateConf
+from autoscale_exp.evaluation.conf import SubjectConf
 from autoscale_exp.evaluation.evaluation_file import EVALUATION
 from autoscale_exp.lm.checkpoint import Checkpoint, open_checkpoint
 from autoscale_exp.runs.identity import RunIdentity, read_identity
@@ -38,7 +38,7 @@ class Subject:
         return {"weights": self.checkpoint.sha256, "tokenizer": self.checkpoint.tokenizer}
 
 
-def find_subject(conf: EvaluateConf) -> Subject:
+def find_subject(conf: SubjectConf) -> Subject:
     """The model that the config names.
 
     Raises:

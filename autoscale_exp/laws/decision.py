@@ -121,12 +121,12 @@ def verdict(gain: Gain, reference: str, useful: Sequence[str]) -> str:
     low, high = gain.interval
     if gain.probability >= SURE and low > 0:
         return (
-            f"better than {reference} by {gain.mean:.4f} ({gain.relative:.1%}), with 90 % probability {low:.4f} "
-            f"to {high:.4f}; better at all with {gain.probability:.0%}"
+            f"better than {reference} by {gain.mean:.4f} ({gain.relative:.1%}), 90 % interval {low:.4f} to {high:.4f}; "
+            f"the probability of being better is {gain.probability:.0%}"
         )
     text = (
         f"cannot be told apart from {reference} with these runs: the gain is {gain.mean:.4f} ({gain.relative:.1%}), "
-        f"with 90 % probability between {low:.4f} and {high:.4f}"
+        f"90 % interval {low:.4f} to {high:.4f}"
     )
     return f"{text}; the most useful next proxy runs are {', '.join(useful)}" if useful else text
 

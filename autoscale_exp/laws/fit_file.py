@@ -146,10 +146,11 @@ class Response:
         curve: Callable[[FloatArray], FloatArray],
         **parameters: float,
     ) -> "Response":
-        """Points and the curve of a law, drawn a little beyond them."""
-        multiples = [x for x, _ in points]
+        """Points and the curve of a law, drawn a little beyond them; a run without the domain is on no log axis."""
+        drawn = [(x, y) for x, y in points if x > 0]
+        multiples = [x for x, _ in drawn]
         x = np.geomspace(min(multiples) / 1.3, max(multiples) * 1.3, 40)
-        return Response(domain, list(points), np.stack([x, curve(x)], axis=1).tolist(), **parameters)
+        return Response(domain, drawn, np.stack([x, curve(x)], axis=1).tolist(), **parameters)
 
 
 @dataclass(frozen=True)

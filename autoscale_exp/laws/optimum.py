@@ -15,11 +15,11 @@ SUM_TOLERANCE = 1e-9
 
 @dataclass(frozen=True)
 class Bounds:
-    """Limits of each domain's share of the budget.
+    """Limits of domain weights.
 
     Attributes:
-        lower: (K,) smallest shares.
-        upper: (K,) largest shares.
+        lower: (K,) smallest weights.
+        upper: (K,) largest weights.
     """
 
     lower: FloatArray
@@ -77,7 +77,7 @@ class Optimum:
 
     Attributes:
         tokens: the budget.
-        weights: (K,) shares, summing to 1.
+        weights: (K,) domain weights, summing to 1.
         active_bounds: in words.
         method: how it was found.
         objective_value: that the law predicts for it, or None where the law predicts no level.
@@ -105,7 +105,7 @@ def power_law_optimum(
         exponent: (K,) gamma_i >= 0; a domain with 0 does not respond and gets its lower bound.
         unit: (K,) u_i, tokens that count as one.
         budget: tokens.
-        bounds: shares of the budget.
+        bounds: of the weights.
 
     Returns:
         (K,) tokens summing to `budget`, and the KKT residual relative to lambda.

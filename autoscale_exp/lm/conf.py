@@ -9,12 +9,12 @@ from omegaconf import MISSING
 class OptimizerConf:
     """AdamW with linear warm-up, then decay to zero; weight decay spares biases and norms."""
 
-    lr: float = MISSING
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
-    weight_decay: float = 0.01
+    lr: float = MISSING  # at its peak
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])  # of AdamW
+    weight_decay: float = 0.01  # not of biases and norms
     warmup_fraction: float = 0.1  # of the run's steps
     schedule: str = "linear"  # linear or cosine
-    clip_norm: float = 1.0
+    clip_norm: float = 1.0  # largest norm of a step's gradient
     batch_rows: int = MISSING  # rows per optimiser step, over all devices and accumulation
 
 
@@ -22,12 +22,12 @@ class OptimizerConf:
 class ModelConf:
     """Architecture and the optimiser settings that suit it."""
 
-    name: str = MISSING
+    name: str = MISSING  # in results
     family: str = MISSING  # gpt2 or bert
-    n_layer: int = MISSING
-    n_embd: int = MISSING
-    n_head: int = MISSING
-    dropout: float = MISSING
+    n_layer: int = MISSING  # layers
+    n_embd: int = MISSING  # width
+    n_head: int = MISSING  # attention heads
+    dropout: float = MISSING  # probability, everywhere
     optimizer: OptimizerConf = field(default_factory=OptimizerConf)
     init_from: str | None = None  # Hugging Face folder whose weights training starts from; null: from scratch
 

@@ -95,7 +95,7 @@ class LanguageModel(LightningModule):
         """Clips by the norm of all gradients together; Lightning 2.6 does not for a fused optimizer under autocast."""
         assert gradient_clip_val is not None
         if scaler := getattr(self.trainer.precision_plugin, "scaler", None):  # of trainer=fp16
-            scaler.unscale_(optimizer)  # else left to the fused step, behind the clipping
+            scaler.unscale_(optimizer)  # else left to the fused step, after the clipping
         torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
 
     def mean_loss(self, batches: Iterator[tuple[torch.Tensor, torch.Tensor]]) -> float:

@@ -39,7 +39,7 @@ class Masking(torch.nn.Module):
 
     Each row has round(probability x its tokens that are not special), at least one if it has any: a fixed share and not
     a coin for each token, so that every row has as much to learn from as the next. Special tokens are never chosen
-    and never put in. Words are chosen whole with `whole_words`; a word is a token and the continuations behind it, of
+    and never put in. Words are chosen whole with `whole_words`; a word is a token and the continuations after it, of
     what lies in this row. Its tokens then sum to within half a word of the same number.
 
     Args:

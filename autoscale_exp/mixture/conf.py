@@ -9,11 +9,11 @@ from omegaconf import MISSING
 class MixtureConf:
     """Domain weights: shares of the tokens trained on."""
 
-    name: str = MISSING
+    name: str = MISSING  # in results and run names
     kind: str = MISSING  # uniform, natural (shares of the training pool), weights or file
     domains: list[str] | None = None  # the domains that `weights` are for; null: data.domains
-    weights: list[float] | None = None
-    path: str | None = None  # a mixture file, as written by fit
+    weights: list[float] | None = None  # one per domain, for kind weights
+    path: str | None = None  # a mixture file, as fit writes it, for kind file
 
 
 @dataclass

@@ -89,7 +89,7 @@ class MixtureSampler:
             )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        rebuild = partial(  # caches stay behind
+        rebuild = partial(  # without the caches
             MixtureSampler, seed=self.seed, max_epochs=self.max_epochs, unique_rows=self.unique_rows.tolist()
         )
         return rebuild, (self.domains, self.pool_rows.tolist(), self.stage_counts.tolist())

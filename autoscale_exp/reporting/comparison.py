@@ -156,8 +156,8 @@ def speedup(mixture: MixtureRuns, reference: MixtureRuns) -> float | None:
     """
     if min(len(mixture.tokens), len(reference.tokens)) < 2:
         return None
-    ahead, behind = (mixture, reference) if final_gap(mixture, reference) < 0 else (reference, mixture)
-    reached = tokens_to_reach(ahead.tokens, ahead.mean_curve, float(behind.mean_curve[-1]))
+    ahead, other = (mixture, reference) if final_gap(mixture, reference) < 0 else (reference, mixture)
+    reached = tokens_to_reach(ahead.tokens, ahead.mean_curve, float(other.mean_curve[-1]))
     assert reached is not None  # it ends there or below
     saved = 1 - reached / float(reference.tokens[-1])
     return saved if ahead is mixture else -saved

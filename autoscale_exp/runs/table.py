@@ -86,6 +86,15 @@ def table_of_records(records: Sequence[RunRecord]) -> RunTable:
     names = [record.run for record in records]
     if doubled := sorted({name for name in names if names.count(name) > 1}):
         raise UserError(f"two of the runs are called '{doubled[0]}'; give every run a name of its own")
+    for record in records:
+        numbers = {f"tokens.{d}": n for d, n in record.tokens.items()} | {
+            f"loss.{v}": x for v, x in record.losses.items()
+        }
+        for key, number in numbers.items():
+            if not math.isfinite(number) or number < 0:
+                raise UserError(f"run '{record.run}', {key}: {number} must be finite and at least 0; train it again")
+        if not sum(record.tokens.values()):
+            raise UserError(f"run '{record.run}' was trained on no tokens; train it again")
     return RunTable(
         runs=names,
         domains=list(first.tokens),

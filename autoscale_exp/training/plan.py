@@ -3,7 +3,8 @@
 import json
 import math
 import re
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from autoscale_exp.base.arrays import FloatArray, Int64Array
@@ -12,7 +13,8 @@ from autoscale_exp.base.ranges import LARGEST_SEED, check_range
 from autoscale_exp.base.versioned import differing_keys
 from autoscale_exp.base.weights import check_weights
 from autoscale_exp.config import TrainConf
-from autoscale_exp.data.store import TokenStore
+from autoscale_exp.data.conf import DataConf
+from autoscale_exp.data.store import TokenStore, open_store
 from autoscale_exp.lm.checkpoint import Checkpoint, check_initial
 from autoscale_exp.lm.conf import MaskedModelConf, ModelConf, OptimizerConf
 from autoscale_exp.lm.families import FAMILIES
@@ -67,17 +69,10 @@ def plan_run(conf: TrainConf, store: TokenStore) -> RunPlan:
     Raises:
         UserError: a section does not fit the store or itself; the message names key, value and remedy.
     """
-    if store.domains != conf.data.domains:
-        raise UserError(
-            f"data.domains is {conf.data.domains}, but the store '{store.folder}' was prepared with {store.domains}"
-        )
-    asked = {key: value for key, value in asdict(conf.data).items() if key not in WHEREABOUTS}
-    stored = {key: value for key, value in store.manifest.config.items() if key not in WHEREABOUTS}
-    if differences := differing_keys(stored, asked):
-        raise UserError(
-            f"the store '{store.folder}' was prepared with another config ({'; '.join(differences)}); "
-            "set data.store to another folder and prepare it, or use the stored values"
-        )
+    if conf.store is None:
+        _check_data(conf.data, store)
+    else:
+        conf = replace(conf, data=store.manifest.data_conf(store.folder))
     check_model(conf.model, store)
     if not re.fullmatch(r"[A-Za-z0-9_.-]+", conf.run_name):
         raise UserError(f"run_name is '{conf.run_name}'; it may only have letters, digits, '_', '.' and '-'")
@@ -122,6 +117,40 @@ def plan_run(conf: TrainConf, store: TokenStore) -> RunPlan:
         initial_weights=None if initial is None else initial.sha256,  # wherever they lie
     )
     return RunPlan(conf, store, spec, requested_tokens, sampler, seed, identity, initial)
+
+
+def store_of(conf: TrainConf, overrides: Sequence[str]) -> TokenStore:
+    """Opens the token store of a run.
+
+    Args:
+        conf: the composed config.
+        overrides: as typed, to tell a user who asks for data in two ways.
+
+    Raises:
+        UserError: the store cannot be opened, or `store` and keys of `data` are given.
+    """
+    given = [override for override in overrides if re.match(r"\+*data[.=]", override)]
+    if conf.store is not None and given:
+        raise UserError(
+            f"store is '{conf.store}', which says all about the data, but {', '.join(given)} is given too; "
+            "leave one of the two away"
+        )
+    return open_store(conf.data.store) if conf.store is None else open_store(conf.store, "store")
+
+
+def _check_data(conf: DataConf, store: TokenStore) -> None:
+    """Checks that the `data` section is the one that the store was made from."""
+    if store.domains != conf.domains:
+        raise UserError(
+            f"data.domains is {conf.domains}, but the store '{store.folder}' was prepared with {store.domains}"
+        )
+    asked = {key: value for key, value in asdict(conf).items() if key not in WHEREABOUTS}
+    stored = {key: value for key, value in store.manifest.config.items() if key not in WHEREABOUTS}
+    if differences := differing_keys(stored, asked):
+        raise UserError(
+            f"the store '{store.folder}' was prepared with another config ({'; '.join(differences)}); "
+            "set data.store to another folder and prepare it, or use the stored values"
+        )
 
 
 def stages_of(conf: TrainConf, spec: RunSpec, weights: FloatArray, store: TokenStore) -> tuple[FloatArray, Int64Array]:

@@ -33,10 +33,10 @@ from autoscale_exp.base import atomic
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.job import to_typed
 from autoscale_exp.config import TrainConf
-from autoscale_exp.data.store import open_store
+from autoscale_exp.data.store import TokenStore
 from autoscale_exp.runs.record import FAILURE, is_recorded, read_failure, read_record, read_records
 from autoscale_exp.runs.table import format_run_table
-from autoscale_exp.training.plan import is_finished, num_devices, plan_run
+from autoscale_exp.training.plan import is_finished, num_devices, plan_run, store_of
 
 LOOK_SECONDS = 0.5
 SWEEP_PROCESS = "AUTOSCALE_EXP_SWEEP_PROCESS"  # environment variable with the id of the process that sweeps
@@ -138,7 +138,7 @@ def plan_sweep(config: DictConfig) -> list[PlannedRun]:
         UserError: a run cannot be made as configured.
     """
     runs: dict[str, PlannedRun] = {}
-    store = open_store(config.data.store)
+    store: TokenStore | None = None
     params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
     # As typed: an override such as run_name=lr_${model.optimizer.lr} has another value in every run.
     task: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
@@ -147,6 +147,7 @@ def plan_sweep(config: DictConfig) -> list[PlannedRun]:
     for overrides in BasicSweeper.split_arguments(parsed, None)[0]:
         conf = to_typed(hydra.compose(config_name=config.hydra.job.config_name, overrides=overrides))
         assert isinstance(conf, TrainConf)
+        store = store or store_of(conf, overrides)
         if num_devices(conf) > 1:
             raise UserError(
                 "trainer.devices is above 1 in a multirun, where Lightning would start the sweep again in every "

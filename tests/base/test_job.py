@@ -16,7 +16,7 @@ from autoscale_exp.base.job import CONF_DIR, describe, to_typed
 MISTAKES = {
     "train model=gpt3": "In 'train': Could not find 'model/gpt3'; there are bert_base, bert_large, bert_tiny, gpt2, ",
     "evaluate task=mnli": "In 'evaluate': Could not find 'task/mnli'; there are glue, harness, perplexity, squad",
-    "train token_buget=1": "token_buget is not known; allowed there are name, output_dir, run_name, data, ",
+    "train token_buget=1": "token_buget is not known; allowed there are name, output_dir, run_name, store, data, ",
     "train design.foo=1": "design.foo is not known; allowed there are index, match_repetition",
     "train data.tokenizer.vocab=9": "data.tokenizer.vocab is not known; allowed there are name, vocab_size",
     "train +model.optimizer.rate=3": "model.optimizer.rate is not known; allowed there are lr, betas, ",

@@ -6,6 +6,7 @@ import pytest
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.laws.backtest import backtest
 from autoscale_exp.laws.decision import decide_at, gain_over, useful_runs, verdict
+from autoscale_exp.laws.fit_file import Response
 from autoscale_exp.laws.objective import make_objective
 from autoscale_exp.laws.optimum import make_bounds
 from autoscale_exp.laws.request import Request
@@ -82,3 +83,11 @@ def test_a_divergence_from_the_prior_needs_slopes():
     request = Request([100_000], OBJECTIVE, constraints, kl_weight=0.1)
     with pytest.raises(UserError, match=r"objective.kl_weight needs a law with slopes, which law=steps has not"):
         decide_at(WithoutSlopes(np.full(3, 0.2)), [], 100_000, np.full(3, 1 / 3), request)
+
+
+def test_a_run_without_a_domain_is_left_out_of_its_response():
+    """The axis of tokens is logarithmic, and so are the curve's points."""
+    response = Response.of("a", [(0.0, 1.2), (1.0, 1.0), (3.0, 0.9)], lambda x: x**-0.1)
+    assert response.points == [(1.0, 1.0), (3.0, 0.9)]
+    tokens = [x for x, _ in response.curve]
+    assert 0 < min(tokens) < 1.0 < 3.0 < max(tokens)

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 
@@ -78,6 +80,9 @@ def test_the_table_of_a_sweep_is_the_one_that_fits_read(tmp_path):
     [
         (make_record("r1"), "two of the runs are called 'r1'; give every run a name of its own"),
         (make_record("r2", losses={"a": 1.0}), "run 'r2' has other domains than run 'r1'"),
+        (make_record("r2", losses={"a": math.nan, "b": 1.0}), "run 'r2', loss.a: nan must be finite and at least 0"),
+        (make_record("r2", tokens={"a": -1, "b": 1}), "run 'r2', tokens.a: -1 must be finite and at least 0"),
+        (make_record("r2", tokens={"a": 0, "b": 0}), "run 'r2' was trained on no tokens; train it again"),
     ],
 )
 def test_records_that_make_no_table_are_refused(second, message):

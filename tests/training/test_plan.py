@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hydra import compose, initialize_config_dir
 
 from autoscale_exp.base.errors import UserError
+from autoscale_exp.base.job import CONF_DIR, to_typed
 from autoscale_exp.data.store import TokenStore
 from autoscale_exp.runs.identity import write_identity
 from autoscale_exp.runs.record import write_record
-from autoscale_exp.training.plan import is_finished, micro_batch, num_devices, plan_run
+from autoscale_exp.training.plan import is_finished, micro_batch, num_devices, plan_run, store_of
 from tests.runs.records import make_record
 
 
@@ -273,3 +275,38 @@ def test_devices_that_are_no_number_of_at_least_one_are_refused(trainer, compose
 def test_a_plan_is_made_without_torch():
     check = "import sys, autoscale_exp.train, autoscale_exp.training.sweep; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", check], check=True)
+
+
+def test_a_run_that_is_told_of_its_store_alone_is_the_run_that_names_all_its_data(
+    compose_train, store, train_overrides
+):
+    named = plan_run(compose_train(), store)
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        of_run = [o for o in train_overrides if not o.startswith("data")]
+        conf = to_typed(compose("train", [*of_run, f"store={store.folder}", "run_name=run", "~logger"]))
+    told = plan_run(conf, store_of(conf, of_run))
+    assert told.identity == named.identity
+    assert told.conf.data.domains == ["fruit", "code", "sums"]
+    assert (told.conf.data.seq_len, told.conf.data.tokenizer.vocab_size) == (16, 300)
+
+
+def test_the_domains_of_a_design_are_those_of_the_store(store: TokenStore):
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        conf = compose("train", [f"store={store.folder}", "design=ddo", "design.scales=[1000]", "design.index=1"])
+    assert conf.run_name == "fruit_x3_1K"
+
+
+@pytest.mark.parametrize("given", ["data=local", "data.seq_len=32", "+data.sources.web.files=[x]"])
+def test_a_store_and_keys_of_data_are_not_given_together(given, compose_train, store: TokenStore):
+    conf = replace(compose_train(), store=str(store.folder))
+    with pytest.raises(
+        UserError, match=r"store is '.*tiny', which says all about the data, but .* is given too; leave"
+    ):
+        store_of(conf, ["seed=1", given])
+
+
+def test_a_store_that_is_not_there_is_told_by_its_key(compose_train):
+    with pytest.raises(
+        UserError, match=r"store is 'nowhere', which has no finished token store; .* or give its folder"
+    ):
+        store_of(replace(compose_train(), store="nowhere"), [])

@@ -58,7 +58,7 @@ class Part:
 
     @property
     def size(self) -> int:
-        """Bytes as far as they are known: 0 behind an address."""
+        """Bytes as far as they are known: 0 for a remote file."""
         return self.num_bytes or 0
 
 
@@ -77,7 +77,7 @@ class Corpus:
     Attributes:
         parts: in a fixed order.
         stamps: size in bytes and time of modification in ns of each file and list of files on the disk, by path.
-        listing: what globs of addresses, and lists of files behind addresses, stand for.
+        listing: what remote globs, and remote lists of files, stand for.
         group_field: path of the field that holds the group; None: each document by itself.
         group_separator: only the part of the group before it counts; None keeps it whole.
         min_characters: shorter documents are left out.

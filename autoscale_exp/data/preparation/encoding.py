@@ -21,7 +21,7 @@ class Encoder:
 
     Args:
         tokenizer: without truncation and padding.
-        separator: id that goes behind every text.
+        separator: id that goes after every text.
         dtype: of the ids.
         threads: how many batches may be encoded at a time.
     """

@@ -28,7 +28,7 @@ class FileSpan:
     """A file, or the lines of it that begin at the bytes start .. stop - 1.
 
     Attributes:
-        path: on the disk, or an address.
+        path: local or remote.
         start: byte offset.
         stop: byte offset; None is the end of the file.
     """
@@ -44,7 +44,7 @@ def is_remote(path: str) -> bool:
 
 
 def suffixes_of(path: str) -> list[str]:
-    """Suffixes of a file's name, such as .jsonl and .gz, in lower case; what follows the `?` of an address is none."""
+    """Suffixes of a file's name, such as .jsonl and .gz, in lower case; what follows the `?` of a URL is none."""
     name = path.split("?")[0] if is_remote(path) else path
     return [suffix.lower() for suffix in PurePosixPath(name).suffixes]
 
@@ -88,7 +88,7 @@ def read_entries(span: FileSpan, fields: Sequence[str]) -> Iterator[tuple[dict[s
 
 @contextmanager
 def open_binary(path: str) -> Iterator[BinaryIO]:
-    """Opens a file or an address for reading, decompressed.
+    """Opens a local or remote file for reading, decompressed.
 
     Raises:
         UserError: its compressed data are cut off or damaged; names the file and the byte.
@@ -166,7 +166,7 @@ def _decode(content: bytes, path: str, offset: int) -> str:
     try:
         return content.decode("utf-8-sig" if offset == 0 else "utf-8")
     except UnicodeDecodeError as error:
-        is_cut_off = error.reason == "unexpected end of data"  # within a character, so there is no line feed behind it
+        is_cut_off = error.reason == "unexpected end of data"  # within a character, so no line feed follows
         remedy = "the file seems to be cut off there, get it again" if is_cut_off else "convert the file to UTF-8"
         raise UserError(f"'{path}', byte {offset + error.start}: not UTF-8 ({error.reason}); {remedy}") from None
 
@@ -191,7 +191,7 @@ def _parquet_entries(path: str, fields: Sequence[str]) -> Iterator[tuple[dict[st
                     yield entry, f"'{path}', row {number}"
                     number += 1
         except UnicodeDecodeError as error:
-            raise UserError(f"'{path}', behind row {number}: not UTF-8 ({error.reason}); get it again") from None
+            raise UserError(f"'{path}', after row {number}: not UTF-8 ({error.reason}); get it again") from None
         except (pa.ArrowException, OSError) as error:
             if isinstance(error, OSError) and (error.errno is not None or isinstance(error, ConnectionError)):
                 raise

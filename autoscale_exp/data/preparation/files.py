@@ -1,4 +1,4 @@
-"""Which files hold which domains: by name, path, glob or address; and how they are cut into the parts of a corpus."""
+"""Which files hold which domains: by name, path, glob or URL; and how they are cut into the parts of a corpus."""
 
 import glob
 import logging
@@ -23,7 +23,7 @@ from autoscale_exp.data.preparation.packing import WINDOW_CHARACTERS
 
 log = logging.getLogger(__name__)
 
-MOST_PARTS = 1024  # of files behind addresses with the same domains, whose sizes are not known; more share a part
+MOST_PARTS = 1024  # of remote files with the same domains, whose sizes are not known; more share a part
 PART_BYTES = 2**26  # of local files; a larger file of plain JSON lines is cut, smaller ones are put together
 
 
@@ -95,7 +95,7 @@ def _given(conf: FilesDataConf) -> dict[str, FilesConf]:
             continue
         if conf.path is None and not conf.files:
             raise UserError(
-                f"data.sources.{domain}.files is not set; give it paths, globs or addresses, as in "
+                f"data.sources.{domain}.files is not set; give it paths, globs or URLs, as in "
                 f"++data.sources.{domain}.files=[hf://datasets/<owner>/<name>/*.parquet], or set data.path"
             )
         if conf.files and not given.keep:
@@ -154,7 +154,7 @@ def _limits(conf: DataConf) -> dict[str, float]:
 
 
 def _files_of(conf: FilesDataConf, domain: str, given: FilesConf, listing: Listing) -> list[str]:
-    """Paths and addresses of a domain's files: its own, those of all domains, or in data.path those with its name."""
+    """Paths and URLs of a domain's files: its own, those of all domains, or in data.path those with its name."""
     key, named = f"data.sources.{domain}", list(given.files)
     if given.file_list is not None:
         named += _lines_of(_beneath(conf, given.file_list), f"{key}.file_list", listing)
@@ -238,7 +238,7 @@ def _lines_of(path: str, key: str, listing: Listing) -> list[str]:
 
 
 def _matches(conf: FilesDataConf, pattern: str, key: str, listing: Listing) -> list[str]:
-    """The files that a path, glob or address stands for; those of the Hub by the commit they are of now."""
+    """The files that a path, glob or URL stands for; those of the Hub by the commit they are of now."""
     if pattern.startswith(("http://", "https://")):
         return [pattern]
     if not is_remote(pattern):
@@ -280,12 +280,12 @@ class _Gathered:
     spans: list[FileSpan]
     num_bytes: int | None
 
-    def has_room_for(self, sources: tuple[Source, ...], num_bytes: int | None, num_addresses: int) -> bool:
-        """Whether a span fits, where so many addresses have its sources."""
+    def has_room_for(self, sources: tuple[Source, ...], num_bytes: int | None, num_remote: int) -> bool:
+        """Whether a span fits, where so many remote files have its sources."""
         if self.sources != sources:
             return False
         if self.num_bytes is None or num_bytes is None:
-            return self.num_bytes == num_bytes and len(self.spans) * MOST_PARTS < num_addresses
+            return self.num_bytes == num_bytes and len(self.spans) * MOST_PARTS < num_remote
         return self.num_bytes + num_bytes <= PART_BYTES
 
     def add(self, span: FileSpan, num_bytes: int | None) -> None:
@@ -295,13 +295,13 @@ class _Gathered:
 
 
 def _cut(sources_of: dict[str, list[Source]]) -> list[Part]:
-    """Parts of about PART_BYTES of local files with the same sources, and of few enough addresses."""
-    addresses = Counter(tuple(sources) for path, sources in sources_of.items() if is_remote(path))
+    """Parts of about PART_BYTES of local files with the same sources, and of few enough remote files."""
+    num_remote = Counter(tuple(sources) for path, sources in sources_of.items() if is_remote(path))
     gathered: list[_Gathered] = []
     for path, listed in sources_of.items():
         sources = tuple(listed)
         for span, num_bytes in _spans(path):
-            if gathered and gathered[-1].has_room_for(sources, num_bytes, addresses[sources]):
+            if gathered and gathered[-1].has_room_for(sources, num_bytes, num_remote[sources]):
                 gathered[-1].add(span, num_bytes)
             else:
                 gathered.append(_Gathered(sources, [span], num_bytes))

@@ -37,7 +37,7 @@ class RowFormat:
     Attributes:
         seq_len: tokens per row.
         dtype: of a token id, little-endian.
-        separator: id behind every document.
+        separator: id after every document.
         row_start: id that each row begins with; None: none.
     """
 

@@ -21,7 +21,7 @@ class AutoscaleFit:
     Attributes:
         domains: (K,) names.
         scales: fitted responses, smallest scale first.
-        bounds: shares within which optima are sought.
+        bounds: of the weights.
     """
 
     domains: list[str]

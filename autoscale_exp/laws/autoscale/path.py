@@ -26,9 +26,9 @@ class ScalePath:
         budgets: (S,) token budgets of the optima, ascending.
         intercept: (K,) natural logarithm of tokens at t = 0, the smallest budget.
         slope: (K,) change of it from the smallest budget to the second.
-        held: (K,) share of a domain that a bound held at some scale and that therefore has no slope; NaN for others.
+        held: (K,) weight of a domain that a bound held at some scale and that therefore has no slope; NaN for others.
         residual: root mean square residual of log n over domains and scales; 0 for two scales, which are met exactly.
-        bounds: shares within which the optima were sought, and extrapolations stay.
+        bounds: of the weights; extrapolations stay within them.
     """
 
     domains: list[str]
@@ -45,28 +45,28 @@ class ScalePath:
     ) -> "ScalePath":
         """The path through optima at different budgets; the least-squares one if there are more than two.
 
-        A domain on a bound at any scale tells nothing of its slope: it is held at its share of the largest scale.
+        A domain on a bound at any scale tells nothing of its slope: it is held at its weight of the largest scale.
 
         Args:
             budgets: (S,) tokens, S >= 2.
-            weights: S arrays (K,) of shares.
+            weights: S arrays (K,) of domain weights.
             domains: (K,) names.
             bounds: that the optima were sought in.
 
         Raises:
-            UserError: fewer than two different budgets, a share of zero off any bound, or nothing left to extrapolate.
+            UserError: fewer than two different budgets, a weight of zero off any bound, or nothing left to extrapolate.
         """
         order = np.argsort(budgets)
         totals = np.asarray(budgets, dtype=np.float64)[order]
-        shares = np.asarray(weights, dtype=np.float64)[order]
+        sorted_weights = np.asarray(weights, dtype=np.float64)[order]
         if len(totals) < 2 or (np.diff(totals) <= 0).any():
             raise UserError(
                 f"extrapolation needs optima at two different token budgets, but there are {[int(t) for t in totals]}; "
                 "run the design at another scale, or ask for target_tokens=[] only"
             )
-        bounded = np.any([bounds.active(share) != 0 for share in shares], axis=0)
+        bounded = np.any([bounds.active(row) != 0 for row in sorted_weights], axis=0)
         for index, domain in enumerate(domains):
-            if not bounded[index] and (shares[:, index] <= 0).any():
+            if not bounded[index] and (sorted_weights[:, index] <= 0).any():
                 raise UserError(
                     f"the optimum of '{domain}' is 0 at some scale, which has no ratio to extrapolate by; "
                     "set bounds.lower above 0"
@@ -76,11 +76,11 @@ class ScalePath:
                 "all but one domain sit on a bound at some scale, so nothing is known of how the optimum moves; "
                 "loosen bounds or train more proxy runs"
             )
-        log_tokens = np.log(np.where(bounded, 1.0, shares) * totals[:, None])  # (S, K)
+        log_tokens = np.log(np.where(bounded, 1.0, sorted_weights) * totals[:, None])  # (S, K)
         intercept, slope, residual = _fit_lines(log_tokens[:, ~bounded])
         full = np.zeros((2, len(domains)))
         full[:, ~bounded] = intercept, slope
-        held = np.where(bounded, shares[-1], np.nan)
+        held = np.where(bounded, sorted_weights[-1], np.nan)
         return ScalePath(list(domains), [int(t) for t in totals], full[0], full[1], held, residual, bounds)
 
     def optimum(self, budget: int) -> Optimum:

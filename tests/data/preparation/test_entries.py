@@ -17,7 +17,7 @@ from autoscale_exp.data.preparation.entries import FileSpan, kind_of, open_binar
 from tests.data.preparation.corpora import compress, write_entries
 from tests.data.preparation.file_server import serving
 
-RECORDS = [{"text": f"Zürich, 東京 {number}\n{number**40}", "id": number} for number in range(300)]
+ENTRIES = [{"text": f"Zürich, 東京 {number}\n{number**40}", "id": number} for number in range(300)]
 KINDS = ["web.jsonl", "web.json", "web.jsonl.gz", "web.jsonl.zst", "web.parquet"]
 
 
@@ -33,43 +33,43 @@ def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", KINDS)
 def test_a_file_is_read_as_it_was_written(name, tmp_path: Path):
-    assert read(write_entries(tmp_path / name, RECORDS)) == RECORDS
+    assert read(write_entries(tmp_path / name, ENTRIES)) == ENTRIES
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_a_file_behind_an_address_is_read_like_one_on_the_disk(name, tmp_path: Path):
-    write_entries(tmp_path / name, RECORDS)
+def test_a_remote_file_is_read_like_one_on_the_disk(name, tmp_path: Path):
+    write_entries(tmp_path / name, ENTRIES)
     with serving(tmp_path) as server:
-        assert read(f"{server.address}/{name}") == RECORDS
+        assert read(f"{server.address}/{name}") == ENTRIES
 
 
 @pytest.mark.parametrize("name", KINDS)
 def test_a_connection_that_breaks_is_taken_up_again(name, tmp_path: Path, quick_retries):
-    write_entries(tmp_path / name, RECORDS)
+    write_entries(tmp_path / name, ENTRIES)
     with serving(tmp_path) as server:
         server.breaks = 3
-        assert read(f"{server.address}/{name}") == RECORDS
+        assert read(f"{server.address}/{name}") == ENTRIES
         assert server.breaks == 0
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_a_connection_that_keeps_breaking_is_an_error_that_names_the_address(name, tmp_path: Path, quick_retries):
-    write_entries(tmp_path / name, RECORDS)
+def test_a_connection_that_keeps_breaking_is_an_error_that_names_the_url(name, tmp_path: Path, quick_retries):
+    write_entries(tmp_path / name, ENTRIES)
     with serving(tmp_path) as server:
         server.breaks = 1000
         with pytest.raises(UserError, match=rf"'{server.address}/{name}' cannot be read .*it goes on where it"):
             read(f"{server.address}/{name}")
 
 
-def test_lines_behind_an_address_are_fetched_in_few_requests(tmp_path: Path):
-    write_entries(tmp_path / "web.jsonl", RECORDS * 20)
+def test_remote_lines_are_fetched_in_few_requests(tmp_path: Path):
+    write_entries(tmp_path / "web.jsonl", ENTRIES * 20)
     with serving(tmp_path) as server:
         assert len(read(f"{server.address}/web.jsonl")) == 6000
         assert len(server.requests) <= 3
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_an_address_where_nothing_is_is_an_error_that_names_it(name, tmp_path: Path, quick_retries):
+def test_a_url_where_nothing_is_is_an_error_that_names_it(name, tmp_path: Path, quick_retries):
     with serving(tmp_path) as server, pytest.raises(UserError, match=rf"'{server.address}/{name}' is not there"):
         read(f"{server.address}/{name}")
 
@@ -77,8 +77,8 @@ def test_an_address_where_nothing_is_is_an_error_that_names_it(name, tmp_path: P
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])
 def test_files_put_behind_each_other_are_one_file(suffix, tmp_path: Path):
     path = tmp_path / f"web.jsonl{suffix}"
-    path.write_bytes(b"".join(compress(json.dumps(entry).encode() + b"\n", suffix) for entry in RECORDS))
-    assert read(path) == RECORDS
+    path.write_bytes(b"".join(compress(json.dumps(entry).encode() + b"\n", suffix) for entry in ENTRIES))
+    assert read(path) == ENTRIES
 
 
 def test_a_text_file_is_one_record(tmp_path: Path):
@@ -89,8 +89,8 @@ def test_a_text_file_is_one_record(tmp_path: Path):
 
 
 def test_a_local_name_may_have_a_question_mark_and_capital_letters(tmp_path: Path):
-    write_entries(tmp_path / "web.jsonl.gz", RECORDS).rename(tmp_path / "why? no.JSONL.GZ")
-    assert read(tmp_path / "why? no.JSONL.GZ") == RECORDS
+    write_entries(tmp_path / "web.jsonl.gz", ENTRIES).rename(tmp_path / "why? no.JSONL.GZ")
+    assert read(tmp_path / "why? no.JSONL.GZ") == ENTRIES
 
 
 def test_a_byte_order_mark_and_blank_lines_are_skipped(tmp_path: Path):
@@ -128,7 +128,7 @@ def test_a_record_says_where_it_stands(tmp_path: Path):
     (tmp_path / "web.jsonl").write_text('{"text": "a"}\n\n{"text": "b"}\n')
     where = [place for _, place in read_entries(FileSpan(str(tmp_path / "web.jsonl")), ["text"])]
     assert where == [f"'{tmp_path}/web.jsonl', line at byte {byte}" for byte in (0, 15)]
-    path = write_entries(tmp_path / "web.parquet", RECORDS)
+    path = write_entries(tmp_path / "web.parquet", ENTRIES)
     assert [place for _, place in read_entries(FileSpan(str(path)), ["id"])][-1] == f"'{path}', row 299"
 
 
@@ -170,7 +170,7 @@ def test_a_line_that_is_cut_off_is_an_error_that_says_so(size, tmp_path: Path):
 @pytest.mark.parametrize("name", ["web.jsonl.gz", "web.jsonl.zst", "web.txt.gz", "web.parquet"])
 @pytest.mark.parametrize("kept", [0.0, 0.1, 0.5, 0.9, 0.999])
 def test_a_file_downloaded_by_half_is_an_error_that_names_file_and_byte(name, kept, tmp_path: Path):
-    content = write_entries(tmp_path / name, RECORDS).read_bytes()
+    content = write_entries(tmp_path / name, ENTRIES).read_bytes()
     size = int(len(content) * kept)
     (tmp_path / name).write_bytes(content[:size])
     has = "it has no bytes" if not size and name != "web.parquet" else f"(data end|it ends) at byte {size}"
@@ -181,7 +181,7 @@ def test_a_file_downloaded_by_half_is_an_error_that_names_file_and_byte(name, ke
 @pytest.mark.parametrize("name", ["web.jsonl.gz", "web.jsonl.zst", "web.parquet"])
 @pytest.mark.parametrize("place", [0.1, 0.2, 0.3])
 def test_a_damaged_file_is_an_error_that_names_it(name, place, tmp_path: Path):
-    content = bytearray(write_entries(tmp_path / name, RECORDS).read_bytes())
+    content = bytearray(write_entries(tmp_path / name, ENTRIES).read_bytes())
     start = int(len(content) * place)
     content[start : start + 40] = bytes(40)
     (tmp_path / name).write_bytes(content)
@@ -200,7 +200,7 @@ def test_parquet_text_that_is_not_utf8_is_an_error_that_names_file_and_row(tmp_p
     texts = pa.array([b"fine", b"Z\xfcrich"], pa.binary())
     texts = pa.Array.from_buffers(pa.string(), 2, texts.buffers())
     pq.write_table(pa.table({"text": texts}), tmp_path / "web.parquet")
-    with pytest.raises(UserError, match=r"web.parquet', behind row 0: not UTF-8"):
+    with pytest.raises(UserError, match=r"web.parquet', after row 0: not UTF-8"):
         read(tmp_path / "web.parquet", ("text",))
 
 

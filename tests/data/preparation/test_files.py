@@ -125,7 +125,7 @@ def test_the_hub_is_asked_once_for_all_domains_and_not_again_when_the_answer_is_
 
 
 @pytest.mark.parametrize("num_files", [3, 4, 5, 1000])
-def test_files_behind_addresses_share_parts_where_they_are_many(num_files, monkeypatch: pytest.MonkeyPatch):
+def test_remote_files_share_parts_where_they_are_many(num_files, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(files_module, "MOST_PARTS", 4)
     addresses = [f"https://example.org/{number}.jsonl.gz" for number in range(num_files)]
     corpus = corpus_of(None, sources={"web": FilesConf(files=addresses)})
@@ -242,7 +242,7 @@ def test_a_corpus_that_is_no_folder_is_an_error(tmp_path: Path):
 
 
 def test_a_corpus_without_folder_and_files_is_an_error():
-    with pytest.raises(UserError, match=r"data.sources.web.files is not set; give it paths, globs or addresses"):
+    with pytest.raises(UserError, match=r"data.sources.web.files is not set; give it paths, globs or URLs"):
         corpus_of(None)
 
 

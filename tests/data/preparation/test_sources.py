@@ -129,13 +129,11 @@ def test_redpajama_as_published_has_a_window_of_each_document(tmp_path: Path):
 
 def test_redpajama_without_a_replacement_of_its_books_is_an_error_that_names_the_key():
     conf = composed("redpajama", f"data.domains=[books,{','.join(d for d in SEVEN if d != 'books')}]")
-    with pytest.raises(UserError, match=r"data.sources.books.files is not set; give it paths, globs or addresses"):
+    with pytest.raises(UserError, match=r"data.sources.books.files is not set; give it paths, globs or URLs"):
         open_corpus(conf)
 
 
-def test_redpajama_behind_addresses_that_break_is_the_same_as_on_the_disk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_remote_redpajama_that_breaks_is_the_same_as_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(datasets.config, "STREAMING_READ_RETRY_INTERVAL", 0.001)
     files = write_redpajama(tmp_path)
     stores = []

@@ -1,0 +1,72 @@
+import re
+import subprocess
+import sys
+from dataclasses import is_dataclass
+from pathlib import Path
+
+import pytest
+from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
+
+import autoscale_exp.config  # noqa: F401 - registers the schemas
+from autoscale_exp.base.help import _comments, describe_job
+from autoscale_exp.base.job import CONF_DIR
+
+JOBS = sorted(path.stem for path in CONF_DIR.glob("*.yaml"))
+REPO = ConfigStore.instance().repo
+SCHEMAS = {name: node.node for name, node in {**REPO, **REPO["schema"]}.items() if hasattr(node, "node")}
+OURS = {name: node for name, node in SCHEMAS.items() if is_dataclass(OmegaConf.get_type(node))}
+
+
+def keys_of(text):
+    return re.findall(r"^  (\S+?)=", text[text.index("\nKeys\n") :], re.MULTILINE)
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_every_job_lists_its_own_groups_and_keys(job):
+    text = describe_job(CONF_DIR, job, "a purpose", [])
+    assert text.startswith(f"python -m autoscale_exp.{job}: a purpose\n")
+    assert keys_of(text)
+    assert ("\n  data " in text) == (job in ("prepare", "train"))
+    assert ("\n  law " in text) == (job == "fit")
+
+
+@pytest.mark.parametrize("name", [name for name in OURS if "autoscale_exp" in str(OmegaConf.get_type(OURS[name]))])
+def test_every_key_of_a_schema_says_what_it_is(name):
+    schema = OmegaConf.get_type(OURS[name])
+    comments = _comments(schema)
+    silent = {
+        key
+        for key, field in schema.__dataclass_fields__.items()
+        if key not in comments and not is_dataclass(field.type) and not is_dataclass(field.default_factory)
+    }
+    assert not silent
+
+
+def test_a_choice_changes_the_keys_that_are_listed():
+    assert "design.factor" not in keys_of(describe_job(CONF_DIR, "train", "", []))
+    text = describe_job(CONF_DIR, "train", "", ["design=ddo"])
+    line = next(line for line in text.splitlines() if line.startswith("  design.factor=3.0 "))
+    assert line.endswith("one domain's tokens are multiplied and divided by it, the others stay")
+    assert "  design.index=0 " in text
+
+
+def test_experiments_are_listed_for_the_job_that_their_command_names():
+    listed = {job: re.search(r"^  experiment +(.*)", describe_job(CONF_DIR, job, "", []), re.M) for job in JOBS}
+    options = {job: match[1].split(" | ") for job, match in listed.items() if match}
+    assert set(options) == {"train", "fit"}
+    assert sorted(options["train"] + options["fit"]) == sorted(p.stem for p in CONF_DIR.glob("experiment/*.yaml"))
+
+
+def test_help_is_printed_and_nothing_is_done(tmp_path: Path):
+    command = [sys.executable, "-m", "autoscale_exp.train", "--help"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=True)
+    assert done.stdout.startswith("python -m autoscale_exp.train: a single run, or one of a design")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_mistake_beside_help_is_told_in_one_line(tmp_path: Path):
+    command = [sys.executable, "-m", "autoscale_exp.train", "--help", "model=gpt3"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: In 'train': Could not find 'model/gpt3'; there are ")

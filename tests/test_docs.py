@@ -1,0 +1,104 @@
+"""The pages: their links and pictures are there, and the formats have every key."""
+
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from autoscale_exp.data.manifest import (
+    DomainEntry,
+    FileEntry,
+    Manifest,
+    TokenizerEntry,
+    TrainEntry,
+    ValidationEntry,
+)
+from autoscale_exp.laws.fit_file import Backtest, Diagnostics, Fit, FitObjective, FittedMixture, Gain, Response
+from autoscale_exp.runs.identity import RunIdentity
+from autoscale_exp.runs.record import CurvePoint, RunRecord, StageRecord
+
+ROOT = Path(__file__).parent.parent
+PAGES = [page for pattern in ("*.md", "docs/**/*.md", "tests/**/*.md") for page in sorted(ROOT.glob(pattern))]
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+MOST_LINES = 120  # of the README
+
+
+def without_blocks(text):
+    return re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(text):
+    """What GitHub makes of headings: lower case, punctuation left out, hyphens for spaces."""
+    headings = re.findall(r"^#+ (.+)$", without_blocks(text), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_relative_links_and_pictures_lead_somewhere(page):
+    for link in LINK.findall(without_blocks(page.read_text())):
+        if re.match(r"https?://", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), f"{link}: there is no such file"
+        if anchor:
+            assert anchor in anchors(target.read_text()), f"{link}: there is no such heading"
+
+
+def test_the_pages_are_found():
+    names = {str(page.relative_to(ROOT)) for page in PAGES}
+    assert {"README.md", "CONTRIBUTING.md", "docs/formats.md"} <= names
+
+
+def test_anchors_are_those_of_github():
+    assert anchors("# A run's law.json\n```\n# no heading\n```\n## Two words") == {"a-runs-lawjson", "two-words"}
+
+
+def test_the_readme_links_every_page_of_docs():
+    links = LINK.findall((ROOT / "README.md").read_text())
+    assert {f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")} <= set(links)
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= MOST_LINES
+
+
+def test_no_page_names_a_folder_of_one_machine():
+    for page in PAGES:
+        assert not re.search(r"/(home|root|Users|tmp|work)/", page.read_text()), page
+
+
+@pytest.mark.parametrize(
+    ("heading", "schemas", "more"),
+    [
+        ("result.json", [RunRecord, CurvePoint, StageRecord], {"format"}),
+        ("identity.json", [RunIdentity], {"format"}),
+        ("fit.json", [Fit, FitObjective, FittedMixture, Gain, Diagnostics, Backtest, Response], {"format"}),
+        (
+            "manifest.json",
+            [Manifest, TokenizerEntry, DomainEntry, TrainEntry, ValidationEntry, FileEntry],
+            {"format", "fingerprint", "checksum"},
+        ),
+    ],
+)
+def test_the_formats_have_every_key_of_a_file_and_no_other(heading, schemas, more):
+    text = (ROOT / "docs" / "formats.md").read_text()
+    section = text.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    keys = {field.name for schema in schemas for field in fields(schema)} | more
+    named = set(re.findall(r"`(\w+)`", section))
+    assert keys <= named, f"{sorted(keys - named)} are not told of"
+    rows = set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE))
+    assert rows <= keys, f"{sorted(rows - keys)} are no keys"
+
+
+def test_the_owners_of_formats_are_there():
+    text = (ROOT / "docs" / "formats.md").read_text()
+    owners = re.findall(r"\| `([\w/]+\.py)` \|", text)
+    assert len(owners) == 10
+    assert all((ROOT / "autoscale_exp" / owner).is_file() for owner in owners)
+
+
+def test_pictures_are_small():
+    for picture in (ROOT / "docs").glob("*.png"):
+        assert picture.stat().st_size < 300_000
