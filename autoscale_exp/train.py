@@ -16,7 +16,7 @@ from autoscale_exp.mixture.weights import read_mixture_file
 from autoscale_exp.runs.design import RunRequest
 from autoscale_exp.runs.designs import design_runs
 from autoscale_exp.runs.record import FAILURE, read_failure, write_failure
-from autoscale_exp.training.claim import claimed
+from autoscale_exp.training.claim import claimed, command_started
 from autoscale_exp.training.plan import RunPlan, is_finished, is_first_process, plan_run
 from autoscale_exp.training.sweep import (
     PlannedRun,
@@ -71,21 +71,17 @@ def train_once(plan: RunPlan, folder: Path) -> None:
     if not is_first_process(plan.conf):
         train(plan, folder)
         return
-    before = _time_of(folder / FAILURE)
     with claimed(folder):
         if is_finished(plan, folder):
             return
-        if _time_of(folder / FAILURE) not in (None, before):
+        failure = folder / FAILURE
+        if failure.exists() and failure.stat().st_mtime >= command_started():
             raise UserError(f"another process trained {plan.conf.run_name}, which failed: {read_failure(folder)}")
         try:
             train(plan, folder)
         except Exception as error:
             write_failure(folder, plan.conf.run_name, error)
             raise
-
-
-def _time_of(path: Path) -> int | None:
-    return path.stat().st_mtime_ns if path.exists() else None
 
 
 def tell_of_other_runs(conf: TrainConf) -> None:

@@ -59,8 +59,8 @@ class StopRequest:
 
     def __enter__(self) -> Self:
         self._handlers = {signum: signal.getsignal(signum) for signum in SIGNALS}
-        self._mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])  # a sweep's workers start without
         self.listen()
+        self._mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])  # a sweep's workers start without
         return self
 
     def __exit__(self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None) -> None:

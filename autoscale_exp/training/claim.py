@@ -21,7 +21,10 @@ from autoscale_exp.base import atomic
 LOCK = ".lock"
 HOLDER = ".holder.json"
 LOOK_SECONDS = 0.1  # between two looks at a run that another process trains
-SWEEP = "AUTOSCALE_EXP_SWEEP"  # environment variable: the process whose sweep this one works for, as <pid>@<host>
+# Environment variables that a sweep gives to its workers.
+SWEEP = "AUTOSCALE_EXP_SWEEP"  # its process, as <pid>@<host>
+SWEEP_STARTED = "AUTOSCALE_EXP_SWEEP_STARTED"  # seconds since 1970
+_IMPORTED = time.time()
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,11 @@ def this_process() -> str:
 def this_command() -> str:
     """The process that the user started: this one, or the one whose sweep it works for."""
     return os.environ.get(SWEEP) or this_process()
+
+
+def command_started() -> float:
+    """When the user started this command, or the sweep that it works for; seconds since 1970."""
+    return float(os.environ.get(SWEEP_STARTED, _IMPORTED))
 
 
 @contextmanager

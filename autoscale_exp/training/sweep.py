@@ -40,7 +40,7 @@ from autoscale_exp.config import TrainConf
 from autoscale_exp.data.store import open_store
 from autoscale_exp.runs.record import FAILURE, is_recorded, read_failure, read_record, read_records
 from autoscale_exp.runs.table import format_run_table
-from autoscale_exp.training.claim import SWEEP, end_workers, holder, this_command, this_process
+from autoscale_exp.training.claim import SWEEP, SWEEP_STARTED, end_workers, holder, this_command, this_process
 from autoscale_exp.training.plan import RESUME_POINT, is_finished, num_devices, plan_run
 
 LOOK_SECONDS = 0.5
@@ -90,6 +90,7 @@ class SweepCallback(Callback):
         """
         self._folder = Path(config.hydra.sweep.dir)
         os.environ[SWEEP] = this_process()
+        os.environ[SWEEP_STARTED] = str(time.time())
         try:
             self._watch = SweepWatch(plan_sweep(config))
         except UserError as error:
