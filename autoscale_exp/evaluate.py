@@ -15,7 +15,7 @@ from autoscale_exp.evaluation.subject import Subject, find_subject
 log = logging.getLogger(__name__)
 
 
-@job("evaluate")
+@job("evaluate", lambda: "what was measured stays; the same command goes on from there")
 def main(conf: EvaluateConf) -> None:
     """Measures what is not measured yet."""
     check_range({"num_threads": conf.num_threads}, 1)

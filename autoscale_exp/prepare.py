@@ -10,7 +10,7 @@ from autoscale_exp.data.store import TokenStore
 log = logging.getLogger(__name__)
 
 
-@job("prepare")
+@job("prepare", lambda: "what was prepared stays; the same command goes on from there")
 def main(conf: PrepareConf) -> None:
     """Prepares the token store of `data`, or one shard of it."""
     store = prepare_store(conf.data, num_workers=conf.num_workers, shard=conf.shard, num_shards=conf.num_shards)

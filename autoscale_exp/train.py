@@ -7,19 +7,29 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
+from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.job import job
+from autoscale_exp.base.stopping import Stopped
 from autoscale_exp.config import TrainConf
 from autoscale_exp.mixture.weights import read_mixture_file
 from autoscale_exp.runs.design import RunRequest
 from autoscale_exp.runs.designs import design_runs
-from autoscale_exp.runs.record import is_recorded, write_failure
-from autoscale_exp.training.plan import is_finished, plan_run, store_of
-from autoscale_exp.training.sweep import PlannedRun, SweepWatch, end_with_sweep
+from autoscale_exp.runs.record import FAILURE, read_failure, write_failure
+from autoscale_exp.training.claim import claimed, command_started
+from autoscale_exp.training.plan import RunPlan, is_finished, is_first_process, plan_run, store_of
+from autoscale_exp.training.sweep import (
+    PlannedRun,
+    SweepWatch,
+    end_with_sweep,
+    is_worker,
+    leave_to_sweep,
+    what_is_kept,
+)
 
 log = logging.getLogger(__name__)
 
 
-@job("train")
+@job("train", what_is_kept)
 def main(conf: TrainConf) -> None:
     """Trains, unless the same run is finished already."""
     hydra = HydraConfig.get()
@@ -32,17 +42,45 @@ def main(conf: TrainConf) -> None:
             tell_of_other_runs(plan.conf)
         tell_of_other_budget(conf)
         run = PlannedRun(conf.run_name, folder, plan.sampler.num_rows * plan.store.seq_len, [], finished)
-        with nullcontext() if hydra.mode == RunMode.MULTIRUN else SweepWatch([run]):  # a sweep has its own
+        watch = None if hydra.mode == RunMode.MULTIRUN else SweepWatch([run])  # a sweep has its own
+        with watch if watch and is_first_process(conf) else nullcontext():
             if not finished:
-                from autoscale_exp.training.run import train  # imports torch, which takes seconds, once all is checked
-
-                train(plan, folder)
+                train_once(plan, folder)
+    except Stopped:
+        if is_worker():
+            leave_to_sweep()
+        raise
     except Exception as error:
-        if not is_recorded(folder):  # a finished run stays finished when another is refused its folder
-            write_failure(folder, conf.run_name, error)
         if hydra.mode != RunMode.MULTIRUN:
             raise
-        log.exception("%s failed", conf.run_name)  # the sweep goes on and lists it at its end
+        if not isinstance(error, UserError):
+            log.exception("%s failed", conf.run_name)
+        elif not (folder / FAILURE).exists():  # else the sweep says so
+            log.error("%s failed: %s", conf.run_name, error)
+
+
+def train_once(plan: RunPlan, folder: Path) -> None:
+    """Trains a run, unless another process has, or does so now: then takes what comes of that.
+
+    Raises:
+        UserError: it failed, here or there.
+    """
+    from autoscale_exp.training.run import train  # imports torch, which takes seconds, once all is checked
+
+    if not is_first_process(plan.conf):
+        train(plan, folder)
+        return
+    with claimed(folder):
+        if is_finished(plan, folder):
+            return
+        failure = folder / FAILURE
+        if failure.exists() and failure.stat().st_mtime >= command_started():
+            raise UserError(f"another process trained {plan.conf.run_name}, which failed: {read_failure(folder)}")
+        try:
+            train(plan, folder)
+        except Exception as error:
+            write_failure(folder, plan.conf.run_name, error)
+            raise
 
 
 def tell_of_other_runs(conf: TrainConf) -> None:

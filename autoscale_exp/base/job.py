@@ -1,8 +1,9 @@
-"""The entry point of a job: Hydra's composed config as a typed one, and a user's mistakes in one line."""
+"""The entry point of a job: Hydra's composed config as a typed one; a mistake, or a signal, ends it in one line."""
 
 import functools
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -23,18 +24,30 @@ from omegaconf.errors import (
 
 from autoscale_exp.base.errors import UserError, first_line, refusal
 from autoscale_exp.base.help import asked_for_help, describe_job
+from autoscale_exp.base.stopping import Stopped, handle_signals, stop_at
 
 _PACKAGE = Path(__file__).parent.parent
 # Looked for in the package first, so that a stranger's site-packages/conf is never picked up.
 CONF_DIR = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
 
 
-def job(config_name: str) -> Callable[[Callable[[Any], None]], Callable[[], None]]:
+def starts_anew() -> str:
+    """What a job that is stopped leaves behind, if it writes its results at the end."""
+    return "the same command starts anew"
+
+
+def job(
+    config_name: str, kept: Callable[[], str] = starts_anew
+) -> Callable[[Callable[[Any], None]], Callable[[], None]]:
     """Makes a function of a typed config the entry point of a job, with the root config conf/<config_name>.yaml.
 
     An error that the user caused (a config that does not compose, or a `UserError`) ends the job with one line and
-    exit code 2. Inside a multirun errors of a run are the function's business, because the other runs go on. `--help`
-    prints the job's groups and keys.
+    exit code 2. Inside a multirun errors of a run are the function's business, because the other runs go on. Ctrl-C and
+    SIGTERM end the job with one line and exit code 130 or 143. `--help` prints the job's groups and keys.
+
+    Args:
+        config_name: of the root config.
+        kept: says, once the job is stopped by a signal, what it leaves behind.
     """
 
     def decorate(function: Callable[[Any], None]) -> Callable[[], None]:
@@ -53,7 +66,8 @@ def job(config_name: str) -> Callable[[Callable[[Any], None]], Callable[[], None
             os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands exceptions on instead of printing pages of them
             nonlocal begun
             begun = False
-            with _user_errors(), _folder_errors(lambda: begun):
+            handle_signals(stop_at)
+            with _stopped_in_one_line(kept), _user_errors(), _folder_errors(lambda: begun):
                 overrides = asked_for_help()
                 if overrides is None:
                     run()
@@ -79,6 +93,19 @@ def _folder_errors(begun: Callable[[], bool]) -> Iterator[None]:
             f"the job's folder '{refused.filename}' cannot be made or written: {refusal(refused)}; give another one "
             "(output_dir, or data.store for prepare)"
         ) from None
+
+
+@contextmanager
+def _stopped_in_one_line(kept: Callable[[], str]) -> Iterator[None]:
+    try:
+        yield
+    except Stopped as stopped:
+        handle_signals(lambda *_: None)  # the end is near
+        line = kept()
+        if os.environ.get("LOCAL_RANK", "0") == "0":  # the first process of a run on several devices speaks for all
+            sys.stderr.write(f"stopped: {line}\n")
+        handle_signals(signal.SIG_DFL)
+        raise SystemExit(stopped.code) from None
 
 
 @contextmanager

@@ -4,6 +4,7 @@ The rows of optimiser step s are the sampler's positions s G to (s + 1) G - 1, w
 devices; the last step may have fewer. A batch carries its share of its step's rows, which the loss is weighted by.
 """
 
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from autoscale_exp.base.errors import UserError
+from autoscale_exp.base.stopping import SIGNALS
 from autoscale_exp.data.rows import Rows
 from autoscale_exp.data.store import TokenStore
 from autoscale_exp.mixture.sampler import MixtureSampler
@@ -211,6 +213,13 @@ class MixtureDataModule(LightningDataModule):
             batches,
             lambda: self.trainer.fit_loop.epoch_loop.batch_progress.current.ready,  # type: ignore[union-attr]
             num_workers=self.num_workers,
+            worker_init_fn=_end_with_run,
             pin_memory=self.trainer.strategy.root_device.type == "cuda",
             persistent_workers=self.num_workers > 0,
         )
+
+
+def _end_with_run(_: int) -> None:
+    """Makes a loader process ignore the signals that a job gets as a whole: the run needs it up to its checkpoint."""
+    for signum in SIGNALS:
+        signal.signal(signum, signal.SIG_IGN)

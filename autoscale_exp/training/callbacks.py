@@ -11,6 +11,7 @@ from pytorch_lightning import Callback, Trainer
 
 from autoscale_exp.base import atomic
 from autoscale_exp.base.errors import DivergedError
+from autoscale_exp.base.stopping import StopRequest
 from autoscale_exp.data.datamodule import Batch
 from autoscale_exp.data.store import TokenStore
 from autoscale_exp.lm.masking import row_keys
@@ -154,16 +155,20 @@ class RealisedTokens(Callback):
 class ResumePoint(Callback):
     """Writes a checkpoint every few minutes, between optimiser steps, in place of the one before.
 
+    A run that is told to end does so here, after one more checkpoint.
+
     Args:
         path: of the checkpoint.
         minutes: between two.
+        request: to end.
 
     Attributes:
         seconds: spent on the run so far, all its parts together.
     """
 
-    def __init__(self, path: Path, minutes: float) -> None:
+    def __init__(self, path: Path, minutes: float, request: StopRequest) -> None:
         self.path = path
+        self.request = request
         self.seconds_between = minutes * 60
         self.seconds_before = 0.0
         self._started = self._saved = time.perf_counter()
@@ -176,21 +181,30 @@ class ResumePoint(Callback):
 
     def on_train_start(self, trainer: Trainer, module: Any) -> None:
         """Starts the clock."""
+        self.request.listen()  # Lightning's own handler would end the run without a checkpoint
         self._started = self._saved = time.perf_counter()
         self._last_step = trainer.global_step
 
     def on_train_batch_end(self, trainer: Trainer, module: Any, *_: Any) -> None:
-        """Saves if it is time, or the process is told to end, and no gradients wait for their step."""
+        """Saves if it is time, or the run is told to end, and no gradients wait for their step.
+
+        Raises:
+            Stopped: the run is told to end, on whichever device.
+        """
         if trainer.global_step == self._last_step:
             return
         self._last_step = trainer.global_step
-        due = trainer.received_sigterm or time.perf_counter() - self._saved >= self.seconds_between
-        if trainer.strategy.broadcast(due):
+        ending = self.request.signum is not None
+        due = ending or time.perf_counter() - self._saved >= self.seconds_between
+        if trainer.strategy.reduce_boolean_decision(due, all=False):
             temporary = self.path.with_suffix(".tmp")
             trainer.save_checkpoint(temporary)  # on all ranks; the first one writes
             if trainer.is_global_zero:
                 atomic.put_in_place(temporary, self.path)
             self._saved = time.perf_counter()
+            ending = trainer.strategy.reduce_boolean_decision(ending, all=False)
+            if ending and trainer.global_step < trainer.max_steps:  # else the result is as good as there
+                self.request.stop()
 
     def state_dict(self) -> dict[str, Any]:
         """The time spent."""

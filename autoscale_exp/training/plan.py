@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -26,6 +27,7 @@ from autoscale_exp.runs.designs import design_runs, select_run
 from autoscale_exp.runs.designs.single import SingleConf
 from autoscale_exp.runs.identity import IDENTITY, RunIdentity, read_identity
 from autoscale_exp.runs.record import is_recorded, read_record
+from autoscale_exp.training.claim import holder
 
 SCHEDULES = ("linear", "cosine")
 RESUME_POINT = "resume.ckpt"
@@ -207,6 +209,12 @@ def num_devices(conf: TrainConf) -> int:
     return count
 
 
+def is_first_process(conf: TrainConf) -> bool:
+    """Whether this is the only process of a run, or the first of those for its devices."""
+    ranks = (os.environ.get(name, "0") for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
+    return num_devices(conf) == 1 or all(rank == "0" for rank in ranks)
+
+
 def micro_batch(step_rows: int, micro_batch_rows: int | None, num_devices: int) -> tuple[int, int]:
     """Rows per device and forward pass, and forward passes per optimiser step.
 
@@ -282,10 +290,11 @@ def is_finished(plan: RunPlan, folder: Path) -> bool:
     """Whether `folder` holds the result of this very run.
 
     Raises:
-        UserError: it holds the result or the resume point of a run with another config; names what differs.
+        UserError: it holds the result or the resume point of a run with another config, or another process trains
+            one there; names what differs.
     """
     finished = is_recorded(folder)
-    if (finished or (folder / RESUME_POINT).exists()) and (folder / IDENTITY).exists():
+    if (finished or (folder / RESUME_POINT).exists() or holder(folder)) and (folder / IDENTITY).exists():
         stored = read_identity(folder)
         if differences := differing_keys(stored.content, plan.identity.content):
             raise UserError(

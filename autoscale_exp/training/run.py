@@ -16,10 +16,10 @@ import numpy as np
 import torch
 import transformers
 from hydra.utils import instantiate
-from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from autoscale_exp.base.errors import UserError, first_line
 from autoscale_exp.base.loggers import open_logger
+from autoscale_exp.base.stopping import StopRequest
 from autoscale_exp.data.datamodule import MixtureDataModule
 from autoscale_exp.data.tokenizer import Tokenizer, load_tokenizer
 from autoscale_exp.lm.checkpoint import load_model
@@ -30,8 +30,6 @@ from autoscale_exp.runs.record import FAILURE, CurvePoint, RunRecord, StageRecor
 from autoscale_exp.training.callbacks import Progress, RealisedTokens, ResumePoint, ValidationCurve
 from autoscale_exp.training.plan import RESUME_POINT, RunPlan, micro_batch, num_devices
 
-log = logging.getLogger(__name__)
-
 VALIDATION_TOKENS = 4096  # in a forward pass, or as many rows as in training if that is more
 
 
@@ -40,7 +38,13 @@ def train(plan: RunPlan, folder: Path) -> None:
 
     Raises:
         DivergedError: a loss is not finite.
+        Stopped: a signal came; the resume point is that of the step just done.
     """
+    with StopRequest() as request:
+        _train(plan, folder, request)
+
+
+def _train(plan: RunPlan, folder: Path, request: StopRequest) -> None:
     conf = plan.conf
     (folder / FAILURE).unlink(missing_ok=True)
     write_identity(folder, plan.identity)
@@ -62,7 +66,7 @@ def train(plan: RunPlan, folder: Path) -> None:
         batch_rows=max(micro_batch_rows, VALIDATION_TOKENS // plan.store.seq_len),
     )
     realised = RealisedTokens(plan.store.domains, plan.sampler.row_counts.tolist(), plan.store.seq_len)
-    resume_point = ResumePoint(folder / RESUME_POINT, conf.checkpoint_minutes)
+    resume_point = ResumePoint(folder / RESUME_POINT, conf.checkpoint_minutes, request)
     progress = Progress(
         folder / "progress.json", step_rows=step_rows, total_rows=plan.sampler.num_rows, seq_len=plan.store.seq_len
     )
@@ -90,9 +94,6 @@ def train(plan: RunPlan, folder: Path) -> None:
             raise UserError(f"'{checkpoint}' is damaged; delete it to start the run over")
         try:
             trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
-        except SystemExit as stop:  # what Lightning makes of SIGTERM and of Ctrl-C
-            log.warning("%s is stopped; the same command goes on from its last checkpoint", conf.run_name)
-            raise SystemExit(143 if isinstance(stop, SIGTERMException) else 130) from None
         except torch.OutOfMemoryError as error:
             raise UserError(
                 f"{micro_batch_rows} rows at a time are too many for the device's memory "

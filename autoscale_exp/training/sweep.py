@@ -9,6 +9,8 @@ import json
 import math
 import os
 import shlex
+import signal
+import socket
 import threading
 import time
 import traceback
@@ -16,7 +18,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Self
+from types import FrameType
+from typing import Any, ClassVar, NoReturn, Self
 
 import hydra
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -32,14 +35,16 @@ from rich.table import Table
 from autoscale_exp.base import atomic
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.job import to_typed
+from autoscale_exp.base.stopping import SIGNALS, handle_signals, signals_blocked, stop_at
 from autoscale_exp.config import TrainConf
 from autoscale_exp.data.store import TokenStore
 from autoscale_exp.runs.record import FAILURE, is_recorded, read_failure, read_record, read_records
 from autoscale_exp.runs.table import format_run_table
-from autoscale_exp.training.plan import is_finished, num_devices, plan_run, store_of
+from autoscale_exp.training.claim import SWEEP, SWEEP_STARTED, end_workers, holder, this_command, this_process
+from autoscale_exp.training.plan import RESUME_POINT, is_finished, num_devices, plan_run, store_of
 
 LOOK_SECONDS = 0.5
-SWEEP_PROCESS = "AUTOSCALE_EXP_SWEEP_PROCESS"  # environment variable with the id of the process that sweeps
+MOST_NAMES = 4  # of runs that a line lists
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,7 @@ class SweepCallback(Callback):
         self._watch: SweepWatch | None = None
         self._watching = ExitStack()
         self._folder = Path()
+        self._stopping = False
 
     def __reduce__(self) -> tuple[Any, ...]:
         return SweepCallback, ()  # launchers send callbacks to their workers; the watch stays here
@@ -83,7 +89,8 @@ class SweepCallback(Callback):
         SystemExit ends the job here, because Hydra turns an exception in a callback into a warning.
         """
         self._folder = Path(config.hydra.sweep.dir)
-        os.environ[SWEEP_PROCESS] = str(os.getpid())
+        os.environ[SWEEP] = this_process()
+        os.environ[SWEEP_STARTED] = str(time.time())
         try:
             self._watch = SweepWatch(plan_sweep(config))
         except UserError as error:
@@ -94,6 +101,19 @@ class SweepCallback(Callback):
             raise SystemExit(1) from None
         self._watching.enter_context(self._watch)
         atexit.register(self._watching.close)  # a sweep that is stopped gives the terminal its cursor back
+        handle_signals(self._stop)
+        if "joblib" in config.hydra.launcher._target_:  # the watch's thread goes on to receive them
+            self._watching.enter_context(signals_blocked(*SIGNALS))
+
+    def _stop(self, signum: int, frame: FrameType | None) -> None:
+        """Ends the sweep once its workers have left their runs; a second Ctrl-C does not wait for them."""
+        assert self._watch is not None
+        if self._stopping and signum != signal.SIGINT:
+            return
+        if not self._stopping:
+            self._stopping = True
+            end_workers(run.folder for run in self._watch.runs if not is_recorded(run.folder))
+        stop_at(signum, frame)
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Writes the run table; lists failed runs with the commands that repeat them and exits with code 1."""
@@ -116,12 +136,18 @@ class SweepCallback(Callback):
         watch.say(f"{len(runs)} runs are finished; their table is '{self._folder}/runs.csv'")
 
 
+def is_worker() -> bool:
+    """Whether the sweep's process started this one, on this machine."""
+    return this_command() == f"{os.getppid()}@{socket.gethostname()}"
+
+
 @cache
 def end_with_sweep() -> None:
-    """Makes a worker that the sweep's process started on this machine end with it, or it would train on for no one."""
-    sweep = os.getppid()
-    if os.environ.get(SWEEP_PROCESS) != str(sweep):
+    """Makes a worker end with the process of its sweep, or it would train on for no one."""
+    if not is_worker():
         return  # the sweep's own process, or one on another machine, whose launcher looks after it
+    sweep = os.getppid()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # where there is nothing to save, the sweep ends its workers
 
     def watch() -> None:
         while os.getppid() == sweep:
@@ -129,6 +155,16 @@ def end_with_sweep() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def leave_to_sweep() -> NoReturn:
+    """Tells the sweep that its worker was told to end, and waits for it to end them all.
+
+    A worker that ended by itself would take the others along before they have written their checkpoints.
+    """
+    os.kill(os.getppid(), signal.SIGTERM)
+    while True:
+        time.sleep(LOOK_SECONDS)
 
 
 def plan_sweep(config: DictConfig) -> list[PlannedRun]:
@@ -163,7 +199,13 @@ def plan_sweep(config: DictConfig) -> list[PlannedRun]:
 
 
 class SweepWatch:
-    """Follows the runs of a sweep from a thread of its own: a line per finished run, and on a terminal a live table."""
+    """Follows the runs of a sweep from a thread of its own: a line per finished run, and on a terminal a live table.
+
+    Attributes:
+        current: the watch of this process.
+    """
+
+    current: ClassVar["SweepWatch | None"] = None
 
     def __init__(self, runs: list[PlannedRun]) -> None:
         self.runs = runs
@@ -174,35 +216,76 @@ class SweepWatch:
         self._ended = {run.name for run in runs if run.finished}
         self._num_tokens = sum(run.num_tokens for run in runs if not run.finished)
         self._done_tokens = 0
+        self._known_commands = {this_command()}
+        SweepWatch.current = self
 
     def __enter__(self) -> Self:
         """Says what is to be done and begins to watch."""
         skipped = f", {len(self._ended)} finished before" if self._ended else ""
         count = f"{len(self.runs)} runs" if len(self.runs) > 1 else self.runs[0].name
         self.say(f"{count}{skipped}; {self._num_tokens / 1e6:.2f}M tokens to train on")
+        self._tell_of_others()
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         """Looks a last time and ends."""
         self._stopping.set()
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
 
     def say(self, text: str) -> None:
         """Prints a line above the table."""
         self._console.print(text, markup=False)
 
+    def kept(self) -> str:
+        """What there is of the runs once they are stopped."""
+        finished = [run for run in self.runs if is_recorded(run.folder)]
+        begun = [run for run in self.runs if run not in finished and (run.folder / RESUME_POINT).exists()]
+        if len(self.runs) == 1 and begun:
+            written = time.localtime((begun[0].folder / RESUME_POINT).stat().st_mtime)
+            return (
+                f"{begun[0].name} has a checkpoint of {time.strftime('%H:%M:%S', written)}; "
+                "the same command goes on from there"
+            )
+        if len(self.runs) == 1:
+            state = "is finished" if finished else "has no checkpoint; the same command starts it anew"
+            return f"{self.runs[0].name} {state}"
+        names = [run.name for run in begun[:MOST_NAMES]] + ["..."] * (len(begun) > MOST_NAMES)
+        have = "has" if len(begun) == 1 else "have"
+        checkpoints = f"{len(begun)} {have} a checkpoint ({', '.join(names)})" if begun else "no other has a checkpoint"
+        return (
+            f"{len(finished)} of {len(self.runs)} runs are finished and {checkpoints}; "
+            "the same command goes on from there"
+        )
+
     def _follow(self) -> None:
         if not self._console.is_terminal:
             while not self._stopping.wait(LOOK_SECONDS):
                 self._report_ended()
+                self._tell_of_others()
             self._report_ended()
             return
         with Live(console=self._console, refresh_per_second=2, transient=True) as live:
             while not self._stopping.wait(LOOK_SECONDS):
                 self._report_ended()
+                self._tell_of_others()
                 live.update(self._table())
             self._report_ended()
+
+    def _tell_of_others(self) -> None:
+        """A line for each other command that trains some of the runs."""
+        waiting = [run for run in self.runs if run.name not in self._ended]
+        held = [(found, run.name) for run in waiting if (found := holder(run.folder))]
+        for command in {found.command for found, _ in held} - self._known_commands:
+            self._known_commands.add(command)
+            names = [name for found, name in held if found.command == command]
+            other = next(found for found, _ in held if found.command == command)
+            subject = f"{names[0]} is" if len(names) == 1 else f"{len(names)} of the runs are"
+            self.say(f"{subject} being trained by {other}; waiting for the result")
 
     def _report_ended(self) -> None:
         for run in self.runs:
@@ -218,7 +301,7 @@ class SweepWatch:
             elif failure.exists() and failure.stat().st_mtime >= self._started:
                 self._ended.add(run.name)
                 self._num_tokens -= run.num_tokens
-                self._say_ended(run, "failed")
+                self._say_ended(run, f"failed: {read_failure(run.folder).splitlines()[0]} ")
 
     def _say_ended(self, run: PlannedRun, what: str) -> None:
         elapsed = time.time() - self._started
@@ -246,6 +329,14 @@ class SweepWatch:
         whole = ProgressBar(self._num_tokens, tokens, width=24)
         table.add_row(f"{len(self._ended)} of {len(self.runs)} runs", whole, f"{rate:,.0f} tokens/s", f"{left} left")
         return table
+
+
+def what_is_kept() -> str:
+    """What this process leaves behind once it is stopped."""
+    if SweepWatch.current is None:
+        return "nothing was begun; the same command starts anew"
+    SweepWatch.current.close()
+    return SweepWatch.current.kept()
 
 
 def _minutes(seconds: float) -> str:

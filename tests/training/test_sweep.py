@@ -1,67 +1,22 @@
-import csv
 import json
 import os
 import shlex
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from autoscale_exp.data.store import TokenStore
-from autoscale_exp.training.sweep import SWEEP_PROCESS
+from autoscale_exp.training.claim import SWEEP
+from tests.training.processes import Start, ended, table_of
 
 pytestmark = pytest.mark.slow
 
 PROXY_RUNS = ["base", "fruit_x3", "fruit_x0.333", "code_x3", "code_x0.333", "sums_x3", "sums_x0.333"]
 DDO = ["design=ddo", "design.scales=[640,1280]", "design.index=range(0,14)", "checkpoint_minutes=0"]
-LONG = ["token_budget=4_000_000", "max_epochs=100_000"]  # minutes
 FIRST_SCALE = "design.index=range(0,7)"
 NAMES = [f"{run}_{scale}" for scale in ("0.64K", "1.28K") for run in PROXY_RUNS]
-Start = Callable[..., "subprocess.Popen[str]"]
-
-
-@pytest.fixture(scope="module")
-def start(store: TokenStore, train_overrides: list[str], tmp_path_factory: pytest.TempPathFactory) -> Start:
-    """Starts the `train` job, in a process group of its own."""
-
-    def started(folder: Path, *overrides: str, mode: str = "MULTIRUN") -> "subprocess.Popen[str]":
-        command = [sys.executable, "-m", "autoscale_exp.train", *train_overrides, f"output_dir={folder}", *overrides]
-        return subprocess.Popen(
-            [*command, f"hydra.mode={mode}"],
-            cwd=tmp_path_factory.mktemp("cwd"),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-
-    return started
-
-
-def ended(process: "subprocess.Popen[str]") -> "subprocess.CompletedProcess[str]":
-    out, err = process.communicate(timeout=300)
-    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
-
-
-def wait_for(process: "subprocess.Popen[str]", look: Callable[[], list[Path]]) -> list[Path]:
-    """What appears while a process runs."""
-    while not (found := look()):
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
-    return found
-
-
-def table_of(folder: Path) -> dict[str, dict[str, str]]:
-    """Run table by name, without what depends on the clock."""
-    with (folder / "runs.csv").open() as file:
-        rows = {row["run"]: row for row in csv.DictReader(file)}
-    for row in rows.values():
-        assert float(row.pop("seconds")) > 0
-    return rows
 
 
 @pytest.fixture(scope="module")
@@ -156,28 +111,6 @@ def test_a_run_that_diverges_ends_with_one_line(start: Start, tmp_path: Path):
     assert list(tmp_path.glob("out/runs/*/failed.json"))
 
 
-@pytest.mark.parametrize(("stopping", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_run_that_is_told_to_end_says_so_and_goes_on_where_it_was(stopping, code, start: Start, tmp_path: Path):
-    process = start(tmp_path / "out", *LONG, mode="RUN")
-    (folder,) = wait_for(process, lambda: list(tmp_path.glob("out/runs/*/progress.json")))[0].parents[:1]
-    process.send_signal(stopping)
-    done = ended(process)
-    assert done.returncode == code
-    assert f"{folder.name} is stopped; the same command goes on from its last checkpoint" in done.stderr + done.stdout
-    assert not (folder / "result.json").exists()
-    assert (folder / "resume.ckpt").exists() == (stopping == signal.SIGTERM)  # Ctrl-C can come at any line
-
-
-def test_workers_end_with_a_sweep_that_is_killed(start: Start, tmp_path: Path):
-    process = start(tmp_path / "out", *LONG, "seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
-    running = wait_for(process, lambda: list(tmp_path.glob("out/runs/*/progress.json")))
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate(timeout=60)  # until the last of its workers has let go of the pipe
-    before = running[0].stat().st_mtime_ns
-    time.sleep(2)
-    assert running[0].stat().st_mtime_ns == before
-
-
 def test_a_run_that_fails_does_not_stop_the_others(start: Start, compose_train, tmp_path: Path):
     folder = tmp_path / "out"
     process = ended(start(folder, "model.optimizer.lr=1e12,1e-3,2e-3", "run_name=lr_${model.optimizer.lr}"))
@@ -187,7 +120,10 @@ def test_a_run_that_fails_does_not_stop_the_others(start: Start, compose_train, 
     failure = json.loads((folder / "runs" / "lr_1000000000000.0" / "failed.json").read_text())
     assert failure["run"] == "lr_1000000000000.0"
     assert failure["error"].startswith("DivergedError: the ")
-    assert f"lr_1000000000000.0 failed: {failure['error']}" in process.stdout
+    assert "Traceback" not in process.stdout + process.stderr
+    told = [line for line in process.stdout.splitlines() if failure["error"] in line]
+    assert len(told) == 2  # once when it happened
+    assert told[1] == f"lr_1000000000000.0 failed: {failure['error']}"
     assert "1 of 3 runs failed" in process.stdout
     (command,) = (line for line in process.stdout.splitlines() if line.startswith("  again: "))
     words = shlex.split(command)
@@ -195,6 +131,17 @@ def test_a_run_that_fails_does_not_stop_the_others(start: Start, compose_train, 
     assert words[-1] == "hydra.mode=RUN"
     again = compose_train(*words[4:-1])
     assert (again.run_name, again.model.optimizer.lr) == ("lr_1000000000000.0", 1e12)
+
+
+def test_an_error_that_is_not_the_users_keeps_its_traceback(start: Start, tmp_path: Path):
+    process = ended(start(tmp_path / "out", "seed=0,1", "+trainer.gradient_clip_algorithm=all"))
+    assert process.returncode == 1
+    for folder in tmp_path.glob("out/runs/*"):
+        written = (folder / "train.log").read_text()
+        assert written.count("MisconfigurationException: `gradient_clip_algorithm` all is invalid") == 1
+        assert process.stdout.count(f"{folder.name} failed\nTraceback") == 1
+        assert "`gradient_clip_algorithm` all is invalid" in json.loads((folder / "failed.json").read_text())["error"]
+    assert "2 of 2 runs failed" in process.stdout
 
 
 @pytest.mark.parametrize(
@@ -225,6 +172,6 @@ def test_a_sweep_that_cannot_be_ends_before_any_run_has_a_folder(overrides, mess
 def test_a_sweep_that_cannot_be_is_refused(
     overrides, message, store: TokenStore, train_overrides, refused, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setenv(SWEEP_PROCESS, "")  # so that the sweep's own value goes with the test
+    monkeypatch.setenv(SWEEP, "")  # so that the sweep's own value goes with the test
     line = refused("train", *train_overrides, "output_dir=out", "seed=0,1", *overrides, "hydra.mode=MULTIRUN")
     assert line.startswith(message)

@@ -3,6 +3,7 @@
 import logging
 import multiprocessing
 import os
+import signal
 import threading
 import time
 from collections import Counter
@@ -15,6 +16,7 @@ from typing import Any
 import rich.progress
 
 from autoscale_exp.base.errors import UserError
+from autoscale_exp.base.stopping import signals_blocked
 from autoscale_exp.data.preparation.corpus import Part
 from autoscale_exp.data.preparation.encoding import Threads
 from autoscale_exp.data.preparation.parts import Report
@@ -119,7 +121,8 @@ def _run_in_pool(work: Work, parts: Sequence[Part], num_workers: int, progress: 
         progress.listening(reports),
         ProcessPoolExecutor(num_workers, context, initializer=_begin_worker, initargs=initargs) as pool,
     ):
-        futures = {pool.submit(_do_in_worker, part): part for part in parts}
+        with signals_blocked(signal.SIGINT):  # this process ends its workers
+            futures = {pool.submit(_do_in_worker, part): part for part in parts}
         try:
             return [futures[future] for future in as_completed(futures) if not future.result()]
         except BrokenProcessPool:

@@ -1,0 +1,89 @@
+"""How a signal ends a job: Ctrl-C (SIGINT), or SIGTERM as `kill` or a scheduler sends it."""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stopped(SystemExit):
+    """A signal has ended the job. The exit code is the one that a shell gives for it: 130 or 143."""
+
+
+def stop_at(signum: int, _: FrameType | None = None) -> None:
+    """Signal handler that ends the job where it is.
+
+    Raises:
+        Stopped: always.
+    """
+    raise Stopped(128 + signum)
+
+
+def handle_signals(handler: Callable[[int, FrameType | None], Any] | signal.Handlers) -> None:
+    """Installs a handler for both signals. A SIGINT that the shell told us to ignore, as with `&`, stays ignored."""
+    if threading.current_thread() is threading.main_thread():
+        for signum in SIGNALS:
+            if signum != signal.SIGINT or signal.getsignal(signum) != signal.SIG_IGN:
+                signal.signal(signum, handler)
+
+
+@contextmanager
+def signals_blocked(*signums: int) -> Iterator[None]:
+    """Keeps signals away from this thread, and for good from the threads and processes that start meanwhile.
+
+    A terminal sends Ctrl-C to every process of a job. Workers must not see it: the first process ends them.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signums)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class StopRequest:
+    """Notes a signal instead of ending at once, for work that ends where nothing is lost.
+
+    The work looks at `signum` now and then and raises `Stopped`; at the latest the end of the block does. A second
+    Ctrl-C ends the work wherever it is.
+
+    Attributes:
+        signum: the first signal that came, or None.
+    """
+
+    def __init__(self) -> None:
+        self.signum: int | None = None
+
+    def __enter__(self) -> Self:
+        self._handlers = {signum: signal.getsignal(signum) for signum in SIGNALS}
+        self.listen()
+        self._mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])  # a sweep's workers start without
+        return self
+
+    def __exit__(self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None) -> None:
+        if threading.current_thread() is threading.main_thread():
+            for signum, handler in self._handlers.items():
+                signal.signal(signum, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+        if self.signum is not None and (error is None or isinstance(error, SystemExit)):
+            self.stop()
+
+    def listen(self) -> None:
+        """Installs the handlers, again if a library has put its own in their place."""
+        handle_signals(self._note)
+
+    def stop(self) -> None:
+        """Ends the work.
+
+        Raises:
+            Stopped: always.
+        """
+        raise Stopped(128 + (self.signum or signal.SIGTERM)) from None
+
+    def _note(self, signum: int, _: FrameType | None) -> None:
+        if signum == signal.SIGINT and self.signum is not None:
+            stop_at(signum)
+        self.signum = self.signum or signum
