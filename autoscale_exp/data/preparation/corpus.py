@@ -208,11 +208,13 @@ def _text(entry: dict[str, Any], name: str, where: str) -> str:
 
 def _as_text(value: Any, name: str, where: str) -> str:
     if not isinstance(value, str):
-        raise UserError(f"{where}: field '{name}' is {repr(value)[:60]}, which is not a text")
+        raise UserError(f"{where}: field '{name}' is {repr(value)[:60]}, which is not a text; see data.text_field")
     try:
         value.encode()
     except UnicodeEncodeError:  # JSON may hold an escaped half of a surrogate pair
-        raise UserError(f"{where}: field '{name}' has half a surrogate pair, which is no text") from None
+        raise UserError(
+            f"{where}: field '{name}' has half a surrogate pair, which is no text; correct the file"
+        ) from None
     return value
 
 

@@ -111,7 +111,7 @@ def _typed(conf: FilesDataConf, domain: str) -> FilesConf:
     given = conf.sources.get(domain) or {}
     try:
         typed: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(FilesConf), given))
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, ValueError) as error:
         known = ", ".join(f.name for f in fields(FilesConf))
         reason = first_line(error)
         raise UserError(f"data.sources.{domain} is {given}: {reason}; its keys are {known}") from None
@@ -228,10 +228,13 @@ def _lines_of(path: str, key: str, listing: Listing) -> list[str]:
         return listing[path]
     if not is_remote(path) and not Path(path).is_file():
         raise UserError(f"{key} is '{path}', where there is no file; correct it or data.path")
-    with open_binary(path) as file:
-        lines = [line.strip() for line in file.read().decode().splitlines() if line.strip()]
+    try:
+        with open_binary(path) as file:
+            lines = [line.strip() for line in file.read().decode().splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise UserError(f"{key} is '{path}', which is not UTF-8 text ({error.reason}); give a list of files") from None
     if not lines:
-        raise UserError(f"{key} is '{path}', which names no files")
+        raise UserError(f"{key} is '{path}', which names no files; write a path or an address on each line")
     if is_remote(path):
         listing[path] = lines
     return lines
