@@ -1,6 +1,7 @@
 """The entry point of a job: Hydra's composed config as a typed one; a mistake, or a signal, ends it in one line."""
 
 import functools
+import logging
 import os
 import re
 import signal
@@ -105,6 +106,7 @@ def _stopped_in_one_line(kept: Callable[[], str]) -> Iterator[None]:
         if os.environ.get("LOCAL_RANK", "0") == "0":  # the first process of a run on several devices speaks for all
             sys.stderr.write(f"stopped: {line}\n")
         handle_signals(signal.SIG_DFL)
+        logging.disable()  # libraries tell what they made of it at exit
         raise SystemExit(stopped.code) from None
 
 

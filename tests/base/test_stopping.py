@@ -1,9 +1,12 @@
 """A job that a signal ends says so in one line."""
 
+import json
+import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -42,6 +45,32 @@ def test_a_job_that_is_stopped_says_in_one_line_what_is_kept(signum, code, tmp_p
     process.send_signal(signum)
     assert process.communicate(timeout=60) == ("", "stopped: all of it is kept\n")
     assert process.returncode == code
+
+
+@pytest.mark.slow
+def test_a_preparation_that_is_stopped_says_in_one_line_that_the_work_stays(tmp_path: Path):
+    texts = [" ".join(f"{number * place % 9973:x}" for place in range(300)) for number in range(1, 6001)]
+    for domain in ("web", "books", "code"):
+        records = (json.dumps({"text": f"{domain} {text}"}) + "\n" for text in texts)
+        (tmp_path / f"{domain}.jsonl").write_text("".join(records))
+    store = tmp_path / "store"
+    overrides = ["data=local", "data.name=large", f"data.path={tmp_path}", f"data.store={store}", "num_workers=2"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "autoscale_exp.prepare", *overrides, "data.domains=[web,books,code]"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while not list(store.glob("parts/*.lock")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err == "stopped: what was prepared stays; the same command goes on from there\n"
+    assert "Traceback" not in out
+    assert not (store / "manifest.json").exists()
 
 
 class Work:

@@ -73,8 +73,7 @@ def test_a_run_that_is_stopped_in_its_last_step_is_finished(compose_train, store
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("to", ["process", "group"])
-@pytest.mark.parametrize(("signum", "code"), SIGNALS)
+@pytest.mark.parametrize(("signum", "code", "to"), [(signal.SIGINT, 130, "process"), (signal.SIGTERM, 143, "group")])
 def test_a_run_that_is_told_to_end_says_that_it_has_a_checkpoint(signum, code, to, start: Start, tmp_path: Path):
     process = start(tmp_path / "out", *LONG, "num_workers=1", mode="RUN")
     (folder,) = wait_for(process, lambda: running(tmp_path))
@@ -89,8 +88,10 @@ def test_a_run_that_is_told_to_end_says_that_it_has_a_checkpoint(signum, code, t
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("to", ["process", "group"])
-@pytest.mark.parametrize(("signum", "code"), SIGNALS)
+@pytest.mark.parametrize(
+    ("signum", "code", "to"),
+    [(signal.SIGINT, 130, "group"), (signal.SIGTERM, 143, "process"), (signal.SIGTERM, 143, "group")],
+)
 def test_a_sweep_that_is_told_to_end_has_a_checkpoint_of_every_run_in_progress(
     signum, code, to, start: Start, tmp_path: Path
 ):

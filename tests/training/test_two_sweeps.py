@@ -10,7 +10,7 @@ from tests.training.processes import JOBLIB, Start, ended, table_of, wait_for
 
 pytestmark = pytest.mark.slow
 
-SWEEP = ["token_budget=160_000", "max_epochs=100_000", "seed=range(0,3)", "checkpoint_minutes=0.002"]  # 1250 steps each
+SWEEP = ["token_budget=64_000", "max_epochs=100_000", "seed=0,1", "checkpoint_minutes=0.002"]  # 500 steps each
 ONE = [*SWEEP[:2], "seed=0", SWEEP[3]]
 
 
@@ -49,10 +49,10 @@ def test_the_second_says_whom_it_waits_for_and_nothing_is_trained_twice(once: Pa
     folder = tmp_path / "out"
     waiting = Waiting(start, folder)
     sweep, told = waiting.second(*SWEEP, *JOBLIB)
-    assert f"uniform_0.16M_seed0 is being trained by process {waiting.first.pid} on " in told
+    assert f"uniform_64K_seed0 is being trained by process {waiting.first.pid} on " in told
     assert told.endswith("; waiting for the result\n")
     run, told = waiting.second(*ONE, mode="RUN")
-    assert f"uniform_0.16M_seed0 is being trained by process {waiting.first.pid} on " in told
+    assert f"uniform_64K_seed0 is being trained by process {waiting.first.pid} on " in told
     refused = ended(start(folder, *SWEEP, "model.optimizer.lr=1e-3"))
     assert refused.returncode == 2
     assert "with another config (model.optimizer.lr: 0.002, not 0.001)" in refused.stderr
@@ -75,17 +75,11 @@ def test_the_second_goes_on_with_what_a_killed_one_has_left(once: Path, start: S
 
 def test_a_run_that_failed_for_the_first_is_not_tried_again_by_the_second(start: Start, tmp_path: Path):
     folder = tmp_path / "out"
-    diverging = [
-        "token_budget=160_000",
-        "max_epochs=100_000",
-        "seed=0",
-        "checkpoint_minutes=0.002",
-        "num_validations=2",
-    ]
-    first = start(folder, *diverging, "model.optimizer.lr=1e12", mode="RUN")
+    diverging = [*ONE, "model.optimizer.lr=1e12"]
+    first = start(folder, *diverging, mode="RUN")
     wait_for(first, lambda: list(folder.glob("runs/*/.holder.json")))
     os.killpg(first.pid, signal.SIGSTOP)
-    second = start(folder, *diverging, "model.optimizer.lr=1e12", mode="RUN")
+    second = start(folder, *diverging, mode="RUN")
     assert second.stdout is not None
     second.stdout.readline()
     assert "is being trained by process" in second.stdout.readline()
@@ -93,5 +87,5 @@ def test_a_run_that_failed_for_the_first_is_not_tried_again_by_the_second(start:
     assert ended(first).returncode == 2
     done = ended(second)
     assert done.returncode == 2
-    assert "error: another process trained uniform_0.16M_seed0, which failed: DivergedError: the " in done.stderr
-    assert parts_of(folder) == {"uniform_0.16M_seed0": 1}
+    assert "error: another process trained uniform_64K_seed0, which failed: DivergedError: the " in done.stderr
+    assert parts_of(folder) == {"uniform_64K_seed0": 1}
