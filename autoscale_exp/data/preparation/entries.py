@@ -92,7 +92,7 @@ def read_entries(span: FileSpan, fields: Sequence[str]) -> Iterator[tuple[dict[s
         yield from _parquet_entries(span.path, fields)
     else:
         with open_binary(span.path) as file:
-            yield {"text": _decode(file.read(), span.path, 0)}, f"'{span.path}'"
+            yield {"text": decoded(file.read(), span.path)}, f"'{span.path}'"
 
 
 @contextmanager
@@ -171,7 +171,7 @@ def _json_entries(span: FileSpan) -> Iterator[tuple[dict[str, Any], str]]:
 
 
 def _json_object(line: bytes, path: str, offset: int) -> dict[str, Any]:
-    text = _decode(line, path, offset)
+    text = decoded(line, path, offset)
     try:
         entry = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -246,7 +246,12 @@ def _decode_next(decoder: codecs.IncrementalDecoder, content: bytes, where: str)
         raise UserError(f"{where} or later: not UTF-8 ({error.reason}); convert the file to UTF-8") from None
 
 
-def _decode(content: bytes, path: str, offset: int) -> str:
+def decoded(content: bytes, path: str, offset: int = 0) -> str:
+    """Text of a file, from a byte on, without a byte order mark.
+
+    Raises:
+        UserError: it is not UTF-8; names the file and the byte.
+    """
     try:
         return content.decode("utf-8-sig" if offset == 0 else "utf-8")
     except UnicodeDecodeError as error:

@@ -8,7 +8,7 @@ from autoscale_exp.base.errors import UserError
 from autoscale_exp.data.conf import FilesConf
 from autoscale_exp.data.preparation import corpus as corpus_module
 from autoscale_exp.data.preparation import files as files_module
-from autoscale_exp.data.preparation.corpus import Document
+from autoscale_exp.data.preparation.corpus import Document, Dropped
 from tests.data.preparation.corpora import corpus_of, documents_of, texts, write_entries, write_texts
 
 TEXTS = ["One.\nTwo.", "Zürich, 東京", "three"]
@@ -23,10 +23,10 @@ def test_domains_of_the_same_files_are_told_apart_by_a_field_and_each_file_is_re
     read, opened = corpus_module.read_entries, Counter()
     monkeypatch.setattr(corpus_module, "read_entries", lambda *a: opened.update([a[0]]) or read(*a))
     corpus = corpus_of(tmp_path, ("web", "books"), files=["all.jsonl"], sources=sources)
-    dropped: Counter[str] = Counter()
+    dropped: Dropped = Counter()
     found = [(d.domain, d.text) for part in corpus.parts for d in corpus.documents(part, dropped)]
     assert found == [("web", "0"), ("books", "1"), ("books", "3"), ("web", "4")]
-    assert dropped == {"": 1}
+    assert dropped == {("", "no_domain"): 1}
     assert set(opened.values()) == {1}
 
 
@@ -94,9 +94,9 @@ def test_blank_and_short_texts_are_left_out_and_counted(tmp_path: Path):
     (tmp_path / "books" / "blank.txt").write_text("\n")
     for least, expected in ((1, ["abc", "ab", "東京1"]), (3, ["abc", "東京1"])):
         corpus = corpus_of(tmp_path, ("web", "books"), min_characters=least)
-        dropped: Counter[str] = Counter()
+        dropped: Dropped = Counter()
         assert [d.text for part in corpus.parts for d in corpus.documents(part, dropped)] == expected
-        assert dropped == {"web": 5 - len(expected), "books": 1}
+        assert dropped == {("web", "too_short"): 5 - len(expected), ("books", "too_short"): 1}
 
 
 def test_most_characters_are_taken_from_all_of_a_domains_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
