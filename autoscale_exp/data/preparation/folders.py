@@ -11,12 +11,12 @@ from pathlib import Path, PurePath
 from autoscale_exp.base.errors import UserError, refusal
 from autoscale_exp.data.preparation.entries import compression_of, kind_of
 
-REASONS = {  # why a file is left out; in words, after "3 files"
+REASONS = {  # why files are left out; in words, after their number
     "hidden": "hidden",
     "temporary": "temporary, or an editor's or Spark's own",
     "about_data": "about the data: cards, infos, loading scripts",
-    "links": "links to files that are read already",
-    "copies": "copies of files that are read already",
+    "links": "leading to files that are read already",
+    "copies": "equal to files that are read already",
     "other_kinds": "of other kinds",
 }
 TEMPORARY = [

@@ -54,14 +54,14 @@ def seal_store(
     domains = {}
     for domain in [*conf.domains, *conf.held_out_domains]:
         entries = {part: s["domains"][domain] for part, s in summaries.items() if domain in s["domains"]}
-        left_out = _left_out(f"of '{domain}'", entries.values(), DOMAIN_REASONS)
+        left_out = _left_out(f" of '{domain}'", entries.values(), DOMAIN_REASONS)
         _check_kept(domain, entries)
         domains[domain] = DomainEntry(
             train=_train_entry(conf, domain, entries) if domain in conf.domains else None,
             validation=_validation_entry(conf, domain, entries, place, row_format),
             **left_out,
         )
-    of_no_domain = _left_out("of no domain", summaries.values(), ("no_domain", "no_keep_field"))
+    of_no_domain = _left_out("", summaries.values(), ("no_domain", "no_keep_field"))
     tokenizer = load_tokenizer(folder / "tokenizer")
     sha256 = file_sha256(folder / "tokenizer" / "tokenizer.json")
     manifest = Manifest(
@@ -84,7 +84,7 @@ def _left_out(whose: str, summaries: Iterable[dict[str, Any]], reasons: Iterable
         total.update(summary["left_out"])
     if total:
         told = ", ".join(f"{total[reason]:,} {IN_WORDS[reason]}" for reason in reasons if total[reason])
-        log.warning("documents left out %s: %s", whose, told)
+        log.info("documents left out%s: %s", whose, told)
     return {reason: total[reason] for reason in reasons}
 
 
