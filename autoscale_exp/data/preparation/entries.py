@@ -180,8 +180,9 @@ def _json_object(line: bytes, path: str, offset: int) -> dict[str, Any]:
                 f"'{path}' has nothing but zero bytes from byte {offset} on, as if its download had not ended; get it "
                 "again"
             ) from None
-        remedy = "" if line.endswith(b"\n") else "; the file seems to be cut off there, get it again"
-        raise UserError(f"'{path}', line at byte {offset}: {error}{remedy}") from None
+        is_whole = line.endswith(b"\n")
+        remedy = "each line must be a JSON object" if is_whole else "the file seems to be cut off there, get it again"
+        raise UserError(f"'{path}', line at byte {offset}: {error}; {remedy}") from None
     return _checked_object(entry, f"'{path}', line at byte {offset}")
 
 
@@ -193,8 +194,9 @@ def _checked_object(entry: Any, where: str) -> dict[str, Any]:
 
 def _is_over_lines(head: bytes) -> bool:
     """Whether JSON that begins so is an array, or has an object over several lines."""
-    first_line = head.removeprefix(b"\xef\xbb\xbf").lstrip().split(b"\n")[0]
-    return first_line.startswith(b"[") or first_line.rstrip() == b"{"
+    first, line_feed, _ = head.removeprefix(b"\xef\xbb\xbf").lstrip().partition(b"\n")
+    is_open = bool(line_feed) and first.startswith(b"{") and first.rstrip().endswith((b"{", b"[", b",", b":"))
+    return first.startswith(b"[") or is_open
 
 
 def _entries_over_lines(file: io.BufferedReader, path: str) -> Iterator[tuple[dict[str, Any], str]]:

@@ -172,11 +172,12 @@ def test_zero_bytes_at_the_end_of_json_lines_are_an_error_that_says_where_they_b
 
 
 @pytest.mark.parametrize("indent", [None, 0, 2])
-@pytest.mark.parametrize("buffer", [2, 7, 2**20])
+@pytest.mark.parametrize("buffer", [512, 517, 523, 2**20])
 @pytest.mark.parametrize("form", ["array", "objects"])
 def test_json_in_an_array_or_over_several_lines_is_read(form, indent, buffer, tmp_path: Path, monkeypatch):
     monkeypatch.setattr("autoscale_exp.data.preparation.entries.BUFFER_BYTES", buffer)
-    entries = [*ENTRIES[:8], {"text": 'a "]}[{" \\', "id": -1.5e-3, "meta": {"tags": ["x", None, True]}}]
+    strange = {"text": 'a "]}[{" \\', "id": -1.5e-3, "meta": {"tags": ["x", None, True, 12345678]}}
+    entries = [entry for plain in ENTRIES for entry in (plain, strange)]
     if form == "array":
         content = json.dumps(entries, indent=indent, ensure_ascii=False)
     else:
@@ -184,6 +185,21 @@ def test_json_in_an_array_or_over_several_lines_is_read(form, indent, buffer, tm
     for name, prefix in (("web.json", b""), ("bom.json", b"\xef\xbb\xbf \r\n")):
         (tmp_path / name).write_bytes(prefix + content.encode() + b"\n")
         assert read(tmp_path / name) == entries
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b'{"text":\n"a"}\n{"text": "b"}', b'{"text": "a",\r\n"id": 1}{"text": "b"}', b'{"text": "a"},\n{"text": "b"},'],
+)
+def test_objects_may_break_anywhere_and_have_commas_between_them(content, tmp_path: Path):
+    (tmp_path / "web.json").write_bytes(content)
+    assert [entry["text"] for entry in read(tmp_path / "web.json")] == ["a", "b"]
+
+
+def test_a_line_that_is_not_an_object_says_what_lines_must_be(tmp_path: Path):
+    (tmp_path / "web.json").write_text('{"text": "a"}\n{\n"text": "b"}\n')
+    with pytest.raises(UserError, match=r"web.json', line at byte 14: .*; each line must be a JSON object"):
+        read(tmp_path / "web.json")
 
 
 @pytest.mark.parametrize(
