@@ -23,7 +23,7 @@ TEMPORARY = [
     *("*~", "#*#", "*.bak", "*.orig", "*.swp", "*.swo", "*.tmp"),  # editors and tools
     *("*.part", "*.partial", "*.crdownload", "*.incomplete"),  # downloads
     *("_SUCCESS", "_metadata", "_common_metadata", "_committed_*", "_started_*", "*.crc"),  # Spark and Parquet
-    *("_temporary", "_spark_metadata", "_delta_log"),  # folders of Spark
+    *(SPARK_FOLDERS := ("_temporary", "_spark_metadata", "_delta_log")),
 ]
 BACKUPS = {".bak", ".orig", ".tmp"}  # as in web.bak.jsonl
 ABOUT_DATA = (  # JSON that the Hugging Face Hub and `datasets` keep beside data
@@ -60,7 +60,7 @@ def sorted_out(paths: Sequence[str], left_out: LeftOut) -> list[str]:
     }
     kept = []
     for path in paths:
-        if _is_temporary(os.path.basename(path)):
+        if _is_temporary(os.path.basename(path)) or not set(PurePath(path).parts).isdisjoint(SPARK_FOLDERS):
             _note(left_out, "temporary", path)
         elif os.path.dirname(path) in beside_data and _is_about_data(path):
             _note(left_out, "about_data", path)

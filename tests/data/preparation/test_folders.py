@@ -58,6 +58,8 @@ def test_what_editors_downloads_and_spark_leave_is_left_out(name, tmp_path: Path
     assert_left_out(corpus_of(tmp_path), {"temporary": 1})
     assert len(caplog.messages) == 1
     assert f"such as '{web / name.split('/')[0]}'" in caplog.text
+    if not name.endswith(("~", "#", ".bak", ".part", ".crdownload", ".incomplete", ".crc")):
+        assert texts(corpus_of(tmp_path, sources={"web": FilesConf(files=["web/**/*"])})) == TEXTS
 
 
 @pytest.mark.parametrize("depth", ["", "data/"])
