@@ -3,6 +3,7 @@
 import logging
 from typing import Any
 
+from autoscale_exp.base import atomic
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.job import job
 from autoscale_exp.base.loggers import open_logger
@@ -23,6 +24,7 @@ def main(conf: EvaluateConf) -> None:
     evaluations = plan(conf, subject)
     for evaluation in evaluations:  # all that is wrong is told before the first is measured
         missing_seeds(evaluation, subject.path)
+    atomic.make_folder(subject.path.parent)
     if conf.num_threads is not None:
         import torch
 

@@ -20,6 +20,7 @@ from autoscale_exp.base.errors import UserError
 
 ROOT = Path(autoscale_exp.__file__).parent.parent
 NOTES = "AUTOSCALE_RAISED_ERRORS"  # names, in the environment, the file that all processes of the suite append to
+UNTESTED = pytest.StashKey[list[str]]()
 
 
 class Site(NamedTuple):
@@ -48,8 +49,9 @@ def untested(notes: str) -> list[str]:
 
 
 def is_whole(config: pytest.Config) -> bool:
-    option = config.option
-    return not (option.file_or_dir or option.keyword or option.markexpr or option.deselect or option.collectonly)
+    """Whether all tests are asked for."""
+    selecting = ("file_or_dir", "keyword", "markexpr", "deselect", "ignore", "ignore_glob", "collectonly")
+    return not any(getattr(config.option, name) for name in selecting)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -77,9 +79,6 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         config.stash[UNTESTED] = untested(notes.read_text())
         session.exitstatus = pytest.ExitCode.TESTS_FAILED if config.stash[UNTESTED] else exitstatus
     notes.unlink()
-
-
-UNTESTED = pytest.StashKey[list[str]]()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

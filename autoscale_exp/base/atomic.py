@@ -42,9 +42,24 @@ def write_text(path: Path, text: str) -> None:
     """
     if path.is_dir():
         raise UserError(f"'{path}' is a folder; give the path of a file")
+    with _refusals_named(path), replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder and those above it, where they are not there.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    with _refusals_named(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+@contextmanager
+def _refusals_named(path: Path) -> Iterator[None]:
     try:
-        with replacing(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        yield
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         remedy = "free some space and run the same command again" if full else "give a path that can be written"

@@ -106,7 +106,9 @@ def describe(error: BaseException) -> str:
     ):
         return _describe_unknown_key(error.__cause__)
     if isinstance(error, InstantiationException) and error.__cause__ is not None:
-        target = re.sub(r".*?'(.*)':?", r"\1", message)
+        target = re.sub(r".*?'(.*?)'.*", r"\1", message)
+        if message.startswith("Error locating"):
+            return f"_target_ is '{target}', which cannot be found; give the full name of a class"
         return f"{target} does not take its section of the config: {describe(error.__cause__)}; correct that section"
     if isinstance(error, HydraException) and error.__cause__ is not None:
         return f"{message} {describe(error.__cause__)}"

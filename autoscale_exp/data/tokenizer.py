@@ -104,7 +104,8 @@ def load_tokenizer(name: str | Path) -> Tokenizer:
         ) from None
     if not isinstance(tokenizer, Tokenizer) or (tokenizer.eos_token_id is None and tokenizer.sep_token_id is None):
         raise UserError(
-            f"data.tokenizer.name is '{name}', which is not a fast tokenizer with an end-of-text or separator token"
+            f"data.tokenizer.name is '{name}', which is not a fast tokenizer with an end-of-text or separator "
+            "token; give another one"
         )
     return tokenizer
 

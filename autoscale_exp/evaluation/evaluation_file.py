@@ -111,7 +111,9 @@ def carry_out(evaluation: Evaluation, path: Path) -> dict[str, Any]:
         value["seconds"] = round(time.perf_counter() - started, 2)
         for metric, number in value["metrics"].items():
             if not math.isfinite(number):
-                raise DivergedError(f"{metric} of {evaluation.name} is {number} with seed {seed}")
+                raise DivergedError(
+                    f"{metric} of {evaluation.name} is {number} with seed {seed}; train the model again"
+                )
         headline = evaluation.headline_of(value["metrics"])
         _add(evaluation, headline, value, path)
         shown = ", ".join(f"{metric} {value['metrics'][metric]:.4f}" for metric in headline)
@@ -121,7 +123,7 @@ def carry_out(evaluation: Evaluation, path: Path) -> dict[str, Any]:
 
 def _add(evaluation: Evaluation, headline: dict[str, bool], value: dict[str, Any], path: Path) -> None:
     """Merges one measurement into what is there now."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic.make_folder(path.parent)
     with FileLock(path.with_suffix(".lock")):  # other tasks of the same model may be measured at the same time
         tasks = read_evaluation(path)
         values = [*tasks.get(evaluation.name, {"values": []})["values"], value]

@@ -48,7 +48,9 @@ class DataSource:
             if (path := self.folder / f"{split}{suffix}").is_file():
                 return path
         found = ", ".join(sorted(path.name for path in self.folder.glob("*"))) if self.folder.is_dir() else "no folder"
-        raise UserError(f"'{self.folder}' has no {split}.jsonl or {split}.parquet (there is {found or 'nothing'})")
+        raise UserError(
+            f"'{self.folder}' has no {split}.jsonl or {split}.parquet (there is {found or 'nothing'}); put it there"
+        )
 
     def load(self, split: str, columns: Sequence[str]) -> datasets.Dataset:
         """The examples of a split, with just these columns.

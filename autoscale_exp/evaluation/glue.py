@@ -126,7 +126,8 @@ def load_examples(source: DataSource, split: str, task: GlueTask) -> datasets.Da
     if task.num_labels > 1 and (wrong := labels - set(range(task.num_labels))):
         where = source.folder or source.identity([])
         raise UserError(
-            f"{where}, split {split}: label {min(wrong, key=str)!r} is not one of 0 to {task.num_labels - 1}"
+            f"{where}, split {split}: label {min(wrong, key=str)!r} is not one of 0 to {task.num_labels - 1}; "
+            "give GLUE's labelled examples"
         )
     return examples
 

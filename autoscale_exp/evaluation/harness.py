@@ -34,6 +34,8 @@ def plan_harness(conf: HarnessTaskConf, subject: Subject) -> list[Evaluation]:
         )
     check_range({"task.num_fewshot": conf.num_fewshot}, 0)
     check_range({"task.limit": conf.limit, "task.batch_size": conf.batch_size}, 1)
+    if not conf.tasks:
+        raise UserError("task.tasks is []; name at least one task of the harness; `lm-eval ls tasks` lists all")
     try:
         manager = _task_manager()
     except ImportError:

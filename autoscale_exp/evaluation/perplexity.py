@@ -84,7 +84,7 @@ def _check(conf: PerplexityTaskConf, checkpoint: Checkpoint, store: TokenStore) 
 
 def _open(conf: PerplexityTaskConf, subject: Subject) -> TokenStore:
     if conf.store is not None:
-        return open_store(conf.store)
+        return open_store(conf.store, "task.store")
     if subject.run is None or subject.identity is None:
         raise UserError("task.store is not set, and no run says which; give the token store to read validation rows of")
     store = open_store(subject.run.store)

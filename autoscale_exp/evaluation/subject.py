@@ -50,7 +50,9 @@ def find_subject(conf: SubjectConf) -> Subject:
         )
     datasets_dir = None if conf.datasets_dir is None else Path(conf.datasets_dir)
     if datasets_dir is not None and not datasets_dir.is_dir():
-        raise UserError(f"datasets_dir is '{datasets_dir}', which is no folder")
+        raise UserError(
+            f"datasets_dir is '{datasets_dir}', which is no folder; give the one that holds the tasks' data"
+        )
     if conf.checkpoint is not None:
         if conf.output_dir is None:
             raise UserError(f"output_dir is not set; give the folder that {EVALUATION} is to be written to")

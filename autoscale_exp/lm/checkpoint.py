@@ -87,7 +87,7 @@ class Checkpoint:
         if self.vocab_size < store.vocab_size:
             raise UserError(
                 f"{key} is '{self.folder}', whose vocab_size is {self.vocab_size}, but the store '{store.folder}' has "
-                f"{store.vocab_size} entries"
+                f"{store.vocab_size} entries; prepare a store with the model's own tokenizer"
             )
 
 
@@ -184,7 +184,8 @@ def check_initial(conf: ModelConf, store: TokenStore) -> Checkpoint | None:
     checkpoint = open_checkpoint(conf.init_from, "model.init_from")
     if checkpoint.family != conf.family:
         raise UserError(
-            f"model.init_from is '{conf.init_from}', a {checkpoint.family} model, but model.family is '{conf.family}'"
+            f"model.init_from is '{conf.init_from}', a {checkpoint.family} model, but model.family is "
+            f"'{conf.family}'; choose a model of the checkpoint's family"
         )
     asked = asdict(conf)
     stored = {key: checkpoint.config[name] for key, name in FAMILIES[checkpoint.family].sizes.items()}
@@ -214,7 +215,9 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise UserError(f"the tokenizer of '{checkpoint.folder}' cannot be loaded: {first_line(error)}") from None
+        raise UserError(
+            f"the tokenizer of '{checkpoint.folder}' cannot be loaded: {first_line(error)}; save it again"
+        ) from None
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise UserError(f"the tokenizer of '{checkpoint.folder}' is not a fast one; save a fast one into it")
     return tokenizer
@@ -253,7 +256,9 @@ def load_model(checkpoint: Checkpoint, model_class: Any, *, new: tuple[str, ...]
             **options,
         )
     except RuntimeError as error:  # of shapes
-        raise UserError(f"the weights of '{checkpoint.folder}' do not fit: {first_line(error)}") from None
+        raise UserError(
+            f"the weights of '{checkpoint.folder}' do not fit: {first_line(error)}; save the model again"
+        ) from None
     finally:
         transformers.utils.logging.set_verbosity(verbosity)
     missing = sorted(name for name in info["missing_keys"] if not name.startswith(new))

@@ -48,3 +48,12 @@ def test_a_disk_that_refuses_leaves_the_old_file_and_no_part_of_a_new_one(code, 
         atomic.write_json(path, {"loss": 2})
     assert path.read_text() == before
     assert [left.name for left in tmp_path.iterdir()] == ["result.json"]
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_that_names_it(tmp_path: Path):
+    atomic.make_folder(tmp_path / "a" / "b")
+    atomic.make_folder(tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b").is_dir()
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"/file' cannot be written: '.*/file' is no folder; give a path that can be"):
+        atomic.make_folder(tmp_path / "file")

@@ -108,3 +108,9 @@ def test_an_error_that_is_nobodys_mistake_keeps_its_traceback(monkeypatch: pytes
     monkeypatch.setattr("sys.argv", ["fit", "runs=x", f"output_dir={tmp_path}", "hydra/job_logging=none"])
     with pytest.raises(OSError, match="Input/output error"):
         fit.main()
+
+
+def test_a_target_that_is_not_there_is_named():
+    with pytest.raises(HydraException) as error:
+        instantiate({"_target_": "nowhere.Logger"})
+    assert describe(error.value) == "_target_ is 'nowhere.Logger', which cannot be found; give the full name of a class"

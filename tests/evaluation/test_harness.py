@@ -47,6 +47,11 @@ def test_a_setting_out_of_range_is_an_error(key, make_gpt2, tmp_path: Path):
         planned(f"checkpoint={make_gpt2(64)}", f"output_dir={tmp_path}", f"task.{key}")
 
 
+def test_at_least_one_task_is_needed(make_gpt2, tmp_path: Path):
+    with pytest.raises(UserError, match=r"task.tasks is \[\]; name at least one task of the harness"):
+        planned(f"checkpoint={make_gpt2(64)}", f"output_dir={tmp_path}", "task.tasks=[]")
+
+
 def test_metrics_of_every_filter_are_kept_and_those_without_one_have_bare_names():
     results = {
         "alias": "gsm8k",

@@ -258,7 +258,9 @@ def _text(entry: dict[str, Any], name: str, where: str) -> str:
 
 def _as_text(value: Any, name: str, where: str) -> str:
     if not isinstance(value, str):
-        raise BadField(f"{where}: field '{name}' is {repr(value)[:60]}, which is not a text; {SKIP}")
+        raise BadField(
+            f"{where}: field '{name}' is {repr(value)[:60]}, which is not a text; see data.text_field, or {SKIP}"
+        )
     try:
         value.encode()
     except UnicodeEncodeError:  # JSON may hold an escaped half of a surrogate pair

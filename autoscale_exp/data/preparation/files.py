@@ -125,7 +125,7 @@ def _typed(conf: FilesDataConf, domain: str) -> FilesConf:
     given = conf.sources.get(domain) or {}
     try:
         typed: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(FilesConf), given))
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, ValueError) as error:
         known = ", ".join(f.name for f in fields(FilesConf))
         reason = first_line(error)
         raise UserError(f"data.sources.{domain} is {given}: {reason}; its keys are {known}") from None
@@ -236,7 +236,7 @@ def _lines_of(path: str, key: str, listing: Listing) -> list[str]:
     with open_binary(path) as file:
         lines = [line.strip() for line in decoded(file.read(), path).splitlines() if line.strip()]
     if not lines:
-        raise UserError(f"{key} is '{path}', which names no files")
+        raise UserError(f"{key} is '{path}', which names no files; write a path or an address on each line")
     if is_remote(path):
         listing[path] = lines
     return lines

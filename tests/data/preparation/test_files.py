@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoscale_exp.base.errors import UserError
-from autoscale_exp.data.conf import EnvironmentDataConf, FilesConf
+from autoscale_exp.data.conf import EnvironmentDataConf, FilesConf, FilesDataConf
 from autoscale_exp.data.preparation import files as files_module
 from autoscale_exp.data.preparation.corpus import Document
 from autoscale_exp.data.preparation.files import open_corpus
@@ -269,3 +269,17 @@ def test_text_of_the_environment_without_a_limit_is_an_error_that_names_the_key(
     with pytest.raises(UserError, match=r"data.max_characters is null, but .*; give the most characters per domain"):
         open_corpus(conf)
     assert not (tmp_path / "store").exists()
+
+
+def test_a_list_of_files_that_is_not_text_is_an_error(tmp_path: Path):
+    (tmp_path / "files.txt").write_bytes(b"web.jsonl\n\xff")
+    sources = {"web": {"file_list": "files.txt"}}
+    conf = FilesDataConf(name="test", domains=["web", "code"], path=str(tmp_path), sources=sources)
+    with pytest.raises(UserError, match=r"files.txt', byte 10: not UTF-8 \(invalid start byte\); convert the file to"):
+        open_corpus(conf)
+
+
+def test_a_source_that_is_no_section_is_an_error(tmp_path: Path):
+    conf = FilesDataConf(name="test", domains=["web", "code"], path=str(tmp_path), sources={"web": "web.jsonl"})
+    with pytest.raises(UserError, match=r"data.sources.web is web.jsonl: .*; its keys are files, file_list"):
+        open_corpus(conf)
