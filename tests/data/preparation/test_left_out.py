@@ -77,7 +77,7 @@ def test_manifest_and_log_count_what_was_left_out_by_reason(conf, caplog: pytest
 
 def test_an_error_about_a_document_is_mended_by_skipping_it_in_the_same_folder(conf):
     with pytest.raises(
-        UserError, match=r"field 'text' is None, .*; data.on_bad_document=skip leaves such documents out"
+        UserError, match=r"field 'text' is None, .*or data.on_bad_document=skip leaves such documents out"
     ):
         finished(replace(conf, on_bad_document="error"))
     assert num_documents(finished(conf), "web") == 40
