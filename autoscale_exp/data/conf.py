@@ -58,3 +58,4 @@ class FilesDataConf(DataConf):
     text_field: str = "text"  # keys joined by dots lead into nested fields
     group_field: str | None = None  # documents that share it stay on one side of the split; null: copies of a text do
     group_separator: str | None = None  # only the part of the group field before it counts
+    on_bad_document: str = "error"  # one that lacks a field or the text: error, or skip (left out and counted)

@@ -5,7 +5,7 @@ was edited is told from one that was written.
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -77,12 +77,18 @@ class DomainEntry:
     Attributes:
         too_short: documents left out because of data.min_characters.
         duplicates_of_validation: training documents left out because their text is held out.
+        no_text: documents left out because their text is missing, null or no text; with data.on_bad_document=skip.
+        half_surrogates: with half a surrogate pair in their text or group, which is no text; the same.
+        no_group: without the group field, or with something else in it than text or an integer; the same.
     """
 
     validation: ValidationEntry
     too_short: int
     duplicates_of_validation: int
     train: TrainEntry | None = None
+    no_text: int = 0
+    half_surrogates: int = 0
+    no_group: int = 0
 
     def split(self, name: str) -> TrainEntry | ValidationEntry:
         """The entry of train or validation."""
@@ -102,6 +108,8 @@ class Manifest:
         domains: the training domains, then those that are only held out.
         documents_of_no_domain: that no domain's `keep` wanted.
         seconds: that the call took that finished it.
+        documents_without_keep_field: that lack a field that `keep` names; with data.on_bad_document=skip.
+        files_left_out: number of files that are no text or copies of others, by reason.
     """
 
     config: dict[str, Any]
@@ -110,6 +118,8 @@ class Manifest:
     domains: dict[str, DomainEntry]
     documents_of_no_domain: int
     seconds: float
+    documents_without_keep_field: int = 0
+    files_left_out: dict[str, int] = field(default_factory=dict)
 
     @property
     def seq_len(self) -> int:

@@ -14,6 +14,17 @@ from autoscale_exp.data.preparation.entries import FileSpan, kind_of, read_entri
 from autoscale_exp.data.preparation.packing import WINDOW_CHARACTERS
 
 Listing = dict[str, list[str]]
+Dropped = Counter[tuple[str, str]]  # documents left out, by domain ('': no one's) and reason
+FIRST_ENTRIES = 100  # of which one must do, where bad documents are skipped
+SKIP = "data.on_bad_document=skip leaves such documents out and counts them"
+
+
+class BadField(UserError):
+    """A field is missing, null or no text: data.on_bad_document says what becomes of the document."""
+
+
+class HalfSurrogate(BadField):
+    """A text has half a surrogate pair, which cannot be encoded."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +94,8 @@ class Corpus:
         min_characters: shorter documents are left out.
         max_characters: of a domain, taken from each part by its size; a domain that is not named gives all.
         windows: whether a document gives one window instead of all its text.
+        skips_bad: whether documents that lack a field, or the text, are left out; else they are an error.
+        files_left_out: number of files that are no text or no one's, by reason.
     """
 
     parts: list[Part]
@@ -93,6 +106,8 @@ class Corpus:
     min_characters: int = 1
     max_characters: dict[str, float] = field(default_factory=dict)
     windows: bool = False
+    skips_bad: bool = False
+    files_left_out: dict[str, int] = field(default_factory=dict)
     _extents: dict[str, _Extent] = field(init=False, default_factory=dict)  # by domain
 
     def __post_init__(self) -> None:
@@ -115,11 +130,12 @@ class Corpus:
         share = part.size / extent.num_bytes if extent.num_bytes else 1 / extent.num_parts
         return self.max_characters.get(domain, math.inf) * share
 
-    def documents(self, part: Part, dropped: Counter[str] | None = None) -> Iterator[Document]:
-        """The documents of a part, in a fixed order; `dropped` counts those left out, by domain and '' for no one's.
+    def documents(self, part: Part, dropped: Dropped | None = None) -> Iterator[Document]:
+        """The documents of a part, in a fixed order; `dropped` counts those left out.
 
-        Blank texts are no documents. A domain that has had its share of `max_characters` gets no more; the document
-        that exceeds it is the last.
+        Its reasons are 'no_domain' and 'no_keep_field' of documents that are no domain's; 'too_short', 'no_text',
+        'half_surrogates' and 'no_group' of a domain's. Blank texts are no documents. A domain that has had its share
+        of `max_characters` gets no more; the document that exceeds it is the last.
 
         Raises:
             UserError: a file cannot be read or an entry lacks a field; names file, byte and field.
@@ -128,49 +144,83 @@ class Corpus:
         taken: Counter[str] = Counter()
         quotas = {source.domain: self.quota(part, source.domain) for source in part.sources}
         for span in part.spans:
-            has_fields = kind_of(span.path) != "text"
+            group_field = None if kind_of(span.path) == "text" else self.group_field
             for entry, where in read_entries(span, self._fields(part)):
-                source = next((s for s in part.sources if _is_kept(s, entry, where)), None)
+                source = self._source(part, entry, where, dropped)
                 if source is None:
-                    dropped[""] += 1
                     continue
-                if taken[source.domain] >= quotas[source.domain]:
+                domain = source.domain
+                if taken[domain] >= quotas[domain]:
                     if all(taken[s.domain] >= quotas[s.domain] for s in part.sources):
                         return
                     continue
-                text = _text(entry, source.text_field, where)
-                if len(text) < self.min_characters or not text.strip():
-                    dropped[source.domain] += 1
+                lacking = "no_text"
+                try:
+                    text = _text(entry, source.text_field, where)
+                    if len(text) < self.min_characters or not text.strip():
+                        dropped[domain, "too_short"] += 1
+                        continue
+                    lacking = "no_group"
+                    group = None if group_field is None else self._group(entry, group_field, where)
+                except BadField as error:
+                    if not self.skips_bad:
+                        raise
+                    dropped[domain, "half_surrogates" if isinstance(error, HalfSurrogate) else lacking] += 1
                     continue
-                taken[source.domain] += WINDOW_CHARACTERS if self.windows else len(text)
-                yield Document(source.domain, text, self._group(entry, where) if has_fields else None)
+                taken[domain] += WINDOW_CHARACTERS if self.windows else len(text)
+                yield Document(domain, text, group)
 
     def check_first_entries(self) -> None:
         """Reads one entry of each kind of part, so that a mistake is told of before any work.
+
+        Where bad documents are skipped, one of the first that is good will do.
 
         Raises:
             UserError: it cannot be read or lacks a field; names file, byte and field.
         """
         for part in {part.sources: part for part in reversed(self.parts)}.values():
             entries = itertools.chain.from_iterable(read_entries(s, self._fields(part)) for s in part.spans[:1])
-            for entry, where in itertools.islice(entries, 1):
-                for source in part.sources:
-                    if _is_kept(source, entry, where):
-                        _text(entry, source.text_field, where)
-                if kind_of(part.spans[0].path) != "text":
-                    self._group(entry, where)
+            first_error: BadField | None = None
+            for entry, where in itertools.islice(entries, FIRST_ENTRIES if self.skips_bad else 1):
+                try:
+                    self._check_entry(part, entry, where)
+                    break
+                except BadField as error:
+                    first_error = first_error or error
+            else:
+                if first_error is not None:
+                    raise first_error
+
+    def _check_entry(self, part: Part, entry: dict[str, Any], where: str) -> None:
+        for source in part.sources:
+            if _is_kept(source, entry, where):
+                _text(entry, source.text_field, where)
+        if self.group_field is not None and kind_of(part.spans[0].path) != "text":
+            self._group(entry, self.group_field, where)
+
+    def _source(self, part: Part, entry: dict[str, Any], where: str, dropped: Dropped) -> Source | None:
+        """The first source that wants an entry; None, and counted, if none does."""
+        reason = "no_domain"
+        for source in part.sources:
+            try:
+                if _is_kept(source, entry, where):
+                    return source
+            except BadField:
+                if not self.skips_bad:
+                    raise
+                reason = "no_keep_field"
+        dropped["", reason] += 1
+        return None
 
     def _fields(self, part: Part) -> list[str]:
         """Paths of the fields that the documents of a part are made of."""
         names = {name for source in part.sources for name in (source.text_field, *dict(source.keep))}
         return sorted(names | ({self.group_field} if self.group_field else set()))
 
-    def _group(self, entry: dict[str, Any], where: str) -> str | None:
-        if self.group_field is None:
-            return None
-        group = _value(entry, self.group_field, where)
+    def _group(self, entry: dict[str, Any], name: str, where: str) -> str:
+        group = _value(entry, name, where)
         is_integer = isinstance(group, int) and not isinstance(group, bool)
-        group = _as_text(str(group) if is_integer else group, self.group_field, where)
+        group = _as_text(str(group) if is_integer else group, name, where)
         return group.split(self.group_separator)[0] if self.group_separator else group
 
 
@@ -184,9 +234,9 @@ def _value(entry: dict[str, Any], name: str, where: str) -> Any:
             value = _parsed(value)
         if not isinstance(value, dict) or key not in value:
             has = ", ".join(sorted(value)) if isinstance(value, dict) else repr(value)[:60]
-            raise UserError(
+            raise BadField(
                 f"{where}: no field '{name}', there is {has or 'nothing'}; "
-                "see data.text_field, data.group_field and keep"
+                f"see data.text_field, data.group_field and keep, or {SKIP}"
             )
         value = value[key]
     return value
@@ -208,13 +258,13 @@ def _text(entry: dict[str, Any], name: str, where: str) -> str:
 
 def _as_text(value: Any, name: str, where: str) -> str:
     if not isinstance(value, str):
-        raise UserError(f"{where}: field '{name}' is {repr(value)[:60]}, which is not a text; see data.text_field")
+        raise BadField(
+            f"{where}: field '{name}' is {repr(value)[:60]}, which is not a text; see data.text_field, or {SKIP}"
+        )
     try:
         value.encode()
     except UnicodeEncodeError:  # JSON may hold an escaped half of a surrogate pair
-        raise UserError(
-            f"{where}: field '{name}' has half a surrogate pair, which is no text; correct the file"
-        ) from None
+        raise HalfSurrogate(f"{where}: field '{name}' has half a surrogate pair, which is no text; {SKIP}") from None
     return value
 
 

@@ -1,24 +1,33 @@
 """Files of text as entries: JSON lines, parquet and plain text, compressed or not, local or remote.
 
+A file's name tells its kind. Its first bytes tell whether it is compressed, whatever its name says. JSON that is not
+one object per line, an array or objects over several lines, is read from the start, as it cannot be entered in the
+middle.
+
 Remote files (hf://, https://) are streamed through `datasets`, which asks again when a connection breaks.
 """
 
+import codecs
 import io
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, BinaryIO
+from typing import Any
 
 import pyarrow as pa
 
 from autoscale_exp.base.errors import UserError, first_line
+from autoscale_exp.data.preparation.compression import HEAD_BYTES, MAGIC, Decompressed, check_head, codec_of
 
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 JSON_LINES = (".jsonl", ".json")
 TEXTS = (".txt", ".md", ".rst", ".html", ".py", ".tex", ".c", ".cc", ".cpp", ".cu", ".h", ".hpp", ".java", ".js")
 BUFFER_BYTES = 2**20
+LONGEST_TOKEN = 16  # characters of one in JSON, at least, other than strings and numbers
+SEPARATORS = re.compile(r"[\s,]*")
 BATCH_BYTES = 2**24  # of parquet rows that are entries at a time, by the mean of their file
 MOST_BATCH_ROWS = 1024
 
@@ -83,32 +92,40 @@ def read_entries(span: FileSpan, fields: Sequence[str]) -> Iterator[tuple[dict[s
         yield from _parquet_entries(span.path, fields)
     else:
         with open_binary(span.path) as file:
-            yield {"text": _decode(file.read(), span.path, 0)}, f"'{span.path}'"
+            yield {"text": decoded(file.read(), span.path)}, f"'{span.path}'"
 
 
 @contextmanager
-def open_binary(path: str) -> Iterator[BinaryIO]:
-    """Opens a local or remote file for reading, decompressed.
+def open_binary(path: str) -> Iterator[io.BufferedReader]:
+    """Opens a local or remote file for reading, decompressed if it is compressed.
 
     Raises:
-        UserError: its compressed data are cut off or damaged; names the file and the byte.
+        UserError: its compressed data are cut off or damaged, which is told when they are read, or it is no text of
+            its kind; names the file.
     """
-    codec = compression_of(path)
     with _open_raw(path) as raw:
-        if codec is None:
-            yield raw
-            return
-        text: Any = io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(raw, "r"), codec), BUFFER_BYTES)
-        try:
-            if not raw.peek(1):
-                raise UserError(f"'{path}' is cut off or damaged: it has no bytes; get it again")
-            yield text
-        except OSError as error:
-            if error.errno is not None or isinstance(error, ConnectionError):  # not the decompressor's
-                raise
-            raise UserError(
-                f"'{path}' is cut off or damaged: its {codec} data end at byte {raw.tell()} ({error}); get it again"
-            ) from None
+        named, file = compression_of(path), raw
+        if named and not raw.peek(1):
+            raise UserError(f"'{path}' is cut off or damaged: it has no bytes; get it again")
+        while codec := codec_of(_head(file)):  # a server may have compressed a compressed file
+            file = io.BufferedReader(Decompressed(file, codec, path), BUFFER_BYTES)
+        head = _head(file)
+        check_head(path, kind_of(path), head)
+        if named and file is raw and (b"\0" in head or MAGIC[named][0].startswith(head)):
+            raise UserError(f"'{path}' is cut off or damaged: it does not begin like {named} data; get it again")
+        yield file
+
+
+def can_be_cut(path: str) -> bool:
+    """Whether a local file is plain JSON lines, which can be read from the middle."""
+    if kind_of(path) != "json":
+        return False
+    with _open_raw(path) as raw:
+        return codec_of(_head(raw)) is None and not _is_over_lines(_head(raw))
+
+
+def _head(file: io.BufferedReader) -> bytes:
+    return file.peek(HEAD_BYTES)[:HEAD_BYTES]
 
 
 @contextmanager
@@ -138,6 +155,9 @@ def _open_raw(path: str) -> Iterator[Any]:
 def _json_entries(span: FileSpan) -> Iterator[tuple[dict[str, Any], str]]:
     with open_binary(span.path) as file:
         offset = 0
+        if not span.start and _is_over_lines(_head(file)):
+            yield from _entries_over_lines(file, span.path)
+            return
         if span.start:  # a line that began before belongs to the span before
             file.seek(span.start - 1)
             offset = span.start - 1 + len(file.readline())
@@ -151,18 +171,89 @@ def _json_entries(span: FileSpan) -> Iterator[tuple[dict[str, Any], str]]:
 
 
 def _json_object(line: bytes, path: str, offset: int) -> dict[str, Any]:
-    text = _decode(line, path, offset)
+    text = decoded(line, path, offset)
     try:
         entry = json.loads(text)
     except (ValueError, RecursionError) as error:
-        remedy = "" if line.endswith(b"\n") else "; the file seems to be cut off there, get it again"
-        raise UserError(f"'{path}', line at byte {offset}: {error}{remedy}") from None
+        if not line.strip(b"\0 \r\n"):
+            raise UserError(
+                f"'{path}' has nothing but zero bytes from byte {offset} on, as if its download had not ended; get it "
+                "again"
+            ) from None
+        is_whole = line.endswith(b"\n")
+        remedy = "each line must be a JSON object" if is_whole else "the file seems to be cut off there, get it again"
+        raise UserError(f"'{path}', line at byte {offset}: {error}; {remedy}") from None
+    return _checked_object(entry, f"'{path}', line at byte {offset}")
+
+
+def _checked_object(entry: Any, where: str) -> dict[str, Any]:
     if not isinstance(entry, dict):
-        raise UserError(f"'{path}', line at byte {offset}: expected a JSON object, found {type(entry).__name__}")
+        raise UserError(f"{where}: expected a JSON object, found {type(entry).__name__}")
     return entry
 
 
-def _decode(content: bytes, path: str, offset: int) -> str:
+def _is_over_lines(head: bytes) -> bool:
+    """Whether JSON that begins so is an array, or has an object over several lines."""
+    first, line_feed, _ = head.removeprefix(b"\xef\xbb\xbf").lstrip().partition(b"\n")
+    is_open = bool(line_feed) and first.startswith(b"{") and first.rstrip().endswith((b"{", b"[", b",", b":"))
+    return first.startswith(b"[") or is_open
+
+
+def _entries_over_lines(file: io.BufferedReader, path: str) -> Iterator[tuple[dict[str, Any], str]]:
+    """The objects of an array, or one after another, however they are spread over lines; one in memory at a time."""
+    parse = json.JSONDecoder().raw_decode
+    text, place, number, in_array = "", 0, 0, False
+    decoder = codecs.getincrementaldecoder("utf-8-sig")()
+    while True:
+        place = _between(text, place)
+        if text.startswith("]" if in_array else "[", place):
+            in_array, place = not in_array, place + 1
+            continue
+        where = f"'{path}', entry {number}"
+        try:
+            entry, place = parse(text, place)
+        except (ValueError, RecursionError) as error:
+            reason = getattr(error, "msg", error)
+            if not _lacks_its_end(error, len(text)):
+                raise UserError(f"{where}: {reason}") from None
+            more = file.read(max(BUFFER_BYTES, len(text) - place))  # twice as much each time, for an entry of any size
+            if not more:
+                if place == len(text) and not in_array:
+                    return
+                raise UserError(f"{where}: {reason}; the file seems to be cut off there, get it again") from None
+            text, place = text[place:] + _decode_next(decoder, more, where), 0
+            continue
+        yield _checked_object(entry, where), where
+        number += 1
+
+
+def _between(text: str, place: int) -> int:
+    """Where the next entry begins, or what comes before there is one."""
+    match = SEPARATORS.match(text, place)
+    assert match is not None, "it matches nothing, too"
+    return match.end()
+
+
+def _lacks_its_end(error: Exception, size: int) -> bool:
+    """Whether JSON of so many characters fails to be parsed only because it ends too soon."""
+    if not isinstance(error, json.JSONDecodeError):
+        return False
+    return error.msg.startswith("Unterminated string") or error.pos > size - LONGEST_TOKEN
+
+
+def _decode_next(decoder: codecs.IncrementalDecoder, content: bytes, where: str) -> str:
+    try:
+        return decoder.decode(content)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{where} or later: not UTF-8 ({error.reason}); convert the file to UTF-8") from None
+
+
+def decoded(content: bytes, path: str, offset: int = 0) -> str:
+    """Text of a file, from a byte on, without a byte order mark.
+
+    Raises:
+        UserError: it is not UTF-8; names the file and the byte.
+    """
     try:
         return content.decode("utf-8-sig" if offset == 0 else "utf-8")
     except UnicodeDecodeError as error:
@@ -176,6 +267,7 @@ def _parquet_entries(path: str, fields: Sequence[str]) -> Iterator[tuple[dict[st
 
     with _open_raw(path) as raw:
         number = 0
+        check_head(path, "parquet", _head(raw))
         try:
             file = pq.ParquetFile(raw)
             present = file.schema_arrow.names
@@ -187,7 +279,7 @@ def _parquet_entries(path: str, fields: Sequence[str]) -> Iterator[tuple[dict[st
                     "see data.text_field, data.group_field and keep"
                 )
             for batch in file.iter_batches(batch_size=_batch_rows(file.metadata), columns=columns):
-                for entry in batch.to_pylist():
+                for entry in _as_texts(batch, f"'{path}', row {number} or later").to_pylist():
                     yield entry, f"'{path}', row {number}"
                     number += 1
         except UnicodeDecodeError as error:
@@ -198,6 +290,17 @@ def _parquet_entries(path: str, fields: Sequence[str]) -> Iterator[tuple[dict[st
             raise UserError(
                 f"'{path}' is cut off or damaged: it ends at byte {raw.seek(0, 2)} ({error}); get it again"
             ) from None
+
+
+def _as_texts(batch: pa.RecordBatch, where: str) -> pa.RecordBatch:
+    """With texts in place of bytes, which some writers store texts as."""
+    for index, column in enumerate(batch.schema):
+        if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
+            try:
+                batch = batch.set_column(index, column.name, batch.column(index).cast(pa.large_string()))
+            except pa.ArrowInvalid:
+                raise UserError(f"{where}: column '{column.name}' has bytes that are not UTF-8 text") from None
+    return batch
 
 
 def _batch_rows(metadata: Any) -> int:

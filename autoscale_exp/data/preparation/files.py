@@ -17,8 +17,17 @@ from omegaconf.errors import OmegaConfBaseException
 from autoscale_exp.base.errors import UserError, first_line
 from autoscale_exp.data.conf import DataConf, EnvironmentDataConf, FilesConf, FilesDataConf
 from autoscale_exp.data.preparation.corpus import Corpus, Listing, Part, Source
-from autoscale_exp.data.preparation.entries import FileSpan, compression_of, is_remote, kind_of, open_binary
+from autoscale_exp.data.preparation.entries import (
+    FileSpan,
+    can_be_cut,
+    compression_of,
+    decoded,
+    is_remote,
+    kind_of,
+    open_binary,
+)
 from autoscale_exp.data.preparation.environment import write_environment_corpus
+from autoscale_exp.data.preparation.folders import LeftOut, described, sorted_out, text_files
 from autoscale_exp.data.preparation.packing import WINDOW_CHARACTERS
 
 log = logging.getLogger(__name__)
@@ -57,16 +66,19 @@ def open_corpus(conf: DataConf, listing: Listing | None = None) -> Corpus:
     sources_of: dict[str, list[Source]] = {}
     spellings: dict[str, str] = {}  # the first of each file
     local_lists: list[str] = []
+    left_out: LeftOut = {}
     for domain, given in _given(conf).items():
         if given.file_list is not None and not is_remote(given.file_list):
             local_lists.append(_beneath(conf, given.file_list))
         keep = tuple(_conditions(given.keep, f"data.sources.{domain}.keep"))
-        for path in _files_of(conf, domain, given, listing):
+        for path in _files_of(conf, domain, given, listing, left_out):
             text_field = given.text_field or conf.text_field
             source = Source(domain, text_field if kind_of(path) != "text" else "text", keep)
             before = sources_of.setdefault(spellings.setdefault(_place(path), path), [])
             _check_something_is_left(before, domain, path)
             before.append(source)
+    if left_out:
+        log.warning("files left out: %s", described(left_out))
     return Corpus(
         parts=_cut(sources_of),
         stamps={_name(conf, path): _stamp(path) for path in (*sources_of, *local_lists) if not is_remote(path)},
@@ -76,6 +88,8 @@ def open_corpus(conf: DataConf, listing: Listing | None = None) -> Corpus:
         min_characters=max(conf.min_characters, WINDOW_CHARACTERS if windows else 1),
         max_characters=_limits(conf),
         windows=windows,
+        skips_bad=conf.on_bad_document == "skip",
+        files_left_out={reason: len(paths) for reason, paths in left_out.items()},
     )
 
 
@@ -153,16 +167,16 @@ def _limits(conf: DataConf) -> dict[str, float]:
     return trained_on | dict.fromkeys(conf.held_out_domains, conf.max_characters * conf.validation_fraction)
 
 
-def _files_of(conf: FilesDataConf, domain: str, given: FilesConf, listing: Listing) -> list[str]:
+def _files_of(conf: FilesDataConf, domain: str, given: FilesConf, listing: Listing, left_out: LeftOut) -> list[str]:
     """Paths and URLs of a domain's files: its own, those of all domains, or in data.path those with its name."""
     key, named = f"data.sources.{domain}", list(given.files)
     if given.file_list is not None:
         named += _lines_of(_beneath(conf, given.file_list), f"{key}.file_list", listing)
     if not named:
         if not conf.files:
-            return _by_name(conf, domain)
+            return _by_name(conf, domain, left_out)
         key, named = "data.files", conf.files
-    found = [path for pattern in named for path in _matches(conf, pattern, key, listing)]
+    found = [path for pattern in named for path in _matches(conf, pattern, key, listing, left_out)]
     spellings: dict[str, str] = {}  # by what they lead to
     for path in found:
         if kind_of(path) is None:
@@ -183,39 +197,30 @@ def _place(path: str) -> str:
     return path if is_remote(path) else os.path.realpath(path)
 
 
-def _by_name(conf: FilesDataConf, domain: str) -> list[str]:
-    """<domain>.jsonl, <domain>.parquet and the like, or all files in the folder <domain>."""
+def _by_name(conf: FilesDataConf, domain: str, left_out: LeftOut) -> list[str]:
+    """<domain>.jsonl, <domain>.parquet and the like, or all files with text in the folder <domain>."""
     folder = Path(str(conf.path))
-    found = [p for p in sorted(folder.glob(f"{glob.escape(domain)}.*")) if p.is_file() and _is_file_of(domain, p.name)]
+    files = [p for p in sorted(folder.glob(f"{glob.escape(domain)}.*")) if p.is_file() and _is_file_of(domain, p.name)]
+    inside = text_files(folder / domain, left_out) if (folder / domain).is_dir() else []
+    found = [str(path) for path in files] + ([str(folder / domain)] if files and inside else [])
     if len(found) > 1:
         raise UserError(
             f"'{found[0]}' and '{found[1]}' both hold domain '{domain}'; keep one of them, or name both in "
             f"data.sources.{domain}.files"
         )
-    if not found and (folder / domain).is_dir():
-        found = _readable(folder / domain)
-    if not found:
+    if not found and not inside:
         raise UserError(
             f"data.domains names '{domain}', but '{folder}' has no {domain}.jsonl, {domain}.jsonl.gz, .zst or .parquet "
             f"and no folder {domain}/ with such or text files; set data.path, name files with "
             f"++data.sources.{domain}.files=[...], or correct data.domains"
         )
-    return [str(path) for path in found]
+    return found or inside
 
 
 def _is_file_of(domain: str, name: str) -> bool:
     """Whether a file is called <domain>.<kind>, compressed or not; web.old.jsonl is none of web's."""
     num_suffixes = name.removeprefix(domain).count(".")
     return num_suffixes == (1 if compression_of(name) is None else 2) and kind_of(name) is not None
-
-
-def _readable(folder: Path) -> list[Path]:
-    """All files in a folder that are of a kind that can be read; tells of those that are not."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    others = [path for path in files if kind_of(path.name) is None]
-    if others:
-        log.warning("%d files of other kinds in '%s' are left out, such as '%s'", len(others), folder, others[0])
-    return [path for path in files if kind_of(path.name) is not None]
 
 
 def _beneath(conf: FilesDataConf, path: str) -> str:
@@ -228,11 +233,8 @@ def _lines_of(path: str, key: str, listing: Listing) -> list[str]:
         return listing[path]
     if not is_remote(path) and not Path(path).is_file():
         raise UserError(f"{key} is '{path}', where there is no file; correct it or data.path")
-    try:
-        with open_binary(path) as file:
-            lines = [line.strip() for line in file.read().decode().splitlines() if line.strip()]
-    except UnicodeDecodeError as error:
-        raise UserError(f"{key} is '{path}', which is not UTF-8 text ({error.reason}); give a list of files") from None
+    with open_binary(path) as file:
+        lines = [line.strip() for line in decoded(file.read(), path).splitlines() if line.strip()]
     if not lines:
         raise UserError(f"{key} is '{path}', which names no files; write a path or an address on each line")
     if is_remote(path):
@@ -240,7 +242,7 @@ def _lines_of(path: str, key: str, listing: Listing) -> list[str]:
     return lines
 
 
-def _matches(conf: FilesDataConf, pattern: str, key: str, listing: Listing) -> list[str]:
+def _matches(conf: FilesDataConf, pattern: str, key: str, listing: Listing, left_out: LeftOut) -> list[str]:
     """The files that a path, glob or URL stands for; those of the Hub by the commit they are of now."""
     if pattern.startswith(("http://", "https://")):
         return [pattern]
@@ -249,10 +251,10 @@ def _matches(conf: FilesDataConf, pattern: str, key: str, listing: Listing) -> l
         if Path(named).is_file():  # whatever globs take its letters for
             return [named]
         folder = "" if conf.path is None else glob.escape(conf.path)
-        found = sorted(p for p in glob.glob(str(Path(folder) / pattern), recursive=True) if Path(p).is_file())
+        found = sorted(p for p in glob.glob(str(Path(folder) / pattern), recursive=True) if not Path(p).is_dir())
         if not found:
             raise UserError(f"{key} names '{named}', where there is no file; correct it or data.path")
-        return found
+        return sorted_out(found, left_out)
     if pattern not in listing:
         from datasets.data_files import DataFilesList  # takes a second to import
 
@@ -318,8 +320,7 @@ def _spans(path: str) -> Sequence[tuple[FileSpan, int | None]]:
     size = Path(path).stat().st_size
     if not size and kind_of(path) != "parquet" and compression_of(path) is None:  # of those, an empty file is damaged
         return []
-    is_plain_json = kind_of(path) == "json" and compression_of(path) is None
-    if not is_plain_json or size <= PART_BYTES:  # only plain lines can be entered in the middle
+    if size <= PART_BYTES or not can_be_cut(path):
         return [(FileSpan(path), size)]
     count = math.ceil(size / PART_BYTES)
     bounds = [size * k // count for k in range(count + 1)]

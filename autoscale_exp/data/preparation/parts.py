@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from autoscale_exp.base import atomic
 from autoscale_exp.base.hashing import fingerprint
-from autoscale_exp.data.preparation.corpus import Corpus, Part
+from autoscale_exp.data.preparation.corpus import Corpus, Dropped, Part
 from autoscale_exp.data.preparation.encoding import Encoder, Threads
 from autoscale_exp.data.preparation.entries import is_remote
 from autoscale_exp.data.preparation.packing import RowFormat, RowWriter, draw_window
@@ -139,8 +139,7 @@ def _write_rows(
     tokenizer = _load_tokenizer(path, path.stat().st_mtime_ns)
     split = Split(place.fraction, place.held_out_domains, read_digests(place.digests))
     writers: dict[tuple[str, str], RowWriter] = {}
-    dropped: Counter[str] = Counter()
-    copies: Counter[str] = Counter()
+    dropped: Dropped = Counter()
     with Encoder(tokenizer, row_format.separator, row_format.dtype, threads) as encoder, ExitStack() as files:
         for domain in dict.fromkeys(source.domain for source in part.sources):
             for side in ("validation",) if domain in place.held_out_domains else ("train", "validation"):
@@ -153,17 +152,15 @@ def _write_rows(
             for document in place.corpus.documents(part, dropped):
                 side = "validation" if split.is_held_out(document) else "train"
                 if side == "train" and split.is_copy(document):
-                    copies[document.domain] += 1
+                    dropped[document.domain, "duplicates_of_validation"] += 1
                     continue
                 text = draw_window(document.text) if place.corpus.windows else document.text
                 report(document.domain, writers[document.domain, side].add(text))
             for (domain, _), writer in writers.items():
                 report(domain, writer.close())
-    summary: dict[str, Any] = {"unmatched": dropped[""], "domains": {}}
+    summary: dict[str, Any] = {"left_out": _left_out(dropped, ""), "domains": {}}
     for (domain, side), writer in writers.items():
-        entry = summary["domains"].setdefault(
-            domain, {"too_short": dropped[domain], "duplicates_of_validation": copies[domain]}
-        )
+        entry = summary["domains"].setdefault(domain, {"left_out": _left_out(dropped, domain)})
         entry[side] = {
             "rows": writer.rows,
             "documents": writer.documents,
@@ -174,3 +171,7 @@ def _write_rows(
         if not writer.rows:
             place.rows_of(part, side, domain).unlink()
     return summary
+
+
+def _left_out(dropped: Dropped, domain: str) -> dict[str, int]:
+    return {reason: number for (whose, reason), number in dropped.items() if whose == domain}

@@ -25,7 +25,7 @@ from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.hashing import file_sha256, fingerprint
 from autoscale_exp.base.ranges import check_range
 from autoscale_exp.base.versioned import differing_keys
-from autoscale_exp.data.conf import DataConf
+from autoscale_exp.data.conf import DataConf, FilesDataConf
 from autoscale_exp.data.preparation.corpus import Corpus
 from autoscale_exp.data.preparation.files import open_corpus
 from autoscale_exp.data.preparation.packing import RowFormat
@@ -38,6 +38,7 @@ from autoscale_exp.data.store import TokenStore, open_store
 log = logging.getLogger(__name__)
 
 PREPARATIONS = ("packed", "windows")
+ON_BAD_DOCUMENT = ("error", "skip")
 TOKENIZER_CHARACTERS = 2_000_000  # per domain, for training a tokenizer; more changes it little
 MOST_DIFFERENCES = 5  # that a message lists
 
@@ -64,6 +65,8 @@ def check_data(conf: DataConf) -> None:
     check_range({"data.min_characters": conf.min_characters, "data.max_characters": conf.max_characters}, 1)
     if conf.preparation not in PREPARATIONS:
         raise UserError(f"data.preparation is '{conf.preparation}'; allowed are {', '.join(PREPARATIONS)}")
+    if isinstance(conf, FilesDataConf) and conf.on_bad_document not in ON_BAD_DOCUMENT:
+        raise UserError(f"data.on_bad_document is '{conf.on_bad_document}'; allowed are {', '.join(ON_BAD_DOCUMENT)}")
     if not 0 < conf.validation_fraction < 1:
         raise UserError(f"data.validation_fraction is {conf.validation_fraction}; it must lie between 0 and 1")
 
@@ -144,7 +147,8 @@ def _read_begun(folder: Path) -> dict[str, Any]:
 def _is_prepared(folder: Path, begun: dict[str, Any], identity: dict[str, Any]) -> bool:
     """Whether the store is finished; if it is not begun, begins it.
 
-    The validation rows are drawn last, so their number may change until then.
+    The validation rows are drawn last, so their number may change until then. Bad documents may be skipped from now on:
+    there were none in what was made while they were an error.
 
     Raises:
         UserError: it was begun or made from another config or other files.
@@ -153,6 +157,8 @@ def _is_prepared(folder: Path, begun: dict[str, Any], identity: dict[str, Any]) 
         _begin(folder, identity)
         return False
     finished = (folder / "manifest.json").exists()
+    if "on_bad_document" in identity and begun.get("on_bad_document", "error") == "error":
+        begun = begun | {"on_bad_document": identity["on_bad_document"]}
     if finished:
         begun = begun | {"stamps": _touched(begun["stamps"], identity["stamps"])}
     else:
@@ -195,8 +201,10 @@ def _begin(folder: Path, identity: dict[str, Any]) -> None:
 
 def _go_on(folder: Path, identity: dict[str, Any]) -> None:
     """Takes up a store that was begun, maybe with other content of some files."""
-    stamps = json.loads((folder / "plan.json").read_text(encoding="utf-8"))["stamps"]
-    replaced = [name for name, stamp in identity["stamps"].items() if stamps[name] != stamp]
+    plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
+    replaced = [name for name, stamp in identity["stamps"].items() if plan["stamps"][name] != stamp]
+    if plan.get("on_bad_document") != identity.get("on_bad_document"):
+        atomic.write_json(folder / "plan.json", plan | {"on_bad_document": identity["on_bad_document"]})
     if not replaced:
         return
     log.info(

@@ -1,5 +1,8 @@
 """From the finished parts of a corpus to a finished store."""
 
+import logging
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -22,6 +25,19 @@ from autoscale_exp.data.preparation.packing import RowFormat
 from autoscale_exp.data.preparation.parts import Workplace, read_summary
 from autoscale_exp.mixture.permutation import Permutation
 
+log = logging.getLogger(__name__)
+
+DOMAIN_REASONS = ("too_short", "no_text", "half_surrogates", "no_group", "duplicates_of_validation")
+IN_WORDS = {  # why documents are left out, after their number
+    "too_short": "shorter than data.min_characters or blank",
+    "no_text": "without a text",
+    "half_surrogates": "with half a surrogate pair",
+    "no_group": "without a group",
+    "duplicates_of_validation": "whose text is held out",
+    "no_domain": "that no domain's keep takes",
+    "no_keep_field": "without a field that keep names",
+}
+
 
 def seal_store(
     conf: DataConf, identity: dict[str, Any], place: Workplace, row_format: RowFormat, seconds: float
@@ -38,13 +54,14 @@ def seal_store(
     domains = {}
     for domain in [*conf.domains, *conf.held_out_domains]:
         entries = {part: s["domains"][domain] for part, s in summaries.items() if domain in s["domains"]}
+        left_out = _left_out(f" of '{domain}'", entries.values(), DOMAIN_REASONS)
         _check_kept(domain, entries)
         domains[domain] = DomainEntry(
             train=_train_entry(conf, domain, entries) if domain in conf.domains else None,
             validation=_validation_entry(conf, domain, entries, place, row_format),
-            too_short=sum(entry["too_short"] for entry in entries.values()),
-            duplicates_of_validation=sum(entry["duplicates_of_validation"] for entry in entries.values()),
+            **left_out,
         )
+    of_no_domain = _left_out("", summaries.values(), ("no_domain", "no_keep_field"))
     tokenizer = load_tokenizer(folder / "tokenizer")
     sha256 = file_sha256(folder / "tokenizer" / "tokenizer.json")
     manifest = Manifest(
@@ -52,10 +69,23 @@ def seal_store(
         dtype=row_format.dtype,
         tokenizer=TokenizerEntry(conf.tokenizer.name, vocabulary_size(tokenizer), sha256),
         domains=domains,
-        documents_of_no_domain=sum(summary["unmatched"] for summary in summaries.values()),
+        documents_of_no_domain=of_no_domain["no_domain"],
+        documents_without_keep_field=of_no_domain["no_keep_field"],
+        files_left_out=place.corpus.files_left_out,
         seconds=round(seconds, 1),
     )
     write_manifest(folder, manifest)
+
+
+def _left_out(whose: str, summaries: Iterable[dict[str, Any]], reasons: Iterable[str]) -> dict[str, int]:
+    """How many documents were left out, by reason; tells of them."""
+    total: Counter[str] = Counter()
+    for summary in summaries:
+        total.update(summary["left_out"])
+    if total:
+        told = ", ".join(f"{total[reason]:,} {IN_WORDS[reason]}" for reason in reasons if total[reason])
+        log.info("documents left out%s: %s", whose, told)
+    return {reason: total[reason] for reason in reasons}
 
 
 def _check_kept(domain: str, entries: dict[Part, dict[str, Any]]) -> None:
@@ -64,8 +94,7 @@ def _check_kept(domain: str, entries: dict[Part, dict[str, Any]]) -> None:
     documents = (
         entry[side]["documents"] for entry in entries.values() for side in ("train", "validation") if side in entry
     )
-    left_out = (entry[reason] for entry in entries.values() for reason in ("too_short", "duplicates_of_validation"))
-    if keep and not any(documents) and not any(left_out):
+    if keep and not any(documents) and not any(entry["left_out"] for entry in entries.values()):
         raise UserError(
             f"domain '{domain}' has no document: no document of its files has keep {keep}, or domains before it have "
             f"taken those; correct data.sources.{domain}.keep"

@@ -1,3 +1,4 @@
+import json
 import re
 from collections import Counter
 from pathlib import Path
@@ -8,7 +9,7 @@ from autoscale_exp.base.errors import UserError
 from autoscale_exp.data.conf import FilesConf
 from autoscale_exp.data.preparation import corpus as corpus_module
 from autoscale_exp.data.preparation import files as files_module
-from autoscale_exp.data.preparation.corpus import Document
+from autoscale_exp.data.preparation.corpus import Document, Dropped
 from tests.data.preparation.corpora import corpus_of, documents_of, texts, write_entries, write_texts
 
 TEXTS = ["One.\nTwo.", "Zürich, 東京", "three"]
@@ -23,10 +24,10 @@ def test_domains_of_the_same_files_are_told_apart_by_a_field_and_each_file_is_re
     read, opened = corpus_module.read_entries, Counter()
     monkeypatch.setattr(corpus_module, "read_entries", lambda *a: opened.update([a[0]]) or read(*a))
     corpus = corpus_of(tmp_path, ("web", "books"), files=["all.jsonl"], sources=sources)
-    dropped: Counter[str] = Counter()
+    dropped: Dropped = Counter()
     found = [(d.domain, d.text) for part in corpus.parts for d in corpus.documents(part, dropped)]
     assert found == [("web", "0"), ("books", "1"), ("books", "3"), ("web", "4")]
-    assert dropped == {"": 1}
+    assert dropped == {("", "no_domain"): 1}
     assert set(opened.values()) == {1}
 
 
@@ -94,9 +95,9 @@ def test_blank_and_short_texts_are_left_out_and_counted(tmp_path: Path):
     (tmp_path / "books" / "blank.txt").write_text("\n")
     for least, expected in ((1, ["abc", "ab", "東京1"]), (3, ["abc", "東京1"])):
         corpus = corpus_of(tmp_path, ("web", "books"), min_characters=least)
-        dropped: Counter[str] = Counter()
+        dropped: Dropped = Counter()
         assert [d.text for part in corpus.parts for d in corpus.documents(part, dropped)] == expected
-        assert dropped == {"web": 5 - len(expected), "books": 1}
+        assert dropped == {("web", "too_short"): 5 - len(expected), ("books", "too_short"): 1}
 
 
 def test_most_characters_are_taken_from_all_of_a_domains_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -214,3 +215,56 @@ def test_a_field_within_something_else_is_an_error_that_shows_it(tmp_path: Path)
     write_entries(tmp_path / "web.jsonl", [{"text": "a", "meta": None}])
     with pytest.raises(UserError, match=r"line at byte 0: no field 'meta.language', there is None"):
         texts(corpus_of(tmp_path, sources={"web": FilesConf(keep={"meta.language": "en"})}))
+
+
+BAD = [
+    ({"id": 1}, "no_text"),
+    ({"text": None, "source": "s"}, "no_text"),
+    ({"text": 3, "source": "s"}, "no_text"),
+    ({"text": "x"}, "no_group"),
+    ({"text": "x", "source": None}, "no_group"),
+    ({"text": "\ud800", "source": "s"}, "half_surrogates"),
+    ({"text": "x", "source": "\udfff"}, "half_surrogates"),
+    ({"text": "", "source": "s"}, "too_short"),
+]
+
+
+def test_bad_documents_are_left_out_by_choice_and_counted_by_reason(tmp_path: Path):
+    good = [{"text": f"good {number}", "source": "s"} for number in range(len(BAD))]
+    lines = (json.dumps(entry) for pair in zip((entry for entry, _ in BAD), good, strict=True) for entry in pair)
+    (tmp_path / "web.jsonl").write_text("\n".join(lines))
+    corpus = corpus_of(tmp_path, group_field="source", on_bad_document="skip")
+    corpus.check_first_entries()
+    dropped: Dropped = Counter()
+    found = [document.text for part in corpus.parts for document in corpus.documents(part, dropped)]
+    assert found == [entry["text"] for entry in good]
+    assert dropped == Counter(("web", reason) for _, reason in BAD)
+
+
+def test_null_texts_of_a_parquet_file_are_left_out_by_choice(tmp_path: Path):
+    write_texts(tmp_path / "web.parquet", "a", None, "b")
+    assert texts(corpus_of(tmp_path, on_bad_document="skip")) == ["a", "b"]
+
+
+def test_a_document_without_the_field_that_one_domain_keeps_by_is_by_choice_for_the_next(tmp_path: Path):
+    entries = [{"text": "a", "set": "web"}, {"text": "b", "meta": {"set": "books"}}, {"text": "c"}]
+    write_entries(tmp_path / "all.jsonl", entries)
+    sources = {"web": FilesConf(keep={"set": "web"}), "books": FilesConf(keep={"meta.set": "books"})}
+    options = {"files": ["all.jsonl"], "sources": sources}
+    corpus = corpus_of(tmp_path, ("web", "books"), on_bad_document="skip", **options)
+    dropped: Dropped = Counter()
+    found = [(d.domain, d.text) for part in corpus.parts for d in corpus.documents(part, dropped)]
+    assert found == [("web", "a"), ("books", "b")]
+    assert dropped == {("", "no_keep_field"): 1}
+    with pytest.raises(
+        UserError, match=r"no field 'set', there is meta, text; .*data.on_bad_document=skip leaves such"
+    ):
+        documents_of(corpus_of(tmp_path, ("web", "books"), **options))
+
+
+def test_a_field_that_none_of_the_first_documents_has_is_an_error_even_if_bad_documents_are_skipped(tmp_path: Path):
+    write_entries(tmp_path / "web.jsonl", ({"text": None if number < 99 else "x"} for number in range(100)))
+    corpus_of(tmp_path, on_bad_document="skip").check_first_entries()
+    corpus = corpus_of(tmp_path, on_bad_document="skip", text_field="body")
+    with pytest.raises(UserError, match=r"web.jsonl', line at byte 0: no field 'body', there is text"):
+        corpus.check_first_entries()

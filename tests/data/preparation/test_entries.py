@@ -189,13 +189,6 @@ def test_a_damaged_file_is_an_error_that_names_it(name, place, tmp_path: Path):
         read(tmp_path / name)
 
 
-@pytest.mark.parametrize("suffix", [".gz", ".zst"])
-def test_a_file_that_is_not_compressed_as_its_name_says_is_an_error_that_names_it(suffix, tmp_path: Path):
-    (tmp_path / f"web.jsonl{suffix}").write_text('{"text": "x"}\n')
-    with pytest.raises(UserError, match=f"web.jsonl{suffix}' is cut off or damaged"):
-        read(tmp_path / f"web.jsonl{suffix}")
-
-
 def test_parquet_text_that_is_not_utf8_is_an_error_that_names_file_and_row(tmp_path: Path):
     texts = pa.array([b"fine", b"Z\xfcrich"], pa.binary())
     texts = pa.Array.from_buffers(pa.string(), 2, texts.buffers())

@@ -9,7 +9,7 @@ from autoscale_exp.data.conf import EnvironmentDataConf, FilesConf, FilesDataCon
 from autoscale_exp.data.preparation import files as files_module
 from autoscale_exp.data.preparation.corpus import Document
 from autoscale_exp.data.preparation.files import open_corpus
-from tests.data.preparation.corpora import corpus_of, documents_of, texts, write_entries, write_texts
+from tests.data.preparation.corpora import compress, corpus_of, documents_of, texts, write_entries, write_texts
 
 KEPT = {"sources": {"web": FilesConf(keep={"set": "web"})}}
 TEXTS = ["One.\nTwo.", "Zürich, 東京", "three"]
@@ -52,8 +52,7 @@ def test_files_of_other_kinds_in_a_domains_folder_are_told_of(tmp_path: Path, ca
     for name in ("b.csv", "c.warc"):
         (tmp_path / "web" / name).touch()
     assert texts(corpus_of(tmp_path)) == TEXTS
-    folder = tmp_path / "web"
-    assert caplog.messages == [f"2 files of other kinds in '{folder}' are left out, such as '{folder / 'b.csv'}'"]
+    assert caplog.messages == [f"files left out: 2 of other kinds, such as '{tmp_path / 'web' / 'b.csv'}'"]
 
 
 def test_large_files_are_cut_however_their_suffix_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -91,6 +90,25 @@ def test_a_file_list_names_files_one_per_line(tmp_path: Path):
         write_texts(tmp_path / f"{number}.jsonl", text)
     (tmp_path / "list.txt").write_text("0.jsonl\n\n 1.jsonl \r\n2.jsonl")
     assert texts(corpus_of(tmp_path, sources={"web": FilesConf(file_list="list.txt")})) == TEXTS
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_a_file_list_may_have_a_byte_order_mark_and_any_line_ends(suffix, tmp_path: Path):
+    for number, text in enumerate(TEXTS):
+        write_texts(tmp_path / f"{number}.jsonl", text)
+    content = b"\xef\xbb\xbf0.jsonl\r\n1.jsonl\r\n2.jsonl\r\n"
+    (tmp_path / f"list.txt{suffix}").write_bytes(compress(content, suffix))
+    assert texts(corpus_of(tmp_path, sources={"web": FilesConf(file_list=f"list.txt{suffix}")})) == TEXTS
+
+
+@pytest.mark.parametrize(
+    ("encoding", "message"),
+    [("utf-16", "is text in UTF-16; convert it"), ("latin-1", ", byte 1: not UTF-8 .*; convert the file to UTF-8")],
+)
+def test_a_file_list_in_another_encoding_is_an_error_that_names_it(encoding, message, tmp_path: Path):
+    (tmp_path / "list.txt").write_bytes("zürich.jsonl\n".encode(encoding))
+    with pytest.raises(UserError, match=f"list.txt'? ?{message}"):
+        corpus_of(tmp_path, sources={"web": FilesConf(file_list="list.txt")})
 
 
 def test_a_local_file_list_is_read_every_time_and_has_a_stamp(tmp_path: Path):
@@ -257,9 +275,7 @@ def test_a_list_of_files_that_is_not_text_is_an_error(tmp_path: Path):
     (tmp_path / "files.txt").write_bytes(b"web.jsonl\n\xff")
     sources = {"web": {"file_list": "files.txt"}}
     conf = FilesDataConf(name="test", domains=["web", "code"], path=str(tmp_path), sources=sources)
-    with pytest.raises(
-        UserError, match=r"web.file_list is '.*files.txt', which is not UTF-8 text \(invalid start byte\)"
-    ):
+    with pytest.raises(UserError, match=r"files.txt', byte 10: not UTF-8 \(invalid start byte\); convert the file to"):
         open_corpus(conf)
 
 

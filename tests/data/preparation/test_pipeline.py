@@ -665,6 +665,7 @@ def test_a_missing_domain_is_an_error_that_names_it(conf):
         ({"min_characters": 0}, "data.min_characters is 0; it must be at least 1"),
         ({"max_characters": 0}, "data.max_characters is 0; it must be at least 1"),
         ({"preparation": "window"}, "data.preparation is 'window'; allowed are packed, windows"),
+        ({"on_bad_document": "warn"}, "data.on_bad_document is 'warn'; allowed are error, skip"),
         ({"tokenizer": TokenizerConf(vocab_size=256)}, "data.tokenizer.vocab_size is 256"),
     ],
 )
