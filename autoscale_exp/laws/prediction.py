@@ -27,6 +27,8 @@ def compare(
 ) -> list[Prediction]:
     """The objective, and how much lower it is than under the uniform and the fitted mixture of as many tokens.
 
+    Both are means over draws, as in a fit, so that they lie within their intervals.
+
     Args:
         law: that predicts.
         draws: of the law, for 90 % intervals.
@@ -45,15 +47,16 @@ def compare(
 
 
 def _values(law: LossLaw, draws: Sequence[LossLaw], objective: Objective, tokens: FloatArray) -> FloatArray:
-    """(1 + D, R) objective under the law, then under each draw; NaN where the tokens are."""
+    """(D, R) objective under each draw, or (1, R) under a law without draws; NaN where the tokens are."""
     known = ~np.isnan(tokens).any(axis=1)
-    values = np.full((1 + len(draws), len(tokens)), np.nan)
+    laws = draws or [law]
+    values = np.full((len(laws), len(tokens)), np.nan)
     if known.any():
-        values[:, known] = [objective(each.predict(tokens[known])) for each in (law, *draws)]
+        values[:, known] = [objective(each.predict(tokens[known])) for each in laws]
     return values
 
 
 def _with_interval(name: str, values: FloatArray) -> Prediction:
-    point, draws = values[0], values[1:]
-    low, high = np.quantile(draws, INTERVAL, axis=0) if len(draws) else np.full((2, len(point)), np.nan)
-    return {name: point, f"{name}.low": low, f"{name}.high": high}
+    unknown = np.full((2, values.shape[1]), np.nan)
+    low, high = np.quantile(values, INTERVAL, axis=0) if len(values) > 1 else unknown
+    return {name: values.mean(axis=0), f"{name}.low": low, f"{name}.high": high}

@@ -204,14 +204,15 @@ def parse_sheet(text: str, name: str) -> Sheet:
     )
 
 
-def _records(text: str, separator: str) -> Iterable[list[str]]:
+def _records(text: str, separator: str, strict: bool = True) -> Iterable[list[str]]:
     # Strict, or a quote that is not closed takes all rows below it into one cell.
-    for record in csv.reader(io.StringIO(text, newline=None), delimiter=separator, skipinitialspace=True, strict=True):
+    lines = io.StringIO(text, newline=None)
+    for record in csv.reader(lines, delimiter=separator, skipinitialspace=True, strict=strict):
         yield [cell.strip() for cell in record]
 
 
 def _header(text: str, separator: str) -> list[str]:
-    return next((record for record in _records(text, separator) if any(record)), [])
+    return next((record for record in _records(text, separator, strict=False) if any(record)), [])
 
 
 def _tidy(column: str) -> str:
