@@ -43,10 +43,11 @@ def main(conf: FitConf) -> None:
         fit, law = solve_optima(domains, budgets, weights, bounds, conf.target_tokens)
     else:
         table = read_runs(Path(str(conf.runs)))
+        request = make_request(conf, table)
         tell_of_runs(table)
         if unseen := [domain for domain in table.domains if domain not in table.validation_domains]:
             log.warning("trained on, but no part of the objective, because no run has its loss: %s", ", ".join(unseen))
-        fit, fitted_law = solve(conf.law.name, table, make_request(conf, table))
+        fit, fitted_law = solve(conf.law.name, table, request)
         law = fitted_law.content()
     folder = Path(conf.output_dir)
     write_law(folder, law)
