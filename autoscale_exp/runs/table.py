@@ -157,15 +157,15 @@ def refresh_run_table(sweep: Path) -> None:
     """Writes the run table of all runs of a sweep that are finished by now.
 
     Runs may end at the same time in several processes: each looks again after it has written, so that whoever writes
-    last has seen every record.
-
-    Raises:
-        UserError: the records make no table, see `table_of_records`, or it cannot be written.
+    last has seen every record. Records that make no table are told of, because the run that ended is none the worse.
     """
     before: list[Path] = []
     while (finished := sorted(sweep.glob(f"runs/*/{RECORD}"))) != before:
         before = finished
-        atomic.write_text(sweep / TABLE, format_run_table(read_records(sweep)))
+        try:
+            atomic.write_text(sweep / TABLE, format_run_table(read_records(sweep)))
+        except UserError as error:
+            log.warning("'%s' is not written: %s", sweep / TABLE, error)
 
 
 def parse_run_table(text: str, name: str) -> RunTable:

@@ -195,6 +195,13 @@ def test_runs_that_end_while_the_table_is_written_are_in_it(tmp_path, monkeypatc
     assert [line.split(",")[0] for line in (tmp_path / "runs.csv").read_text().splitlines()] == ["run", "r1", "r2"]
 
 
+def test_records_that_make_no_table_are_told_of_when_a_run_ends(tmp_path, caplog):
+    for run, losses in {"r1": {"a": 1.0}, "r2": {"b": 1.0}}.items():
+        write_record(tmp_path / "runs" / run, make_record(run, losses=losses))
+    refresh_run_table(tmp_path)
+    assert "runs.csv' is not written: run 'r2' has other domains than run 'r1'" in caplog.text
+
+
 def test_what_is_odd_about_a_folder_is_told(tmp_path, caplog):
     caplog.set_level(logging.WARNING)
     runs = {f"r{i}": make_record(f"r{i}") for i in range(5)}
