@@ -99,17 +99,21 @@ class ImportRunsConf:
     mixtures: str | None = None  # CSV with a row of weights per run
     losses: str | None = None  # CSV with a row of losses per run
     tokens: int | None = None  # that each of those runs was trained on
+    domains: list[str] | None = None  # to import; null: all that the format's rules find in `mixtures`
+    validation_domains: list[str] | None = None  # to import; null: all that they find in `losses`
     folder: str | None = None  # of a sweep
     project: str | None = None  # entity/project at W&B
 
 
 @dataclass
 class PredictConf:
-    """The `predict` job: losses of mixtures under a fitted law."""
+    """The `predict` job: losses and objective of mixtures under a fitted law."""
 
     law_file: str = MISSING  # a law.json
-    mixtures: str = MISSING  # CSV with columns run and tokens.<domain>
+    mixtures: Any = MISSING  # CSV with run and tokens.<domain> or weights.<domain>; or mixture files, a list or folder
     output: str = MISSING  # CSV to write
+    tokens: int | None = None  # token budget of mixtures given as shares; null: the one they bring
+    objective: ObjectiveConf | None = None  # null: that of the fit beside law_file
     num_draws: int = 200  # for the spread of predictions
     seed: int = 0  # of the draws
 

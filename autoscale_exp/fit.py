@@ -7,7 +7,7 @@ import numpy as np
 
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.job import job
-from autoscale_exp.base.labels import budget_label
+from autoscale_exp.base.labels import budget_label, short_label
 from autoscale_exp.base.ranges import LARGEST_SEED, check_range
 from autoscale_exp.config import FitConf
 from autoscale_exp.laws.fit_file import Fit, read_fit, write_fit
@@ -19,7 +19,7 @@ from autoscale_exp.laws.solution import solve, solve_optima
 from autoscale_exp.laws.solver.constraints import Constraints, GroupCap
 from autoscale_exp.mixture.weights import write_mixture_file
 from autoscale_exp.reporting.tables import show_fit
-from autoscale_exp.runs.table import RunTable, read_optima, read_runs
+from autoscale_exp.runs.table import RunTable, read_optima, read_runs, scales_of
 
 log = logging.getLogger(__name__)
 
@@ -43,9 +43,11 @@ def main(conf: FitConf) -> None:
         fit, law = solve_optima(domains, budgets, weights, bounds, conf.target_tokens)
     else:
         table = read_runs(Path(str(conf.runs)))
+        request = make_request(conf, table)
+        tell_of_runs(table)
         if unseen := [domain for domain in table.domains if domain not in table.validation_domains]:
             log.warning("trained on, but no part of the objective, because no run has its loss: %s", ", ".join(unseen))
-        fit, fitted_law = solve(conf.law.name, table, make_request(conf, table))
+        fit, fitted_law = solve(conf.law.name, table, request)
         law = fitted_law.content()
     folder = Path(conf.output_dir)
     write_law(folder, law)
@@ -58,6 +60,19 @@ def main(conf: FitConf) -> None:
     if not conf.target_tokens:
         log.warning("no mixture is written: target_tokens=[...] says for which budgets")
     log.info("written to '%s'", conf.output_dir)
+
+
+def tell_of_runs(table: RunTable) -> None:
+    """Says what was read: runs by scale, domains, and what the runs were validated on."""
+    totals = table.domain_tokens.sum(axis=1)
+    scales = [
+        f"{len(rows)} at {table.scales[rows[0]] if table.scales else short_label(float(np.median(totals[rows])))}"
+        for rows in scales_of(table)
+    ]
+    log.info("%d runs: %s", len(table.runs), ", ".join(scales))
+    log.info("domains: %s", ", ".join(table.domains))
+    if table.validation_domains != table.domains:
+        log.info("validation domains: %s", ", ".join(table.validation_domains))
 
 
 def make_request(conf: FitConf, table: RunTable) -> Request:

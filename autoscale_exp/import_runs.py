@@ -7,8 +7,9 @@ from autoscale_exp.base import atomic
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.job import job
 from autoscale_exp.config import ImportRunsConf
-from autoscale_exp.runs.imports import join_olmix, join_regmix, table_of_wandb_runs
+from autoscale_exp.runs.imports import Choice, join_olmix, join_regmix, table_of_wandb_runs
 from autoscale_exp.runs.record import read_records
+from autoscale_exp.runs.sweep_folder import remarks_on
 from autoscale_exp.runs.table import format_run_table, parse_run_table
 
 log = logging.getLogger(__name__)
@@ -30,8 +31,13 @@ def main(conf: ImportRunsConf) -> None:
     missing = [key for key in NEEDS[conf.source] if getattr(conf, key) is None]
     if missing:
         raise UserError(f"source={conf.source} needs {' and '.join(f'{key}=...' for key in missing)}")
+    if conf.source not in ("regmix", "olmix") and (conf.domains or conf.validation_domains):
+        raise UserError("domains and validation_domains choose columns, which only source=regmix and source=olmix have")
     if conf.source == "sweep":
-        text = format_run_table(read_records(Path(str(conf.folder))))
+        records = read_records(Path(str(conf.folder)))
+        for remark in remarks_on(Path(str(conf.folder)), records):
+            log.warning("'%s': %s", conf.folder, remark)
+        text = format_run_table(records)
     elif conf.source == "wandb":
         import wandb  # takes seconds, and asks for an account
 
@@ -41,17 +47,13 @@ def main(conf: ImportRunsConf) -> None:
             raise UserError(f"project is '{conf.project}', which W&B does not give: {error}") from None
     else:
         join = join_regmix if conf.source == "regmix" else join_olmix
-        text, remark = join(Path(str(conf.mixtures)), Path(str(conf.losses)), int(conf.tokens or 0))
-        log.info(remark)
+        choice = Choice(conf.domains, conf.validation_domains)
+        text = join(Path(str(conf.mixtures)), Path(str(conf.losses)), int(conf.tokens or 0), choice)
     table = parse_run_table(text, conf.source)
     atomic.write_text(Path(conf.output), text)
-    log.info(
-        "%d runs, %d domains, %d validation domains in '%s'",
-        len(table.runs),
-        len(table.domains),
-        len(table.validation_domains),
-        conf.output,
-    )
+    log.info("domains: %s", ", ".join(table.domains))
+    log.info("validation domains: %s", ", ".join(table.validation_domains))
+    log.info("%d runs in '%s'", len(table.runs), conf.output)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The `predict` job: losses that a fitted law expects of mixtures not trained on."""
+"""The `predict` job: losses and objective that a fitted law expects of mixtures not trained on."""
 
 import csv
 import io
@@ -8,40 +8,96 @@ from pathlib import Path
 import numpy as np
 
 from autoscale_exp.base import atomic
+from autoscale_exp.base.arrays import FloatArray
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.job import job
 from autoscale_exp.base.ranges import LARGEST_SEED, check_range
 from autoscale_exp.config import PredictConf
-from autoscale_exp.laws.law import predicts_losses
+from autoscale_exp.laws.fit_file import FIT, Fit, read_fit
+from autoscale_exp.laws.law import Law, predicts_losses
 from autoscale_exp.laws.law_file import read_law
-from autoscale_exp.runs.table import read_mixtures
+from autoscale_exp.laws.objective import Objective, make_objective
+from autoscale_exp.laws.prediction import Prediction, compare, predict_losses
+from autoscale_exp.runs.mixtures import read_mixtures
 
 log = logging.getLogger(__name__)
 
 
 @job("predict")
 def main(conf: PredictConf) -> None:
-    """Writes a CSV with a row per mixture: its losses, and how far the fit may be off."""
+    """Writes a CSV with a row per mixture: losses, objective and gains, and how far the fit may be off."""
     check_range({"num_draws": conf.num_draws}, 0)
     check_range({"seed": conf.seed}, 0, LARGEST_SEED)
+    if not (isinstance(conf.mixtures, str) or (isinstance(conf.mixtures, list) and conf.mixtures)):
+        raise UserError(f"mixtures is {conf.mixtures}; give a CSV, or one or several mixture files")
     law = read_law(Path(conf.law_file))
     if not predicts_losses(law):
         raise UserError(
             f"law_file is '{conf.law_file}', of law '{law.name}', which predicts mixtures but no losses; fit another "
             "law"
         )
-    names, tokens = read_mixtures(Path(conf.mixtures), law.domains)
-    losses = law.predict(tokens)
-    draws = law.draws(conf.num_draws, np.random.default_rng(conf.seed))
-    spread = np.std([draw.predict(tokens) for draw in draws], axis=0) if draws else np.full_like(losses, np.nan)
+    names, tokens = read_mixtures(conf.mixtures, law.domains, conf.tokens)
+    fit = fit_beside(Path(conf.law_file), law)
+    objective = objective_of(conf, fit, law)
+    draws = law.draws(conf.num_draws, np.random.default_rng(conf.seed)) if conf.num_draws else []
+    if conf.num_draws and not draws:
+        log.warning("law '%s' has no draws, so the cells of std and intervals are left blank", law.name)
+    predictions = [predict_losses(law, draws, tokens)]
+    if objective is not None:
+        predictions += compare(law, draws, objective, tokens, fitted_weights(fit, law, tokens))
+    write_predictions(Path(conf.output), names, predictions)
+    log.info("%d mixtures predicted in '%s'", len(names), conf.output)
+
+
+def fit_beside(law_file: Path, law: Law) -> Fit | None:
+    """The fit that wrote a law, if it lies beside the law's file."""
+    if not (law_file.parent / FIT).is_file():
+        return None
+    fit = read_fit(law_file.parent, "law_file")
+    if (fit.law, fit.domains) != (law.name, law.domains):
+        log.warning("'%s' is of another law than '%s', and is left out", law_file.parent / FIT, law_file)
+        return None
+    return fit
+
+
+def objective_of(conf: PredictConf, fit: Fit | None, law: Law) -> Objective | None:
+    """The objective of the config, or else of the fit; None if neither has one."""
+    if (section := conf.objective) is not None:
+        weights, domains = section.weights, law.validation_domains
+        return make_objective(section.name, section.metric, weights, domains, section.aggregate)
+    if fit is None or fit.objective.metric is None:
+        log.warning("no objective: there is no %s beside '%s'; objective=mean_loss gives one", FIT, conf.law_file)
+        return None
+    told = fit.objective
+    return make_objective(told.name, str(told.metric), told.weights, law.validation_domains, told.aggregate)
+
+
+def fitted_weights(fit: Fit | None, law: Law, tokens: FloatArray) -> FloatArray:
+    """(R, K) weights of the mixture fitted for the budget of each row, NaN where the fit has none."""
+    weights = np.full(tokens.shape, np.nan)
+    known = [] if fit is None else [*fit.targets, *fit.scales]
+    totals = tokens.sum(axis=1)
+    for row, total in zip(weights, totals, strict=True):
+        # Whole rows of text make a run's tokens a little fewer than its budget.
+        if at := [mixture for mixture in known if abs(mixture.tokens - total) <= 0.01 * total]:
+            nearest = min(at, key=lambda mixture: abs(mixture.tokens - total))
+            row[:] = [nearest.weights[domain] for domain in law.domains]
+    if fit is not None and (missing := sorted({round(total) for total in totals[np.isnan(weights[:, 0])].tolist()})):
+        budgets = ",".join(map(str, missing[:3])) + (",..." if len(missing) > 3 else "")
+        log.warning("the fit has no mixture for these budgets to compare with; fit with target_tokens=[%s]", budgets)
+    return weights
+
+
+def write_predictions(path: Path, names: list[str], predictions: list[Prediction]) -> None:
+    """Writes a row per mixture and a column per number; one that is not known is blank."""
+    columns = {column: values for prediction in predictions for column, values in prediction.items()}
+    digits = [0 if column == "tokens" else 6 for column in columns]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    domains = law.validation_domains
-    writer.writerow(["run", *(f"loss.{v}" for v in domains), *(f"std.{v}" for v in domains)])
-    for name, row, deviation in zip(names, losses, spread, strict=True):
-        writer.writerow([name, *(f"{x:.6f}" for x in row), *("" if np.isnan(x) else f"{x:.6f}" for x in deviation)])
-    atomic.write_text(Path(conf.output), text.getvalue())
-    log.info("%d mixtures predicted in '%s'", len(names), conf.output)
+    writer.writerow(["run", *columns])
+    for name, *row in zip(names, *columns.values(), strict=True):
+        writer.writerow([name, *("" if np.isnan(x) else f"{x:.{d}f}" for x, d in zip(row, digits, strict=True))])
+    atomic.write_text(path, text.getvalue())
 
 
 if __name__ == "__main__":

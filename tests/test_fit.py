@@ -1,10 +1,14 @@
 """What a fit refuses before it reads the runs, or with them."""
 
+import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from autoscale_exp.fit import tell_of_runs
 from autoscale_exp.runs.record import write_record
+from tests.laws.synthetic import ddo_table
 from tests.runs.records import make_record
 
 
@@ -34,3 +38,12 @@ def test_a_group_that_is_not_written_as_one_is_refused(group, refused, tmp_path:
     line = refused("fit", "runs=.", "output_dir=out", "law=transfer", f"+bounds.groups.web={group}")
     assert line.startswith("bounds.groups.web is {")
     assert line.endswith("; give it as {domains: [...], upper: <share>}")
+
+
+def test_what_a_fit_reads_is_told(caplog):
+    caplog.set_level(logging.INFO)
+    tell_of_runs(replace(ddo_table(), validation_domains=["a", "index"]))
+    assert caplog.messages == ["14 runs: 7 at 30000, 7 at 100000", "domains: a, b, c", "validation domains: a, index"]
+    caplog.clear()
+    tell_of_runs(replace(ddo_table(), scales=None))
+    assert caplog.messages[0] == "14 runs: 7 at 30K, 7 at 0.1M"

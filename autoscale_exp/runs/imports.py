@@ -2,39 +2,71 @@
 
 import csv
 import io
+import logging
+import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from autoscale_exp.base.arrays import FloatArray
 from autoscale_exp.base.errors import UserError
-from autoscale_exp.runs.table import read_text
+from autoscale_exp.base.ranges import check_range
+from autoscale_exp.runs.sheet import Sheet, read_sheet
+from autoscale_exp.runs.table import LEAST_TOKENS, rounded_shares
 
-SUM_TOLERANCE = 0.01  # of a mixture's weights about 1: RegMix's rows, rounded to .001, sum to 0.996 to 1.003
+log = logging.getLogger(__name__)
+
+METADATA = ("run", "run_id", "name", "index")  # that Olmix's fit skips, beside columns without a name
+# Of training logs and of W&B's and pandas' exports. A domain of such a name has to be asked for.
+NO_DOMAIN = re.compile(
+    r"_.*|Unnamed: \d+|lr|learning[ _]?rate|weight[ _]?decay|(trainer/)?(global_?)?steps?|epochs?|seed|tokens|params"
+    r"|(train|training|eval|total)[/_. ]loss|loss|time(stamp)?|runtime|seconds|created|state|status|model|scale",
+    re.IGNORECASE,
+)
 
 
-def join_regmix(mixtures: Path, losses: Path, tokens: int) -> tuple[str, str]:
+@dataclass(frozen=True)
+class Choice:
+    """The domains and validation domains to import; None: all that the format's rules find."""
+
+    domains: Sequence[str] | None = None
+    validation_domains: Sequence[str] | None = None
+
+
+def join_regmix(mixtures: Path, losses: Path, tokens: int, choice: Choice | None = None) -> str:
     """RegMix's two tables: `index` and train_<domain> weights; `index` and metric/<domain>_val_loss.
 
-    Source: github.com/sail-sg/regmix, data/. See `join_mixtures_and_losses` for arguments, result and errors.
+    Its tables of the Pile have the bare names of domains instead. Source: github.com/sail-sg/regmix, data/ and
+    data/pile/. See `join_mixtures_and_losses` for arguments, result and errors.
     """
     return join_mixtures_and_losses(
         mixtures,
         losses,
         tokens,
-        key="index",
-        domain_of=lambda column: _strip(column, r"^train_"),
-        validation_domain_of=lambda column: _strip(column, r"^metric/|_val_loss$"),
+        keys=("index",),
+        domain_pattern=r"train_(?P<domain>.+)",
+        validation_pattern=r"(metric/)?(?P<domain>.+)_val_loss",
+        choice=choice or Choice(),
     )
 
 
-def join_olmix(ratios: Path, metrics: Path, tokens: int) -> tuple[str, str]:
-    """Olmix's ratios.csv and metrics.csv, joined by `run_id`; a `name` column is left out.
+def join_olmix(ratios: Path, metrics: Path, tokens: int, choice: Choice | None = None) -> str:
+    """Olmix's ratios.csv and metrics.csv, joined by `run` or `run_id`, with a column per domain or metric.
 
-    Source: github.com/allenai/olmix, `fit` from CSV. See `join_mixtures_and_losses`.
+    Source: github.com/allenai/olmix, docs/cli/fit.md. See `join_mixtures_and_losses`.
     """
     return join_mixtures_and_losses(
-        ratios, metrics, tokens, key="run_id", domain_of=lambda c: c, validation_domain_of=lambda c: c
+        ratios,
+        metrics,
+        tokens,
+        keys=("run", "run_id"),
+        domain_pattern=None,
+        validation_pattern=None,
+        choice=choice or Choice(),
     )
 
 
@@ -43,84 +75,159 @@ def join_mixtures_and_losses(
     losses: Path,
     tokens: int,
     *,
-    key: str,
-    domain_of: Callable[[str], str],
-    validation_domain_of: Callable[[str], str],
-) -> tuple[str, str]:
+    keys: Sequence[str],
+    domain_pattern: str | None,
+    validation_pattern: str | None,
+    choice: Choice,
+) -> str:
     """Joins two CSVs into a run table.
 
+    If a column of a file matches its pattern, those that do are its domains. Else all are but the metadata of the
+    format, such as `index`, and columns that hold no data of a domain, such as `lr`. The log says what is left out.
+
     Args:
-        mixtures: a row per run with `key` and a weight per domain.
-        losses: a row per run with `key` and a loss in nats per token per validation domain.
+        mixtures: a row per run with a key and a weight per domain.
+        losses: a row per run with a key and a loss in nats per token per validation domain.
         tokens: that every run was trained on.
-        key: column that identifies a run in both.
-        domain_of: domain of a column of `mixtures`.
-        validation_domain_of: validation domain of a column of `losses`.
+        keys: columns that identify a run, of which each file has one.
+        domain_pattern: of a domain's column in `mixtures`; its group `domain` is the name.
+        validation_pattern: the same in `losses`.
+        choice: of domains, instead of all.
 
     Returns:
-        The run table as CSV text, and a sentence on what was done to the weights.
+        The run table as CSV text.
 
     Raises:
-        UserError: a run is in one table only or twice in one, a cell is missing or no number, or weights do not sum to
-            1 within 0.01; the message names file and row.
+        UserError: a run is in one table only or twice in one, a column is missing or doubled, a cell is missing or no
+            number, or weights do not sum to 1 within 0.01; the message names file and row.
     """
-    if tokens < 1:
-        raise UserError(f"tokens is {tokens}; give the tokens that each run was trained on, at least 1")
-    weight_rows, loss_rows = _read_keyed(mixtures, "mixtures", key), _read_keyed(losses, "losses", key)
-    alone = sorted(set(weight_rows) ^ set(loss_rows))
+    check_range({"tokens": tokens}, LEAST_TOKENS)
+    weights = _read_part(mixtures, "mixtures", keys, domain_pattern, choice.domains, "domains")
+    values = _read_part(losses, "losses", keys, validation_pattern, choice.validation_domains, "validation_domains")
+    alone = sorted(set(weights.runs) ^ set(values.runs))
     if alone:
-        where = mixtures if alone[0] in weight_rows else losses
+        where = mixtures if alone[0] in weights.runs else losses
         raise UserError(
             f"run '{alone[0]}' stands only in '{where}'; {len(alone)} runs have no partner; remove these or add theirs"
         )
-    domains = [column for column in next(iter(weight_rows.values())) if column not in (key, "name")]
-    validation_domains = [column for column in next(iter(loss_rows.values())) if column not in (key, "name")]
+    totals = weights.numbers.sum(axis=1)
+    shares = rounded_shares(weights.sheet, weights.numbers)
+    log.info("weights summed to %.4f - %.4f and were divided by that", totals.min(), totals.max())
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        ["run"]
-        + [f"tokens.{domain_of(column)}" for column in domains]
-        + [f"loss.{validation_domain_of(column)}" for column in validation_domains]
-    )
-    sums = []
-    for run, row in weight_rows.items():
-        weights = [_number(mixtures, run, column, row[column]) for column in domains]
-        total = sum(weights)
-        if abs(total - 1) > SUM_TOLERANCE:
-            raise UserError(f"'{mixtures}', run {run}: the weights sum to {total:.6g}, not to 1; correct them")
-        sums.append(total)
-        values = [_number(losses, run, column, loss_rows[run][column]) for column in validation_domains]
-        writer.writerow([run, *(repr(weight / total * tokens) for weight in weights), *map(repr, values)])
-    return (
-        text.getvalue(),
-        f"{len(sums)} runs; weights summed to {min(sums):.4f} - {max(sums):.4f} and were divided by that",
-    )
+    writer.writerow(["run", *(f"tokens.{d}" for d in weights.domains), *(f"loss.{v}" for v in values.domains)])
+    loss_rows = dict(zip(values.runs, values.numbers.tolist(), strict=True))
+    for run, row in zip(weights.runs, (shares * tokens).tolist(), strict=True):
+        writer.writerow([run, *map(repr, row), *map(repr, loss_rows[run])])
+    return text.getvalue()
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One of the two files: (R,) runs, (D,) names of its domains, (R, D) numbers."""
+
+    sheet: Sheet
+    runs: list[str]
+    domains: list[str]
+    numbers: FloatArray
+
+
+def _read_part(
+    path: Path, config_key: str, keys: Sequence[str], pattern: str | None, chosen: Sequence[str] | None, choice_key: str
+) -> _Part:
+    sheet = read_sheet(path, config_key)
+    key = next((key for key in keys if key in sheet.columns), None)
+    if key is None:
+        raise UserError(
+            f"'{path}' has no column '{' or '.join(keys)}' to join by; it has {', '.join(sheet.columns) or 'none'}"
+        )
+    columns = _columns_by_domain(sheet, key, pattern, chosen, choice_key)
+    if not columns:
+        raise UserError(f"'{path}' has no column of a domain; it has {', '.join(sheet.columns)}")
+    metadata = [name for name in sheet.columns if name in METADATA]
+    read = f"{key} and {', '.join(columns.values())}; {choice_key}=[...] chooses others"
+    sheet.tell_unread([*columns.values(), *metadata], read)
+    runs = sheet.names(key)
+    numbers = sheet.numbers(dict.fromkeys(columns.values(), 0.0))
+    return _Part(sheet, runs, list(columns), np.stack([numbers[name] for name in columns.values()], axis=1))
+
+
+def _columns_by_domain(
+    sheet: Sheet, key: str, pattern: str | None, chosen: Sequence[str] | None, choice_key: str
+) -> dict[str, str]:
+    """The column of each domain.
+
+    Raises:
+        UserError: two columns are of one domain, or a chosen domain has none.
+    """
+    names = [name for name in sheet.columns if name and name != key and name not in METADATA]
+    pairs = [(match["domain"], name) for name in names if pattern and (match := re.fullmatch(pattern, name))]
+    if not pairs:
+        usable = [
+            name for name in names if chosen is not None or not (NO_DOMAIN.fullmatch(name) or _counts(sheet, name))
+        ]
+        pairs = [(name, name) for name in usable]
+    columns: dict[str, str] = {}
+    for domain, name in pairs:
+        if domain in columns and (chosen is None or domain in chosen):
+            raise UserError(
+                f"'{sheet.name}' has {domain} more than once, in '{columns[domain]}' and '{name}'; keep one"
+            )
+        columns[domain] = name
+    if chosen is None:
+        return columns
+    columns |= {name: name for name in names if name not in columns}  # by a name that the rules do not take
+    if unknown := [domain for domain in chosen if domain not in columns]:
+        raise UserError(f"{choice_key} names '{unknown[0]}', but '{sheet.name}' has {', '.join(columns)}")
+    return {domain: columns[domain] for domain in chosen}
+
+
+def _counts(sheet: Sheet, column: str) -> bool:
+    """Whether a column numbers the rows, from 0 or 1."""
+    cells = sheet.cells(column) if sheet.columns.count(column) == 1 else []
+    return len(cells) > 2 and any(cells == [str(start + r) for r in range(len(cells))] for start in (0, 1))
 
 
 def table_of_wandb_runs(runs: Iterable[Any]) -> str:
     """The run table of W&B runs that `train` logged: tokens from their config, final `val/<domain>` losses.
 
+    Runs that are not finished, or have no tokens or no losses, such as those of `evaluate`, are left out, and the log
+    says which.
+
     Args:
         runs: objects with `name`, `state`, `config` and `summary`, as `wandb.Api().runs(...)` gives them.
 
     Raises:
-        UserError: no run is finished, or one lacks tokens or losses; the message names it.
+        UserError: no run is left, two have one name or other domains, or a value is no number; the message names it.
     """
     rows: list[dict[str, Any]] = []
+    left_out: dict[str, list[str]] = {"not finished": [], "without config tokens.<domain> or summary val/<domain>": []}
+    unfinished, others = left_out.values()
     for run in runs:
         if run.state != "finished":
+            unfinished.append(run.name)
             continue
         tokens = _flat(run.config, "tokens")
         losses = {name: value for name, value in _flat(run.summary, "val").items() if name != "tokens"}
         if not tokens or not losses:
-            raise UserError(
-                f"W&B run '{run.name}' has no config tokens.<domain> or no summary val/<domain>, "
-                "which `train` logs; remove it from the project"
-            )
+            others.append(run.name)
+            continue
         fixed = {"run": run.name, "scale": run.config.get("scale", ""), "seed": run.config.get("seed", 0)}
-        rows.append(fixed | {f"tokens.{d}": n for d, n in tokens.items()} | {f"loss.{v}": x for v, x in losses.items()})
+        numbers = {f"tokens.{d}": n for d, n in tokens.items()} | {f"loss.{v}": x for v, x in losses.items()}
+        for key, value in numbers.items():
+            if not isinstance(value, int | float) or not math.isfinite(value):  # W&B writes "NaN" for one
+                raise UserError(f"W&B run '{run.name}' has {key} {value}, which is no number; remove the run")
+        if run.name in [row["run"] for row in rows]:
+            raise UserError(f"two W&B runs are called '{run.name}'; rename or remove one of them")
+        rows.append(fixed | numbers)
+    for reason, names in left_out.items():
+        if names:
+            log.warning("W&B runs left out, %s: %s", reason, ", ".join(names))
     if not rows:
-        raise UserError("the W&B project has no finished run; train with logger=wandb, or give another project")
+        raise UserError(
+            "the W&B project has no finished run of `train`, with config tokens.<domain> and summary val/<domain>; "
+            "train with logger=wandb, or give another project"
+        )
     columns = list(rows[0])
     for row in rows:
         if set(row) != set(columns):
@@ -137,34 +244,3 @@ def _flat(mapping: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     nested = dict(mapping.get(prefix) or {})
     written = {k[len(prefix) + 1 :]: v for k, v in mapping.items() if k.startswith((f"{prefix}/", f"{prefix}."))}
     return nested | written
-
-
-def _read_keyed(path: Path, config_key: str, key: str) -> dict[str, dict[str, str]]:
-    """Cells by column of every row of a CSV, by the row's `key`."""
-    reader = csv.DictReader(io.StringIO(read_text(path, config_key), newline=""))
-    rows: dict[str, dict[str, str]] = {}
-    try:
-        if key not in (reader.fieldnames or ()):
-            raise UserError(
-                f"'{path}' has no column '{key}' to join by; it has {', '.join(reader.fieldnames or ['none'])}"
-            )
-        for row in reader:
-            if row[key] in rows:
-                raise UserError(f"'{path}' has run '{row[key]}' more than once; keep one row of it")
-            rows[row[key]] = row
-    except csv.Error as error:
-        raise UserError(f"'{path}' is no CSV: {error}; give a table with commas and a header") from None
-    if not rows:
-        raise UserError(f"'{path}' has no runs; it needs a header and a row per run")
-    return rows
-
-
-def _number(path: Path, run: str, column: str, cell: str | None) -> float:
-    try:
-        return float(cell or "")
-    except ValueError:
-        raise UserError(f"'{path}', run {run}, column {column}: '{cell}' is not a number; correct that cell") from None
-
-
-def _strip(column: str, pattern: str) -> str:
-    return re.sub(pattern, "", column)

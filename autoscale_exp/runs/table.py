@@ -2,18 +2,32 @@
 
 import csv
 import io
+import logging
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from autoscale_exp.base import atomic
 from autoscale_exp.base.arrays import FloatArray, Int64Array
-from autoscale_exp.base.errors import UserError, refusal
+from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.weights import check_weights
-from autoscale_exp.runs.record import RunRecord, read_records
+from autoscale_exp.runs.record import RECORD, RunRecord, read_records
+from autoscale_exp.runs.scales import group_by_label, group_by_tokens
+from autoscale_exp.runs.sheet import PREFIXES, Sheet, parse_sheet, read_sheet
+from autoscale_exp.runs.sweep_folder import remarks_on
+
+log = logging.getLogger(__name__)
+
+TABLE = "runs.csv"
+LEAST_TOKENS = 1000  # of a run; less is a share, a percentage or a number of millions
+SUM_TOLERANCE = 0.01  # of shares about 1: RegMix's rows, rounded to .001, sum to 0.996 to 1.003
+LARGEST_LOSS = 20.0  # nats per token; a model that knows nothing needs e^20 = 485 million tokens to reach it
+OWN_COLUMNS = ("model", "params", "steps", "seconds")  # that `train` writes for people
+READ_COLUMNS = "run, scale, seed, tokens.<domain>, loss.<domain> or perplexity.<domain>"
 
 
 @dataclass(frozen=True)
@@ -54,20 +68,14 @@ def select_runs(table: RunTable, rows: Int64Array) -> RunTable:
 
 
 def scales_of(table: RunTable) -> list[Int64Array]:
-    """Row indices of each scale, smallest first.
+    """Row indices of each scale, smallest first: by the labels of the column `scale`, or else by the runs' tokens.
 
-    Scales are the labels of the table's `scale` column. Without one, runs of equal total tokens are a scale if every
-    total has at least four runs; else, as in a single DDO design, all runs are one.
+    Raises:
+        UserError: there are no labels, and the tokens do not tell either.
     """
     totals = table.domain_tokens.sum(axis=1)
-    if table.scales is not None:
-        labels = list(table.scales)
-    else:
-        rounded = np.round(np.log(totals) / np.log(1.01)).astype(int).tolist()  # equal to about 1 %
-        labels = [str(total) for total in rounded]
-        if min(labels.count(label) for label in labels) < 4:
-            labels = [""] * len(labels)
-    groups = [np.array([r for r, other in enumerate(labels) if other == label]) for label in dict.fromkeys(labels)]
+    labels = table.scales
+    groups = group_by_tokens(table.domain_tokens) if labels is None else group_by_label(labels)
     return sorted(groups, key=lambda rows: float(np.median(totals[rows])))
 
 
@@ -121,68 +129,141 @@ def format_run_table(records: Sequence[RunRecord]) -> str:
 
 
 def read_runs(path: Path) -> RunTable:
-    """Reads the runs of a sweep's folder, or of a run table.
+    """Reads the runs of a sweep's folder, or of a run table, and says what is odd about them.
 
     Raises:
         UserError: see `parse_run_table`; or the path does not exist, or the folder has no finished run.
     """
     if path.is_dir():
-        return table_of_records(read_records(path))
-    return parse_run_table(read_text(path, "runs"), str(path))
+        records = read_records(path)
+        for remark in remarks_on(path, records):
+            log.warning("'%s': %s", path, remark)
+        return table_of_records(records)
+    table = table_of_sheet(read_sheet(path, "runs"))
+    if path.name == TABLE and any(path.parent.glob(f"runs/*/{RECORD}")):
+        missing = [record.run for record in read_records(path.parent) if record.run not in table.runs]
+        if missing:
+            log.warning(
+                "'%s' lacks %d finished runs of its folder (%s); runs=%s reads all of them",
+                path,
+                len(missing),
+                ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else ""),
+                path.parent,
+            )
+    return table
 
 
-def parse_run_table(text: str, path: str) -> RunTable:
-    """Parses a run table, one row per finished run.
+def refresh_run_table(sweep: Path) -> None:
+    """Writes the run table of all runs of a sweep that are finished by now.
 
-    Columns: `run`; `tokens.<domain>` for each training domain; `loss.<validation domain>` in nats per token or
-    `perplexity.<validation domain>`; optional `scale` and `seed`; others do not matter.
+    Runs may end at the same time in several processes: each looks again after it has written, so that whoever writes
+    last has seen every record. Records that make no table are told of, because the run that ended is none the worse.
+    """
+    before: list[Path] = []
+    while (finished := sorted(sweep.glob(f"runs/*/{RECORD}"))) != before:
+        before = finished
+        try:
+            atomic.write_text(sweep / TABLE, format_run_table(read_records(sweep)))
+        except UserError as error:
+            log.warning("'%s' is not written: %s", sweep / TABLE, error)
 
-    Args:
-        text: CSV with a header.
-        path: where it came from, for messages.
+
+def parse_run_table(text: str, name: str) -> RunTable:
+    """Parses a run table, one row per finished run; `name` says in messages where it came from.
+
+    Columns: `run`; `tokens.<domain>` for each training domain, or `tokens` and shares `weights.<domain>`;
+    `loss.<validation domain>` in nats per token or `perplexity.<validation domain>`; optional `scale` and `seed`.
+    Others are left out, and the log says which.
 
     Raises:
         UserError: a column is missing or doubled, or an entry is missing, negative, not finite or a duplicate;
             the message names the row and the column.
     """
-    header, body = _header_and_rows(text, path)
-    if not body:
-        raise UserError(f"'{path}' has no runs; it needs a header and a row per run")
-    _check_header(path, header)
-    domains = _suffixes(header, "tokens")
-    metric = "loss" if _suffixes(header, "loss") else "perplexity"
-    validation_domains = _suffixes(header, metric)
-    cells = [row for _, row in _named_cells(path, header, body)]
-    runs = [row["run"] for row in cells]
-    for number, run in enumerate(runs, start=2):
-        if not run or runs.index(run) != number - 2:
-            what = f"'{run}' is also in row {runs.index(run) + 2}" if run else "the name is missing"
-            raise UserError(f"'{path}', row {number}, column run: {what}; give every run a name of its own")
+    return table_of_sheet(parse_sheet(text, name))
 
-    def numbers(prefix: str, names: Sequence[str], minimum: float) -> FloatArray:
-        return np.array(
-            [
-                [_number(path, number, f"{prefix}.{name}", row[f"{prefix}.{name}"], minimum) for name in names]
-                for number, row in enumerate(cells, start=2)
-            ]
-        )
 
-    values = numbers(metric, validation_domains, 0.0 if metric == "loss" else 1.0)
-    tokens = numbers("tokens", domains, 0.0)
-    for number, total in enumerate(tokens.sum(axis=1), start=2):
-        if total <= 0:
-            raise UserError(f"'{path}', row {number}: all tokens are 0; a run must have been trained on something")
+def table_of_sheet(sheet: Sheet) -> RunTable:
+    """The run table in a sheet; see `parse_run_table`."""
+    _check_columns(sheet)
+    metric = "loss" if sheet.suffixes("loss") else "perplexity"
+    validation_domains = sheet.suffixes(metric)
+    least = token_columns(sheet) | {f"{metric}.{v}": 0.0 if metric == "loss" else 1.0 for v in validation_domains}
+    has_scale = "scale" in sheet.columns and any(sheet.cells("scale"))
+    fixed = ["run", *(["scale"] if has_scale else []), *(["seed"] if "seed" in sheet.columns else [])]
+    sheet.tell_unread([*least, *fixed, "scale", *OWN_COLUMNS], READ_COLUMNS)
+    runs = sheet.names("run")
+    numbers = sheet.numbers(least | ({"seed": 0.0} if "seed" in fixed else {}))
+    domains, tokens = domain_tokens(sheet, numbers)
+    values = np.stack([numbers[f"{metric}.{v}"] for v in validation_domains], axis=1)
+    losses = values if metric == "loss" else np.log(values)
+    _check_losses(sheet, validation_domains, losses, metric)
     return RunTable(
         runs=runs,
         domains=domains,
         validation_domains=validation_domains,
         domain_tokens=tokens,
-        losses=values if metric == "loss" else np.log(values),
-        scales=[row["scale"] for row in cells] if "scale" in header else None,
-        seeds=[int(_number(path, n, "seed", row["seed"], 0)) for n, row in enumerate(cells, start=2)]
-        if "seed" in header
-        else None,
+        losses=losses,
+        scales=_scale_labels(sheet) if has_scale else None,
+        seeds=_seeds(sheet, numbers["seed"]) if "seed" in fixed else None,
     )
+
+
+def token_columns(sheet: Sheet) -> dict[str, float]:
+    """The columns that say what rows are trained on, each with the least that is allowed in it.
+
+    Raises:
+        UserError: there are none, of fewer than two domains, or both tokens and shares.
+    """
+    shares, tokens = sheet.suffixes("weights"), sheet.suffixes("tokens")
+    if shares and tokens:
+        raise UserError(f"'{sheet.name}' has columns tokens.* and weights.*; keep one kind of the two")
+    if len(shares or tokens) < 2:
+        raise UserError(
+            f"'{sheet.name}' needs a column tokens.<domain> for each of at least two training domains; its columns "
+            f"are {', '.join(name or '(no name)' for name in sheet.columns)}"
+        )
+    columns = [f"weights.{d}" for d in shares] + ["tokens"] * bool(shares) + [f"tokens.{d}" for d in tokens]
+    return dict.fromkeys(columns, 0.0)
+
+
+def domain_tokens(sheet: Sheet, numbers: Mapping[str, FloatArray]) -> tuple[list[str], FloatArray]:
+    """(K,) domains and (R, K) tokens from the numbers of `token_columns`.
+
+    Raises:
+        UserError: a row's shares do not sum to 1, or it has too few tokens to be a run.
+    """
+    shares = sheet.suffixes("weights")
+    domains = shares or sheet.suffixes("tokens")
+    if shares:
+        weights = rounded_shares(sheet, np.stack([numbers[f"weights.{d}"] for d in shares], axis=1))
+        tokens = weights * numbers["tokens"][:, None]
+    else:
+        tokens = np.stack([numbers[f"tokens.{d}"] for d in domains], axis=1)
+    for (number, _), total in zip(sheet.rows, tokens.sum(axis=1), strict=True):
+        if total == 0:
+            raise UserError(
+                f"'{sheet.name}', row {number}: all tokens are 0; a run must have been trained on something"
+            )
+        if total < LEAST_TOKENS:
+            raise UserError(
+                f"'{sheet.name}', row {number}: {total:.6g} tokens in all are no run of at least {LEAST_TOKENS}; if "
+                "these are shares, name the columns weights.<domain> and add a column tokens with the tokens of each "
+                "run; if they are millions or billions, write them out"
+            )
+    return domains, tokens
+
+
+def rounded_shares(sheet: Sheet, weights: FloatArray) -> FloatArray:
+    """(R, K) shares of 1, which a table may have rounded, divided by their sums.
+
+    Raises:
+        UserError: a row's sum is off 1 by more than 0.01.
+    """
+    totals = weights.sum(axis=1)
+    for (number, _), total in zip(sheet.rows, totals, strict=True):
+        if abs(total - 1) > SUM_TOLERANCE:
+            raise UserError(f"'{sheet.name}', row {number}: the weights sum to {total:.6g}, not to 1; correct them")
+    return weights / totals[:, None]
 
 
 def read_optima(path: Path) -> tuple[list[str], list[int], FloatArray]:
@@ -194,105 +275,56 @@ def read_optima(path: Path) -> tuple[list[str], list[int], FloatArray]:
     Raises:
         UserError: a column or a number is missing, or weights are not shares of 1; names row and column.
     """
-    header, rows = _header_and_rows(read_text(path, "optima"), str(path))
-    domains = _suffixes(header, "weights")
-    if "tokens" not in header or len(domains) < 2:
+    sheet = read_sheet(path, "optima")
+    domains = sheet.suffixes("weights")
+    if "tokens" not in sheet.columns or len(domains) < 2:
         raise UserError(
-            f"'{path}' needs the columns tokens and weights.<domain>, but has {', '.join(header) or 'none'}"
+            f"'{path}' needs the columns tokens and weights.<domain>, but has {', '.join(sheet.columns) or 'none'}"
         )
-    budgets, weights = [], []
-    for number, cells in _named_cells(str(path), header, rows):
-        budgets.append(round(_number(str(path), number, "tokens", cells["tokens"], 1)))
-        shares = [_number(str(path), number, f"weights.{d}", cells[f"weights.{d}"], 0) for d in domains]
-        weights.append(check_weights(shares, domains, key=f"'{path}', row {number}: the weights"))
-    return domains, budgets, np.array(weights)
+    least = {"tokens": 1.0, **dict.fromkeys((f"weights.{d}" for d in domains), 0.0)}
+    sheet.tell_unread(least, "tokens and weights.<domain>")
+    numbers = sheet.numbers(least)
+    weights = np.stack([numbers[f"weights.{d}"] for d in domains], axis=1)
+    for (number, _), row in zip(sheet.rows, weights, strict=True):
+        check_weights(row.tolist(), domains, key=f"'{path}', row {number}: the weights")
+    return domains, [round(budget) for budget in numbers["tokens"].tolist()], weights / weights.sum(axis=1)[:, None]
 
 
-def read_mixtures(path: Path, domains: Sequence[str]) -> tuple[list[str], FloatArray]:
-    """Reads mixtures to predict: a CSV with columns `run` and `tokens.<domain>`; others do not matter.
-
-    Returns:
-        (R,) names and (R, K) tokens in the order of `domains`.
-
-    Raises:
-        UserError: a column or a number is missing, or a domain is unknown; names row and column.
-    """
-    header, rows = _header_and_rows(read_text(path, "mixtures"), str(path))
-    named = _suffixes(header, "tokens")
-    if "run" not in header or set(named) != set(domains):
+def _check_columns(sheet: Sheet) -> None:
+    if "run" not in sheet.columns:
+        raise UserError(f"'{sheet.name}' has no column 'run'; its columns are {', '.join(sheet.columns)}")
+    for name in sheet.columns:
+        near = re.match(r"(tokens?|loss(es)?|ppl|perplexit(y|ies)|(weight|share)s?)\.", name, re.IGNORECASE)
+        if near and not name.startswith(tuple(f"{prefix}." for prefix in PREFIXES)):
+            raise UserError(f"'{sheet.name}' has column '{name}'; allowed are tokens.*, loss.* and perplexity.*")
+    if sheet.suffixes("weights") and "tokens" not in sheet.columns:
+        raise UserError(f"'{sheet.name}' has columns weights.* and needs a column tokens with the tokens of each run")
+    if bool(sheet.suffixes("loss")) == bool(sheet.suffixes("perplexity")):
         raise UserError(
-            f"'{path}' needs the columns run and tokens.<domain> for {', '.join(domains)}, "
-            f"but has {', '.join(header) or 'none'}"
+            f"'{sheet.name}' needs columns loss.<validation domain> (nats per token) or perplexity.<validation "
+            "domain>, one kind of the two"
         )
-    names, tokens = [], []
-    for number, cells in _named_cells(str(path), header, rows):
-        names.append(cells["run"])
-        tokens.append([_number(str(path), number, f"tokens.{d}", cells[f"tokens.{d}"], 0) for d in domains])
-    return names, np.array(tokens).reshape(len(names), len(domains))
 
 
-def _header_and_rows(text: str, path: str) -> tuple[list[str], list[list[str]]]:
-    """The column names of a CSV, empty if it has none, and its rows without blank ones."""
-    try:
-        rows = [row for row in csv.reader(io.StringIO(text)) if row]
-    except csv.Error as error:
-        raise UserError(f"'{path}' is no CSV: {error}; give a table with commas and a header") from None
-    return [name.strip() for name in rows[0]] if rows else [], rows[1:]
+def _check_losses(sheet: Sheet, validation_domains: Sequence[str], losses: FloatArray, metric: str) -> None:
+    for domain, least in zip(validation_domains, losses.min(axis=0).tolist(), strict=True):
+        if least > LARGEST_LOSS:
+            raise UserError(
+                f"'{sheet.name}', column {metric}.{domain}: no run is below {least:.6g} nats per token, which is no "
+                f"language model's loss; name the column perplexity.{domain} if it is one, or leave it out"
+            )
 
 
-def _named_cells(
-    path: str, header: Sequence[str], rows: Sequence[Sequence[str]]
-) -> Iterator[tuple[int, dict[str, str]]]:
-    """Number and cells by column of every row; the header is row 1."""
-    for number, row in enumerate(rows, start=2):
-        if len(row) != len(header):
-            raise UserError(f"'{path}', row {number}: {len(row)} cells, but the header has {len(header)} columns")
-        yield number, dict(zip(header, (cell.strip() for cell in row), strict=True))
+def _scale_labels(sheet: Sheet) -> list[str]:
+    labels = sheet.cells("scale")
+    for (number, _), label in zip(sheet.rows, labels, strict=True):
+        if not label:
+            raise UserError(f"'{sheet.name}', row {number}, column scale: it is empty; give every run a scale, or none")
+    return labels
 
 
-def read_text(path: Path, key: str) -> str:
-    """The text of a file that the config names by `key`.
-
-    Raises:
-        UserError: the file cannot be read or is not UTF-8.
-    """
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise UserError(f"{key} is '{path}', which does not exist; give the path of a CSV file") from None
-    except OSError as error:
-        raise UserError(f"{key} is '{path}', which cannot be read: {refusal(error)}; give a CSV file") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{key} is '{path}', which is not UTF-8 text: {error}; give a CSV file in UTF-8") from None
-
-
-def _check_header(path: str, header: Sequence[str]) -> None:
-    doubled = sorted({name for name in header if header.count(name) > 1})
-    if doubled:
-        raise UserError(f"'{path}' has column '{doubled[0]}' more than once")
-    if "run" not in header:
-        raise UserError(f"'{path}' has no column 'run'; its columns are {', '.join(header)}")
-    if len(_suffixes(header, "tokens")) < 2:
-        raise UserError(f"'{path}' needs a column tokens.<domain> for each of at least two training domains")
-    if bool(_suffixes(header, "loss")) == bool(_suffixes(header, "perplexity")):
-        raise UserError(
-            f"'{path}' needs columns loss.<validation domain> (nats per token) or perplexity.<validation domain>, "
-            "one kind of the two"
-        )
-    for name in header:
-        if re.match(r"(token|losses|ppl|perplexities|weights?)\.", name):
-            raise UserError(f"'{path}' has column '{name}'; allowed are tokens.*, loss.* and perplexity.*")
-
-
-def _suffixes(header: Sequence[str], prefix: str) -> list[str]:
-    return [name.removeprefix(f"{prefix}.") for name in header if name.startswith(f"{prefix}.")]
-
-
-def _number(path: str, row: int, column: str, cell: str, minimum: float) -> float:
-    try:
-        value = float(cell)
-    except ValueError:
-        raise UserError(f"'{path}', row {row}, column {column}: '{cell}' is not a number") from None
-    if not math.isfinite(value) or value < minimum:
-        raise UserError(f"'{path}', row {row}, column {column}: {cell} must be finite and at least {minimum:g}")
-    return value
+def _seeds(sheet: Sheet, seeds: FloatArray) -> list[int]:
+    for (number, _), seed in zip(sheet.rows, seeds.tolist(), strict=True):
+        if seed != int(seed):
+            raise UserError(f"'{sheet.name}', row {number}, column seed: {seed} is no integer; correct that cell")
+    return [int(seed) for seed in seeds.tolist()]

@@ -1,0 +1,62 @@
+"""What a law of losses expects of mixtures: losses, objective, and the gain over a reference mixture."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from autoscale_exp.base.arrays import FloatArray
+from autoscale_exp.laws.decision import INTERVAL
+from autoscale_exp.laws.law import LossLaw
+from autoscale_exp.laws.objective import Objective
+
+Prediction = dict[str, FloatArray]  # (R,) numbers by column; NaN where the law does not tell
+
+
+def predict_losses(law: LossLaw, draws: Sequence[LossLaw], tokens: FloatArray) -> Prediction:
+    """Losses in nats per token of (R, K) domain tokens, and their standard deviation over draws."""
+    losses = law.predict(tokens)
+    spread = np.std([draw.predict(tokens) for draw in draws], axis=0) if draws else np.full_like(losses, np.nan)
+    names = law.validation_domains
+    return {f"loss.{v}": losses[:, i] for i, v in enumerate(names)} | {
+        f"std.{v}": spread[:, i] for i, v in enumerate(names)
+    }
+
+
+def compare(
+    law: LossLaw, draws: Sequence[LossLaw], objective: Objective, tokens: FloatArray, fitted: FloatArray
+) -> list[Prediction]:
+    """The objective, and how much lower it is than under the uniform and the fitted mixture of as many tokens.
+
+    Both are means over draws, as in a fit, so that they lie within their intervals.
+
+    Args:
+        law: that predicts.
+        draws: of the law, for 90 % intervals.
+        objective: what is minimised.
+        tokens: (R, K) domain tokens.
+        fitted: (R, K) weights of the mixture fitted for each row's budget, NaN where there is none.
+    """
+    totals = tokens.sum(axis=1, keepdims=True)
+    values = _values(law, draws, objective, tokens)
+    budget: Prediction = {"tokens": totals[:, 0]}
+    predictions = [budget, _with_interval("objective", values)]
+    for name, weights in {"uniform": np.full_like(tokens, 1 / tokens.shape[1]), "fitted": fitted}.items():
+        gains = _values(law, draws, objective, weights * totals) - values
+        predictions.append(_with_interval(f"gain_over_{name}", gains))
+    return predictions
+
+
+def _values(law: LossLaw, draws: Sequence[LossLaw], objective: Objective, tokens: FloatArray) -> FloatArray:
+    """(D, R) objective under each draw, or (1, R) under a law without draws; NaN where the tokens are."""
+    known = ~np.isnan(tokens).any(axis=1)
+    laws = draws or [law]
+    values = np.full((len(laws), len(tokens)), np.nan)
+    if known.any():
+        values[:, known] = [objective(each.predict(tokens[known])) for each in laws]
+    return values
+
+
+def _with_interval(name: str, values: FloatArray) -> Prediction:
+    unknown = np.full((2, values.shape[1]), np.nan)
+    low, high = np.quantile(values, INTERVAL, axis=0) if len(values) > 1 else unknown
+    return {name: values.mean(axis=0), f"{name}.low": low, f"{name}.high": high}

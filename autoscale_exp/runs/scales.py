@@ -1,0 +1,78 @@
+"""Which runs are of one scale: those that share a label, or else what their tokens tell."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from autoscale_exp.base.arrays import BoolArray, FloatArray, Int64Array
+from autoscale_exp.base.errors import UserError
+from autoscale_exp.base.labels import short_label
+
+SAME = 0.01  # relative difference of numbers of tokens that count as equal
+GAP = 1.2  # ratio of totals from which budgets are different ones
+SPREAD = 1.5  # ratio of totals up to which runs may be of one budget
+FEWEST = 4  # runs of a budget that is told by totals alone
+
+
+def group_by_label(labels: Sequence[str]) -> list[Int64Array]:
+    """Row indices of each label."""
+    return [np.array([r for r, other in enumerate(labels) if other == label]) for label in dict.fromkeys(labels)]
+
+
+def group_by_tokens(domain_tokens: FloatArray) -> list[Int64Array]:
+    """Row indices of each scale of runs without labels.
+
+    Runs whose totals lie together, with a gap to all others, are a scale. The runs of a DDO design have other totals,
+    and are known by their base run, from which each differs in one domain.
+
+    Args:
+        domain_tokens: (R, K) tokens of each run.
+
+    Raises:
+        UserError: the runs are neither.
+    """
+    totals = domain_tokens.sum(axis=1)
+    order = np.argsort(totals, kind="stable")
+    gaps = np.flatnonzero(totals[order][1:] > GAP * totals[order][:-1]) + 1
+    budgets = [np.sort(rows) for rows in np.split(order, gaps)]
+    apart = all(totals[rows].max() <= SPREAD * totals[rows].min() for rows in budgets)
+    if apart and len(budgets) == 1:
+        return budgets
+    alike = _differ_in_one_domain(domain_tokens)
+    if apart and all(len(rows) >= FEWEST and alike[rows].sum() == alike[np.ix_(rows, rows)].sum() for rows in budgets):
+        return budgets
+    designs = _designs(alike, domain_tokens)
+    if designs is None:
+        raise UserError(
+            f"the runs have from {short_label(totals.min())} to {short_label(totals.max())} tokens in all, and nothing "
+            "tells which of them are of one scale; add a column scale to the run table, with the label of each run's "
+            "scale, such as 1M"
+        )
+    return designs
+
+
+def _differ_in_one_domain(domain_tokens: FloatArray) -> BoolArray:
+    """(R, R) whether two runs are equal in all domains but at most one, and not only in that they have none."""
+    alike = np.zeros((len(domain_tokens), len(domain_tokens)), dtype=bool)
+    for r, tokens in enumerate(domain_tokens):
+        equal = np.abs(domain_tokens - tokens) <= SAME * np.maximum(domain_tokens, tokens)
+        shared = (equal & (domain_tokens > 0)).any(axis=1)
+        alike[r] = (equal.sum(axis=1) >= domain_tokens.shape[1] - 1) & shared
+    return alike
+
+
+def _designs(alike: BoolArray, domain_tokens: FloatArray) -> list[Int64Array] | None:
+    """Runs about base runs, or None if these are not all of them, or a run may belong to two."""
+    left = np.ones(len(alike), dtype=bool)
+    designs: list[BoolArray] = []
+    while left.any():
+        base = int(np.argmax((alike & left).sum(axis=1)))
+        design = alike[base]
+        changed = np.abs(domain_tokens[design] - domain_tokens[base]) > SAME * domain_tokens[base]
+        if changed.any(axis=0).sum() < 2 or not (design & left).any():
+            return None
+        designs.append(design)
+        left &= ~design
+    if np.sum(designs, axis=0).max() > 1:
+        return None
+    return [np.flatnonzero(design) for design in designs]
