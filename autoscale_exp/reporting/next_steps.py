@@ -89,45 +89,44 @@ def after_fit(runs: str | None, folder: str, fit: Fit, experiment: str | None) -
         return next_command("train", f"experiment={targets}")
     asked = ["experiment=targets", f"search={runs}", f"token_budget={budget:_}"]
     if not of_search:
-        asked += ["mixture=from_file", f"mixture.name={fit.law}", f"mixture.path={mixture_file}"]
+        asked += ["mixture=from_file", f"mixture.name={fit.law}_{fit.objective.name}", f"mixture.path={mixture_file}"]
     elif Path(folder).name == "autoscale":
         fitted = "fitted," * (Path(runs) / "fit" / FIT).is_file()
         asked.append(f"mixture=uniform,{fitted}autoscale")
     return next_command("train", *asked, *_carried(Path(runs)))
 
 
-def after_report(targets: Path, search: str, more_seeds: int | None, seeds: Sequence[int], fit: str) -> str:
-    """More seeds of the target runs where the answer is open; else the export of the fitted mixture.
+def after_verdict(mixture: str, fit: str | None, budget: int) -> str:
+    """The export of the mixture that proved best, if it is a fit's; `fit` is the folder of that one."""
+    mixture_file = Path(fit or "") / "mixtures" / f"{budget_label(budget)}.yaml"
+    if fit is None or not mixture_file.is_file():
+        return f"next: train the large run on the weights of {mixture}"
+    return next_command("export", f"mixture_file={mixture_file}", "format=megatron")
+
+
+def more_seeds(targets: Path, search: str, mixtures: Sequence[str], wanted: int) -> str:
+    """Target runs of the same mixtures with the next seeds.
 
     Args:
-        targets: folder of the target runs.
+        targets: their folder.
         search: folder of the search.
-        more_seeds: that would settle the answer; None where it is settled, or no number of them would.
-        seeds: that are trained.
-        fit: folder of the fit.
+        mixtures: names of those that are trained.
+        wanted: seeds, with those that are trained.
     """
     records = read_records(targets)
-    budget = records[0].token_budget
-    mixture_file = Path(fit) / "mixtures" / f"{budget_label(budget)}.yaml"
-    if more_seeds is None:
-        if not mixture_file.is_file():
-            return next_command("fit", f"runs={search}", f"target_tokens=[{budget:_}]")
-        return next_command("export", f"mixture_file={mixture_file}", "format=megatron")
-    first = max(seeds) + 1
-    added = ",".join(str(seed) for seed in range(first, first + more_seeds))
-    kept = _typed_for(targets, records[0].run, r"\+*(mixture|seed|run_name|hydra\.mode)=")
-    mixtures = ",".join(dict.fromkeys(record.mixture for record in records))
-    return next_command("train", *kept, f"mixture={mixtures}", f"seed={added}")
+    seeds = {record.seed for record in records}
+    added = range(max(seeds) + 1, max(seeds) + 1 + wanted - len(seeds))
+    typed = read_yaml(targets / "runs" / records[0].run / ".hydra" / "overrides.yaml")
+    asked = ["experiment=targets", f"search={search}", f"token_budget={records[0].token_budget:_}"]
+    if isinstance(typed, list):
+        asked = [override for override in typed if not re.match(r"\+*(mixture|seed|run_name|hydra\.mode)=", override)]
+    of_mixtures = f"mixture={','.join(mixtures)}"
+    return next_command("train", *asked, of_mixtures, f"seed={','.join(str(seed) for seed in added)}")
 
 
 def next_command(job: str, *overrides: str) -> str:
     """The line that tells a command."""
     return "next: " + shlex.join(["python", "-m", f"autoscale_exp.{job}", *overrides])
-
-
-def _typed_for(sweep: Path, run: str, without: str) -> list[str]:
-    typed: Any = read_yaml(sweep / "runs" / run / ".hydra" / "overrides.yaml")
-    return [o for o in typed if not re.match(without, o)] if isinstance(typed, list) else ["experiment=targets"]
 
 
 def _carried(search: Path) -> list[str]:

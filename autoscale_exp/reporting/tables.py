@@ -9,6 +9,7 @@ from rich.table import Table
 from autoscale_exp.base.labels import short_label
 from autoscale_exp.laws.fit_file import Fit, FittedMixture
 from autoscale_exp.reporting.downstream import Table as DownstreamTable
+from autoscale_exp.reporting.verdicts import percent
 
 
 def open_console() -> Console:
@@ -90,7 +91,7 @@ def _show_next_runs(console: Console, entry: FittedMixture) -> None:
     for run in entry.next_runs:
         total = short_label(sum(run.domain_tokens.values()))
         amounts = ", ".join(f"{domain} {short_label(tokens)}" for domain, tokens in run.domain_tokens.items())
-        console.print(f"  {run.run}, {total} tokens, explains {run.explained:.0%} of the gain's variance")
+        console.print(f"  {run.run}, {total} tokens, explains {percent(run.explained, 0)} of the gain's variance")
         console.print(f"    {run.command or f'seed {run.seed}, tokens: {amounts}'}", markup=False)
 
 
