@@ -53,7 +53,6 @@ def main(conf: FitConf) -> None:
         fit, law = solve_optima(domains, budgets, weights, bounds, conf.target_tokens)
         fits = {None: fit}
     else:
-        log.info("reading '%s'", conf.runs)
         table = read_runs(Path(str(conf.runs)))
         if unseen := [domain for domain in table.domains if domain not in table.validation_domains]:
             log.warning("trained on, but no part of the objective, because no run has its loss: %s", ", ".join(unseen))

@@ -29,7 +29,7 @@ from autoscale_exp.reporting.next_steps import after_verdict, more_seeds
 from autoscale_exp.reporting.page import render_page
 from autoscale_exp.reporting.predictions import Prediction, predictions, summary_of
 from autoscale_exp.reporting.tables import open_console, print_table, show_downstream
-from autoscale_exp.reporting.verdicts import answer, objective_label, percent, plural, verdict
+from autoscale_exp.reporting.verdicts import answer, objective_label, percent, plural, worth_saying
 from autoscale_exp.runs.record import RECORD, RunRecord, read_records
 
 log = logging.getLogger(__name__)
@@ -179,9 +179,8 @@ def show(
     print_table(console, title, columns, rows)
     shares = [[d, *(percent(m.records[0].requested_weights[d]) for m in mixtures.values())] for d in fit.domains]
     print_table(console, "domain weights, shares of the tokens", ["domain", *mixtures], shares)
-    for name, difference in differences.items():
-        if len(differences) > 1 or not difference.within_noise:  # what the answer does not say already
-            console.print(verdict(mixtures[name], base, difference), markup=False)
+    for sentence in worth_saying(mixtures, differences, base):
+        console.print(sentence, markup=False)
     main = [p for p in found if p.quantity in ("objective", "gain")]
     if main:
         title = "predicted by the fit, and trained; 90 % intervals"

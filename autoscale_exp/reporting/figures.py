@@ -139,7 +139,7 @@ def plot_validation_curves(targets: dict[str, Any], reference: str) -> Figure:
                 axes.plot(at, end, marker, color=colour, mec="black", mew=1.2, ms=9, zorder=5)
         total = targets[reference]["tokens"][-1]
         spread = [
-            values[k] for m in targets.values() for values in m["curves"] for k in range(len(values) // 4, len(values))
+            values[k] for m in targets.values() for values in m["curves"] for k in range(len(values) // 2, len(values))
         ]
         margin = 0.08 * (max(spread) - min(spread)) or 0.1
         axes.set(xlabel="training tokens", ylabel=targets[reference]["objective"])

@@ -12,7 +12,7 @@ from autoscale_exp.reporting import figures
 from autoscale_exp.reporting.comparison import MixtureRuns, compare, speedup, tokens_to_reach
 from autoscale_exp.reporting.downstream import Table as DownstreamTable
 from autoscale_exp.reporting.predictions import Prediction, summary_of
-from autoscale_exp.reporting.verdicts import number, objective_label, percent, verdict
+from autoscale_exp.reporting.verdicts import number, objective_label, percent, worth_saying
 from autoscale_exp.runs.record import RunRecord
 
 
@@ -85,7 +85,8 @@ def render_page(
         found_summary=summary_of(found),
         num_target_runs=sum(len(mixture.records) for mixture in mixtures.values()),
         plotted=plotted,
-        verdicts=[verdict(mixtures[name], base, difference) for name, difference in differences.items()],
+        verdicts=worth_saying(mixtures, differences, base),
+        some_better=any(difference.is_better for difference in differences.values()),
         figures={name: figures.as_svg(figure) for name, figure in drawn.items()},
         first=base.records[0],
     )

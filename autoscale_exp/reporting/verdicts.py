@@ -86,6 +86,15 @@ def verdict(mixture: MixtureRuns, base: MixtureRuns, difference: Difference) -> 
     return f"{text} ({_interval(difference)}). {first} gets where {second} ends with {fewer} fewer tokens."
 
 
+def worth_saying(
+    mixtures: Mapping[str, MixtureRuns], differences: Mapping[str, Difference], base: MixtureRuns
+) -> list[str]:
+    """The verdict on each mixture; none on a single one that is within the noise, of which the answer says all."""
+    if len(differences) == 1 and all(difference.within_noise for difference in differences.values()):
+        return []
+    return [verdict(mixtures[name], base, difference) for name, difference in differences.items()]
+
+
 def _beside_others(mixtures: Mapping[str, MixtureRuns], best: str, reference: str) -> str:
     """What sets the best mixture apart from the others beside the reference."""
     differences = {name: d for name, d in compare(mixtures, best).items() if name != reference}
