@@ -31,8 +31,8 @@ def after_prepare(store: str, domain_tokens: Sequence[int], choice: str, overrid
         return next_command("train", f"experiment={experiment}")
     # Three times a domain's tokens then go through its text twice at the most.
     largest = _round_down(min(LARGEST_SCALE, 2 * min(domain_tokens) * len(domain_tokens) / 3))
-    scales = f"design.scales=[{_round_down(largest / 3):_},{largest:_}]"
-    return next_command("train", "experiment=search", f"store={store}", scales)
+    scales = ",".join(f"{scale:_}" for scale in sorted({_round_down(largest / 3), largest}))
+    return next_command("train", "experiment=search", f"store={store}", f"design.scales=[{scales}]")
 
 
 def after_sweep(folder: Path, *, is_design: bool, experiment: str | None, search: str | None) -> str:

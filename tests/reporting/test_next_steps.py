@@ -40,6 +40,7 @@ def test_after_a_store_of_own_text_comes_a_search_that_repeats_no_domain_often()
     assert command(line) == ["train", "experiment=search", "store=out/my store", "design.scales=[1_000_000,3_000_000]"]
     small = command(after_prepare("s", [30_000, 30_000], "local", []))
     assert small[-1] == "design.scales=[10_000,30_000]"
+    assert command(after_prepare("s", [100, 100], "local", []))[-1] == "design.scales=[1_000]"
 
 
 def test_after_the_text_of_the_environment_comes_the_quickstart():
