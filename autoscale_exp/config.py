@@ -84,6 +84,7 @@ class FitConf:
     target_tokens: list[int] = field(default_factory=list)  # token budgets to find mixtures for
     law: LawConf = MISSING
     objective: ObjectiveConf = MISSING
+    objectives: list[str] = field(default_factory=list)  # further ones by name, each into <output_dir>/<objective>/
     bounds: BoundsConf = field(default_factory=BoundsConf)
     uncertainty: str = "intervals"  # or none, which is faster
     num_draws: int = 100  # draws of the law that intervals are made of

@@ -1,24 +1,31 @@
 """The `fit` job: from finished runs, or known optima, to the best mixture at any token budget."""
 
 import logging
+import re
+from dataclasses import replace
 from pathlib import Path
 
+import hydra
 import numpy as np
+from hydra.core.hydra_config import HydraConfig
 
 from autoscale_exp.base.errors import UserError
-from autoscale_exp.base.job import job
+from autoscale_exp.base.job import job, to_typed
 from autoscale_exp.base.labels import budget_label, short_label
 from autoscale_exp.base.ranges import LARGEST_SEED, check_range
 from autoscale_exp.config import FitConf
-from autoscale_exp.laws.fit_file import Fit, read_fit, write_fit
+from autoscale_exp.laws.conf import ObjectiveConf
+from autoscale_exp.laws.fit_file import Fit, FittedMixture, read_fit, write_fit
 from autoscale_exp.laws.law_file import write_law
 from autoscale_exp.laws.objective import make_objective
 from autoscale_exp.laws.optimum import make_bounds
 from autoscale_exp.laws.request import Request
-from autoscale_exp.laws.solution import solve, solve_optima
+from autoscale_exp.laws.solution import solve_each, solve_optima
 from autoscale_exp.laws.solver.constraints import Constraints, GroupCap
 from autoscale_exp.mixture.weights import write_mixture_file
+from autoscale_exp.reporting.next_steps import after_fit
 from autoscale_exp.reporting.tables import show_fit
+from autoscale_exp.runs.repeat import repeat_command
 from autoscale_exp.runs.table import RunTable, read_optima, read_runs, scales_of
 
 log = logging.getLogger(__name__)
@@ -37,29 +44,74 @@ def main(conf: FitConf) -> None:
     check_range({"seed": conf.seed}, 0, LARGEST_SEED)
     if conf.uncertainty not in ("intervals", "none"):
         raise UserError(f"uncertainty is '{conf.uncertainty}'; allowed are intervals and none")
+    fits: dict[str | None, Fit]
     if conf.optima is not None:
+        if conf.objectives:
+            raise UserError("objectives is given with optima, whose objective nobody knows; give runs=... instead")
         domains, budgets, weights = read_optima(Path(conf.optima))
         bounds = make_bounds(conf.bounds.lower, conf.bounds.upper, domains)
         fit, law = solve_optima(domains, budgets, weights, bounds, conf.target_tokens)
+        fits = {None: fit}
     else:
         table = read_runs(Path(str(conf.runs)))
-        request = make_request(conf, table)
-        tell_of_runs(table)
         if unseen := [domain for domain in table.domains if domain not in table.validation_domains]:
             log.warning("trained on, but no part of the objective, because no run has its loss: %s", ", ".join(unseen))
-        fit, fitted_law = solve(conf.law.name, table, request)
+        asked = {None: conf.objective} | objectives_of(conf)
+        requests = {name: make_request(replace(conf, objective=section), table) for name, section in asked.items()}
+        tell_of_runs(table)
+        found, fitted_law = solve_each(conf.law.name, table, list(requests.values()))
+        fits = {n: with_commands(fit, str(conf.runs)) for n, fit in zip(requests, found, strict=True)}
         law = fitted_law.content()
-    folder = Path(conf.output_dir)
-    write_law(folder, law)
-    write_mixtures(folder, fit)
-    write_fit(folder, fit)  # last: it tells of the others
-    show_fit(fit)
+    for name, fit in fits.items():
+        folder = Path(conf.output_dir) / (name or "")
+        write_law(folder, law)
+        write_mixtures(folder, fit)
+        write_fit(folder, fit)  # last: it tells of the others
+    for fit in fits.values():
+        show_fit(fit)
+    log.info("drawing figures")
     from autoscale_exp.reporting.figures import save_fit_figures  # matplotlib takes a while, once all is written
 
-    save_fit_figures(fit, folder)
+    for name, fit in fits.items():
+        save_fit_figures(fit, Path(conf.output_dir) / (name or ""))
     if not conf.target_tokens:
         log.warning("no mixture is written: target_tokens=[...] says for which budgets")
-    log.info("written to '%s'", conf.output_dir)
+    more = f", and to a folder there for each of {', '.join(conf.objectives)}" if conf.objectives else ""
+    log.info("written to '%s'%s", conf.output_dir, more)
+    log.info(after_fit(conf.runs, conf.output_dir, fits[None], HydraConfig.get().runtime.choices.get("experiment")))
+
+
+def objectives_of(conf: FitConf) -> dict[str, ObjectiveConf]:
+    """The sections of `objectives`, by name, each composed as with objective=<name> and all else as it was typed.
+
+    Raises:
+        UserError: one is listed twice.
+    """
+    if doubled := [name for name in conf.objectives if conf.objectives.count(name) > 1]:
+        raise UserError(f"objectives names '{doubled[0]}' twice; name each of them once")
+    others = [o for o in HydraConfig.get().overrides.task if not re.match(r"\+*objectives?=", o)]
+    sections = {}
+    for name in conf.objectives:
+        composed = to_typed(hydra.compose("fit", [*others, f"objective={name}"]))
+        sections[name.rpartition("/")[2]] = composed.objective
+    return sections
+
+
+def with_commands(fit: Fit, runs: str) -> Fit:
+    """A fit whose next runs have the commands that train them, as far as the folder of the runs tells."""
+    if not Path(runs).is_dir():
+        return fit
+
+    def told(entry: FittedMixture) -> FittedMixture:
+        proposed = entry.next_runs and [
+            run
+            if run.repeats is None
+            else replace(run, command=repeat_command(Path(runs), run.repeats, run.run, run.seed))
+            for run in entry.next_runs
+        ]
+        return replace(entry, next_runs=proposed)
+
+    return replace(fit, scales=[told(entry) for entry in fit.scales], targets=[told(entry) for entry in fit.targets])
 
 
 def tell_of_runs(table: RunTable) -> None:

@@ -2,10 +2,13 @@
 
 import logging
 
+from hydra.core.hydra_config import HydraConfig
+
 from autoscale_exp.base.job import job
 from autoscale_exp.config import PrepareConf
 from autoscale_exp.data.preparation.pipeline import prepare_store
 from autoscale_exp.data.store import TokenStore
+from autoscale_exp.reporting.next_steps import after_prepare
 
 log = logging.getLogger(__name__)
 
@@ -16,6 +19,9 @@ def main(conf: PrepareConf) -> None:
     store = prepare_store(conf.data, num_workers=conf.num_workers, shard=conf.shard, num_shards=conf.num_shards)
     if store:
         log.info("'%s' is ready: %s", store.folder, summary(store))
+        trained = [store.num_rows("train", domain) * store.seq_len for domain in store.domains]
+        hydra = HydraConfig.get()
+        log.info(after_prepare(str(store.folder), trained, hydra.runtime.choices.data, hydra.overrides.task))
     else:
         log.info("shard %d of %d is done; the one that ends last completes the store", conf.shard, conf.num_shards)
 

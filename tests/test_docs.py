@@ -14,7 +14,7 @@ from autoscale_exp.data.manifest import (
     TrainEntry,
     ValidationEntry,
 )
-from autoscale_exp.laws.fit_file import Backtest, Diagnostics, Fit, FitObjective, FittedMixture, Gain, Response
+from autoscale_exp.laws.fit_file import Backtest, Diagnostics, Fit, FitObjective, FittedMixture, Gain, NextRun, Response
 from autoscale_exp.runs.identity import RunIdentity
 from autoscale_exp.runs.record import CurvePoint, RunRecord, StageRecord
 
@@ -74,7 +74,7 @@ def test_no_page_names_a_folder_of_one_machine():
     [
         ("result.json", [RunRecord, CurvePoint, StageRecord], {"format"}),
         ("identity.json", [RunIdentity], {"format"}),
-        ("fit.json", [Fit, FitObjective, FittedMixture, Gain, Diagnostics, Backtest, Response], {"format"}),
+        ("fit.json", [Fit, FitObjective, FittedMixture, Gain, NextRun, Diagnostics, Backtest, Response], {"format"}),
         (
             "manifest.json",
             [Manifest, TokenizerEntry, DomainEntry, TrainEntry, ValidationEntry, FileEntry],

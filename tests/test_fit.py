@@ -1,14 +1,20 @@
 """What a fit refuses before it reads the runs, or with them."""
 
+import csv
 import logging
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from autoscale_exp import fit
 from autoscale_exp.fit import tell_of_runs
+from autoscale_exp.laws import solution
+from autoscale_exp.laws.fit_file import read_fit
+from autoscale_exp.laws.law import fit_law
 from autoscale_exp.runs.record import write_record
-from tests.laws.synthetic import ddo_table
+from tests.laws.synthetic import DOMAINS, ddo_table
 from tests.runs.records import make_record
 
 
@@ -24,6 +30,7 @@ from tests.runs.records import make_record
         (["runs=a.csv", "seed=-1"], "seed is -1; it must lie between 0 and 4294967295"),
         (["runs=a.csv"], "runs is 'a.csv', which does not exist"),
         (["optima=a.csv"], "optima is 'a.csv', which does not exist"),
+        (["optima=a.csv", "objectives=[mean_loss]"], "objectives is given with optima, whose objective nobody knows; "),
     ],
 )
 def test_a_request_that_cannot_be_is_refused(overrides, message, refused, tmp_path: Path):
@@ -47,3 +54,49 @@ def test_what_a_fit_reads_is_told(caplog):
     caplog.clear()
     tell_of_runs(replace(ddo_table(), scales=None))
     assert caplog.messages[0] == "14 runs: 7 at 30K, 7 at 0.1M"
+
+
+@pytest.fixture
+def run_table(tmp_path: Path) -> Path:
+    table = ddo_table()
+    path = tmp_path / "runs.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["run", "scale", *(f"tokens.{d}" for d in DOMAINS), *(f"loss.{d}" for d in DOMAINS)])
+        assert table.scales is not None
+        for rows in zip(table.runs, table.scales, table.domain_tokens.tolist(), table.losses.tolist(), strict=True):
+            writer.writerow([*rows[:2], *rows[2], *rows[3]])
+    return path
+
+
+def test_several_objectives_are_solved_with_one_fit_of_the_law(run_table: Path, monkeypatch, caplog):
+    fitted = []
+
+    def counted(name, table):
+        fitted.append(len(table.runs))
+        return fit_law(name, table)
+
+    monkeypatch.setattr(solution, "fit_law", counted)
+    monkeypatch.chdir(run_table.parent)
+    asked = ["objective=mean_perplexity", "objectives=[mean_loss,worst_loss]", "target_tokens=[300_000]"]
+    settings = ["num_draws=4", "bounds.lower=0.05", "hydra/job_logging=none"]
+    monkeypatch.setattr(sys, "argv", ["fit", "runs=runs.csv", "output_dir=out", *asked, *settings])
+    caplog.set_level("INFO", logger="autoscale_exp")
+    fit.main()
+    assert fitted == [len(ddo_table().runs)]
+    found = {folder: read_fit(run_table.parent / "out" / folder, "fit") for folder in ("", "mean_loss", "worst_loss")}
+    assert {folder: (f.objective.name, f.objective.metric) for folder, f in found.items()} == {
+        "": ("mean_perplexity", "perplexity"),
+        "mean_loss": ("mean_loss", "loss"),
+        "worst_loss": ("worst_loss", "loss"),
+    }
+    for folder, of_objective in found.items():
+        assert (run_table.parent / "out" / folder / "mixtures" / "0.3M.yaml").is_file()
+        assert (run_table.parent / "out" / folder / "law.json").is_file()
+        assert min(of_objective.targets[0].weights.values()) >= 0.05 - 1e-9  # what else was typed is for all
+
+
+def test_an_objective_named_twice_is_refused(refused, tmp_path: Path):
+    write_record(tmp_path / "runs" / "run", make_record())
+    line = refused("fit", "runs=.", "output_dir=out", "objectives=[mean_loss,mean_loss]")
+    assert line == "objectives names 'mean_loss' twice; name each of them once"

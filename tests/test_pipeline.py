@@ -4,6 +4,8 @@ import csv
 import json
 import math
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -66,6 +68,11 @@ def test_the_summary_adds_up(outputs):
         "final",
         "downstream",
         "speedup_vs_uniform",
+        "difference_vs_uniform",
+        "predictions",
+        "requested_weights",
+        "answer",
+        "target_seconds",
         "search_tokens",
         "search_seconds",
         "seconds",
@@ -95,6 +102,24 @@ def test_the_report_is_one_file_that_loads_nothing(outputs):
     assert "<script" not in page
     for heading in ("Weights against scale", "the published method", "Target runs", "Tokens and epochs", "Cost"):
         assert heading in page
+
+
+def test_the_next_run_that_a_fit_names_is_trained_by_its_command(outputs):
+    (target,) = json.loads((outputs / "fit" / "fit.json").read_text())["targets"]
+    first = target["next_runs"][0]
+    folder = outputs / "runs" / first["run"]
+    assert not folder.exists()
+    python, option, module, *overrides = shlex.split(first["command"])
+    assert (python, option, module) == ("python", "-m", "autoscale_exp.train")
+    try:
+        run(outputs.parent, "train", *overrides)
+        record = json.loads((folder / "result.json").read_text())
+        repeated = json.loads((outputs / "runs" / first["repeats"] / "result.json").read_text())
+        assert record["seed"] == first["seed"] != repeated["seed"]
+        assert record["tokens"] == repeated["tokens"]
+        run(outputs.parent, "fit", "runs=out", "target_tokens=[9_600]", "num_draws=4", "output_dir=again")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)  # the other tests know the search without it
 
 
 def test_a_report_without_its_parts_says_what_is_missing(outputs, tmp_path):

@@ -4,22 +4,27 @@ import numpy as np
 
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.laws.fit_file import Backtest
-from autoscale_exp.laws.law import fit_law, predicts_losses
+from autoscale_exp.laws.law import LossLaw, fit_law, predicts_losses
 from autoscale_exp.laws.objective import Objective
 from autoscale_exp.runs.table import RunTable, scales_of, select_runs
 
 
-def backtest(name: str, table: RunTable, objective: Objective) -> Backtest | None:
-    """Leaves the largest scale out; None if there is one scale only, or the rest is too little for the law."""
+def fit_smaller_scales(name: str, table: RunTable) -> LossLaw | None:
+    """The law without the largest scale; None if there is one scale only, or the rest is too little for the law."""
     scales = scales_of(table)
     if len(scales) < 2:
         return None
-    left_out, rest = scales[-1], np.sort(np.concatenate(scales[:-1]))
     try:
-        law = fit_law(name, select_runs(table, rest))
+        law = fit_law(name, select_runs(table, np.sort(np.concatenate(scales[:-1]))))
     except UserError:
         return None
     assert predicts_losses(law)
+    return law
+
+
+def backtest(law: LossLaw, table: RunTable, objective: Objective) -> Backtest:
+    """The errors at the largest scale of a law that was fitted to the others."""
+    left_out = scales_of(table)[-1]
     errors = objective(law.predict(table.domain_tokens[left_out])) - objective(table.losses[left_out])
     true = objective(table.losses[left_out])
     return Backtest(

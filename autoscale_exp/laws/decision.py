@@ -4,16 +4,27 @@ A fitted law comes with draws of its parameters. The mixture offered has the bes
 not under the point estimate: where the runs say little, draws disagree and their mean is flat, so it stays moderate.
 """
 
+import logging
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from autoscale_exp.base.arrays import FloatArray, Int64Array
 from autoscale_exp.base.errors import UserError
+from autoscale_exp.base.labels import budget_label, short_label
 from autoscale_exp.laws.autoscale.ddo import find_design
-from autoscale_exp.laws.backtest import backtest
-from autoscale_exp.laws.fit_file import Diagnostics, Fit, FitObjective, FittedMixture, Gain, Response, named
+from autoscale_exp.laws.backtest import backtest, fit_smaller_scales
+from autoscale_exp.laws.fit_file import (
+    Diagnostics,
+    Fit,
+    FitObjective,
+    FittedMixture,
+    Gain,
+    NextRun,
+    Response,
+    named,
+)
 from autoscale_exp.laws.law import LossLaw
 from autoscale_exp.laws.objective import METRICS, Objective
 from autoscale_exp.laws.optimum import Optimum
@@ -22,43 +33,107 @@ from autoscale_exp.laws.solver.mixture_optimum import MixtureOptimum, WorstCase,
 from autoscale_exp.laws.solver.sampled_optimum import sampled_optimum
 from autoscale_exp.runs.table import RunTable, scales_of
 
+log = logging.getLogger(__name__)
+
 INTERVAL = (0.05, 0.95)  # 90 %
 SURE = 0.95  # probability from which a mixture is called better
 
 
-def decide(law: LossLaw, table: RunTable, request: Request) -> Fit:
+@dataclass(frozen=True)
+class Candidate:
+    """A proxy run that might be trained next.
+
+    Attributes:
+        run: name that it would have, which no run of the table has.
+        repeats: the run of the same amounts with the smallest seed, or None.
+        tokens: (K,) domain tokens.
+        seed: that no run of these amounts has.
+    """
+
+    run: str
+    repeats: str | None
+    tokens: FloatArray
+    seed: int
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a law makes of the runs, whatever the objective.
+
+    Attributes:
+        law: fitted to all runs.
+        table: the runs.
+        draws: of the law; empty without intervals.
+        without_largest: the law fitted without the largest scale, or None.
+    """
+
+    law: LossLaw
+    table: RunTable
+    draws: Sequence[LossLaw]
+    without_largest: LossLaw | None
+
+
+def gather_evidence(law: LossLaw, table: RunTable, request: Request) -> Evidence:
+    """Draws of a law, and the law that its back-test needs."""
+    draws: Sequence[LossLaw] = []
+    if request.num_draws:
+        log.info("drawing %d laws that the runs leave open", request.num_draws)
+        draws = law.draws(request.num_draws, np.random.default_rng(request.seed))
+    log.info("back-test: fitting without the largest scale")
+    return Evidence(law, table, draws, fit_smaller_scales(law.name, table))
+
+
+def decide(evidence: Evidence, request: Request) -> Fit:
     """The mixtures that a law of losses offers at every scale of its runs and at every target."""
-    draws = law.draws(request.num_draws, np.random.default_rng(request.seed)) if request.num_draws else []
+    law, table, objective = evidence.law, evidence.table, request.objective
     groups = scales_of(table)
     totals = table.domain_tokens.sum(axis=1)
     base = (table.domain_tokens / totals[:, None])[groups[-1]].mean(axis=0)
+    candidates = candidate_runs(table)
+
+    def decided(budget: int) -> FittedMixture:
+        log.info("objective %s: mixture for %s tokens", objective.name, budget_label(budget))
+        return decide_at(law, evidence.draws, budget, base, request, candidates)
+
     budgets = [round(float(np.median(totals[rows]))) for rows in groups]
-    tested = backtest(law.name, table, request.objective)
-    scales = [
-        decide_at(law, draws, budget, base, request).with_runs(len(rows))
-        for budget, rows in zip(budgets, groups, strict=True)
-    ]
-    residuals = request.objective(law.predict(table.domain_tokens)) - request.objective(table.losses)
+    without = evidence.without_largest
+    residuals = objective(law.predict(table.domain_tokens)) - objective(table.losses)
     return Fit(
         law=law.name,
-        objective=FitObjective.of(request.objective, law.validation_domains),
+        objective=FitObjective.of(objective, law.validation_domains),
         domains=law.domains,
-        scales=scales,
-        targets=[decide_at(law, draws, budget, base, request) for budget in request.targets],
+        scales=[decided(budget).with_runs(len(rows)) for budget, rows in zip(budgets, groups, strict=True)],
+        targets=[decided(budget) for budget in request.targets],
         diagnostics=Diagnostics(
             **law.diagnostics,
             num_runs=len(table.runs),
             base_mixture=named(table.domains, base),
             residual=float(residuals.std()),
             run_noise=named(table.validation_domains, law.run_noise),
-            backtest=tested,
-            responses=_responses(law, table, groups, request.objective),
+            backtest=None if without is None else backtest(without, table, objective),
+            responses=_responses(law, table, groups, objective),
         ),
     )
 
 
-def decide_at(law: LossLaw, draws: Sequence[LossLaw], budget: int, base: FloatArray, request: Request) -> FittedMixture:
-    """The mixture offered at a budget; `base` (K,) is the mixture that proxy runs vary."""
+def decide_at(
+    law: LossLaw,
+    draws: Sequence[LossLaw],
+    budget: int,
+    base: FloatArray,
+    request: Request,
+    candidates: Sequence[Candidate] = (),
+) -> FittedMixture:
+    """The mixture offered at a budget.
+
+    Args:
+        law: fitted to the runs.
+        draws: of it; empty for no intervals.
+        budget: tokens.
+        base: (K,) mixture that proxy runs vary.
+        request: what is asked.
+        candidates: proxy runs that might be trained next.
+    """
     objective = request.objective
 
     def best_under(laws: Sequence[LossLaw], metric: str = objective.metric) -> MixtureOptimum:
@@ -91,10 +166,17 @@ def decide_at(law: LossLaw, draws: Sequence[LossLaw], budget: int, base: FloatAr
     references = {"uniform": np.full(len(law.domains), 1 / len(law.domains)), "base": base}
     under = {name: objective_draws(draws, objective, weights, budget) for name, weights in references.items()}
     gains = {name: gain_over(draws_of, values) for name, draws_of in under.items()}
-    useful = useful_runs(draws, objective, base, budget, under["uniform"] - values)
+    useful = useful_runs(draws, objective, candidates, under["uniform"] - values)
     low, high = np.quantile(values, INTERVAL).tolist()
-    sentence = verdict(gains["uniform"], "uniform", useful)
-    return replace(entry, objective_interval=(low, high), gains=gains, verdict=sentence)
+    losses = np.quantile([draw.predict(offered.weights * budget) for draw in draws], INTERVAL, axis=0)
+    return replace(
+        entry,
+        loss_intervals=dict(zip(law.validation_domains, losses.T.tolist(), strict=True)),
+        objective_interval=(low, high),
+        gains=gains,
+        verdict=verdict(gains["uniform"], "uniform", useful),
+        next_runs=useful,
+    )
 
 
 def objective_draws(draws: Sequence[LossLaw], objective: Objective, weights: FloatArray, budget: float) -> FloatArray:
@@ -110,13 +192,13 @@ def gain_over(reference: FloatArray, mixture: FloatArray) -> Gain:
     return Gain(mean, (float(low), float(high)), float((gains > 0).mean()), mean / float(reference.mean()))
 
 
-def verdict(gain: Gain, reference: str, useful: Sequence[str]) -> str:
-    """A sentence for whoever decides.
+def verdict(gain: Gain, reference: str, useful: Sequence[NextRun]) -> str:
+    """A sentence for whoever decides: better, worse, or not to be told apart.
 
     Args:
         gain: of the mixture offered.
         reference: what it is over.
-        useful: names of the proxy runs that would tell most.
+        useful: the proxy runs that would tell most.
     """
     low, high = gain.interval
     if gain.probability >= SURE and low > 0:
@@ -124,53 +206,99 @@ def verdict(gain: Gain, reference: str, useful: Sequence[str]) -> str:
             f"better than {reference} by {gain.mean:.4f} ({gain.relative:.1%}), 90 % interval {low:.4f} to {high:.4f}; "
             f"the probability of being better is {gain.probability:.0%}"
         )
+    if gain.probability <= 1 - SURE and high < 0:
+        return (
+            f"worse than {reference} by {-gain.mean:.4f} ({-gain.relative:.1%}), 90 % interval {-high:.4f} to "
+            f"{-low:.4f}; the bounds or the objective's other terms keep the mixture away from {reference}"
+        )
     text = (
         f"cannot be told apart from {reference} with these runs: the gain is {gain.mean:.4f} ({gain.relative:.1%}), "
         f"90 % interval {low:.4f} to {high:.4f}"
     )
-    return f"{text}; the most useful next proxy runs are {', '.join(useful)}" if useful else text
+    listed = ", ".join(f"{run.repeats or run.run} with seed {run.seed}" for run in useful)
+    return f"{text}; the most useful next proxy runs are {listed}" if useful else text
+
+
+def candidate_runs(table: RunTable, factor: float = 3.0) -> list[Candidate]:
+    """Every run of the table with another seed; and, of a scale without a DDO design, the amounts that it would have.
+
+    Args:
+        table: the runs.
+        factor: on one domain's tokens.
+    """
+    seeds = table.seeds or [0] * len(table.runs)
+    candidates = []
+    for rows in scales_of(table):
+        groups: list[list[int]] = []  # rows of equal amounts
+        for row in rows[np.argsort([seeds[r] for r in rows], kind="stable")].tolist():
+            own = table.domain_tokens[row]
+            group = next((g for g in groups if np.allclose(table.domain_tokens[g[0]], own, rtol=1e-3)), None)
+            if group is None:
+                groups.append([row])
+            else:
+                group.append(row)
+        for group in groups:
+            first, seed = table.runs[group[0]], max(seeds[r] for r in group) + 1
+            while f"{first}_seed{seed}" in table.runs:
+                seed += 1
+            candidates.append(Candidate(f"{first}_seed{seed}", first, table.domain_tokens[group[0]], seed))
+        if not all(find_design(table, rows)[1]):
+            candidates += _missing_amounts(table, rows, factor)
+    return candidates
+
+
+def _missing_amounts(table: RunTable, rows: Int64Array, factor: float) -> list[Candidate]:
+    """One domain's tokens times and divided by `factor`, the others as they are on average over a scale's runs."""
+    own = table.domain_tokens[rows]
+    mean = (own / own.sum(axis=1, keepdims=True)).mean(axis=0) * float(np.median(own.sum(axis=1)))
+    candidates = []
+    for index, domain in enumerate(table.domains):
+        for change in (factor, 1 / factor):
+            tokens = mean.copy()
+            tokens[index] *= change
+            name = f"{domain}_x{change:.3g}_{short_label(float(mean.sum()))}"
+            if name not in table.runs and not np.isclose(own, tokens, rtol=1e-2).all(axis=1).any():
+                candidates.append(Candidate(name, None, tokens, 0))
+    return candidates
 
 
 def useful_runs(
     draws: Sequence[LossLaw],
     objective: Objective,
-    base_weights: FloatArray,
-    budget: float,
+    candidates: Sequence[Candidate],
     gains: FloatArray,
-    *,
-    factor: float = 3.0,
     count: int = 3,
-) -> list[str]:
-    """The proxy runs that would narrow the gain most, best first.
+) -> list[NextRun]:
+    """The candidates that would narrow the gain most, best first.
 
-    For each domain times and divided by `factor` at `budget`, the share of the gain's variance over draws that the
-    proxy run's difference from the base, measured with the law's noise, would explain:
-    cov(gain, y)^2 / (var(gain) (var(y) + 2 noise^2)).
+    Of the gain's variance over draws, the candidate's objective y, measured with the law's noise, would explain
+    cov(gain, y)^2 / (var(gain) (var(y) + noise^2)).
 
     Args:
         draws: of the law.
         objective: what is minimised.
-        base_weights: (K,) mixture that the proxy runs vary.
-        budget: tokens of the base run.
+        candidates: not trained yet.
         gains: (D,) gain of the mixture offered under each draw.
-        factor: on one domain's tokens.
         count: how many to name.
     """
-    law = draws[0]
-    base = base_weights * budget
-    slopes = 1.0 if objective.metric == "loss" else np.exp(law.predict(base))  # of the objective by each loss
-    noise = float(np.linalg.norm(objective.weights * slopes * law.run_noise))
-    base_outcomes = objective_draws(draws, objective, base_weights, budget)
-    scored = []
-    for index, domain in enumerate(law.domains):
-        for name, change in ((f"{domain} x{factor:g}", factor), (f"{domain} x1/{factor:g}", 1 / factor)):
-            tokens = base.copy()
-            tokens[index] *= change
-            outcomes = np.array([float(objective(draw.predict(tokens))) for draw in draws]) - base_outcomes
-            covariance = float(np.mean((outcomes - outcomes.mean()) * (gains - gains.mean())))
-            explained = covariance**2 / (gains.var() * (outcomes.var() + 2 * noise**2) + 1e-300)
-            scored.append((explained, name))
-    return [name for _, name in sorted(scored, key=lambda item: -item[0])[:count]]
+    if not candidates:
+        return []
+    law, tokens = draws[0], np.stack([candidate.tokens for candidate in candidates])
+    slopes = 1.0 if objective.metric == "loss" else np.exp(law.predict(tokens))  # of the objective by each loss
+    noise = np.linalg.norm(np.atleast_2d(objective.weights * slopes * law.run_noise), axis=1)
+    outcomes = np.stack([objective(draw.predict(tokens)) for draw in draws])
+    covariance = (gains - gains.mean()) @ (outcomes - outcomes.mean(axis=0)) / len(gains)
+    explained = covariance**2 / (gains.var() * (outcomes.var(axis=0) + noise**2) + 1e-300)
+    return [
+        NextRun(
+            run=candidates[c].run,
+            repeats=candidates[c].repeats,
+            domain_tokens=named(law.domains, candidates[c].tokens),
+            seed=candidates[c].seed,
+            explained=float(explained[c]),
+        )
+        for c in np.argsort(-explained, kind="stable")[:count]
+    ]
 
 
 def weight_intervals(optima: Sequence[Optimum]) -> FloatArray:

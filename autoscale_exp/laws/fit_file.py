@@ -51,6 +51,27 @@ class Gain:
 
 
 @dataclass(frozen=True)
+class NextRun:
+    """A proxy run that is not trained yet and would tell much of the gain.
+
+    Attributes:
+        run: name that it would have.
+        repeats: the finished run that it repeats with another seed; None for amounts that no run has.
+        domain_tokens: that it trains on.
+        seed: of initialisation and order.
+        explained: share of the gain's variance over draws that its objective would explain.
+        command: that trains it; None where the runs' folder does not tell how they were trained.
+    """
+
+    run: str
+    repeats: str | None
+    domain_tokens: dict[str, float]
+    seed: int
+    explained: float
+    command: str | None = None
+
+
+@dataclass(frozen=True)
 class FittedMixture:
     """The mixture offered at a token budget, and what is known of it; by domain. None: the law does not tell.
 
@@ -69,9 +90,11 @@ class FittedMixture:
         loss_weights: the optimum under mean loss, if the objective is of perplexity.
         perplexity_weights: the optimum under mean perplexity, if the objective is of loss.
         losses: expected, by validation domain.
+        loss_intervals: 90 % intervals of these.
         objective_interval: 90 % interval of the objective.
         gains: over the uniform and the base mixture.
         verdict: a sentence for whoever decides.
+        next_runs: the proxy runs that would tell most of the gain over uniform, best first.
         runs: at this scale; None for a target.
     """
 
@@ -89,9 +112,11 @@ class FittedMixture:
     loss_weights: dict[str, float] | None = None
     perplexity_weights: dict[str, float] | None = None
     losses: dict[str, float] | None = None
+    loss_intervals: dict[str, tuple[float, float]] | None = None
     objective_interval: tuple[float, float] | None = None
     gains: dict[str, Gain] | None = None
     verdict: str | None = None
+    next_runs: list[NextRun] | None = None
     runs: int | None = None
 
     @staticmethod

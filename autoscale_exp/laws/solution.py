@@ -1,5 +1,6 @@
 """From a run table, or known optima, to a fit: which law answers, and how each kind does."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,12 +10,14 @@ from autoscale_exp.base.arrays import FloatArray
 from autoscale_exp.laws.autoscale.law import AutoscaleLaw
 from autoscale_exp.laws.autoscale.path import ScalePath
 from autoscale_exp.laws.autoscale.solution import solve_with_autoscale
-from autoscale_exp.laws.decision import decide
+from autoscale_exp.laws.decision import decide, gather_evidence
 from autoscale_exp.laws.fit_file import Diagnostics, Fit, FitObjective, FittedMixture
 from autoscale_exp.laws.law import Law, fit_law, predicts_losses
 from autoscale_exp.laws.optimum import Bounds, Optimum
 from autoscale_exp.laws.request import Request
 from autoscale_exp.runs.table import RunTable
+
+log = logging.getLogger(__name__)
 
 
 def solve(name: str, table: RunTable, request: Request) -> tuple[Fit, Law]:
@@ -23,11 +26,27 @@ def solve(name: str, table: RunTable, request: Request) -> tuple[Fit, Law]:
     Raises:
         UserError: the runs do not suit the law, or the request cannot be met; the message says why.
     """
+    (fit,), law = solve_each(name, table, [request])
+    return fit, law
+
+
+def solve_each(name: str, table: RunTable, requests: Sequence[Request]) -> tuple[list[Fit], Law]:
+    """Fits a law to runs once, and answers each of several requests, which differ in their objective, with it.
+
+    Raises:
+        UserError: see `solve`.
+    """
+    log.info("fitting law %s to %d runs of %d domains", name, len(table.runs), len(table.domains))
     law = fit_law(name, table)
     if predicts_losses(law):
-        return decide(law, table, request), law
+        evidence = gather_evidence(law, table, requests[0])
+        return [decide(evidence, request) for request in requests], law
     assert isinstance(law, AutoscaleLaw)
-    return solve_with_autoscale(law, request), law
+    fits = []
+    for request in requests:
+        log.info("objective %s: mixtures, each with %d resamples", request.objective.name, request.num_draws)
+        fits.append(solve_with_autoscale(law, request))
+    return fits, law
 
 
 def solve_optima(

@@ -1,15 +1,20 @@
 """Target runs side by side: final objective over seeds, and how much sooner a mixture gets where the reference ends."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
 
 from autoscale_exp.base.arrays import FloatArray
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.laws.fit_file import Fit
 from autoscale_exp.laws.objective import Objective, make_objective
 from autoscale_exp.runs.record import RunRecord
+
+CONFIDENCE = 0.9  # of intervals, as in a fit
+MOST_SEEDS = 100  # that are looked through for how many would settle a question
 
 
 @dataclass(frozen=True)
@@ -161,6 +166,103 @@ def speedup(mixture: MixtureRuns, reference: MixtureRuns) -> float | None:
     assert reached is not None  # it ends there or below
     saved = 1 - reached / float(reference.tokens[-1])
     return saved if ahead is mixture else -saved
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A mixture less the reference, seed by seed: the final objective, lower is better.
+
+    Attributes:
+        mixture: name.
+        reference: name.
+        mean: over seeds.
+        interval: 90 % interval of the mean by Student's t; None for a single seed.
+        base: the reference's mean, which shares are of.
+        num_seeds: compared.
+        seeds_to_settle: in all, at which an interval of the same noise about the same mean would leave zero out; None
+            if it does so already, if the noise is not known, or if `MOST_SEEDS` would not be enough.
+    """
+
+    mixture: str
+    reference: str
+    mean: float
+    interval: tuple[float, float] | None
+    base: float
+    num_seeds: int
+    seeds_to_settle: int | None
+
+    @property
+    def is_better(self) -> bool:
+        """Whether the mixture ends lower by more than the noise."""
+        return self.interval is not None and self.interval[1] < 0
+
+    @property
+    def is_worse(self) -> bool:
+        """Whether the mixture ends higher by more than the noise."""
+        return self.interval is not None and self.interval[0] > 0
+
+    @property
+    def within_noise(self) -> bool:
+        """Whether nothing can be told: the interval holds zero, or there is none."""
+        return not (self.is_better or self.is_worse)
+
+
+def compare(mixtures: Mapping[str, MixtureRuns], reference: str) -> dict[str, Difference]:
+    """Every other mixture less the reference, by name.
+
+    Runs of the same seed see the same initial weights and the same order of each domain's rows, so mixtures are
+    compared seed by seed. The noise of a difference is pooled over all mixtures (the residuals of a two-way layout,
+    mixtures by seeds), which for two mixtures is the paired t test.
+    """
+    base = mixtures[reference].final
+    num_seeds = len(base)
+    finals = np.stack([mixture.final for mixture in mixtures.values()])
+    residuals = finals - finals.mean(axis=1, keepdims=True) - finals.mean(axis=0) + finals.mean()
+    freedom = (len(finals) - 1) * (num_seeds - 1)
+    deviation = float(np.sqrt((residuals**2).sum() / freedom)) if freedom else math.nan
+    differences = {}
+    for name, mixture in mixtures.items():
+        if name == reference:
+            continue
+        mean = float((mixture.final - base).mean())
+        margin = _margin(deviation, num_seeds, len(finals)) if freedom else math.nan
+        settled = not freedom or abs(mean) > margin
+        differences[name] = Difference(
+            mixture=name,
+            reference=reference,
+            mean=mean,
+            interval=(mean - margin, mean + margin) if freedom else None,
+            base=float(base.mean()),
+            num_seeds=num_seeds,
+            seeds_to_settle=None if settled else _seeds_to_settle(mean, deviation, num_seeds, len(finals)),
+        )
+    return differences
+
+
+def _margin(deviation: float, num_seeds: int, num_mixtures: int) -> float:
+    """Half the width of the interval of a mean difference, if a single run has this standard deviation."""
+    freedom = (num_mixtures - 1) * (num_seeds - 1)
+    return float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * deviation * math.sqrt(2 / num_seeds)
+
+
+def _seeds_to_settle(mean: float, deviation: float, num_seeds: int, num_mixtures: int) -> int | None:
+    for count in range(num_seeds + 1, MOST_SEEDS + 1):
+        if abs(mean) > _margin(deviation, count, num_mixtures):
+            return count
+    return None
+
+
+def mean_margin(values: Sequence[FloatArray]) -> float | None:
+    """Half the width of the 90 % interval of each group's mean over seeds, by Student's t; None for single seeds.
+
+    The groups are of equal size, and their noise is pooled: two seeds that happen to agree make nothing certain.
+    """
+    num_seeds = len(values[0])
+    freedom = len(values) * (num_seeds - 1)
+    if not freedom:
+        return None
+    deviation = math.sqrt(sum(float(((group - group.mean()) ** 2).sum()) for group in values) / freedom)
+    return float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * deviation / math.sqrt(num_seeds)
 
 
 def objective_of_fit(fit: Fit, folder: str) -> NamedObjective:

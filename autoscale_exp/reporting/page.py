@@ -1,7 +1,6 @@
 """The HTML report: one file, no network, everything inside."""
 
-import math
-import statistics
+from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
@@ -10,8 +9,10 @@ import jinja2
 from autoscale_exp.base.labels import short_label
 from autoscale_exp.laws.fit_file import Fit
 from autoscale_exp.reporting import figures
-from autoscale_exp.reporting.comparison import MixtureRuns, final_gap, speedup, tokens_to_reach
+from autoscale_exp.reporting.comparison import MixtureRuns, compare, speedup, tokens_to_reach
 from autoscale_exp.reporting.downstream import Table as DownstreamTable
+from autoscale_exp.reporting.predictions import Prediction, summary_of
+from autoscale_exp.reporting.verdicts import number, objective_label, percent, worth_saying
 from autoscale_exp.runs.record import RunRecord
 
 
@@ -23,6 +24,7 @@ def render_page(
     reference: str,
     summary: dict[str, Any],
     downstream: DownstreamTable,
+    found: Sequence[Prediction] = (),
 ) -> str:
     """The report as an HTML document.
 
@@ -34,9 +36,10 @@ def render_page(
         reference: the mixture that others are compared with.
         summary: content of summary.json.
         downstream: scores by task and mixture; may be empty.
+        found: what the fit predicted, beside what was trained.
     """
-    base = mixtures[reference]
-    label = figures.objective_label(fit)
+    base, differences = mixtures[reference], compare(mixtures, reference)
+    label = figures.axis_label(fit)
     plotted = {
         name: {
             "objective": label,
@@ -44,6 +47,7 @@ def render_page(
             "curves": mixture.curves.tolist(),
             "losses": [record.losses for record in mixture.records],
             "speedup": speedup(mixture, base),
+            "better": name in differences and differences[name].is_better,
             "tokens_to_reach_reference": tokens_to_reach(
                 mixture.tokens, mixture.mean_curve, float(base.mean_curve[-1])
             ),
@@ -58,7 +62,12 @@ def render_page(
     drawn["curves"] = figures.plot_validation_curves(plotted, reference)
     drawn["losses"] = figures.plot_domain_losses(plotted, reference)
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    environment.filters.update(label=short_label, share=lambda x: f"{x:.4f}", million=lambda x: f"{x / 1e6:.2f}M")
+    environment.filters.update(
+        label=short_label,
+        share=percent,
+        number=lambda x: number(x, float(base.final.mean())),
+        million=lambda x: f"{x / 1e6:.2f}M",
+    )
     template = environment.from_string(resources.files(__package__).joinpath("page.html.j2").read_text("utf-8"))
     return template.render(
         fit=fit,
@@ -68,27 +77,16 @@ def render_page(
         reference=reference,
         summary=summary,
         downstream=downstream,
-        objective=label,
+        objective=objective_label(fit.objective),
+        unit=" nats per token" if fit.objective.metric == "loss" else "",
+        differences=differences,
+        found=[p for p in found if p.quantity in ("objective", "gain")],
+        found_losses=[p for p in found if p.quantity not in ("objective", "gain")],
+        found_summary=summary_of(found),
+        num_target_runs=sum(len(mixture.records) for mixture in mixtures.values()),
         plotted=plotted,
-        verdicts=[verdict(mixture, base) for name, mixture in mixtures.items() if name != reference],
+        verdicts=worth_saying(mixtures, differences, base),
+        some_better=any(difference.is_better for difference in differences.values()),
         figures={name: figures.as_svg(figure) for name, figure in drawn.items()},
         first=base.records[0],
     )
-
-
-def verdict(mixture: MixtureRuns, base: MixtureRuns) -> str:
-    """One sentence: how the mixture compares with the reference, and whether seeds differ by as much."""
-    gap = final_gap(mixture, base)
-    change = gap / float(base.final.mean())
-    spread = statistics.fmean([m.spread for m in (mixture, base)])
-    sooner = speedup(mixture, base)
-    text = f"{mixture.name} ends {abs(change):.1%} {'below' if gap < 0 else 'above'} {base.name}"
-    if sooner is not None and gap < 0:
-        text += f" and reaches where {base.name} ends with {sooner:.0%} fewer tokens"
-    elif sooner is not None:
-        text += f", which gets where {mixture.name} ends with {abs(sooner):.0%} fewer tokens"
-    if math.isnan(spread):
-        return text + "; with one seed each there is no telling whether that is more than noise."
-    ratio = abs(gap) / max(spread, 1e-12)
-    certainty = "more than" if ratio > 2 else "no more than"
-    return f"{text}. The gap of {abs(gap):.3f} is {certainty} twice the spread over seeds, {spread:.3f}."

@@ -1,61 +1,108 @@
 """Fits as a person reads them in a terminal."""
 
+import os
+from collections.abc import Sequence
+
 from rich.console import Console
 from rich.table import Table
 
 from autoscale_exp.base.labels import short_label
 from autoscale_exp.laws.fit_file import Fit, FittedMixture
 from autoscale_exp.reporting.downstream import Table as DownstreamTable
+from autoscale_exp.reporting.verdicts import percent
+
+
+def open_console() -> Console:
+    """A console for tables: of the terminal's width, and of any width where the output is a file or a pipe."""
+    console = Console(highlight=False, soft_wrap=True)
+    return console if console.is_terminal or "COLUMNS" in os.environ else Console(highlight=False, width=10_000)
+
+
+def print_table(console: Console, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Prints a table whole: one that is too wide goes on below, under its first column again."""
+    widths = [
+        max(len(line) for cell in (name, *cells) for line in cell.split("\n")) + 3
+        for name, *cells in zip(columns, *rows, strict=True)
+    ]
+    start = 1
+    while start < len(columns) or start == 1:
+        stop, width = start + 1, widths[0] + 1 + sum(widths[start : start + 1])
+        while stop < len(columns) and width + widths[stop] <= console.width:
+            width += widths[stop]
+            stop += 1
+        table = Table(title=title if start == 1 else f"{title}, continued", title_justify="left")
+        table.add_column(columns[0], overflow="fold")
+        for name in columns[start:stop]:
+            table.add_column(name, justify="right", overflow="fold")
+        for row in rows:
+            table.add_row(row[0], *row[start:stop])
+        console.print(table, soft_wrap=False)
+        start = stop
 
 
 def show_fit(fit: Fit) -> None:
-    """Prints weights by scale and target, what holds them, verdicts, and what to know before trusting them."""
-    console = Console(highlight=False, soft_wrap=True)
-    columns = fit.scales + fit.targets
-    table = Table(title=f"domain weights, law {fit.law}, objective {fit.objective.name}")
-    table.add_column("domain")
-    for i, entry in enumerate(columns):
-        kind = "scale" if i < len(fit.scales) else "target"
-        table.add_column(f"{kind} {short_label(entry.tokens)}", justify="right")
-    for domain in fit.domains:
-        cells = []
-        for entry in columns:
-            interval = entry.interval and entry.interval[domain]
-            spread = f"  {interval[0]:.2f}-{interval[1]:.2f}" if interval else ""
-            cells.append(f"{entry.weights[domain]:.4f}{spread}")
-        table.add_row(domain, *cells)
-    console.print(table)
-    for entry in columns:
+    """Prints verdicts, weights by scale and target, what holds them, and what to know before trusting them."""
+    console = open_console()
+    for entry in fit.targets:
+        if entry.verdict:
+            console.print(f"{short_label(entry.tokens)} tokens, {fit.objective.name}: {entry.verdict}")
+        _show_next_runs(console, entry)
+    entries = fit.scales + fit.targets
+    kinds = ["scale"] * len(fit.scales) + ["target"] * len(fit.targets)
+    columns = [f"{kind} {short_label(entry.tokens)}" for kind, entry in zip(kinds, entries, strict=True)]
+    rows = [[domain, *(_weight_cell(entry, domain) for entry in entries)] for domain in fit.domains]
+    title = f"domain weights (shares of the tokens, 90 % intervals), law {fit.law}, objective {fit.objective.name}"
+    print_table(console, title, ["domain", *columns], rows)
+    for entry in entries:
         label = short_label(entry.tokens)
         for bound in entry.active_bounds:
             console.print(f"{label}: on a bound: {bound}")
     for entry in fit.targets:
         if entry.converged is False:
             console.print(f"{short_label(entry.tokens)}: this is no exact optimum ({entry.method}); do not rely on it")
-        if entry.verdict:
-            console.print(f"{short_label(entry.tokens)}: {entry.verdict}")
         _show_other_metric(console, fit, entry)
     tested = fit.diagnostics.backtest
     if tested:
+        unit = unit_of(fit.objective.metric)
         console.print(
-            f"back-test: without the runs at {short_label(tested.tokens)} the law predicts their mean off by "
-            f"{tested.level_error:+.4f} and their differences within {tested.difference_error:.4f}, "
-            f"where they spread by {tested.difference_spread:.4f}"
+            f"back-test: without the runs at {short_label(tested.tokens)} tokens the law predicts their mean off by "
+            f"{tested.level_error:+.4f}{unit} and their differences within {tested.difference_error:.4f}{unit}, "
+            f"where they spread by {tested.difference_spread:.4f}{unit}"
         )
     for note in fit.diagnostics.notes:
         console.print(f"note: {note}")
 
 
+def unit_of(metric: str | None) -> str:
+    """What stands after a number of an objective; a perplexity has no unit."""
+    return " nats per token" if metric == "loss" else ""
+
+
+def _weight_cell(entry: FittedMixture, domain: str) -> str:
+    interval = entry.interval and entry.interval[domain]
+    return f"{entry.weights[domain]:.4f}" + (f"  {interval[0]:.2f}-{interval[1]:.2f}" if interval else "")
+
+
+def _show_next_runs(console: Console, entry: FittedMixture) -> None:
+    """The commands that train the runs that would tell most, if the verdict is open."""
+    if not entry.next_runs or not entry.verdict or not entry.verdict.startswith("cannot be told apart"):
+        return
+    console.print("train the most useful next proxy runs, then fit again:")
+    for run in entry.next_runs:
+        total = short_label(sum(run.domain_tokens.values()))
+        amounts = ", ".join(f"{domain} {short_label(tokens)}" for domain, tokens in run.domain_tokens.items())
+        console.print(f"  {run.run}, {total} tokens, explains {percent(run.explained, 0)} of the gain's variance")
+        console.print(f"    {run.command or f'seed {run.seed}, tokens: {amounts}'}", markup=False)
+
+
 def show_downstream(downstream: DownstreamTable, mixtures: list[str]) -> None:
     """Prints scores by task and mixture; those that are best by more than the noise have a star."""
-    table = Table(title="downstream; * better than every other by more than the noise")
-    table.add_column("task")
-    for name in mixtures:
-        table.add_column(name, justify="right")
+    rows = []
     for task, row in downstream.items():
         scores = [row.get(name) for name in mixtures]
-        table.add_row(task, *(score.text + "*" * score.best if score else "" for score in scores))
-    Console(highlight=False).print(table)
+        rows.append([task, *(score.text + "*" * score.best if score else "" for score in scores)])
+    title = "downstream, shares of 1 or as named; * better than every other by more than the noise"
+    print_table(open_console(), title, ["task", *mixtures], rows)
 
 
 def _show_other_metric(console: Console, fit: Fit, entry: FittedMixture) -> None:

@@ -1,12 +1,12 @@
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
 
 from autoscale_exp.base.errors import UserError
-from autoscale_exp.laws.backtest import backtest
-from autoscale_exp.laws.decision import decide_at, gain_over, useful_runs, verdict
-from autoscale_exp.laws.fit_file import Response
+from autoscale_exp.laws.backtest import backtest, fit_smaller_scales
+from autoscale_exp.laws.decision import Candidate, candidate_runs, decide_at, gain_over, useful_runs, verdict
+from autoscale_exp.laws.fit_file import NextRun, Response
 from autoscale_exp.laws.objective import make_objective
 from autoscale_exp.laws.optimum import make_bounds
 from autoscale_exp.laws.request import Request
@@ -38,12 +38,24 @@ def test_gain_is_the_mean_of_paired_differences_with_their_quantiles():
     assert gain.probability == pytest.approx(0.75, abs=0.01)
 
 
+NEXT = [NextRun("a_x3_1K_seed1", "a_x3_1K", {"a": 3.0}, 1, 0.5), NextRun("b_x3_1K", None, {"a": 1.0}, 0, 0.4)]
+
+
 def test_a_gain_that_may_be_none_is_not_called_better():
     sure = gain_over(np.full(100, 2.0), np.linspace(1.0, 1.5, 100))
     unsure = gain_over(np.full(100, 2.0), np.linspace(1.0, 2.5, 100))
-    assert verdict(sure, "uniform", ["a x3"]).startswith("better than uniform by 0.7500 (37.5%)")
-    assert verdict(unsure, "uniform", ["a x3"]).startswith("cannot be told apart from uniform")
-    assert verdict(unsure, "uniform", ["a x3", "b x3"]).endswith("most useful next proxy runs are a x3, b x3")
+    assert verdict(sure, "uniform", NEXT).startswith("better than uniform by 0.7500 (37.5%)")
+    assert verdict(unsure, "uniform", []).startswith("cannot be told apart from uniform")
+    assert verdict(unsure, "uniform", NEXT).endswith(
+        "most useful next proxy runs are a_x3_1K with seed 1, b_x3_1K with seed 0"
+    )
+
+
+def test_a_gain_that_lies_below_zero_is_called_worse():
+    loses = gain_over(np.full(100, 2.0), np.linspace(2.2, 2.6, 100))
+    sentence = verdict(loses, "uniform", NEXT)
+    assert sentence.startswith("worse than uniform by 0.4000 (20.0%), 90 % interval 0.2200 to 0.5800")
+    assert "cannot be told apart" not in sentence
 
 
 def test_the_most_useful_runs_are_of_the_domain_that_draws_disagree_on():
@@ -52,14 +64,51 @@ def test_the_most_useful_runs_are_of_the_domain_that_draws_disagree_on():
     uniform = np.full(3, 1 / 3)
     tilted = np.array([0.3, 0.4, 0.3])
     gains = np.array([float(OBJECTIVE(d.predict(uniform * 3e4)) - OBJECTIVE(d.predict(tilted * 3e4))) for d in draws])
-    useful = useful_runs(draws, OBJECTIVE, uniform, 3e4, gains)
-    assert all(name.startswith("b ") for name in useful[:2])
+    candidates = [Candidate(d, None, 1e4 * np.where(np.arange(3) == i, 0.03, 1), 0) for i, d in enumerate(DOMAINS)]
+    first, *others = useful_runs(draws, OBJECTIVE, candidates, gains)
+    assert first.run == DOMAINS[1]
+    assert 0.9 < first.explained <= 1
+    assert first.explained > max(run.explained for run in others)
+
+
+def test_a_run_measured_with_much_noise_is_of_little_use():
+    draws = [OwnTokens(np.array([0.2, exponent, 0.2])) for exponent in np.linspace(0.1, 0.3, 20)]
+    gains = np.linspace(0, 1, 20)
+    candidates = [Candidate("b", None, np.full(3, 1e4), 0)]
+    (precise,) = useful_runs(draws, OBJECTIVE, candidates, gains)
+    draws[0].run_noise = np.full(3, 100.0)
+    (noisy,) = useful_runs(draws, OBJECTIVE, candidates, gains)
+    assert precise.explained > 0.9
+    assert noisy.explained < 0.01
+
+
+def test_candidates_repeat_runs_with_seeds_that_no_run_has():
+    table = ddo_table()
+    rows = [*range(len(table.runs)), 0]
+    repeated = replace(
+        select_runs(table, np.array(rows)), runs=[*table.runs, "again"], seeds=[0] * len(table.runs) + [4]
+    )
+    candidates = {candidate.repeats: candidate for candidate in candidate_runs(repeated)}
+    assert len(candidates) == len(table.runs)
+    assert not {candidate.run for candidate in candidates.values()} & set(repeated.runs)
+    first = candidates[table.runs[0]]
+    assert (first.run, first.seed) == (f"{table.runs[0]}_seed5", 5)
+    assert candidates[table.runs[1]].seed == 1
+
+
+def test_candidates_of_runs_without_a_design_have_amounts_that_no_run_has():
+    table = select_runs(ddo_table(), np.array([0]))
+    new = [candidate for candidate in candidate_runs(table) if candidate.repeats is None]
+    assert len(new) == 2 * len(DOMAINS)
+    changes = sorted(float(np.max(candidate.tokens / table.domain_tokens[0])) for candidate in new)
+    np.testing.assert_allclose(changes, [1, 1, 1, 3, 3, 3])
 
 
 def test_the_back_test_predicts_the_scale_left_out():
     table = ddo_table()
-    tested = backtest("transfer", table, OBJECTIVE)
-    assert tested is not None
+    law = fit_smaller_scales("transfer", table)
+    assert law is not None
+    tested = backtest(law, table, OBJECTIVE)
     assert tested.runs == 7
     assert tested.tokens == pytest.approx(100_000, rel=0.01)
     assert abs(tested.level_error) < 0.3
@@ -68,7 +117,7 @@ def test_the_back_test_predicts_the_scale_left_out():
 
 def test_one_scale_has_no_back_test():
     table = ddo_table()
-    assert backtest("transfer", select_runs(table, np.arange(7)), OBJECTIVE) is None
+    assert fit_smaller_scales("transfer", select_runs(table, np.arange(7))) is None
 
 
 class WithoutSlopes(OwnTokens):

@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -59,28 +60,74 @@ def page():
 
 def test_the_tokens_of_proxy_runs_stand_under_their_domains(page):
     (row,) = rows_of(page, "base_seed0")
-    assert re.search(r"<th>run</th><th>seed</th><th>b<br>tokens</th><th>a<br>tokens</th>\s*<th>loss<br>a</th>", page)
+    assert re.search(
+        r"<th>run</th><th>seed</th><th>b<br>tokens</th><th>a<br>tokens</th>\s*<th>loss, nats<br>a</th>", page
+    )
     assert row == ["base_seed0", "0", "289", "111", "3.0000", "4.0000"]
 
 
+def seeds(mixture, curve, *shifts):
+    return [run(mixture, [value + shift for value in curve], seed) for seed, shift in enumerate(shifts)]
+
+
+SAVINGS = re.compile("sooner|fewer tokens|saved by", re.IGNORECASE)
+
+
 @pytest.mark.parametrize(
-    ("curve", "sentence"),
+    ("curve", "answer", "sentence"),
     [
-        ([3, 2.2, 1.8, 1.6], "ours ends 16.0% below uniform and reaches where uniform ends with 38% fewer tokens"),
-        ([3, 1.9, 2.4, 2.5], "ours ends 20.0% above uniform, which gets where ours ends with 25% fewer tokens"),
-        ([4, 3, 2.5, 2.0], "ours ends 0.0% above uniform, which gets where ours ends with 0% fewer tokens"),
+        (
+            [3, 2.2, 1.8, 1.6],
+            "Train on ours: after 0.4K tokens its mean loss is 15.8 %",
+            "ours gets where uniform ends with 37 % fewer tokens",
+        ),
+        (
+            [3, 1.9, 2.4, 2.5],
+            "Train on uniform: after 0.4K tokens ours is worse",
+            "uniform gets where ours ends with 25 %",
+        ),
     ],
 )
-def test_a_verdict_says_who_gets_where_with_fewer_tokens(curve, sentence):
-    page = rendered(run("uniform", [4, 3, 2.5, 2.0]), run("ours", curve))
-    assert f"{sentence}; with one seed each" in page
+def test_a_difference_beyond_the_noise_says_who_gets_where_with_fewer_tokens(curve, answer, sentence):
+    page = rendered(*seeds("uniform", [4, 3, 2.5, 2.0], 0, 0.01), *seeds("ours", curve, 0, 0.02))
+    assert f'<p class="lead">{answer}' in page
+    assert sentence in page
 
 
-def test_a_verdict_of_a_single_validation_is_of_the_end_alone():
-    page = rendered(run("uniform", [2.0], points=[400]), run("ours", [1.0], points=[400]))
-    assert "ours ends 40.0% below uniform; with one seed each" in page
-    assert "sooner" not in page
-    assert "saved by" not in page
+@pytest.mark.parametrize("shifts", [[0], [0, 0.5]])
+def test_nothing_is_saved_within_the_noise(shifts):
+    targets = [*seeds("uniform", [4, 3, 2.5, 2.0], *shifts), *seeds("ours", [3, 2.2, 1.8, 1.9], *shifts[::-1])]
+    assert not SAVINGS.search(rendered(*targets))
+
+
+def test_an_answer_stands_first():
+    page = rendered(*seeds("uniform", [4, 3, 2.5, 2.0], 0, 0.2), *seeds("ours", [3, 2.2, 1.8, 1.9], 0.1, 0.0))
+    assert re.search(r"<body>\s*<h1>[^<]*</h1>\s*<p class=\"lead\">ours cannot be told apart from uniform", page)
+
+
+def test_a_single_validation_tells_nothing_of_the_way_there():
+    uniform, ours = (
+        [run(n, [end], s, [400]) for s, end in enumerate(ends)]
+        for n, ends in (("uniform", [2.0, 2.01]), ("ours", [1.0, 1.02]))
+    )
+    page = rendered(*uniform, *ours)
+    assert "ours is better than uniform" in page
+    assert not SAVINGS.search(page)
+
+
+def test_the_cost_of_a_target_run_is_the_median():
+    targets = [*seeds("uniform", [4, 3, 2.5, 2.0], 0, 0, 0), *seeds("ours", [3, 2.2, 1.8, 1.6], 0, 0.1, 0)]
+    targets = [replace(record, seconds=s) for record, s in zip(targets, [1, 2, 3, 5, 9, 100], strict=True)]
+    (row,) = rows_of(rendered(*targets), "a target run")
+    assert row == ["a target run", "median of 6 runs", "0.00M tokens", "4 s"]
+
+
+def test_the_weights_of_every_mixture_are_shown():
+    targets = [run("uniform", [4, 3, 2.5, 2.0]), run("natural", [3, 2.2, 1.8, 1.6])]
+    targets[1] = replace(targets[1], requested_weights={"a": 0.123, "b": 0.877})
+    page = rendered(*targets)
+    assert ["a", "33.3 %", "12.3 %"] in rows_of(page, "a")
+    assert ["b", "66.7 %", "87.7 %"] in rows_of(page, "b")
 
 
 def test_every_other_mixture_has_a_speedup_of_its_own_in_the_summary():
@@ -89,6 +136,11 @@ def test_every_other_mixture_has_a_speedup_of_its_own_in_the_summary():
     summary = summarise([run("base", [3.0], points=[40])], FIT, mixtures, "uniform", {})
     assert summary["speedup_vs_uniform"] == pytest.approx({"b": 1 - 250 / 400, "autoscale": -(1 - 300 / 400)})
     assert summary["weights"] == {"a": 0.3, "b": 0.7}
+    assert {name: entry["verdict"] for name, entry in summary["difference_vs_uniform"].items()} == {
+        "b": "open",
+        "autoscale": "open",
+    }
+    assert all(entry["within_noise"] for entry in summary["difference_vs_uniform"].values())
 
 
 def test_a_mean_that_no_run_has_all_tasks_of_is_shown_as_incomplete():

@@ -1,0 +1,168 @@
+"""The command that comes after each job, as the job's last line tells it."""
+
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from autoscale_exp.base.job import CONF_DIR
+from autoscale_exp.base.labels import budget_label
+from autoscale_exp.laws.fit_file import FIT, Fit
+from autoscale_exp.runs.record import read_records
+from autoscale_exp.runs.repeat import read_yaml
+
+LARGEST_SCALE = 3_000_000  # of the search that is proposed: minutes on a CPU
+CARRIED = (
+    r"\+*(model|trainer|max_epochs|micro_batch_rows|num_workers|num_threads)(\.[\w.]+)?="  # from search to targets
+)
+
+
+def after_prepare(store: str, domain_tokens: Sequence[int], choice: str, overrides: Sequence[str]) -> str:
+    """The search on a token store.
+
+    Args:
+        store: its folder.
+        domain_tokens: (K,) training tokens that it has of each domain.
+        choice: the config of the group `data` that it was prepared with.
+        overrides: as typed.
+    """
+    if not any(re.match(r"\+*data\.", override) for override in overrides) and (experiment := _search_of_data(choice)):
+        return next_command("train", f"experiment={experiment}")
+    # Three times a domain's tokens then go through its text twice at the most.
+    largest = _round_down(min(LARGEST_SCALE, 2 * min(domain_tokens) * len(domain_tokens) / 3))
+    scales = ",".join(f"{scale:_}" for scale in sorted({_round_down(largest / 3), largest}))
+    return next_command("train", "experiment=search", f"store={store}", f"design.scales=[{scales}]")
+
+
+def after_sweep(folder: Path, *, is_design: bool, experiment: str | None, search: str | None) -> str:
+    """The fit of a search, the report of target runs, or where to look at other runs.
+
+    Args:
+        folder: of the sweep.
+        is_design: whether its runs are those of a design, and no single ones.
+        experiment: the config of the group `experiment` that it was trained with.
+        search: folder of the search whose mixtures were trained.
+    """
+    if search is not None:
+        elsewhere = [] if Path(folder) == Path(search) / "targets" else [f"targets={folder}"]
+        return next_command("report", f"search={search}", *elsewhere)
+    if not is_design:
+        return f"next: look at '{folder}/runs.csv', which has the losses of every run"
+    if experiment and _is_experiment(f"{experiment}_fit"):
+        return next_command("fit", f"experiment={experiment}_fit")
+    largest = max(record.token_budget for record in read_records(folder))
+    return next_command("fit", f"runs={folder}", f"target_tokens=[{_target_of(largest):_}]")
+
+
+def after_run(folder: Path) -> str:
+    """How to look at a single run."""
+    if (folder / "model").is_dir():
+        return next_command("evaluate", f"run={folder}")
+    return (
+        f"next: look at '{folder}/result.json', which has the losses in nats per token; with save_model=true, "
+        f"`python -m autoscale_exp.evaluate run={shlex.quote(str(folder))}` measures more"
+    )
+
+
+def after_fit(runs: str | None, folder: str, fit: Fit, experiment: str | None) -> str:
+    """Target runs of the fit of a search; the export of a mixture of other runs; or the fit with a target.
+
+    Args:
+        runs: the run table or the sweep's folder that was fitted; None for given optima.
+        folder: of the fit.
+        fit: what was found.
+        experiment: the config of the group `experiment`.
+    """
+    if not fit.targets:
+        source = f"runs={runs}" if runs else "optima=<optima.csv>"
+        target = f"target_tokens=[{_target_of(max(scale.tokens for scale in fit.scales)):_}]"
+        law = [] if fit.law in ("pooled_transfer", "autoscale_path") else [f"law={fit.law}"]
+        return next_command("fit", source, *law, target)
+    budget = max(target.tokens for target in fit.targets)
+    mixture_file = f"{folder}/mixtures/{budget_label(budget)}.yaml"
+    if runs is None or not Path(runs).is_dir():
+        return next_command("export", f"mixture_file={mixture_file}", "format=megatron")
+    of_search = Path(folder) in (Path(runs) / "fit", Path(runs) / "autoscale")
+    targets = f"{(experiment or '').removesuffix('_fit')}_targets"
+    if of_search and (experiment or "").endswith("_fit") and _is_experiment(targets):
+        return next_command("train", f"experiment={targets}")
+    asked = ["experiment=targets", f"search={runs}", f"token_budget={budget:_}"]
+    if not of_search:
+        asked += ["mixture=from_file", f"mixture.name={fit.law}_{fit.objective.name}", f"mixture.path={mixture_file}"]
+    elif Path(folder).name == "autoscale":
+        fitted = "fitted," * (Path(runs) / "fit" / FIT).is_file()
+        asked.append(f"mixture=uniform,{fitted}autoscale")
+    return next_command("train", *asked, *_carried(Path(runs)))
+
+
+def after_verdict(mixture: str, fit: str | None, budget: int) -> str:
+    """The export of the mixture that proved best, if it is a fit's; `fit` is the folder of that one."""
+    mixture_file = Path(fit or "") / "mixtures" / f"{budget_label(budget)}.yaml"
+    if fit is None or not mixture_file.is_file():
+        return f"next: train the large run on the weights of {mixture}"
+    return next_command("export", f"mixture_file={mixture_file}", "format=megatron")
+
+
+def more_seeds(targets: Path, search: str, mixtures: Sequence[str], wanted: int) -> str:
+    """Target runs of the same mixtures with the next seeds.
+
+    Args:
+        targets: their folder.
+        search: folder of the search.
+        mixtures: names of those that are trained.
+        wanted: seeds, with those that are trained.
+    """
+    records = read_records(targets)
+    seeds = {record.seed for record in records}
+    added = range(max(seeds) + 1, max(seeds) + 1 + wanted - len(seeds))
+    typed = read_yaml(targets / "runs" / records[0].run / ".hydra" / "overrides.yaml")
+    asked = ["experiment=targets", f"search={search}", f"token_budget={records[0].token_budget:_}"]
+    if isinstance(typed, list):
+        asked = [override for override in typed if not re.match(r"\+*(mixture|seed|run_name|hydra\.mode)=", override)]
+    of_mixtures = f"mixture={','.join(mixtures)}"
+    return next_command("train", *asked, of_mixtures, f"seed={','.join(str(seed) for seed in added)}")
+
+
+def next_command(job: str, *overrides: str) -> str:
+    """The line that tells a command."""
+    return "next: " + shlex.join(["python", "-m", f"autoscale_exp.{job}", *overrides])
+
+
+def _carried(search: Path) -> list[str]:
+    """What the proxy runs were trained with and target runs should be, too: model, trainer and the like."""
+    run = read_records(search)[0].run
+    typed: Any = read_yaml(search / "runs" / run / ".hydra" / "overrides.yaml")
+    hydra: Any = read_yaml(search / "runs" / run / ".hydra" / "hydra.yaml")
+    if not isinstance(typed, list) or not isinstance(hydra, dict):
+        return []
+    kept = [override for override in typed if re.match(CARRIED, override)]
+    choices = hydra["hydra"]["runtime"]["choices"]
+    if choices.get("experiment") not in (None, "search"):  # whose file may choose them
+        chosen = {group: f"{group}={choices[group]}" for group in ("model", "trainer") if choices.get(group)}
+        kept = [chosen[g] for g in chosen if not any(k.startswith(f"{g}=") for k in kept)] + kept
+    return kept
+
+
+def _is_experiment(name: str) -> bool:
+    return (CONF_DIR / "experiment" / f"{name}.yaml").is_file()
+
+
+def _search_of_data(choice: str) -> str | None:
+    """The experiment that is a search on a config of the group `data`, if there is one."""
+    for path in sorted((CONF_DIR / "experiment").glob("*.yaml")):
+        defaults = (read_yaml(path) or {}).get("defaults") or []
+        if {"override /data": choice} in defaults and {"override /design": "ddo"} in defaults:
+            return path.stem
+    return None
+
+
+def _target_of(scale: int) -> int:
+    """A round number of tokens, about three times a scale or more."""
+    return _round_down(5 * scale)
+
+
+def _round_down(tokens: float) -> int:
+    """The largest of 1, 2, 3, 5 times a power of ten that is no larger, at least 1,000."""
+    steps = [step * 10**power for power in range(3, 18) for step in (1, 2, 3, 5)]
+    return max((step for step in steps if step <= tokens), default=1000)

@@ -1,0 +1,173 @@
+"""Predicted beside trained: what the fit expected of the target runs, and which expectations held."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from autoscale_exp.base.arrays import FloatArray
+from autoscale_exp.laws.decision import INTERVAL, gain_over, objective_draws
+from autoscale_exp.laws.fit_file import Fit, FittedMixture
+from autoscale_exp.laws.law import LossLaw, predicts_losses
+from autoscale_exp.laws.law_file import LAW, read_law
+from autoscale_exp.laws.objective import Objective
+from autoscale_exp.reporting.comparison import Difference, MixtureRuns, NamedObjective, mean_margin
+
+NUM_DRAWS = 100
+SAME_WEIGHTS = 1e-3  # apart, at most: the mixture trained is the one that the fit offers
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One number, as predicted and as trained.
+
+    Attributes:
+        mixture: that it is of.
+        quantity: what it is: `objective`, `gain` over the reference, or `loss` of a validation domain.
+        predicted: by the law.
+        predicted_interval: 90 % interval of it.
+        trained: mean over seeds.
+        trained_interval: 90 % interval of that; None for a single seed.
+    """
+
+    mixture: str
+    quantity: str
+    predicted: float
+    predicted_interval: Interval
+    trained: float
+    trained_interval: Interval | None
+
+    @property
+    def outcome(self) -> str:
+        """Whether it held: `held` in the predicted interval, `within the noise` if the intervals meet, `missed`."""
+        low, high = self.predicted_interval
+        if low <= self.trained <= high:
+            return "held"
+        meets = self.trained_interval and self.trained_interval[0] <= high and low <= self.trained_interval[1]
+        return "within the noise" if meets else "missed"
+
+
+def predictions(
+    fit: Fit,
+    folder: Path,
+    mixtures: Mapping[str, MixtureRuns],
+    differences: Mapping[str, Difference],
+    objective: NamedObjective,
+) -> list[Prediction]:
+    """What the fit expects of every mixture that was trained: those of a law that predicts losses.
+
+    The mixture that the fit offers for the budget has the numbers of fit.json; of the others the law of the same folder
+    is asked, under draws of its own.
+
+    Args:
+        fit: of the search.
+        folder: of the fit.
+        mixtures: target runs by mixture.
+        differences: from the reference, by mixture.
+        objective: that the fit was made with.
+    """
+    law = _law_of(folder)
+    draws = [] if law is None else law.draws(NUM_DRAWS, np.random.default_rng(0))
+    found = []
+    for name, mixture in mixtures.items():
+        offered = offered_by(fit, mixture)
+        if offered is not None and offered.objective_interval and offered.objective_value is not None:
+            value, interval = offered.objective_value, offered.objective_interval
+            losses, loss_intervals = offered.losses or {}, offered.loss_intervals or {}
+        elif draws:
+            value, interval, losses, loss_intervals = _expected(draws, objective, mixture)
+        else:
+            continue
+        found.append(_beside(name, "objective", value, interval, {n: m.final for n, m in mixtures.items()}))
+        if name in differences and (gain := _gain(draws, offered, objective, mixture, mixtures, differences[name])):
+            found.append(gain)
+        for domain in (domain for domain in losses if domain in loss_intervals):
+            trained = {n: np.array([r.losses[domain] for r in m.records]) for n, m in mixtures.items()}
+            found.append(_beside(name, f"loss {domain}", losses[domain], loss_intervals[domain], trained))
+    return found
+
+
+def _beside(
+    name: str, quantity: str, predicted: float, interval: Interval, values: Mapping[str, FloatArray]
+) -> Prediction:
+    """A prediction for one mixture beside what was trained; `values` has a number per seed of every mixture."""
+    mean, margin = float(values[name].mean()), mean_margin(list(values.values()))
+    trained_interval = None if margin is None else (mean - margin, mean + margin)
+    return Prediction(name, quantity, predicted, interval, mean, trained_interval)
+
+
+def summary_of(found: Sequence[Prediction]) -> str:
+    """One sentence: how many predictions of objectives and gains held, and which did not."""
+    main = [p for p in found if p.quantity in ("objective", "gain")]
+    held = [p for p in main if p.outcome != "missed"]
+    missed = [f"the {p.quantity} of {p.mixture}" for p in main if p.outcome == "missed"]
+    text = f"{len(held)} of {len(main)} predictions of objectives and gains held"
+    return f"{text}; missed: {', '.join(missed)}." if missed else f"{text}."
+
+
+def offered_by(fit: Fit, mixture: MixtureRuns) -> FittedMixture | None:
+    """The fit's target of the runs' budget, if these runs are of its weights."""
+    weights, budget = mixture.records[0].requested_weights, mixture.records[0].token_budget
+    for target in fit.targets:
+        apart = max(abs(weights.get(domain, 0.0) - weight) for domain, weight in target.weights.items())
+        if target.tokens == budget and apart < SAME_WEIGHTS:
+            return target
+    return None
+
+
+def requested(mixture: MixtureRuns, domains: Sequence[str]) -> FloatArray:
+    """(K,) tokens that were asked for."""
+    record = mixture.records[0]
+    return np.array([record.requested_weights[domain] * record.token_budget for domain in domains])
+
+
+def _law_of(folder: Path) -> LossLaw | None:
+    if not (folder / LAW).is_file():
+        return None
+    law = read_law(folder / LAW)
+    return law if predicts_losses(law) else None
+
+
+def _of_law(objective: NamedObjective, law: LossLaw) -> Objective:
+    """The objective over the law's validation domains, in their order."""
+    own = objective.objective
+    by_name = dict(zip(objective.validation_domains, own.weights.tolist(), strict=True))
+    return Objective(own.name, own.metric, np.array([by_name[v] for v in law.validation_domains]), own.aggregate)
+
+
+def _expected(
+    draws: Sequence[LossLaw], objective: NamedObjective, mixture: MixtureRuns
+) -> tuple[float, Interval, dict[str, float], dict[str, Interval]]:
+    """Objective and losses of a mixture, each with its interval: means and quantiles over draws."""
+    law = draws[0]
+    losses = np.stack([draw.predict(requested(mixture, law.domains)) for draw in draws])
+    values = _of_law(objective, law)(losses)
+    low, high = np.quantile(values, INTERVAL)
+    ends = np.quantile(losses, INTERVAL, axis=0).T
+    intervals = {v: (float(a), float(b)) for v, (a, b) in zip(law.validation_domains, ends, strict=True)}
+    means = dict(zip(law.validation_domains, losses.mean(axis=0).tolist(), strict=True))
+    return float(values.mean()), (float(low), float(high)), means, intervals
+
+
+def _gain(
+    draws: Sequence[LossLaw],
+    offered: FittedMixture | None,
+    objective: NamedObjective,
+    mixture: MixtureRuns,
+    mixtures: Mapping[str, MixtureRuns],
+    difference: Difference,
+) -> Prediction | None:
+    """How much lower than the reference."""
+    if difference.reference == "uniform" and offered is not None and offered.gains:
+        gain = offered.gains["uniform"]
+    elif draws:
+        own, domains = _of_law(objective, draws[0]), draws[0].domains
+        both = (mixtures[difference.reference], mixture)
+        gain = gain_over(*(objective_draws(draws, own, requested(m, domains), 1.0) for m in both))
+    else:
+        return None
+    interval = difference.interval and (-difference.interval[1], -difference.interval[0])
+    return Prediction(mixture.name, "gain", gain.mean, gain.interval, -difference.mean, interval)

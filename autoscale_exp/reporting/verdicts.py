@@ -1,0 +1,135 @@
+"""What the target runs say, in sentences: the answer first, then each mixture beside the reference."""
+
+from collections.abc import Mapping
+
+from autoscale_exp.base.labels import short_label
+from autoscale_exp.laws.fit_file import FitObjective
+from autoscale_exp.reporting.comparison import MOST_SEEDS, Difference, MixtureRuns, compare, speedup
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """A share of 1 for people."""
+    return f"{100 * share:.{digits}f} %"
+
+
+def number(value: float, level: float) -> str:
+    """A value of an objective for people, in as many digits as objectives of that level deserve."""
+    return f"{value:.{4 if abs(level) < 10 else 2}f}"
+
+
+def plural(count: int, noun: str) -> str:
+    """So many of them."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def objective_label(objective: FitObjective) -> str:
+    """Name of an objective for people, with its metric."""
+    name, metric = objective.name.replace("_", " "), objective.metric
+    return name if metric is None or metric in name else f"{metric} ({name})"
+
+
+def answer(mixtures: Mapping[str, MixtureRuns], reference: str, metric: str, budget: int) -> str:
+    """One sentence for whoever decides.
+
+    Args:
+        mixtures: target runs by mixture.
+        reference: the mixture that the others are compared with.
+        metric: what the objective is called, as in 'perplexity (reading)'.
+        budget: tokens of a target run.
+    """
+    differences = compare(mixtures, reference)
+    lowest = min(differences.values(), key=lambda difference: difference.mean)
+    alone, name, after = len(differences) == 1, lowest.mixture, f"after {short_label(budget)} tokens"
+    if lowest.num_seeds == 1:
+        return (
+            f"One seed of each mixture decides nothing: {after} the {metric} of {name} is {_share(lowest)} "
+            f"{_side(lowest)} than {reference}'s, which may be noise."
+        )
+    by = f"{_share(lowest)} {_side(lowest)}"
+    if lowest.is_better:
+        others = _beside_others(mixtures, name, reference)
+        return f"Train on {name}: {after} its {metric} is {by} than {reference}'s ({_interval(lowest)}){others}."
+    if lowest.is_worse:
+        rest = (
+            f"{name} is worse" if alone else f"every other mixture is worse; the best of them, {name}, has a {metric}"
+        )
+        middle = f", its {metric} is " if alone else " "
+        return f"Train on {reference}: {after} {rest}{middle}{by} ({_interval(lowest)})."
+    lead = "" if alone else f"No mixture is shown to be better than {reference}: the best of the others, "
+    return (
+        f"{lead}{name}{',' * (not alone)} cannot be told apart from {reference}: {after} its {metric} is "
+        f"{by} ({_interval(lowest)}); {_seeds(lowest)}."
+    )
+
+
+def verdict(mixture: MixtureRuns, base: MixtureRuns, difference: Difference) -> str:
+    """How a mixture compares with the reference; who gets where sooner only if the difference exceeds the noise."""
+    ends = (number(float(runs.final.mean()), difference.base) for runs in (mixture, base))
+    sides = " against ".join(ends)
+    if difference.num_seeds == 1:
+        return (
+            f"{mixture.name} ends {_share(difference)} {_side(difference)} than {base.name} with one seed each "
+            f"({sides}), which tells no difference from noise; train at least another seed."
+        )
+    if difference.within_noise:
+        return (
+            f"{mixture.name} cannot be told apart from {base.name}: {sides}, {_share(difference)} {_side(difference)} "
+            f"({_interval(difference)}); {_seeds(difference)}."
+        )
+    kind = "better" if difference.is_better else "worse"
+    text = f"{mixture.name} is {kind} than {base.name}: {sides}, {_share(difference)} {_side(difference)}"
+    saved = speedup(mixture, base)
+    if not saved:
+        return f"{text} ({_interval(difference)})."
+    first, second = (mixture.name, base.name) if difference.is_better else (base.name, mixture.name)
+    fewer = percent(abs(saved), 0)
+    return f"{text} ({_interval(difference)}). {first} gets where {second} ends with {fewer} fewer tokens."
+
+
+def worth_saying(
+    mixtures: Mapping[str, MixtureRuns], differences: Mapping[str, Difference], base: MixtureRuns
+) -> list[str]:
+    """The verdict on each mixture; none on a single one that is within the noise, of which the answer says all."""
+    if len(differences) == 1 and all(difference.within_noise for difference in differences.values()):
+        return []
+    return [verdict(mixtures[name], base, difference) for name, difference in differences.items()]
+
+
+def _beside_others(mixtures: Mapping[str, MixtureRuns], best: str, reference: str) -> str:
+    """What sets the best mixture apart from the others beside the reference."""
+    differences = {name: d for name, d in compare(mixtures, best).items() if name != reference}
+    if not differences:
+        return ""
+    open_ones = [name for name, difference in differences.items() if not difference.is_worse]
+    if not open_ones:
+        return f", and lower than {_listed(list(differences))}'s by more than the noise"
+    return f"; {_listed(open_ones)} cannot be told apart from it"
+
+
+def _listed(names: list[str]) -> str:
+    if len(names) > 3:
+        return f"{len(names)} others"
+    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else names[0]
+
+
+def _share(difference: Difference) -> str:
+    return percent(abs(difference.mean / difference.base))
+
+
+def _side(difference: Difference) -> str:
+    return "lower" if difference.mean < 0 else "higher"
+
+
+def _interval(difference: Difference) -> str:
+    """The interval as shares, in the direction of the mean."""
+    assert difference.interval is not None
+    sign = -1 if difference.mean < 0 else 1
+    low, high = sorted(sign * end / difference.base for end in difference.interval)
+    return f"90 % interval {100 * low:.1f} to {percent(high)}, {difference.num_seeds} seeds"
+
+
+def _seeds(difference: Difference) -> str:
+    """How many seeds would settle it."""
+    if difference.seeds_to_settle is None:
+        return f"not even {MOST_SEEDS} seeds would settle a difference so small"
+    return f"about {difference.seeds_to_settle} seeds in all would settle it if the difference stays as it is"

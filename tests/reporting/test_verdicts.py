@@ -1,0 +1,55 @@
+import pytest
+
+from autoscale_exp.reporting.verdicts import answer
+from tests.reporting.test_comparison import ends
+
+
+def said(**finals):
+    return answer(ends(**finals), "uniform", "mean loss", 10_000_000)
+
+
+@pytest.mark.parametrize(
+    ("finals", "sentence"),
+    [
+        ({"ours": [1.8, 1.81]}, "Train on ours: after 10M tokens its mean loss is 10.0 % lower than uniform's (90 % "),
+        (
+            {"ours": [2.2, 2.21]},
+            "Train on uniform: after 10M tokens ours is worse, its mean loss is 10.0 % higher (90 ",
+        ),
+        (
+            {"a": [2.2, 2.21], "b": [2.4, 2.4]},
+            "Train on uniform: after 10M tokens every other mixture is worse; the best of them, a, has a mean",
+        ),
+        (
+            {"ours": [1.8, 2.15]},
+            "ours cannot be told apart from uniform: after 10M tokens its mean loss is 1.5 % lower",
+        ),
+        (
+            {"a": [1.9, 2.15], "b": [2.3, 1.9]},
+            "No mixture is shown to be better than uniform: the best of the others, a, cannot be told apart from ",
+        ),
+        ({"a": [1.8, 1.81], "b": [1.6, 1.61]}, "Train on b: after 10M tokens its mean loss is 20.0 % lower than "),
+    ],
+)
+def test_the_answer_is_one_sentence(finals, sentence):
+    text = said(uniform=[2.0, 2.01], **finals)
+    assert text.startswith(sentence)
+    assert text.endswith(".")
+    assert ". " not in text
+
+
+def test_the_best_is_set_beside_the_others():
+    finals = {"uniform": [2.0, 2.01], "b": [1.6, 1.6]}
+    assert said(**finals, a=[1.8, 1.81]).endswith("and lower than a's by more than the noise.")
+    assert said(**finals, a=[1.6, 1.61]).endswith("; a cannot be told apart from it.")
+    many = {f"m{k}": [1.6, 1.61] for k in range(5)}
+    assert said(**finals, **many).endswith("; 5 others cannot be told apart from it.")
+
+
+def test_an_open_answer_says_how_many_seeds_would_settle_it():
+    assert "about 3 seeds in all would settle it" in said(uniform=[2.0, 2.0], ours=[1.8, 1.9])
+    assert "not even 100 seeds would settle" in said(uniform=[2.0, 1.0], ours=[1.0, 1.999])
+
+
+def test_one_seed_decides_nothing():
+    assert said(uniform=[2.0], ours=[1.8]).startswith("One seed of each mixture decides nothing: after 10M tokens the")
