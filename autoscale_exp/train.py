@@ -12,9 +12,11 @@ from autoscale_exp.base.job import job
 from autoscale_exp.base.stopping import Stopped
 from autoscale_exp.config import TrainConf
 from autoscale_exp.mixture.weights import read_mixture_file
+from autoscale_exp.reporting.next_steps import after_run
 from autoscale_exp.runs.design import RunRequest
 from autoscale_exp.runs.designs import design_runs
 from autoscale_exp.runs.record import FAILURE, read_failure, write_failure
+from autoscale_exp.runs.table import refresh_run_table
 from autoscale_exp.training.claim import claimed, command_started
 from autoscale_exp.training.plan import RunPlan, is_finished, is_first_process, plan_run, store_of
 from autoscale_exp.training.sweep import (
@@ -46,6 +48,8 @@ def main(conf: TrainConf) -> None:
         with watch if watch and is_first_process(conf) else nullcontext():
             if not finished:
                 train_once(plan, folder)
+        if watch and is_first_process(conf):
+            watch.say(after_run(folder))
     except Stopped:
         if is_worker():
             leave_to_sweep()
@@ -81,6 +85,7 @@ def train_once(plan: RunPlan, folder: Path) -> None:
         except Exception as error:
             write_failure(folder, plan.conf.run_name, error)
             raise
+        refresh_run_table(folder.parent.parent)
 
 
 def tell_of_other_runs(conf: TrainConf) -> None:

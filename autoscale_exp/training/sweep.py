@@ -38,6 +38,8 @@ from autoscale_exp.base.job import to_typed
 from autoscale_exp.base.stopping import SIGNALS, handle_signals, signals_blocked, stop_at
 from autoscale_exp.config import TrainConf
 from autoscale_exp.data.store import TokenStore
+from autoscale_exp.reporting.next_steps import after_sweep
+from autoscale_exp.runs.designs.single import SingleConf
 from autoscale_exp.runs.record import FAILURE, is_recorded, read_failure, read_record, read_records
 from autoscale_exp.runs.table import format_run_table
 from autoscale_exp.training.claim import SWEEP, SWEEP_STARTED, end_workers, holder, this_command, this_process
@@ -134,6 +136,10 @@ class SweepCallback(Callback):
         if failed:
             raise SystemExit(1)
         watch.say(f"{len(runs)} runs are finished; their table is '{self._folder}/runs.csv'")
+        choices = config.hydra.runtime.choices
+        is_design = OmegaConf.get_type(config.design) is not SingleConf
+        experiment, search = choices.get("experiment"), config.search
+        watch.say(after_sweep(self._folder, is_design=is_design, experiment=experiment, search=search))
 
 
 def is_worker() -> bool:
