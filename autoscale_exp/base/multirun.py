@@ -1,5 +1,6 @@
 """The check of a multirun before its first job starts: each job composes and writes to a place of its own."""
 
+import os
 import shlex
 import sys
 from typing import Any
@@ -49,8 +50,9 @@ def check_outputs(config: DictConfig) -> None:
         place = getattr(conf, key)
         if place is None:  # the terminal
             continue
-        if place in overrides_of:
-            differing = [b for a, b in zip(overrides_of[place], overrides, strict=True) if a != b]
+        before = overrides_of.setdefault(os.path.abspath(place), overrides)
+        if before is not overrides:
+            differing = [b for a, b in zip(before, overrides, strict=True) if a != b]
             name = differing[0].lstrip("+").partition("=")[0] if differing else "seed"
             name += ".name" if hasattr(getattr(conf, name, None), "name") else ""
             remedy = shlex.quote(f"{key}={place}/${{{name}}}")
@@ -58,4 +60,3 @@ def check_outputs(config: DictConfig) -> None:
                 f"two jobs of the multirun write to {key} '{place}', where the second would overwrite the first; give "
                 f"each a place of its own, as in {remedy}"
             )
-        overrides_of[place] = overrides
