@@ -56,4 +56,4 @@ def test_no_job_leaves_a_folder_multirun(job):
 def test_a_resolvers_error_in_a_sweep_reads_like_that_of_a_single_run(overrides, line, refused):
     single = refused("train", *overrides, "hydra.mode=RUN")
     assert single.startswith(line)
-    assert refused("train", "-m", *overrides, "seed=0,1", "hydra/launcher=basic") == single
+    assert refused("train", "-m", *overrides, "seed=0,1") == single
