@@ -124,8 +124,13 @@ class ExportConf:
     """The `export` job: a mixture for another training stack."""
 
     mixture_file: str = MISSING  # as fit writes it
-    format: str = MISSING  # megatron, hugging_face, mosaic, litdata or olmo
-    output: str | None = None  # file to write; null: the terminal
+    # megatron: --data-path of Megatron-LM (tried with Megatron Core 0.16);
+    # hugging_face: datasets.interleave_datasets (datasets 5.2);
+    # mosaic: streams of MosaicML Streaming and LLM Foundry (Streaming 0.13);
+    # litdata: CombinedStreamingDataset of LitData (0.2.76);
+    # olmo: SourceMixtureList of OLMo-core (3.0; 2.3 and later)
+    format: str = MISSING
+    output: str | None = None  # file to write, of megatron for its --data-args-path; null: the terminal
 
 
 @dataclass
@@ -182,11 +187,12 @@ def _register() -> None:
     }.items():
         store.store(group="schema", name=name, node=schema)
     resolvers: dict[str, Callable[..., Any]] = {
+        "at_home": os.path.expanduser,
         "mixture_of_search": _mixture_of_search,
         "design_size": _design_size,
         "domains_of": _domains_of,
         "fit_folder": _fit_folder,
-        "folder_if_there": lambda folder: folder if Path(folder).is_dir() else None,
+        "folder_if_there": lambda folder: folder if Path(folder).expanduser().is_dir() else None,
         "folder_name": lambda *paths: Path(next((path for path in paths if path), "")).name,
         "num_parallel_runs": _num_parallel_runs,
         "store_of_search": _store_of_search,
@@ -216,7 +222,7 @@ def _domains_of(store: str | None, data: Any) -> list[str]:
     """The training domains of a token store, or those of the `data` section."""
     if store is None:
         return list(data.domains)
-    manifest = read_manifest(Path(store), "store")
+    manifest = read_manifest(Path(store).expanduser(), "store")
     return [domain for domain, entry in manifest.domains.items() if entry.train]
 
 
@@ -224,7 +230,7 @@ def _store_of_search(search: str | None) -> str:
     """The token store that the runs of a search were trained on."""
     if search is None:
         raise UserError("search is not set; give the folder of a search, as in search=outputs/train/search")
-    return read_records(Path(search))[0].store
+    return read_records(Path(search).expanduser())[0].store
 
 
 def _num_parallel_runs() -> int:
@@ -234,7 +240,7 @@ def _num_parallel_runs() -> int:
 
 def _fit_folder(runs: str | None, law: str) -> str:
     """Where a fit goes if nothing is said: of a sweep, beside its runs, in fit/ or in a folder with the law's name."""
-    if runs is None or not Path(runs).is_dir():
+    if runs is None or not Path(runs).expanduser().is_dir():
         return "outputs/fit"
     return f"{runs}/{'fit' if law == DEFAULT_LAW else law}"
 

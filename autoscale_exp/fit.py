@@ -2,6 +2,7 @@
 
 import logging
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import hydra
 import numpy as np
 from hydra.core.hydra_config import HydraConfig
 
+from autoscale_exp.base.by_domain import in_order
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.job import job, to_typed
 from autoscale_exp.base.labels import budget_label, short_label
@@ -137,7 +139,9 @@ def make_request(conf: FitConf, table: RunTable) -> Request:
     uniform = np.full(len(table.domains), 1 / len(table.domains))
     unique = None
     if limits.max_epochs is not None:
-        known = limits.unique_tokens or table.unique_tokens
+        known: Sequence[float] | None = table.unique_tokens
+        if limits.unique_tokens is not None:
+            known = in_order(limits.unique_tokens, table.domains, key="bounds.unique_tokens")
         if known is None:
             raise UserError(
                 f"bounds.unique_tokens is not set, and '{conf.runs}' is no sweep's folder to take them from; "
@@ -172,7 +176,9 @@ def make_request(conf: FitConf, table: RunTable) -> Request:
             uniform if section.no_worse_than_uniform else None,
         ),
         kl_weight=section.kl_weight,
-        prior=None if section.prior is None else np.asarray(section.prior, dtype=np.float64),
+        prior=None
+        if section.prior is None
+        else np.array(in_order(section.prior, table.domains, key="objective.prior")),
         num_draws=conf.num_draws if conf.uncertainty == "intervals" else 0,
         seed=conf.seed,
     )

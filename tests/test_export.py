@@ -1,30 +1,99 @@
+import itertools
 import json
+import shlex
+from collections import Counter
 
+import datasets
 import pytest
 import yaml
 
-from autoscale_exp.export import FORMATS
+from autoscale_exp.base.errors import UserError
+from autoscale_exp.export import FORMATS, megatron, weights_to_export
 
-WEIGHTS = {"web": 1 / 3, "no": 0.1 + 0.2, "books": 1 - 1 / 3 - (0.1 + 0.2)}  # an unquoted no is false in YAML
+# An unquoted no is false in YAML, and 1e-05 is a text.
+WEIGHTS = {"web": 1 / 3, "no": 0.1 + 0.2, "Wikipedia (en)": 1 - 1 / 3 - (0.1 + 0.2) - 1e-5, "It's 本": 1e-5}
 
 
 def read_back(form, text):
-    if form == "megatron":
-        words = text.split()
+    if form == "megatron":  # as a shell splits the text, and get_blend_from_list pairs the words
+        words = shlex.split(text)
         return {domain: float(weight) for weight, domain in zip(words[::2], words[1::2], strict=True)}
     if form == "mosaic":
         return {domain: stream["proportion"] for domain, stream in yaml.safe_load(text)["streams"].items()}
     if form == "olmo":
-        return {source["source_name"]: source["target_ratio"] for source in yaml.safe_load(text)["source_configs"]}
+        return {source["source_name"]: source["target_ratio"] for source in yaml.safe_load(text)["sources"]}
     content = json.loads(text)
     return dict(
         zip(content["datasets"], content["probabilities" if form == "hugging_face" else "weights"], strict=True)
     )
 
 
+@pytest.fixture
+def mixture(tmp_path):
+    path = tmp_path / "mixture.yaml"
+
+    def written(weights):
+        domains = json.dumps(list(weights), ensure_ascii=False)
+        path.write_text(f"domains: {domains}\nweights: {json.dumps(list(weights.values()))}\n", encoding="utf-8")
+        return path
+
+    return written
+
+
 @pytest.mark.parametrize("form", FORMATS)
 def test_every_format_keeps_domains_and_weights_exactly(form):
     assert read_back(form, FORMATS[form](WEIGHTS)) == WEIGHTS
+
+
+def test_a_source_of_olmo_core_has_its_three_fields():
+    (source,) = yaml.safe_load(FORMATS["olmo"]({"web": 1.0}))["sources"]
+    assert source == {"source_name": "web", "target_ratio": 1.0, "paths": []}
+
+
+def test_a_domain_of_weight_0_is_left_out_and_told(mixture, capsys):
+    weights = weights_to_export(mixture({"web": 0.75, "code": 0.25, "books": 0.0, "wiki": 0}))
+    assert weights == {"web": 0.75, "code": 0.25}
+    output = capsys.readouterr()
+    assert (output.out, output.err) == ("", "left out, with weight 0: books, wiki\n")
+
+
+def test_hugging_face_draws_from_the_exported_domains_by_their_weights(mixture):
+    exported = json.loads(FORMATS["hugging_face"](weights_to_export(mixture({"web": 0.7, "none": 0.0, "code": 0.3}))))
+    named = [
+        datasets.Dataset.from_dict({"of": [name] * 500}).to_iterable_dataset() for name in exported.pop("datasets")
+    ]
+    drawn = datasets.interleave_datasets(named, seed=0, **exported)
+    counts = Counter(row["of"] for row in itertools.islice(drawn, 600))
+    assert counts["web"] + counts["code"] == 600
+    assert counts["web"] / 600 == pytest.approx(0.7, abs=4 * (0.7 * 0.3 / 600) ** 0.5)
+
+
+def test_a_file_for_megatron_has_no_quotes():
+    assert megatron({"a(1)": 0.5, "b": 0.5}, for_shell=False) == "0.5 a(1) 0.5 b\n"
+    assert megatron({"a(1)": 0.5, "b": 0.5}) == "0.5 'a(1)' 0.5 b\n"
+    assert megatron({"книги": 1.0}) == "1.0 книги\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "for_shell", "message"),
+    [
+        ("Ubuntu IRC", False, "domain 'Ubuntu IRC' has blanks, at which Megatron splits what it reads; rename it, or"),
+        (" web", True, "domain ' web' has blanks"),
+        ("-web", True, "domain '-web' begins with '-', so that Megatron takes it for an option; rename it"),
+    ],
+)
+def test_a_name_that_megatron_cannot_take_is_refused(name, for_shell, message):
+    with pytest.raises(UserError, match=message):
+        megatron({name: 1.0}, for_shell=for_shell)
+
+
+def test_a_file_is_written_only_of_a_sound_mixture(mixture, refused, tmp_path):
+    path = mixture({"web": 1.5, "code": -0.5})
+    line = refused("export", f"mixture_file={path}", "format=hugging_face", "output=out.json")
+    assert line == f"the weights in '{path}': the weight of 'code' is -0.5; allowed are numbers from 0 to 1"
+    line = refused("export", f"mixture_file={mixture({'Ubuntu IRC': 1})}", "format=megatron", "output=out.json")
+    assert line.startswith("domain 'Ubuntu IRC' has blanks")
+    assert not (tmp_path / "out.json").exists()
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.errors import ConfigCompositionException, HydraException, InstantiationException, MissingConfigException
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    InstantiationException,
+    MissingConfigException,
+    OverrideParseException,
+)
 from omegaconf import OmegaConf
 from omegaconf.errors import (
     ConfigAttributeError,
@@ -25,6 +31,7 @@ from omegaconf.errors import (
 
 from autoscale_exp.base.errors import UserError, first_line, refusal
 from autoscale_exp.base.help import asked_for_help, describe_job
+from autoscale_exp.base.overrides import describe_unreadable, quoted_override, readable
 from autoscale_exp.base.stopping import Stopped, handle_signals, stop_at
 
 _PACKAGE = Path(__file__).parent.parent
@@ -44,7 +51,8 @@ def job(
 
     An error that the user caused (a config that does not compose, or a `UserError`) ends the job with one line and
     exit code 2. Inside a multirun errors of a run are the function's business, because the other runs go on. Ctrl-C and
-    SIGTERM end the job with one line and exit code 130 or 143. `--help` prints the job's groups and keys.
+    SIGTERM end the job with one line and exit code 130 or 143. `--help` prints the job's groups and keys. Hydra gets
+    the arguments as `readable` makes them.
 
     Args:
         config_name: of the root config.
@@ -68,6 +76,7 @@ def job(
             nonlocal begun
             begun = False
             handle_signals(stop_at)
+            sys.argv[1:] = readable(sys.argv[1:])
             with _stopped_in_one_line(kept), _user_errors(), _folder_errors(lambda: begun):
                 overrides = asked_for_help()
                 if overrides is None:
@@ -126,7 +135,12 @@ def describe(error: BaseException) -> str:
     if isinstance(error, MissingMandatoryValue | InterpolationToMissingValueError):
         key = error.full_key or re.sub(r".*[mM]issing mandatory value: ", "", message)
         return f"{key} is not set; give it a value, as in {key}=..."
-    if re.match("Ambiguous value|.*not a ListConfig|Cannot merge DictConfig with ListConfig", message):
+    if isinstance(error, OverrideParseException):
+        return describe_unreadable(error.override, message)
+    if ambiguous := re.match("Ambiguous value for argument '(.*)'$", message):
+        quoted = quoted_override(ambiguous[1])
+        return f"{message}; a list is written [a,b], also one of a single value; a text is quoted, as in {quoted}"
+    if re.match(".*not a ListConfig|Cannot merge DictConfig with ListConfig", message):
         return f"{message}; a list is written [a,b], also one of a single value"
     if isinstance(error, MissingConfigException) and error.options:
         return f"{message}; there are {', '.join(error.options)}"
@@ -154,12 +168,31 @@ def _describe_unknown_key(error: Any) -> str:
 def to_typed(composed: Any) -> Any:
     """The dataclass that a composed config stands for.
 
+    A text that starts with ~/ leads into the home folder.
+
     Raises:
-        UserError: a key was added to a section that does not have it.
+        UserError: a key was added to a section that does not have it, or a value is missing or cannot be resolved.
     """
-    typed = OmegaConf.to_object(composed)
+    try:
+        typed = _at_home(OmegaConf.to_object(composed))
+    except OmegaConfBaseException as error:
+        raise UserError(describe(error)) from None
     _check_keys(typed, "")
     return typed
+
+
+def _at_home(value: Any) -> Any:
+    """A value with the home folder in the place of ~, in all its fields."""
+    if isinstance(value, str):
+        return os.path.expanduser(value) if value == "~" or value.startswith("~/") else value
+    if isinstance(value, list):
+        return [_at_home(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _at_home(item) for key, item in value.items()}
+    if is_dataclass(value):
+        for key, item in vars(value).items():
+            setattr(value, key, _at_home(item))
+    return value
 
 
 def _check_keys(value: Any, path: str) -> None:

@@ -23,6 +23,8 @@ def open_logger(conf: dict[str, Any] | None, folder: Path) -> Iterator[Any]:
         yield None
         return
     logger = instantiate(conf, save_dir=str(folder))
+    # Lightning 2.6 hands on W&B's former option `anonymous`, even unset, and W&B warns of it in every run.
+    getattr(logger, "_wandb_init", {}).pop("anonymous", None)
     try:
         _ = logger.experiment  # where W&B begins its run
     except Exception as error:

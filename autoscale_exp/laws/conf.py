@@ -20,18 +20,18 @@ class ObjectiveConf:
     name: str = MISSING  # in results
     metric: str = MISSING  # loss (nats per token) or perplexity
     aggregate: str = "mean"  # mean or worst
-    weights: dict[str, float] = field(default_factory=dict)  # +objective.weights={web: 0.7, code: 0.3}; none: equal
+    weights: Any = None  # of validation domains: {web: 0.7, code: 0.3}, the others 0, or a list; null: equal
     kl_weight: float = 0.0  # times the divergence of the mixture from `prior`, added to the objective
-    prior: list[float] | None = None  # weights in domain order; null: uniform
+    prior: Any = None  # weights by domain: a list or {web: 0.7, code: 0.3}; null: uniform
     no_worse_than_uniform: bool = False  # for no validation domain
 
 
 @dataclass
 class BoundsConf:
-    """Limits of domain weights: one number, or a list in domain order."""
+    """Limits of domain weights: one number, a list in domain order, or by name."""
 
-    lower: Any = 0.0  # smallest domain weights
-    upper: Any = 1.0  # largest domain weights
+    lower: Any = 0.0  # smallest domain weights: 0.02, a list, or {web: 0.1}, which leaves the others free
+    upper: Any = 1.0  # largest domain weights, likewise
     max_epochs: float | None = None  # a domain's unique tokens may be repeated so often at the target; null: no limit
-    unique_tokens: list[int] | None = None  # in domain order; null: from the sweep's results
+    unique_tokens: Any = None  # by domain: a list or {web: 5_000_000, code: 2_000_000}; null: from the sweep's results
     groups: dict[str, Any] = field(default_factory=dict)  # +bounds.groups.<name>={domains: [...], upper: <share>}

@@ -1,12 +1,13 @@
 """What is minimised: a weighted mean, or the worst, over validation domains of loss or of perplexity."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from autoscale_exp.base.arrays import FloatArray
+from autoscale_exp.base.by_domain import in_order
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.weights import check_weights
 
@@ -41,11 +42,18 @@ class Objective:
 def make_objective(
     name: str,
     metric: str,
-    weights: Mapping[str, float] | None,
+    weights: Any,
     validation_domains: Sequence[str],
     aggregate: str = "mean",
 ) -> Objective:
     """An objective over `validation_domains`, equally weighted unless told otherwise.
+
+    Args:
+        name: for people.
+        metric: loss or perplexity.
+        weights: a list in the order of the domains, or by name, where a domain without one has 0; None or empty: equal.
+        validation_domains: (V,) names.
+        aggregate: mean or worst.
 
     Raises:
         UserError: an unknown metric or domain, or weights that are not shares of 1.
@@ -56,12 +64,5 @@ def make_objective(
         raise UserError(f"objective.aggregate is '{aggregate}'; allowed are {', '.join(AGGREGATES)}")
     if not weights:
         return Objective(name, metric, np.full(len(validation_domains), 1 / len(validation_domains)), aggregate)
-    unknown = [domain for domain in weights if domain not in validation_domains]
-    if unknown:
-        raise UserError(
-            f"objective.weights names '{unknown[0]}', but the runs were validated on {', '.join(validation_domains)}"
-        )
-    if not math.isfinite(sum(weights.values())):
-        raise UserError(f"objective.weights is {dict(weights)}; the weights must be finite numbers")
-    listed = [weights.get(domain, 0.0) for domain in validation_domains]
+    listed = in_order(weights, validation_domains, key="objective.weights", others=0.0)
     return Objective(name, metric, check_weights(listed, validation_domains, key="objective.weights"), aggregate)

@@ -8,6 +8,7 @@ import numpy as np
 from scipy.optimize import brentq
 
 from autoscale_exp.base.arrays import FloatArray
+from autoscale_exp.base.by_domain import in_order
 from autoscale_exp.base.errors import UserError
 
 SUM_TOLERANCE = 1e-9
@@ -42,14 +43,17 @@ class Bounds:
 
 
 def make_bounds(lower: Any, upper: Any, domains: Sequence[str]) -> Bounds:
-    """Bounds from one number or a list in domain order for each side.
+    """Bounds from one number, a list in domain order or a mapping by name for each side.
+
+    A domain that a mapping does not name has no bound on that side.
 
     Raises:
         UserError: a wrong length, a share outside 0 to 1, or bounds that no mixture can meet.
     """
     sides = {}
-    for key, value in (("bounds.lower", lower), ("bounds.upper", upper)):
-        shares = list(value) if isinstance(value, list | tuple) else [value] * len(domains)
+    for key, value, unbound in (("bounds.lower", lower, 0.0), ("bounds.upper", upper, 1.0)):
+        is_one = isinstance(value, int | float)
+        shares = [value] * len(domains) if is_one else in_order(value, domains, key=key, others=unbound)
         if len(shares) != len(domains):
             raise UserError(
                 f"{key} has {len(shares)} entries, but there are {len(domains)} domains: {', '.join(domains)}"

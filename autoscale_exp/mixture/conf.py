@@ -1,6 +1,7 @@
 """The `mixture` and `stages` sections: domain weights, and weights that take their place later in a run."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from omegaconf import MISSING
 
@@ -11,8 +12,8 @@ class MixtureConf:
 
     name: str = MISSING  # in results and run names
     kind: str = MISSING  # uniform, natural (shares of the training pool), weights or file
-    domains: list[str] | None = None  # the domains that `weights` are for; null: data.domains
-    weights: list[float] | None = None  # one per domain, for kind weights
+    domains: list[str] | None = None  # the domains that a list of `weights` is for; null: data.domains
+    weights: Any = None  # one per domain, for kind weights: a list or {web: 0.7, code: 0.3}
     path: str | None = None  # a mixture file, as fit writes it, for kind file
 
 
@@ -21,4 +22,4 @@ class StageConf:
     """Domain weights that take the place of `mixture` from some point of the run on."""
 
     start: int = MISSING  # tokens trained on before it
-    weights: list[float] = MISSING  # in the order of data.domains
+    weights: Any = MISSING  # one per domain: a list in the order of data.domains or {web: 0.7, code: 0.3}

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from autoscale_exp.base import atomic
 from autoscale_exp.base.arrays import FloatArray
+from autoscale_exp.base.by_domain import in_order
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.weights import check_weights
 from autoscale_exp.mixture.conf import MixtureConf
@@ -37,8 +38,10 @@ def resolve_weights(conf: MixtureConf, domains: Sequence[str], pool_rows: Sequen
         return np.asarray(pool_rows, dtype=np.float64) / sum(pool_rows)
     if conf.kind == "weights":
         if conf.weights is None:
-            raise UserError("mixture.weights is not set; give one weight per domain, in the order of data.domains")
-        return _in_order(conf.domains or domains, conf.weights, domains, key="mixture.weights")
+            raise UserError("mixture.weights is not set; give one weight per domain, by name or in their order")
+        if isinstance(conf.weights, list):
+            return _in_order(conf.domains or domains, conf.weights, domains, key="mixture.weights")
+        return check_weights(in_order(conf.weights, domains, key="mixture.weights"), domains, key="mixture.weights")
     if conf.kind == "file":
         if conf.path is None:
             raise UserError("mixture.path is not set; give a mixture file, as `fit` writes them")
@@ -65,23 +68,43 @@ def read_mixture_file(path: Path, key: str = "mixture.path") -> MixtureFile:
     """A mixture file, which the config names by `key`: a YAML with lists domains and weights, and maybe token_budget.
 
     Raises:
-        UserError: the file is missing or is no mixture file.
+        UserError: the file is missing or is no mixture file; a domain stands there twice, or a weight is no share.
     """
     try:
         content = OmegaConf.to_container(OmegaConf.load(path))
+        spelt = yaml.load(path.read_text(encoding="utf-8"), yaml.BaseLoader)  # names as they are spelt: no is no False
         assert isinstance(content, dict)
         budget = content.get("token_budget")
-        return MixtureFile(
-            [str(d) for d in content["domains"]],
-            [float(w) for w in content["weights"]],
-            None if budget is None else int(budget),
+        assert isinstance(spelt["domains"], list)
+        assert all(isinstance(domain, str) for domain in spelt["domains"])
+        file = MixtureFile(
+            spelt["domains"], [float(w) for w in content["weights"]], None if budget is None else int(budget)
         )
     except FileNotFoundError:
         raise UserError(f"{key} is '{path}', which does not exist; `fit` writes such files") from None
-    except (OmegaConfBaseException, YAMLError, OSError, AssertionError, KeyError, TypeError, ValueError):
+    except (OmegaConfBaseException, yaml.YAMLError, OSError, AssertionError, KeyError, TypeError, ValueError):
         raise UserError(
             f"{key} is '{path}', which is no mixture file; give a YAML with lists domains and weights, as `fit` writes"
         ) from None
+    _check_shares(file, f"the weights in '{path}'")
+    return file
+
+
+def _check_shares(file: MixtureFile, key: str) -> None:
+    """Checks that each domain stands there once and has a share."""
+    _check_once(file.domains, key)
+    if len(file.weights) != len(file.domains):
+        raise UserError(
+            f"{key} are {len(file.weights)}, but its domains are {len(file.domains)}: {', '.join(file.domains)}; "
+            "give one weight per domain"
+        )
+    check_weights(file.weights, file.domains, key=key)
+
+
+def _check_once(domains: Sequence[str], key: str) -> None:
+    for domain in domains:
+        if list(domains).count(domain) > 1:
+            raise UserError(f"{key} name '{domain}' twice; give one weight per domain")
 
 
 def write_mixture_file(path: Path, domains: Sequence[str], weights: FloatArray, token_budget: int, origin: str) -> None:
@@ -102,9 +125,7 @@ def write_mixture_file(path: Path, domains: Sequence[str], weights: FloatArray, 
 
 def _in_order(named: Sequence[str], weights: Sequence[float], domains: Sequence[str], *, key: str) -> FloatArray:
     """`weights` of the `named` domains in the order of `domains`, which must be the same set."""
-    for domain in named:
-        if list(named).count(domain) > 1:
-            raise UserError(f"{key} name '{domain}' twice; give one weight per domain")
+    _check_once(named, key)
     if set(named) != set(domains):
         missing, unknown = sorted(set(domains) - set(named)), sorted(set(named) - set(domains))
         raise UserError(
@@ -112,5 +133,5 @@ def _in_order(named: Sequence[str], weights: Sequence[float], domains: Sequence[
             + (f"; missing: {', '.join(missing)}" if missing else "")
             + (f"; unknown: {', '.join(unknown)}" if unknown else "")
         )
-    checked = check_weights(weights, named, key=key)
+    checked = check_weights(in_order(list(weights), named, key=key), named, key=key)
     return checked[[list(named).index(domain) for domain in domains]]

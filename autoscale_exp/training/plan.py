@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from autoscale_exp.base.arrays import FloatArray, Int64Array
+from autoscale_exp.base.by_domain import in_order
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.ranges import LARGEST_SEED, check_range
 from autoscale_exp.base.versioned import differing_keys
@@ -170,8 +171,8 @@ def stages_of(conf: TrainConf, spec: RunSpec, weights: FloatArray, store: TokenS
         )
     starts = [0, *(stage.start for stage in conf.stages)]
     of_stages = [
-        check_weights(stage.weights, store.domains, key=f"stages[{number}].weights")
-        for number, stage in enumerate(conf.stages)
+        check_weights(in_order(stage.weights, store.domains, key=key), store.domains, key=key)
+        for key, stage in ((f"stages[{number}].weights", stage) for number, stage in enumerate(conf.stages))
     ]
     return allocate_stages(starts, [weights, *of_stages], spec.token_budget, store.seq_len)
 

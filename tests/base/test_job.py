@@ -8,9 +8,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from hydra.utils import instantiate
-from omegaconf.errors import OmegaConfBaseException
 
 from autoscale_exp import fit
+from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.job import CONF_DIR, describe, to_typed
 
 MISTAKES = {
@@ -47,7 +47,7 @@ def test_a_mistake_is_told_in_one_line(command):
 
 
 def test_a_value_that_is_not_set_is_named_by_its_whole_key():
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"), pytest.raises(OmegaConfBaseException) as error:
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"), pytest.raises(UserError) as error:
         to_typed(compose("prepare", ["data=local", "data.path=x"]))
     assert describe(error.value) == "data.domains is not set; give it a value, as in data.domains=..."
 

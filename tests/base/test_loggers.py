@@ -74,3 +74,9 @@ def test_what_wandb_refuses_is_told_with_the_ways_out(module, monkeypatch: pytes
         open_logger({"_target_": f"{__name__}.Unusable"}, tmp_path),
     ):
         pytest.fail("the logger was opened")
+
+
+def test_wandb_does_not_warn_of_what_lightning_hands_on(wandb_conf, tmp_path: Path, capfd: pytest.CaptureFixture):
+    with open_logger(wandb_conf, tmp_path) as logger:
+        logger.log_metrics({"loss": 1.0})
+    assert "anonymous" not in capfd.readouterr().err

@@ -101,7 +101,7 @@ def test_constraints_of_the_config_hold():
 
 
 def test_weights_of_the_objective_are_given_by_validation_domain():
-    objective = request_for(ddo_table(), "+objective.weights={a:0.75,c:0.25}").objective
+    objective = request_for(ddo_table(), "objective.weights={a:0.75,c:0.25}").objective
     np.testing.assert_array_equal(objective.weights, [0.75, 0, 0.25])
 
 

@@ -29,6 +29,12 @@ def test_named_weights_are_put_in_the_order_of_the_domains():
     assert resolve_weights(mixture, DOMAINS, POOL_ROWS).tolist() == [0.2, 0.3, 0.5]
 
 
+@pytest.mark.parametrize("weights", ["{code: .5, web: .2, books: .3}", {"code": 0.5, "web": 0.2, "books": 0.3}])
+def test_weights_by_name_are_put_in_the_order_of_the_domains(weights):
+    mixture = MixtureConf(kind="weights", weights=weights)
+    assert resolve_weights(mixture, DOMAINS, POOL_ROWS).tolist() == [0.2, 0.3, 0.5]
+
+
 def test_a_mixture_file_is_read_as_it_was_written(tmp_path: Path):
     weights = np.array([0.1 + 0.2, 1 / 3, 1 - (0.1 + 0.2) - 1 / 3])
     path = tmp_path / "3M.yaml"
@@ -57,6 +63,14 @@ def test_a_mixture_file_may_be_written_by_hand(tmp_path: Path):
         (MixtureConf(kind="random"), "mixture.kind is 'random'; allowed are uniform, natural, weights, file"),
         (MixtureConf(kind="weights"), "mixture.weights is not set"),
         (MixtureConf(kind="weights", weights=[0.5, 0.5]), "mixture.weights has 2 entries but data.domains has 3"),
+        (
+            MixtureConf(kind="weights", weights="{web: .5, code: .5}"),
+            "mixture.weights does not name 'books'; give each of web, books, code a number",
+        ),
+        (
+            MixtureConf(kind="weights", weights={"wiki": 1.0}),
+            "mixture.weights names 'wiki'; the domains are web, books",
+        ),
         (MixtureConf(kind="weights", weights=[0.5, 0.6, -0.1]), "the weight of 'code' is -0.1"),
         (MixtureConf(kind="file"), "mixture.path"),
         (MixtureConf(kind="file", path="no/such.yaml"), "mixture.path is 'no/such.yaml', which does not exist"),
@@ -83,4 +97,31 @@ def test_a_file_that_is_no_mixture_is_an_error(content, tmp_path: Path):
     path = tmp_path / "mixture.yaml"
     path.write_text(content)
     with pytest.raises(UserError, match=r"mixture.yaml', which is no mixture file; .* domains and weights"):
+        read_mixture_file(path)
+
+
+@pytest.mark.parametrize("spelt", ["no", "on", "2024.10", "1e3", "null", "'no'"])
+def test_a_name_in_a_mixture_file_is_read_as_it_is_spelt(spelt, tmp_path: Path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"domains: [web, {spelt}]\nweights: [0.25, 0.75]\n")
+    assert read_mixture_file(path).domains == ["web", spelt.strip("'")]
+
+
+@pytest.mark.parametrize(
+    ("domains", "weights", "message"),
+    [
+        ("web, code", "0.5, 0.3, 0.2", "weights in '.*' are 3, but its domains are 2: web, code; give one weight per"),
+        ("web, code", "1.5, -0.5", "weights in '.*': the weight of 'code' is -0.5"),
+        ("web, code", ".nan, 0.5", "weights in '.*': the weight of 'web' is nan"),
+        ("web, code", "0.5, .inf", "weights in '.*': the weight of 'code' is inf"),
+        ("web, code", "0, 0", "weights in '.*' sum to 0, not to 1"),
+        ("web, code", "30, 70", "weights in '.*' sum to 100, not to 1; divide each weight by 100"),
+        ("web, web, code", "0.2, 0.3, 0.5", "weights in '.*' name 'web' twice"),
+        ("", "", "weights in '.*' sum to 0, not to 1"),
+    ],
+)
+def test_a_mixture_file_whose_weights_are_no_shares_is_refused(domains, weights, message, tmp_path: Path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"domains: [{domains}]\nweights: [{weights}]\n")
+    with pytest.raises(UserError, match=message):
         read_mixture_file(path)

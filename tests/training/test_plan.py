@@ -181,6 +181,7 @@ def test_a_run_that_never_got_to_a_checkpoint_may_be_replaced(compose_train, sto
         (["token_budget=1_000_000"], "domain 'fruit' has .* max_epochs is 4, but the mixture asks for"),
         (["token_budget=15"], "the token budget 15 is below one row of 16 tokens"),
         (["token_budget=null"], "token_budget must be a positive number of tokens for design=single"),
+        (["stages=[{start: 160, weights: {web: 1}}]"], r"stages\[0\].weights names 'web'; the domains are fruit"),
         (["stages=[{start: 160, weights: [1,0]}]"], r"stages\[0\].weights has 2 entries but data.domains has 3"),
         (["stages=[{start: 160, weights: [1,0,0.5]}]"], r"stages\[0\].weights sum to 1.5, not to 1"),
         (["stages=[{start: 1472, weights: [1,0,0]}]"], r"stages\[0\].start is 1472; .* below the budget of 1472"),

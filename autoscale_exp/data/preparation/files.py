@@ -1,11 +1,12 @@
 """Which files hold which domains: by name, path, glob or URL; and how they are cut into the parts of a corpus."""
 
+import copy
 import glob
 import logging
 import math
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +16,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from autoscale_exp.base.errors import UserError, first_line
+from autoscale_exp.base.overrides import dotted_override
 from autoscale_exp.data.conf import DataConf, EnvironmentDataConf, FilesConf, FilesDataConf
 from autoscale_exp.data.preparation.corpus import Corpus, Listing, Part, Source
 from autoscale_exp.data.preparation.entries import (
@@ -33,6 +35,11 @@ from autoscale_exp.data.preparation.packing import WINDOW_CHARACTERS
 log = logging.getLogger(__name__)
 
 MOST_PARTS = 1024  # of remote files with the same domains, whose sizes are not known; more share a part
+# What YAML reads as true or false where it is not quoted.
+SPELLINGS = {
+    value: [spelt for word in words for spelt in (word, word.capitalize(), word.upper())]
+    for value, words in {"False": ("no", "off", "false"), "True": ("yes", "on", "true")}.items()
+}
 PART_BYTES = 2**26  # of local files; a larger file of plain JSON lines is cut, smaller ones are put together
 
 
@@ -99,30 +106,68 @@ def _given(conf: FilesDataConf) -> dict[str, FilesConf]:
     Raises:
         UserError: nothing is said of a domain, or not what is its own in files that several share.
     """
-    given_of = {domain: _typed(conf, domain) for domain in [*conf.domains, *conf.held_out_domains]}
+    names = [*conf.domains, *conf.held_out_domains]
+    sources = _by_domain(conf.sources, names)
+    given_of = {domain: _typed(sources, domain) for domain in names}
     if conf.path is not None:
-        for domain in conf.sources:  # else a misspelt one would be ignored, and its files looked for by name
+        for domain in sources:  # else a misspelt one would be ignored, and its files looked for by name
             if domain not in given_of:
-                raise UserError(f"data.sources names '{domain}', which is not among {', '.join(given_of)}")
+                raise UserError(
+                    f"data.sources names '{domain}', which is not among {', '.join(given_of)}{_spelling(given_of)}"
+                )
     for domain, given in given_of.items():
         if given.files or given.file_list:
             continue
         if conf.path is None and not conf.files:
+            example = dotted_override("data.sources", domain, "files", "[hf://datasets/<owner>/<name>/*.parquet]")
             raise UserError(
-                f"data.sources.{domain}.files is not set; give it paths, globs or URLs, as in "
-                f"++data.sources.{domain}.files=[hf://datasets/<owner>/<name>/*.parquet], or set data.path"
+                f"data.sources.{domain}.files is not set; give it paths, globs or URLs, as in {example}, or set "
+                f"data.path{_spelling([domain])}"
             )
         if conf.files and not given.keep:
             raise UserError(
                 f"data.sources.{domain}.keep is not set, but data.files are shared by all domains; say which of their "
-                f"documents are its own, as in ++data.sources.{domain}.keep={{meta.source: {domain}}}"
+                f"documents are its own, as in {_keep_override(domain)}"
             )
     return given_of
 
 
-def _typed(conf: FilesDataConf, domain: str) -> FilesConf:
+def _by_domain(sources: Mapping[str, Any], domains: Sequence[str]) -> dict[str, Any]:
+    """`data.sources` by domain; +data.sources.cc.v2.files=[...] has put what is said of cc.v2 into a mapping cc."""
+    found = copy.deepcopy(dict(sources))
+    for domain in domains:
+        *parents, last = domain.split(".")
+        sections: list[Any] = [found]
+        for name in parents:
+            section = sections[-1].get(name)
+            if not isinstance(section, dict):
+                break
+            sections.append(section)
+        else:
+            if parents and last in sections[-1]:
+                found[domain] = sections[-1].pop(last)
+                for name, section in zip(reversed(parents), reversed(sections[:-1]), strict=True):
+                    if not section[name]:
+                        del section[name]
+    return found
+
+
+def _keep_override(domain: str) -> str:
+    """An example of how a domain's documents are told from others in the same files."""
+    return dotted_override("data.sources", domain, "keep", f"{{meta.source: {domain}}}")
+
+
+def _spelling(domains: Iterable[str]) -> str:
+    """What to tell of a name that YAML has probably made of another."""
+    for domain in domains:
+        if domain in SPELLINGS:
+            return f"; YAML reads {', '.join(SPELLINGS[domain][:4])} as {domain}: put such a name in quotes"
+    return ""
+
+
+def _typed(sources: Mapping[str, Any], domain: str) -> FilesConf:
     """The entry of `data.sources` for a domain, with its keys and types checked."""
-    given = conf.sources.get(domain) or {}
+    given = sources.get(domain) or {}
     try:
         typed: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(FilesConf), given))
     except (OmegaConfBaseException, ValueError) as error:
@@ -135,6 +180,8 @@ def _typed(conf: FilesDataConf, domain: str) -> FilesConf:
 def _conditions(keep: dict[str, Any], key: str, prefix: str = "") -> Iterator[tuple[str, tuple[Any, ...]]]:
     """Fields and their allowed values; {meta: {language: en}} is the same as {meta.language: en}.
 
+    An unquoted no or 2024 is false or a number to YAML. It allows the text that it was written as, too.
+
     Raises:
         UserError: what is allowed is neither a value nor a list of values.
     """
@@ -145,7 +192,14 @@ def _conditions(keep: dict[str, Any], key: str, prefix: str = "") -> Iterator[tu
         values = tuple(allowed) if isinstance(allowed, list) else (allowed,)
         if any(isinstance(value, dict | list) for value in values):
             raise UserError(f"{key}.{field} is {allowed}; give the value that documents must have, or a list of some")
-        yield f"{prefix}{field}", values
+        yield f"{prefix}{field}", tuple(reading for value in values for reading in _readings(value))
+
+
+def _readings(allowed: Any) -> list[Any]:
+    """An allowed value, and the texts that YAML makes it of."""
+    if isinstance(allowed, bool):
+        return [allowed, *SPELLINGS[str(allowed)]]
+    return [allowed, str(allowed)] if isinstance(allowed, int | float) else [allowed]
 
 
 def _check_something_is_left(before: Sequence[Source], domain: str, path: str) -> None:
@@ -155,7 +209,7 @@ def _check_something_is_left(before: Sequence[Source], domain: str, path: str) -
             raise UserError(
                 f"domains '{source.domain}' and '{domain}' both take '{path}', but '{source.domain}' comes first and "
                 f"has no keep, so that it would get all of it; say which documents are its own, as in "
-                f"++data.sources.{source.domain}.keep={{meta.source: {source.domain}}}, or name other files"
+                f"{_keep_override(source.domain)}, or name other files"
             )
 
 
@@ -212,7 +266,7 @@ def _by_name(conf: FilesDataConf, domain: str, left_out: LeftOut) -> list[str]:
         raise UserError(
             f"data.domains names '{domain}', but '{folder}' has no {domain}.jsonl, {domain}.jsonl.gz, .zst or .parquet "
             f"and no folder {domain}/ with such or text files; set data.path, name files with "
-            f"++data.sources.{domain}.files=[...], or correct data.domains"
+            f"{dotted_override('data.sources', domain, 'files', '[...]')}, or correct data.domains{_spelling([domain])}"
         )
     return found or inside
 

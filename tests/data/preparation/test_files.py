@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -283,3 +284,52 @@ def test_a_source_that_is_no_section_is_an_error(tmp_path: Path):
     conf = FilesDataConf(name="test", domains=["web", "code"], path=str(tmp_path), sources={"web": "web.jsonl"})
     with pytest.raises(UserError, match=r"data.sources.web is web.jsonl: .*; its keys are files, file_list"):
         open_corpus(conf)
+
+
+@pytest.mark.parametrize(
+    ("keep", "kept"),
+    [
+        (False, ["no", "off", False]),
+        ([False, "sv"], ["no", "off", "sv", False]),
+        ("no", ["no"]),
+        (2024, ["2024", 2024]),
+        (1.5, ["1.5", 1.5]),
+        ("2024", ["2024"]),
+    ],
+)
+def test_a_value_that_yaml_has_read_as_something_else_keeps_the_texts_it_was_written_as(keep, kept, tmp_path: Path):
+    values = ["no", "off", "sv", "2024", "1.5", False, 2024, 1.5, None]
+    write_entries(tmp_path / "all.jsonl", [{"text": json.dumps(value), "set": value} for value in values])
+    corpus = corpus_of(tmp_path, files=["all.jsonl"], sources={"web": FilesConf(keep={"set": keep})})
+    assert sorted(texts(corpus)) == sorted(map(json.dumps, kept))
+
+
+@pytest.mark.parametrize(
+    "sources",
+    [
+        {"cc": {"v2": {"files": ["a.jsonl"]}, "files": ["b.jsonl"]}},  # as +data.sources.cc.v2.files=[...] makes it
+        {"cc.v2": {"files": ["a.jsonl"]}, "cc": {"files": ["b.jsonl"]}},
+    ],
+)
+def test_a_domain_with_a_dot_in_its_name_may_be_given_files(sources, tmp_path: Path):
+    write_texts(tmp_path / "a.jsonl", "a")
+    write_texts(tmp_path / "b.jsonl", "b")
+    corpus = corpus_of(tmp_path, ("cc.v2", "cc"), sources=sources)
+    assert documents_of(corpus) == [Document("cc.v2", "a"), Document("cc", "b")]
+    (tmp_path / "cc.jsonl").write_text((tmp_path / "b.jsonl").read_text())
+    corpus = corpus_of(tmp_path, ("cc.v2",), sources={"cc": {"v2": sources.get("cc.v2") or sources["cc"]["v2"]}})
+    assert documents_of(corpus) == [Document("cc.v2", "a")]
+
+
+@pytest.mark.parametrize(
+    ("domain", "advice"),
+    [
+        ("cc.v2", "++data.sources.cc.v2.files=[...]"),
+        ("2024-05", "'++data.sources={2024-05: {files: [...]}}'"),
+        ("False", "; YAML reads no, No, NO, off as False: put such a name in quotes"),
+    ],
+)
+def test_the_error_of_a_domain_without_files_says_how_to_name_them(domain, advice, tmp_path: Path):
+    with pytest.raises(UserError) as error:
+        corpus_of(tmp_path, (domain,))
+    assert advice in str(error.value)

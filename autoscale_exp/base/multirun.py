@@ -1,0 +1,62 @@
+"""The check of a multirun before its first job starts: each job composes and writes to a place of its own."""
+
+import os
+import shlex
+import sys
+from typing import Any
+
+import hydra
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from autoscale_exp.base.errors import UserError
+from autoscale_exp.base.job import describe, to_typed
+
+
+class MultirunCheck(Callback):
+    """Hydra callback of the jobs that write a result to `output_dir` or `output`; does nothing in single runs."""
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Ends the job with one line if a job of the multirun cannot be composed or two write to the same place.
+
+        SystemExit ends it here, because Hydra turns an exception in a callback into a warning.
+        """
+        try:
+            check_outputs(config)
+        except (HydraException, OmegaConfBaseException, UserError) as error:
+            sys.stderr.write(f"error: {describe(error)}\n")
+            raise SystemExit(2) from None
+
+
+def check_outputs(config: DictConfig) -> None:
+    """Composes every job of a multirun.
+
+    Raises:
+        UserError: two write to the same place, so that the second would overwrite what the first wrote.
+    """
+    params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
+    task: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
+    loader = GlobalHydra.instance().config_loader()  # what glob(...) among the overrides looks through
+    parsed = OverridesParser.create(config_loader=loader).parse_overrides([*params, *task])
+    overrides_of: dict[str, list[str]] = {}
+    for overrides in BasicSweeper.split_arguments(parsed, None)[0]:
+        conf = to_typed(hydra.compose(config_name=config.hydra.job.config_name, overrides=overrides))
+        key = "output_dir" if hasattr(conf, "output_dir") else "output"
+        place = getattr(conf, key)
+        if place is None:  # the terminal
+            continue
+        before = overrides_of.setdefault(os.path.abspath(place), overrides)
+        if before is not overrides:
+            differing = [b for a, b in zip(before, overrides, strict=True) if a != b]
+            name = differing[0].lstrip("+").partition("=")[0] if differing else "seed"
+            name += ".name" if hasattr(getattr(conf, name, None), "name") else ""
+            remedy = shlex.quote(f"{key}={place}/${{{name}}}")
+            raise UserError(
+                f"two jobs of the multirun write to {key} '{place}', where the second would overwrite the first; give "
+                f"each a place of its own, as in {remedy}"
+            )
