@@ -14,7 +14,8 @@ else:
 
 HEAD_BYTES = 512  # that tell what a file is
 CHUNK_BYTES = 2**16  # of compressed data at a time
-LARGEST_WINDOW: dict[int, int] = {zstd.DecompressionParameter.window_log_max: 31}  # of `zstd --long=31`; pyarrow's limit is 2^27 bytes
+# That `zstd --long=31` writes; pyarrow's limit is 2^27 bytes.
+LARGEST_WINDOW: dict[int, int] = {zstd.DecompressionParameter.window_log_max: 31}
 SKIPPABLE = tuple(bytes([kind]) + b"\x2a\x4d\x18" for kind in range(0x50, 0x60))  # frames of RFC 8878 without text
 MAGIC = {"gzip": (b"\x1f\x8b",), "zstd": (b"\x28\xb5\x2f\xfd", *SKIPPABLE)}
 
