@@ -85,7 +85,7 @@ def test_data_that_are_cut_off_in_a_later_member_are_an_error(suffix, kept, tmp_
 
 
 def test_a_gzip_file_whose_checksum_is_wrong_is_an_error(tmp_path: Path):
-    content = bytearray(gzip.compress(LINES))
+    content = bytearray(gzip.compress(LINES, mtime=0))
     content[-8:-4] = (zlib.crc32(LINES) ^ 1).to_bytes(4, "little")
     (tmp_path / "web.jsonl.gz").write_bytes(content)
     with pytest.raises(UserError, match=r"web.jsonl.gz' is cut off or damaged: .*incorrect data check"):
@@ -97,11 +97,11 @@ def test_a_gzip_file_whose_checksum_is_wrong_is_an_error(tmp_path: Path):
     [
         ("web.jsonl.gz", LINES),
         ("web.jsonl.zst", LINES),
-        ("web.jsonl", gzip.compress(LINES)),
+        ("web.jsonl", gzip.compress(LINES, mtime=0)),
         ("web.json", compress(LINES, ".zst")),
         ("web.jsonl.gz", compress(LINES, ".zst")),
         ("web.jsonl.zst", SKIPPABLE + compress(LINES, ".zst")),
-        ("web.jsonl.gz", gzip.compress(gzip.compress(LINES))),
+        ("web.jsonl.gz", gzip.compress(gzip.compress(LINES), mtime=0)),
     ],
 )
 def test_a_file_is_read_as_what_it_is_whatever_its_suffix_says_of_compression(name, content, tmp_path: Path):
@@ -112,7 +112,7 @@ def test_a_file_is_read_as_what_it_is_whatever_its_suffix_says_of_compression(na
 def test_only_plain_json_lines_can_be_cut(tmp_path: Path):
     contents = {
         "a.jsonl": (LINES, True),
-        "b.jsonl": (gzip.compress(LINES), False),
+        "b.jsonl": (gzip.compress(LINES, mtime=0), False),
         "c.json": (json.dumps(ENTRIES).encode(), False),
         "d.json": (json.dumps(ENTRIES[0], indent=1).encode(), False),
         "e.txt": (LINES, False),
@@ -141,11 +141,15 @@ TAR = bytes(257) + b"ustar\x0000" + bytes(248)
         ("a.jsonl", S3, "is a web page or an error in HTML or XML, as servers send it in place of a file"),
         ("a.jsonl", b"PAR1\x15\x04", r"is a parquet file; let its name end in .parquet"),
         ("a.parquet", LINES, r"holds JSON, not parquet; let its name end in .jsonl"),
-        ("a.parquet", gzip.compress(b"PAR1"), "is compressed with gzip as a whole, as no parquet file is; unpack it"),
+        (
+            "a.parquet",
+            gzip.compress(b"PAR1", mtime=0),
+            "is compressed with gzip as a whole, as no parquet file is; unpack it",
+        ),
         ("a.jsonl", b"BZh91AY&SY\x00", r"is compressed with bzip2; unpack it, or compress what is in it as .gz or"),
         ("a.jsonl.gz", b"\xfd7zXZ\x00\x00", "is compressed with xz"),
         ("a.txt", b"PK\x03\x04\x14", "is a zip archive"),
-        ("a.jsonl.gz", gzip.compress(TAR), "is a tar archive"),
+        ("a.jsonl.gz", gzip.compress(TAR, mtime=0), "is a tar archive"),
         ("a.txt", b"%PDF-1.7\n", "is a PDF; extract its text"),
         ("a.jsonl", '{"text": "a"}\n'.encode("utf-16"), "is text in UTF-16; convert it, as with `iconv"),
         ("a.jsonl", b"\x00\x05\x16\x07\x00\x02", "is what macOS notes about another file"),
