@@ -101,7 +101,7 @@ def test_a_gzip_file_whose_checksum_is_wrong_is_an_error(tmp_path: Path):
         ("web.json", compress(LINES, ".zst")),
         ("web.jsonl.gz", compress(LINES, ".zst")),
         ("web.jsonl.zst", SKIPPABLE + compress(LINES, ".zst")),
-        ("web.jsonl.gz", gzip.compress(gzip.compress(LINES), mtime=0)),
+        ("web.jsonl.gz", gzip.compress(gzip.compress(LINES, mtime=0), mtime=0)),
     ],
 )
 def test_a_file_is_read_as_what_it_is_whatever_its_suffix_says_of_compression(name, content, tmp_path: Path):
