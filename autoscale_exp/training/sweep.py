@@ -25,8 +25,10 @@ import hydra
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -34,7 +36,7 @@ from rich.table import Table
 
 from autoscale_exp.base import atomic
 from autoscale_exp.base.errors import UserError
-from autoscale_exp.base.job import to_typed
+from autoscale_exp.base.job import describe, to_typed
 from autoscale_exp.base.stopping import SIGNALS, handle_signals, signals_blocked, stop_at
 from autoscale_exp.config import TrainConf
 from autoscale_exp.data.store import TokenStore
@@ -95,8 +97,8 @@ class SweepCallback(Callback):
         os.environ[SWEEP_STARTED] = str(time.time())
         try:
             self._watch = SweepWatch(plan_sweep(config))
-        except UserError as error:
-            Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", markup=False)
+        except (UserError, HydraException, OmegaConfBaseException) as error:
+            Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {describe(error)}", markup=False)
             raise SystemExit(2) from None
         except Exception:
             traceback.print_exc()

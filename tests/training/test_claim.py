@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from autoscale_exp.training.claim import claimed, end_workers, holder
+from autoscale_exp.training.claim import SWEEP, claimed, end_workers, holder
 
 CLAIM = """
 import sys
@@ -23,6 +23,12 @@ with claimed(Path(sys.argv[1])):
     print("claimed", flush=True)
     sys.stdin.read()
 """
+
+
+@pytest.fixture(autouse=True)
+def no_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process works for no sweep, whatever a test before has swept in it."""
+    monkeypatch.delenv(SWEEP, raising=False)
 
 
 @pytest.fixture

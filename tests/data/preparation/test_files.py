@@ -154,7 +154,8 @@ def test_remote_files_share_parts_where_they_are_many(num_files, monkeypatch: py
 
 @settings(max_examples=30, deadline=None)
 @given(
-    sizes=st.lists(st.integers(0, 40), min_size=1, max_size=8),
+    # Two empty files are copies of one another, and copies are left out.
+    sizes=st.lists(st.integers(0, 40), min_size=1, max_size=8).filter(lambda sizes: sizes.count(0) <= 1),
     part_bytes=st.integers(20, 2000),
     suffix=st.sampled_from(["jsonl", "jsonl.gz"]),
 )
