@@ -32,7 +32,7 @@ from omegaconf.errors import (
 from autoscale_exp.base.errors import UserError, first_line, refusal
 from autoscale_exp.base.help import asked_for_help, describe_job
 from autoscale_exp.base.overrides import describe_unreadable, quoted_override, readable
-from autoscale_exp.base.stopping import Stopped, handle_signals, stop_at
+from autoscale_exp.base.stopping import SIGNALS, Stopped, handle_signals, restore_signals, stop_at
 
 _PACKAGE = Path(__file__).parent.parent
 # Looked for in the package first, so that a stranger's site-packages/conf is never picked up.
@@ -75,7 +75,6 @@ def job(
             os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands exceptions on instead of printing pages of them
             nonlocal begun
             begun = False
-            handle_signals(stop_at)
             sys.argv[1:] = readable(sys.argv[1:])
             with _stopped_in_one_line(kept), _user_errors(), _folder_errors(lambda: begun):
                 overrides = asked_for_help()
@@ -107,6 +106,8 @@ def _folder_errors(begun: Callable[[], bool]) -> Iterator[None]:
 
 @contextmanager
 def _stopped_in_one_line(kept: Callable[[], str]) -> Iterator[None]:
+    handlers = {signum: signal.getsignal(signum) for signum in SIGNALS}
+    handle_signals(stop_at)
     try:
         yield
     except Stopped as stopped:
@@ -114,9 +115,11 @@ def _stopped_in_one_line(kept: Callable[[], str]) -> Iterator[None]:
         line = kept()
         if os.environ.get("LOCAL_RANK", "0") == "0":  # the first process of a run on several devices speaks for all
             sys.stderr.write(f"stopped: {line}\n")
-        handle_signals(signal.SIG_DFL)
         logging.disable()  # libraries tell what they made of it at exit
+        handlers = dict.fromkeys(SIGNALS, signal.SIG_DFL)
         raise SystemExit(stopped.code) from None
+    finally:
+        restore_signals(handlers)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -29,6 +29,13 @@ def handle_signals(handler: Callable[[int, FrameType | None], Any] | signal.Hand
         for signum in SIGNALS:
             if signum != signal.SIGINT or signal.getsignal(signum) != signal.SIG_IGN:
                 signal.signal(signum, handler)
+
+
+def restore_signals(handlers: Mapping[signal.Signals, Any]) -> None:
+    """Installs the handlers that there were before."""
+    if threading.current_thread() is threading.main_thread():
+        for signum, handler in handlers.items():
+            signal.signal(signum, handler)
 
 
 @contextmanager
@@ -64,9 +71,7 @@ class StopRequest:
         return self
 
     def __exit__(self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None) -> None:
-        if threading.current_thread() is threading.main_thread():
-            for signum, handler in self._handlers.items():
-                signal.signal(signum, handler)
+        restore_signals(self._handlers)
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
         if self.signum is not None and (error is None or isinstance(error, SystemExit)):
             self.stop()

@@ -14,7 +14,7 @@ import socket
 import threading
 import time
 import traceback
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -93,8 +93,6 @@ class SweepCallback(Callback):
         SystemExit ends the job here, because Hydra turns an exception in a callback into a warning.
         """
         self._folder = Path(config.hydra.sweep.dir)
-        os.environ[SWEEP] = this_process()
-        os.environ[SWEEP_STARTED] = str(time.time())
         try:
             self._watch = SweepWatch(plan_sweep(config))
         except (UserError, HydraException, OmegaConfBaseException) as error:
@@ -103,6 +101,8 @@ class SweepCallback(Callback):
         except Exception:
             traceback.print_exc()
             raise SystemExit(1) from None
+        os.environ[SWEEP] = this_process()
+        os.environ[SWEEP_STARTED] = str(time.time())
         self._watching.enter_context(self._watch)
         atexit.register(self._watching.close)  # a sweep that is stopped gives the terminal its cursor back
         handle_signals(self._stop)
@@ -170,7 +170,8 @@ def leave_to_sweep() -> NoReturn:
 
     A worker that ended by itself would take the others along before they have written their checkpoints.
     """
-    os.kill(os.getppid(), signal.SIGTERM)
+    with suppress(ProcessLookupError):
+        os.kill(int(this_command().split("@")[0]), signal.SIGTERM)
     while True:
         time.sleep(LOOK_SECONDS)
 

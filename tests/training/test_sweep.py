@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from autoscale_exp.data.store import TokenStore
-from autoscale_exp.training.claim import SWEEP
 from tests.training.processes import Start, ended, table_of
 
 pytestmark = pytest.mark.slow
@@ -170,9 +169,6 @@ def test_a_sweep_that_cannot_be_ends_before_any_run_has_a_folder(overrides, mess
         (["run_name=same"], "two runs of the sweep have the name 'same'; set run_name so that they differ"),
     ],
 )
-def test_a_sweep_that_cannot_be_is_refused(
-    overrides, message, store: TokenStore, train_overrides, refused, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setenv(SWEEP, "")  # so that the sweep's own value goes with the test
+def test_a_sweep_that_cannot_be_is_refused(overrides, message, store: TokenStore, train_overrides, refused):
     line = refused("train", *train_overrides, "output_dir=out", "seed=0,1", *overrides, "hydra.mode=MULTIRUN")
     assert line.startswith(message)
