@@ -11,7 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from autoscale_exp.base.errors import UserError
+from autoscale_exp.runs.record import write_failure
+from autoscale_exp.train import train_once
 from autoscale_exp.training.claim import SWEEP, claimed, end_workers, holder
+from autoscale_exp.training.plan import plan_run
 
 CLAIM = """
 import sys
@@ -106,3 +110,10 @@ def test_a_worker_is_told_to_end_and_waited_for(tmp_path: Path):
     assert holder(tmp_path) is None
     worker.communicate()
     assert worker.returncode == -signal.SIGTERM
+
+
+def test_a_run_that_failed_in_another_process_meanwhile_is_not_tried_again(compose_train, store, tmp_path: Path):
+    folder = tmp_path / "runs" / "run"
+    write_failure(folder, "run", UserError("no text"))
+    with pytest.raises(UserError, match=r"another process trained run, which failed: UserError: no text"):
+        train_once(plan_run(compose_train(), store), folder)
