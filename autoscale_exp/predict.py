@@ -65,11 +65,10 @@ def objective_of(conf: PredictConf, fit: Fit | None, law: Law) -> Objective | No
     if (section := conf.objective) is not None:
         weights, domains = section.weights, law.validation_domains
         return make_objective(section.name, section.metric, weights, domains, section.aggregate)
-    if fit is None or fit.objective.metric is None:
+    objective = None if fit is None else fit.objective.over(law.validation_domains)
+    if objective is None:
         log.warning("no objective: there is no %s beside '%s'; objective=mean_loss gives one", FIT, conf.law_file)
-        return None
-    told = fit.objective
-    return make_objective(told.name, str(told.metric), told.weights, law.validation_domains, told.aggregate)
+    return objective
 
 
 def fitted_weights(fit: Fit | None, law: Law, tokens: FloatArray) -> FloatArray:

@@ -108,8 +108,8 @@ def summarise(
 
     `weights` are the fitted ones for the target's budget, None if the fit has no such target. `speedup_vs_<reference>`
     has those of the other mixtures by name, see `speedup`; `difference_vs_<reference>` says which of them exceed the
-    noise. Seconds are of training, added up over runs, however many
-    ran at a time. `downstream` has the runs' evaluations, by task and mixture.
+    noise. Seconds are of training, added up over runs, however many ran at a time. `downstream` has the runs'
+    evaluations, by task and mixture.
     """
     differences = compare(mixtures, reference)
     runs = [record for mixture in mixtures.values() for record in mixture.records]

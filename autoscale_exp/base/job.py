@@ -67,7 +67,7 @@ def job(
         def run(composed: Any) -> None:
             nonlocal begun
             begun = True
-            with _user_errors():
+            with user_errors():
                 function(to_typed(composed))
 
         @functools.wraps(function)
@@ -76,7 +76,7 @@ def job(
             nonlocal begun
             begun = False
             sys.argv[1:] = readable(sys.argv[1:])
-            with _stopped_in_one_line(kept), _user_errors(), _folder_errors(lambda: begun):
+            with _stopped_in_one_line(kept), user_errors(), _folder_errors(lambda: begun):
                 overrides = asked_for_help()
                 if overrides is None:
                     run()
@@ -123,7 +123,7 @@ def _stopped_in_one_line(kept: Callable[[], str]) -> Iterator[None]:
 
 
 @contextmanager
-def _user_errors() -> Iterator[None]:
+def user_errors() -> Iterator[None]:
     """Turns errors that the user caused into one line and exit code 2."""
     try:
         yield

@@ -1,21 +1,19 @@
-"""The check of a multirun before its first job starts: each job composes and writes to a place of its own."""
+"""The jobs of a multirun before the first of them starts: composed, and checked to write to places of their own."""
 
 import os
 import shlex
-import sys
+from collections.abc import Iterator
 from typing import Any
 
 import hydra
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from autoscale_exp.base.errors import UserError
-from autoscale_exp.base.job import describe, to_typed
+from autoscale_exp.base.job import to_typed, user_errors
 
 
 class MultirunCheck(Callback):
@@ -26,11 +24,19 @@ class MultirunCheck(Callback):
 
         SystemExit ends it here, because Hydra turns an exception in a callback into a warning.
         """
-        try:
+        with user_errors():
             check_outputs(config)
-        except (HydraException, OmegaConfBaseException, UserError) as error:
-            sys.stderr.write(f"error: {describe(error)}\n")
-            raise SystemExit(2) from None
+
+
+def jobs_of(config: DictConfig) -> Iterator[tuple[list[str], Any]]:
+    """Overrides and typed config of every job of a multirun, in the order in which they are launched."""
+    params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
+    # As typed: an override such as run_name=lr_${model.optimizer.lr} has another value in every job.
+    task: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
+    loader = GlobalHydra.instance().config_loader()  # what glob(...) among the overrides looks through
+    parsed = OverridesParser.create(config_loader=loader).parse_overrides([*params, *task])
+    for overrides in BasicSweeper.split_arguments(parsed, None)[0]:
+        yield overrides, to_typed(hydra.compose(config_name=config.hydra.job.config_name, overrides=overrides))
 
 
 def check_outputs(config: DictConfig) -> None:
@@ -39,13 +45,8 @@ def check_outputs(config: DictConfig) -> None:
     Raises:
         UserError: two write to the same place, so that the second would overwrite what the first wrote.
     """
-    params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
-    task: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
-    loader = GlobalHydra.instance().config_loader()  # what glob(...) among the overrides looks through
-    parsed = OverridesParser.create(config_loader=loader).parse_overrides([*params, *task])
     overrides_of: dict[str, list[str]] = {}
-    for overrides in BasicSweeper.split_arguments(parsed, None)[0]:
-        conf = to_typed(hydra.compose(config_name=config.hydra.job.config_name, overrides=overrides))
+    for overrides, conf in jobs_of(config):
         key = "output_dir" if hasattr(conf, "output_dir") else "output"
         place = getattr(conf, key)
         if place is None:  # the terminal

@@ -9,7 +9,7 @@ import numpy as np
 from autoscale_exp.base.arrays import FloatArray
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.versioned import parse, read_versioned, write_versioned
-from autoscale_exp.laws.objective import Objective
+from autoscale_exp.laws.objective import Objective, make_objective
 from autoscale_exp.laws.optimum import Optimum
 
 FORMAT = 2
@@ -31,6 +31,12 @@ class FitObjective:
         """An objective over `validation_domains` as a fit tells of it."""
         weights = named(validation_domains, objective.weights)
         return FitObjective(objective.name, objective.metric, weights, objective.aggregate)
+
+    def over(self, validation_domains: Sequence[str]) -> Objective | None:
+        """The objective over `validation_domains`, in their order; None for given optima."""
+        if self.metric is None or self.weights is None:
+            return None
+        return make_objective(self.name, self.metric, self.weights, validation_domains, self.aggregate)
 
 
 @dataclass(frozen=True)

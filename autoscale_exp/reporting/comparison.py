@@ -10,7 +10,7 @@ from scipy import stats
 from autoscale_exp.base.arrays import FloatArray
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.laws.fit_file import Fit
-from autoscale_exp.laws.objective import Objective, make_objective
+from autoscale_exp.laws.objective import Objective
 from autoscale_exp.runs.record import RunRecord
 
 CONFIDENCE = 0.9  # of intervals, as in a fit
@@ -271,12 +271,11 @@ def objective_of_fit(fit: Fit, folder: str) -> NamedObjective:
     Raises:
         UserError: it was made of given optima, whose objective is not known.
     """
-    section = fit.objective
-    if section.weights is None or section.metric is None:
+    domains = list(fit.objective.weights or ())
+    objective = fit.objective.over(domains)
+    if objective is None:
         raise UserError(
             f"fit is '{folder}', which was made of given optima, so that nobody knows their objective; give one made "
             "with runs=<runs.csv or sweep folder>, and this one as autoscale=<folder>"
         )
-    domains = list(section.weights)
-    objective = make_objective(section.name, section.metric, section.weights, domains, section.aggregate)
     return NamedObjective(objective, domains)

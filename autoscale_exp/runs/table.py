@@ -140,32 +140,36 @@ def read_runs(path: Path) -> RunTable:
             log.warning("'%s': %s", path, remark)
         return table_of_records(records)
     table = table_of_sheet(read_sheet(path, "runs"))
-    if path.name == TABLE and any(path.parent.glob(f"runs/*/{RECORD}")):
-        missing = [record.run for record in read_records(path.parent) if record.run not in table.runs]
-        if missing:
-            log.warning(
-                "'%s' lacks %d finished runs of its folder (%s); runs=%s reads all of them",
-                path,
-                len(missing),
-                ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else ""),
-                path.parent,
-            )
+    if path.name == TABLE:
+        finished = {record.parent.name for record in path.parent.glob(f"runs/*/{RECORD}")}
+        if missing := sorted(finished - set(table.runs)):
+            named = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+            remedy = f"runs={path.parent} reads all of them"
+            log.warning("'%s' lacks %d finished runs of its folder (%s); %s", path, len(missing), named, remedy)
     return table
 
 
-def refresh_run_table(sweep: Path) -> None:
+def write_run_table(sweep: Path) -> None:
     """Writes the run table of all runs of a sweep that are finished by now.
 
     Runs may end at the same time in several processes: each looks again after it has written, so that whoever writes
-    last has seen every record. Records that make no table are told of, because the run that ended is none the worse.
+    last has seen every record.
+
+    Raises:
+        UserError: their records make no table; see `table_of_records`.
     """
     before: list[Path] = []
     while (finished := sorted(sweep.glob(f"runs/*/{RECORD}"))) != before:
         before = finished
-        try:
-            atomic.write_text(sweep / TABLE, format_run_table(read_records(sweep)))
-        except UserError as error:
-            log.warning("'%s' is not written: %s", sweep / TABLE, error)
+        atomic.write_text(sweep / TABLE, format_run_table(read_records(sweep)))
+
+
+def refresh_run_table(sweep: Path) -> None:
+    """Writes the run table after a run, and says so if there can be none: the run that ended is none the worse."""
+    try:
+        write_run_table(sweep)
+    except UserError as error:
+        log.warning("'%s' is not written: %s", sweep / TABLE, error)
 
 
 def parse_run_table(text: str, name: str) -> RunTable:

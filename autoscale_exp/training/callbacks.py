@@ -52,7 +52,9 @@ class ValidationCurve(Callback):
         losses = {domain: module.mean_loss(self._batches(domain, trainer)) for domain in self.store.validation_domains}
         for domain, loss in losses.items():
             if not math.isfinite(loss):
-                raise DivergedError(f"the validation loss of '{domain}' is {loss} after {tokens} tokens")
+                raise DivergedError(
+                    f"the validation loss of '{domain}' is {loss} after {tokens} tokens; lower the learning rate"
+                )
         self.points.append({"tokens": tokens, "losses": losses})
         for logger in trainer.loggers:
             metrics = {f"val/{domain}": loss for domain, loss in losses.items()} | {"val/tokens": tokens}

@@ -21,29 +21,23 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, ClassVar, NoReturn, Self
 
-import hydra
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from autoscale_exp.base import atomic
 from autoscale_exp.base.errors import UserError
-from autoscale_exp.base.job import describe, to_typed
+from autoscale_exp.base.job import user_errors
+from autoscale_exp.base.multirun import jobs_of
 from autoscale_exp.base.stopping import SIGNALS, handle_signals, signals_blocked, stop_at
 from autoscale_exp.config import TrainConf
 from autoscale_exp.data.store import TokenStore
 from autoscale_exp.reporting.next_steps import after_sweep
 from autoscale_exp.runs.designs.single import SingleConf
-from autoscale_exp.runs.record import FAILURE, is_recorded, read_failure, read_record, read_records
-from autoscale_exp.runs.table import format_run_table
+from autoscale_exp.runs.record import FAILURE, is_recorded, read_failure, read_record
+from autoscale_exp.runs.table import TABLE, write_run_table
 from autoscale_exp.training.claim import SWEEP, SWEEP_STARTED, end_workers, holder, this_command, this_process
 from autoscale_exp.training.plan import RESUME_POINT, is_finished, num_devices, plan_run, store_of
 
@@ -94,10 +88,8 @@ class SweepCallback(Callback):
         """
         self._folder = Path(config.hydra.sweep.dir)
         try:
-            self._watch = SweepWatch(plan_sweep(config))
-        except (UserError, HydraException, OmegaConfBaseException) as error:
-            Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {describe(error)}", markup=False)
-            raise SystemExit(2) from None
+            with user_errors():
+                self._watch = SweepWatch(plan_sweep(config))
         except Exception:
             traceback.print_exc()
             raise SystemExit(1) from None
@@ -131,13 +123,13 @@ class SweepCallback(Callback):
             watch.say(f"{len(failed)} of {len(runs)} runs failed; the sweep's command starts only these again")
         if len(failed) < len(runs):
             try:
-                atomic.write_text(self._folder / "runs.csv", format_run_table(read_records(self._folder)))
+                write_run_table(self._folder)
             except UserError as error:  # runs of another experiment lie in the same folder
                 watch.say(f"no table is written: {error}")
                 raise SystemExit(1) from None
         if failed:
             raise SystemExit(1)
-        watch.say(f"{len(runs)} runs are finished; their table is '{self._folder}/runs.csv'")
+        watch.say(f"{len(runs)} runs are finished; their table is '{self._folder / TABLE}'")
         choices = config.hydra.runtime.choices
         is_design = OmegaConf.get_type(config.design) is not SingleConf
         experiment, search = choices.get("experiment"), config.search
@@ -184,13 +176,7 @@ def plan_sweep(config: DictConfig) -> list[PlannedRun]:
     """
     runs: dict[str, PlannedRun] = {}
     store: TokenStore | None = None
-    params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
-    # As typed: an override such as run_name=lr_${model.optimizer.lr} has another value in every run.
-    task: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
-    loader = GlobalHydra.instance().config_loader()  # what glob(...) among the overrides looks through
-    parsed = OverridesParser.create(config_loader=loader).parse_overrides([*params, *task])
-    for overrides in BasicSweeper.split_arguments(parsed, None)[0]:
-        conf = to_typed(hydra.compose(config_name=config.hydra.job.config_name, overrides=overrides))
+    for overrides, conf in jobs_of(config):
         assert isinstance(conf, TrainConf)
         store = store or store_of(conf, overrides)
         if num_devices(conf) > 1:

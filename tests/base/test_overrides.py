@@ -40,14 +40,15 @@ def test_a_path_with_letters_that_hydra_refuses_needs_no_quotes(path):
     assert value_of(f"data.path={path}") == path
 
 
-def test_the_home_folder_is_where_tilde_stands(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("HOME", "/home/Zoë")
-    assert value_of("data.path=~") == "/home/Zoë"
-    assert value_of("data.path=~/a") == "/home/Zoë/a"
+def test_the_home_folder_is_where_tilde_stands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    home = str(tmp_path / "Zoë")
+    monkeypatch.setenv("HOME", home)
+    assert value_of("data.path=~") == home
+    assert value_of("data.path=~/a") == f"{home}/a"
     assert value_of("data.path=/a/~/b~") == "/a/~/b~"
     assert readable(["~logger"]) == ["~logger"]
     conf = composed("prepare", "data=local", "data.domains=[a]", 'data.path="~/a"', 'data.files=["~/b","/c/~"]')
-    assert (conf.data.path, conf.data.files) == ("/home/Zoë/a", ["/home/Zoë/b", "/c/~"])
+    assert (conf.data.path, conf.data.files) == (f"{home}/a", [f"{home}/b", "/c/~"])
 
 
 def test_what_hydra_reads_by_itself_stays_as_it_was():
