@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 
 LEAD = """{module}: {purpose}
 
-Choose an option of a group with group=option; the first is the default. Set a key with key=value. Options change the
+Choose an option of a group with group=option; the first is the default, or the first few of a list. Set a key with key=value. Options change the
 keys: `--help design=ddo` lists those of design=ddo. `--hydra-help` lists Hydra's own flags.
 """
 
@@ -56,8 +56,9 @@ def _groups(conf_dir: Path, job: str) -> Iterator[tuple[str, list[str]]]:
         paths = sorted((conf_dir / group).glob("*.yaml"))
         if group == "experiment":
             paths = [path for path in paths if is_experiment_of(path, job)]
-        options = [path.stem for path in paths]
-        yield group, sorted(options, key=lambda option: (option != entry[group], option))
+        options, chosen = [path.stem for path in paths], entry[group]
+        first = chosen if isinstance(chosen, list) else [chosen]
+        yield group, sorted(options, key=lambda option: (option not in first, option))
 
 
 def is_experiment_of(path: Path, job: str) -> bool:

@@ -104,7 +104,7 @@ def test_an_advised_override_of_an_entry_can_be_typed_whatever_its_name(name):
 
 @pytest.mark.parametrize("plus", ["", "+", "++"])
 def test_a_mapping_by_domain_takes_the_place_of_the_one_in_the_config(plus):
-    conf = composed("fit", "experiment=quickstart_fit", f"{plus}objective.weights={{web: .5, Wikipedia (en):0.5}}")
+    conf = composed("fit", "objective=quickstart/reading", f"{plus}objective.weights={{web: .5, Wikipedia (en):0.5}}")
     assert conf.objective.weights == "{web: .5, Wikipedia (en):0.5}"
 
 
