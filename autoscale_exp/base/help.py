@@ -22,8 +22,9 @@ from omegaconf import DictConfig, OmegaConf
 
 LEAD = """{module}: {purpose}
 
-Choose an option of a group with group=option; the first is the default, or the first few of a list. Set a key with key=value. Options change the
-keys: `--help design=ddo` lists those of design=ddo. `--hydra-help` lists Hydra's own flags.
+Choose an option of a group with group=option; the first is the default. Set a key with key=value. Options change the
+keys: `--help design=ddo` lists those of design=ddo. Of `rivals` several are chosen: rivals=[uniform,fitted].
+`--hydra-help` lists Hydra's own flags.
 """
 
 

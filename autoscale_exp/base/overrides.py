@@ -101,7 +101,7 @@ def _written(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"[{','.join(map(_written, value))}]"
     if isinstance(value, str):
-        return value if _is_read(f"x={value}") and _value_of(value) == value else _quoted(value)
+        return value if value and _is_read(f"x={value}") and _value_of(value) == value else _quoted(value)
     if value is None:
         return "null"
     return str(value).lower() if isinstance(value, bool) else repr(value)

@@ -10,6 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from autoscale_exp.base.by_domain import mapping_text
 from autoscale_exp.base.job import to_typed
 from autoscale_exp.base.multirun import jobs_of
 from autoscale_exp.base.overrides import MAPPINGS_BY_DOMAIN, override_of, readable
@@ -109,7 +110,8 @@ def differing(present: Any, wanted: Any, key: str) -> Iterator[str]:
     if present == wanted:
         return
     if not isinstance(present, dict) or not isinstance(wanted, dict) or key in MAPPINGS_BY_DOMAIN:
-        yield override_of(key, wanted)
+        by_domain = isinstance(wanted, dict) and key in MAPPINGS_BY_DOMAIN
+        yield override_of(key, mapping_text(wanted) if by_domain else wanted)
         return
     yield from (f"~{key}.{name}" for name in present if name not in wanted)
     for name, value in wanted.items():

@@ -4,6 +4,7 @@ import pytest
 from hydra import compose
 from omegaconf import OmegaConf
 
+from autoscale_exp.base.by_domain import in_order
 from autoscale_exp.base.overrides import readable
 from autoscale_exp.studies.commands import Command, Sections
 
@@ -47,6 +48,14 @@ def test_a_fit_gets_the_studys_objective_and_bounds(overrides: list[str], sectio
     fit = compose("fit", readable(command.overrides))
     for key in ("objective", "bounds"):
         assert OmegaConf.to_container(fit[key]) == OmegaConf.to_container(of_study.conf[key])
+
+
+def test_weights_in_a_yaml_are_told_by_name_whatever_its_letters(sections: Callable[..., Sections]):
+    of_study = sections("token_budgets=[1000]")
+    weights = {"数学": 0.5, "Wikipedia (en), cleaned": 0.5}
+    of_study.conf.objective.weights = weights
+    fit = compose("fit", readable(of_study.command("fit", ["runs=runs.csv"], ["objective"]).overrides))
+    assert in_order(fit.objective.weights, list(weights), key="weights") == [0.5, 0.5]
 
 
 def test_training_is_launched_as_the_study_is_told_to(sections: Callable[..., Sections]):
