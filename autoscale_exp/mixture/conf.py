@@ -11,10 +11,12 @@ class MixtureConf:
     """Domain weights: shares of the tokens trained on."""
 
     name: str = MISSING  # in results and run names
-    kind: str = MISSING  # uniform, natural (shares of the training pool), weights or file
+    kind: str = MISSING  # uniform, natural (shares of the training pool), temperature, unimax, weights or file
     domains: list[str] | None = None  # the domains that a list of `weights` is for; null: data.domains
     weights: Any = None  # one per domain, for kind weights: a list or {web: 0.7, code: 0.3}
     path: str | None = None  # a mixture file, as fit writes it, for kind file
+    temperature: float | None = None  # natural shares to the power 1 / temperature, for kind temperature
+    max_epochs: float | None = None  # of each domain's pool, within which weights are as equal as can be; kind unimax
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Domain weights from the `mixture` section: uniform, natural, given, or read from a mixture file."""
+"""Domain weights from the `mixture` section: by the sizes of the domains, given, or read from a mixture file."""
 
 import json
 from collections.abc import Sequence
@@ -17,25 +17,33 @@ from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.weights import check_weights
 from autoscale_exp.mixture.conf import MixtureConf
 
+KINDS = ("uniform", "natural", "temperature", "unimax", "weights", "file")
 
-def resolve_weights(conf: MixtureConf, domains: Sequence[str], pool_rows: Sequence[int]) -> FloatArray:
+
+def resolve_weights(conf: MixtureConf, domains: Sequence[str], pool_rows: Sequence[int], num_rows: float) -> FloatArray:
     """The weights of a mixture over `domains`.
 
     Args:
         conf: the `mixture` section.
         domains: (K,) domains of the store, in the order of the result.
-        pool_rows: (K,) training rows that each has, for kind natural.
+        pool_rows: (K,) training rows that each has, for kinds natural, temperature and unimax.
+        num_rows: of the run, which need not be whole, for kind unimax.
 
     Returns:
         (K,) weights summing to 1.
 
     Raises:
-        UserError: an unknown kind, a domain that the store or the mixture lacks, or weights that are not shares.
+        UserError: an unknown kind, a domain that the store or the mixture lacks, weights that are not shares, or a cap
+            that no mixture meets.
     """
     if conf.kind == "uniform":
         return np.full(len(domains), 1 / len(domains))
     if conf.kind == "natural":
         return np.asarray(pool_rows, dtype=np.float64) / sum(pool_rows)
+    if conf.kind == "temperature":
+        return temperature_weights(pool_rows, conf.temperature)
+    if conf.kind == "unimax":
+        return unimax_weights(pool_rows, num_rows, conf.max_epochs)
     if conf.kind == "weights":
         if conf.weights is None:
             raise UserError("mixture.weights is not set; give one weight per domain, by name or in their order")
@@ -47,7 +55,53 @@ def resolve_weights(conf: MixtureConf, domains: Sequence[str], pool_rows: Sequen
             raise UserError("mixture.path is not set; give a mixture file, as `fit` writes them")
         file = read_mixture_file(Path(conf.path))
         return _in_order(file.domains, file.weights, domains, key=f"the weights in '{conf.path}'")
-    raise UserError(f"mixture.kind is '{conf.kind}'; allowed are uniform, natural, weights, file")
+    raise UserError(f"mixture.kind is '{conf.kind}'; allowed are {', '.join(KINDS)}")
+
+
+def temperature_weights(pool_rows: Sequence[int], temperature: float | None) -> FloatArray:
+    """(K,) weights as the natural shares to the power 1 / temperature: 1 is natural, and more is nearer to uniform.
+
+    Source: mT5 (Xue et al., arXiv 2010.11934, section 3.1), whose alpha is 1 / temperature.
+
+    Raises:
+        UserError: the temperature is not a positive number.
+    """
+    if temperature is None or not 0 < temperature < np.inf:
+        raise UserError(f"mixture.temperature is {temperature}; it must be a positive number, and 1 is natural")
+    largest = np.asarray(pool_rows, dtype=np.float64) / max(pool_rows)  # so that no power overflows
+    powers = np.where(largest > 0, largest, 1.0) ** (1 / temperature) * (largest > 0)
+    return powers / powers.sum()
+
+
+def unimax_weights(pool_rows: Sequence[int], num_rows: float, max_epochs: float | None) -> FloatArray:
+    """(K,) weights as equal as a cap on the epochs of each domain allows.
+
+    Source: UniMax (Chung et al., arXiv 2304.09151, algorithm 1): from the smallest domain on, each gets an equal part
+    of what is left, or `max_epochs` of its rows if that is less. Departure: where the caps leave rows over, the paper
+    repeats every domain more often; here that is refused.
+
+    Args:
+        pool_rows: (K,) rows that each domain has.
+        num_rows: of the run.
+        max_epochs: times that a domain may be repeated; need not be whole.
+
+    Raises:
+        UserError: max_epochs is not positive, or so many epochs of all domains are fewer rows than the run's.
+    """
+    if max_epochs is None or not 0 < max_epochs < np.inf:
+        raise UserError(f"mixture.max_epochs is {max_epochs}; for kind unimax it must be a positive number of epochs")
+    caps = np.asarray(pool_rows, dtype=np.float64) * max_epochs
+    if caps.sum() < num_rows * (1 - 1e-12):
+        share, least = caps.sum() / num_rows, np.ceil(1000 * num_rows / sum(pool_rows)) / 1000
+        raise UserError(
+            f"mixture.max_epochs is {max_epochs:g}, but so many epochs of all domains are only {share:.3g} of the "
+            f"run's tokens; set it to at least {least:g}, or lower the token budget"
+        )
+    rows, left = np.zeros(len(caps)), float(num_rows)
+    for position, domain in enumerate(np.argsort(caps, kind="stable")):
+        rows[domain] = min(caps[domain], left / (len(caps) - position))
+        left -= rows[domain]
+    return rows / rows.sum()
 
 
 class MixtureFile(NamedTuple):

@@ -84,10 +84,11 @@ def plan_run(conf: TrainConf, store: TokenStore) -> RunPlan:
     _check_numbers(conf)
     micro_batch(conf.model.optimizer.batch_rows, conf.micro_batch_rows, num_devices(conf))
     pool_rows = [store.num_rows("train", domain) for domain in store.domains]
-    weights = resolve_weights(conf.mixture, store.domains, pool_rows)
     runs = design_runs(conf.design, RunRequest(store.domains, conf.token_budget, conf.mixture.name, conf.seed))
     spec = select_run(runs, conf.design.index)
     target = conf.design.match_repetition
+    num_rows = (target or spec.token_budget) / store.seq_len  # of the run whose repetition counts
+    weights = resolve_weights(conf.mixture, store.domains, pool_rows, num_rows)
     requested_tokens, stage_counts = stages_of(conf, spec, weights, store)
     seed = conf.seed + spec.seed_offset
     try:

@@ -48,6 +48,20 @@ def test_weights_are_realised_in_rows(compose_train, store: TokenStore):
     assert plan.sampler.row_counts.tolist() == [46, 23, 23]
 
 
+def test_the_cap_of_unimax_is_of_the_runs_tokens_or_of_the_target_whose_repetition_it_matches(
+    compose_train, store: TokenStore
+):
+    pools = np.array([store.num_rows("train", domain) for domain in store.domains])
+    smallest = int(pools.argmin())
+    budget = 16 * int(pools.min() + 2 * np.sort(pools)[1])
+    unimax = ["mixture=unimax", f"mixture.max_epochs={1 / 2}"]
+    half = plan_run(compose_train(*unimax, f"token_budget={budget // 2}"), store).sampler.row_counts
+    assert half[smallest] == pools[smallest] // 2
+    matched = [f"token_budget={budget // 4}", f"design.match_repetition={budget // 2}"]
+    quarter = plan_run(compose_train(*unimax, *matched), store).sampler
+    assert quarter.row_counts[smallest] == pytest.approx(quarter.pool_rows[smallest] / 2, abs=1)
+
+
 def test_stages_take_the_place_of_the_mixture_from_their_starts_on(compose_train, store: TokenStore):
     stages = "stages=[{start: 1_00, weights: [.5,.5,0]}, {start: 800, weights: [0,0,1]}]"
     plan = plan_run(compose_train(stages), store)
