@@ -28,6 +28,7 @@ GIVEN = {
     "mixture=custom": ["mixture.weights=[1]"],
     "mixture=from_file": ["mixture.path=x.yaml"],
     "design=ddo": ["design.scales=[1000]"],
+    "design=dirichlet": ["design.scales=[1000]", "design.num_runs=2"],
     "mixture=fitted": ["search=somewhere"],
     "experiment=search": ["design.scales=[1000]"],
     "experiment=targets": ["search=somewhere", "store=null", "token_budget=1000"],

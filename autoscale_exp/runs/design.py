@@ -24,6 +24,7 @@ class ScaledDesignConf(DesignConf):
     """A design of proxy runs at several scales."""
 
     scales: list[int] = field(default_factory=list)  # token budgets of the scales' base runs
+    base_repeats: int = 0  # further base runs per scale, with the next seeds: they measure the seed noise
 
 
 @dataclass(frozen=True)
@@ -64,14 +65,40 @@ class RunSpec:
         """Label of the token budget."""
         return budget_label(self.token_budget)
 
+    def weights(self, base: FloatArray, caps: FloatArray) -> FloatArray:
+        """(K,) weights that the multipliers change: those of the base mixture, or a mixture of the run's own.
+
+        Args:
+            base: (K,) weights of the base mixture at this token budget.
+            caps: (K,) largest weights that max_epochs of the domains' text allow at this token budget.
+        """
+        return base
+
     def domain_tokens(self, weights: FloatArray) -> FloatArray:
-        """(K,) requested tokens, for the base mixture's `weights`."""
+        """(K,) requested tokens, from `weights`."""
         return weights * self.token_budget * np.asarray(self.multipliers)
 
     def row_counts(self, weights: FloatArray, seq_len: int) -> Int64Array:
         """(K,) whole rows. Domains that the run does not perturb have exactly the base run's rows."""
         base = allocate_rows(weights * self.token_budget, seq_len)
         return np.rint(base * np.asarray(self.multipliers)).astype(np.int64)
+
+
+def check_scales(scales: Sequence[int]) -> None:
+    """Checks the token budgets of a design.
+
+    Raises:
+        UserError: they are missing, doubled or not positive.
+    """
+    if not scales or len(set(scales)) != len(scales) or min(scales) < 1:
+        raise UserError(f"design.scales must be distinct positive token budgets, but is {scales}")
+
+
+def base_runs(budget: int, repeats: int, request: RunRequest) -> list[RunSpec]:
+    """The base run of a scale, then its repeats with the next seeds."""
+    scale, unchanged = budget_label(budget), (1.0,) * len(request.domains)
+    names = [f"base_{scale}", *(f"base_seed{repeat}_{scale}" for repeat in range(1, repeats + 1))]
+    return [RunSpec(name, budget, unchanged, seed_offset=offset) for offset, name in enumerate(names)]
 
 
 def matched_pool(pool_rows: Sequence[int], token_budget: int, target_tokens: int) -> list[int]:

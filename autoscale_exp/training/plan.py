@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from autoscale_exp.base.arrays import FloatArray, Int64Array
 from autoscale_exp.base.by_domain import in_order
 from autoscale_exp.base.errors import UserError
@@ -87,14 +89,17 @@ def plan_run(conf: TrainConf, store: TokenStore) -> RunPlan:
     runs = design_runs(conf.design, RunRequest(store.domains, conf.token_budget, conf.mixture.name, conf.seed))
     spec = select_run(runs, conf.design.index)
     target = conf.design.match_repetition
+    seen_rows = pool_rows if target is None else matched_pool(pool_rows, spec.token_budget, target)
     num_rows = (target or spec.token_budget) / store.seq_len  # of the run whose repetition counts
-    weights = resolve_weights(conf.mixture, store.domains, pool_rows, num_rows)
+    base = resolve_weights(conf.mixture, store.domains, pool_rows, num_rows)
+    caps = conf.max_epochs * np.array(seen_rows) * store.seq_len / spec.token_budget
+    weights = spec.weights(base, caps)
     requested_tokens, stage_counts = stages_of(conf, spec, weights, store)
     seed = conf.seed + spec.seed_offset
     try:
         sampler = MixtureSampler(
             store.domains,
-            pool_rows if target is None else matched_pool(pool_rows, spec.token_budget, target),
+            seen_rows,
             stage_counts,
             seed=seed,
             max_epochs=conf.max_epochs,

@@ -11,6 +11,7 @@ from autoscale_exp.mixture.allocation import allocate_rows
 from autoscale_exp.runs.design import RunRequest, matched_pool
 from autoscale_exp.runs.designs import design_runs, select_run
 from autoscale_exp.runs.designs.ddo import DdoConf
+from autoscale_exp.runs.designs.dirichlet import DirichletConf, SwarmRun
 from autoscale_exp.runs.designs.single import SingleConf
 
 UNIFORM = np.full(3, 1 / 3)
@@ -67,6 +68,12 @@ def test_a_single_run_is_named_by_mixture_budget_and_seed():
             for factor in (1.0, math.nan, math.inf)
         ),
         (DdoConf(scales=[10], base_repeats=-1), None, "design.base_repeats is -1; it must be at least 0"),
+        (DirichletConf(num_runs=3), None, "design.scales must be distinct positive token budgets"),
+        (DirichletConf(scales=[10], num_runs=-1), None, "design.num_runs is -1; it must be at least 0"),
+        (DirichletConf(scales=[10], draw_seed=-1), None, "design.draw_seed is -1; it must be at least 0"),
+        (DirichletConf(scales=[10], min_strength=0), None, "design.min_strength is 0 and design.max_strength 5.0"),
+        (DirichletConf(scales=[10], min_strength=6), None, "positive numbers, the second not below the first"),
+        (DirichletConf(scales=[10], min_weight=0.5), None, "design.min_weight is 0.5; it must be at least 0 and below"),
     ],
 )
 def test_bad_designs_are_refused(conf, budget, message):
@@ -80,6 +87,88 @@ def test_a_run_that_is_not_there_or_has_an_unsafe_name_is_refused():
         select_run(runs, 5)
     with pytest.raises(UserError, match="b c_x3_1K"):
         select_run(runs, 3)
+
+
+FREE = np.full(3, np.inf)
+
+
+def swarm_of(num_runs, base=UNIFORM, caps=FREE, **section):
+    """(num_runs, K) weights of a swarm at one scale."""
+    runs = runs_of(DirichletConf(scales=[1_000_000], num_runs=num_runs, **section), "abcdefgh"[: len(base)])
+    return np.array([run.weights(base, caps) for run in runs if isinstance(run, SwarmRun)])
+
+
+def test_a_swarm_has_base_runs_and_so_many_mixtures_at_each_scale():
+    runs = runs_of(DirichletConf(scales=[600_000, 1_800_000], num_runs=2, base_repeats=1))
+    assert [run.run for run in runs] == [
+        "base_0.6M",
+        "base_seed1_0.6M",
+        "base_1.8M",
+        "base_seed1_1.8M",
+        "swarm000_0.6M",
+        "swarm000_1.8M",
+        "swarm001_0.6M",
+        "swarm001_1.8M",
+    ]
+    for run in runs[:4]:
+        np.testing.assert_array_equal(run.weights(UNIFORM, FREE), UNIFORM)
+
+
+def test_a_swarm_is_nested_when_it_is_enlarged():
+    small = DirichletConf(scales=[600_000, 1_800_000], num_runs=3)
+    large = DirichletConf(scales=[600_000, 1_800_000], num_runs=9)
+    for one, other in zip(runs_of(small), runs_of(large)[: len(runs_of(small))], strict=True):
+        assert one.run == other.run
+        np.testing.assert_array_equal(one.weights(UNIFORM, FREE), other.weights(UNIFORM, FREE))
+
+
+def test_a_further_scale_leaves_the_mixtures_of_the_others():
+    one = {run.run: run for run in runs_of(DirichletConf(scales=[600_000], num_runs=3))}
+    two = {run.run: run for run in runs_of(DirichletConf(scales=[300_000, 600_000], num_runs=3))}
+    for name, run in one.items():
+        np.testing.assert_array_equal(run.weights(UNIFORM, FREE), two[name].weights(UNIFORM, FREE))
+
+
+def test_the_mixtures_of_a_swarm_are_those_of_draw_seed_and_not_of_the_training_seed():
+    assert (swarm_of(3) != swarm_of(3, draw_seed=1)).any()
+    design = DirichletConf(scales=[600_000], num_runs=1)
+    first, second = (runs_of(design, seed=seed)[1].weights(UNIFORM, FREE) for seed in (0, 1))
+    np.testing.assert_array_equal(first, second)
+
+
+def test_a_swarm_spreads_about_the_base_mixture():
+    base = np.array([0.6, 0.3, 0.1])
+    drawn = swarm_of(400, base, min_distance=0, min_weight=0)
+    np.testing.assert_allclose(drawn.mean(axis=0), base, atol=0.05)  # 3 standard errors at the most
+    even = swarm_of(100, base, min_strength=500, max_strength=500, min_distance=0)
+    assert np.abs(even - base).max() < 0.1
+
+
+@given(st.integers(0, 100), st.sampled_from([0.01, 0.05]), st.floats(2.0, 4.0))
+@settings(max_examples=10, deadline=None)
+def test_mixtures_of_a_swarm_keep_within_caps_and_apart(draw_seed, min_distance, room):
+    base = np.array([0.1, 0.2, 0.3, 0.4])
+    drawn = swarm_of(20, base, room * base, draw_seed=draw_seed, min_distance=min_distance)
+    np.testing.assert_allclose(drawn.sum(axis=1), 1)
+    assert np.all(drawn <= room * base)
+    assert np.all((drawn == 0) | (drawn >= 2e-3))
+    distances = np.linalg.norm(drawn[:, None] - np.vstack([drawn, base]), axis=2)
+    assert np.all(distances + np.eye(20, 21) >= min_distance)
+
+
+def test_a_domain_that_the_base_mixture_leaves_out_is_left_out():
+    assert not swarm_of(5, np.array([0.5, 0.5, 0]))[:, 2].any()
+
+
+def test_a_swarm_that_the_text_does_not_allow_is_refused():
+    with pytest.raises(UserError, match=r"run 'swarm000_1M': max_epochs of all domains are only 0.9 of its tokens"):
+        swarm_of(1, caps=np.full(3, 0.3))
+    with pytest.raises(UserError, match=r"has 1000000: none of 2000 mixtures drawn for run 0 .* max_epochs of 'c'"):
+        swarm_of(1, caps=np.array([1, 1, 1e-9]), min_strength=100, max_strength=100)
+    with pytest.raises(
+        UserError, match=r"run \d+ of the swarm .* are nearer than design.min_distance 0.5 to another run"
+    ):
+        swarm_of(30, min_distance=0.5)
 
 
 @given(

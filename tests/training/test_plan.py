@@ -62,6 +62,19 @@ def test_the_cap_of_unimax_is_of_the_runs_tokens_or_of_the_target_whose_repetiti
     assert quarter.row_counts[smallest] == pytest.approx(quarter.pool_rows[smallest] / 2, abs=1)
 
 
+def test_no_run_of_a_swarm_asks_for_more_than_max_epochs_of_a_domain(compose_train, store: TokenStore):
+    pools = np.array([store.num_rows("train", domain) for domain in store.domains])
+    budget = 16 * int(0.8 * pools.sum())
+    swarm = ["design=dirichlet", "design.num_runs=9", "mixture=natural", "max_epochs=2"]
+    for matched in ([], [f"design.match_repetition={2 * budget}"]):
+        design = [*swarm, f"design.scales=[{budget}]", *matched]
+        plans = [plan_run(compose_train(*design, f"design.index={index}"), store) for index in range(10)]
+        for plan in plans:
+            assert plan.sampler.num_rows == budget // 16
+            assert np.all(plan.sampler.row_counts <= 2 * plan.sampler.pool_rows)
+        assert len({tuple(plan.sampler.row_counts) for plan in plans}) == 10
+
+
 def test_stages_take_the_place_of_the_mixture_from_their_starts_on(compose_train, store: TokenStore):
     stages = "stages=[{start: 1_00, weights: [.5,.5,0]}, {start: 800, weights: [0,0,1]}]"
     plan = plan_run(compose_train(stages), store)
