@@ -10,6 +10,7 @@ import hydra
 import numpy as np
 from hydra.core.hydra_config import HydraConfig
 
+from autoscale_exp.base.arrays import FloatArray
 from autoscale_exp.base.by_domain import in_order
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.job import job, to_typed
@@ -176,12 +177,30 @@ def make_request(conf: FitConf, table: RunTable) -> Request:
             uniform if section.no_worse_than_uniform else None,
         ),
         kl_weight=section.kl_weight,
-        prior=None
-        if section.prior is None
-        else np.array(in_order(section.prior, table.domains, key="objective.prior")),
+        prior=prior_of(conf, table),
         num_draws=conf.num_draws if conf.uncertainty == "intervals" else 0,
         seed=conf.seed,
     )
+
+
+def prior_of(conf: FitConf, table: RunTable) -> FloatArray | None:
+    """(K,) weights of `objective.prior`; None for equal ones.
+
+    Raises:
+        UserError: it is natural, and nothing says how much text the domains have; or it is no list of numbers.
+    """
+    prior, known = conf.objective.prior, conf.bounds.unique_tokens
+    if prior is None:
+        return None
+    if prior != "natural":
+        return np.array(in_order(prior, table.domains, key="objective.prior"))
+    tokens = table.unique_tokens if known is None else in_order(known, table.domains, key="bounds.unique_tokens")
+    if tokens is None:
+        raise UserError(
+            f"objective.prior is natural, but '{conf.runs}' is no sweep's folder to take the domains' tokens from; "
+            "give weights, in the order of the domains or by name"
+        )
+    return np.array(tokens) / sum(tokens)
 
 
 def write_mixtures(folder: Path, fit: Fit) -> None:

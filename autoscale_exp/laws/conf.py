@@ -22,7 +22,7 @@ class ObjectiveConf:
     aggregate: str = "mean"  # mean or worst
     weights: Any = None  # of validation domains: {web: 0.7, code: 0.3}, the others 0, or a list; null: equal
     kl_weight: float = 0.0  # times the divergence of the mixture from `prior`, added to the objective
-    prior: Any = None  # weights by domain: a list or {web: 0.7, code: 0.3}; null: uniform
+    prior: Any = None  # weights by domain: a list, {web: 0.7, code: 0.3} or natural; null: uniform
     no_worse_than_uniform: bool = False  # for no validation domain
 
 

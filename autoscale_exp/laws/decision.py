@@ -7,6 +7,7 @@ not under the point estimate: where the runs say little, draws disagree and thei
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 
@@ -30,7 +31,7 @@ from autoscale_exp.laws.objective import METRICS, Objective
 from autoscale_exp.laws.optimum import Optimum
 from autoscale_exp.laws.request import Request
 from autoscale_exp.laws.solver.mixture_optimum import MixtureOptimum, WorstCase, expected_optimum
-from autoscale_exp.laws.solver.sampled_optimum import sampled_optimum
+from autoscale_exp.laws.solver.sampled_optimum import DrawnMixtures, draw_mixtures
 from autoscale_exp.runs.table import RunTable, scales_of
 
 log = logging.getLogger(__name__)
@@ -136,6 +137,10 @@ def decide_at(
     """
     objective = request.objective
 
+    @cache
+    def drawn() -> DrawnMixtures:
+        return draw_mixtures(law, budget, request.constraints, request.prior)
+
     def best_under(laws: Sequence[LossLaw], metric: str = objective.metric) -> MixtureOptimum:
         sought = replace(objective, metric=metric) if objective.aggregate == "mean" else WorstCase(metric)
         try:
@@ -145,7 +150,7 @@ def decide_at(
         except NotImplementedError:  # a law without slopes
             if request.kl_weight:
                 raise UserError(f"objective.kl_weight needs a law with slopes, which law={law.name} has not") from None
-            return sampled_optimum(law, replace(objective, metric=metric), budget, request.constraints)
+            return drawn().optimum(replace(objective, metric=metric))
 
     point, other = best_under([law]), METRICS[1 - METRICS.index(objective.metric)]
     offered = best_under(draws) if draws else point

@@ -17,7 +17,7 @@ class Request:
         objective: what is minimised.
         constraints: what every mixture must meet.
         kl_weight: times the divergence from `prior`, added to the objective.
-        prior: (K,) weights; None for equal ones.
+        prior: (K,) weights; None for equal ones. A law without slopes draws mixtures about it.
         num_draws: for intervals; 0 for none.
         seed: of the draws.
     """

@@ -34,6 +34,15 @@ def clean():
     return solve("pooled_transfer", table, request_for(table, "objective=mean_loss", "target_tokens=[300_000]"))
 
 
+def test_a_natural_prior_is_the_shares_of_the_domains_text():
+    table = replace(ddo_table(), unique_tokens=[600, 300, 100])
+    np.testing.assert_allclose(request_for(table, "objective.prior=natural").prior, [0.6, 0.3, 0.1])
+    given = ["bounds.unique_tokens=[1,1,2]", "bounds.max_epochs=4"]
+    np.testing.assert_allclose(request_for(table, "objective.prior=natural", *given).prior, [0.25, 0.25, 0.5])
+    with pytest.raises(UserError, match=r"objective.prior is natural, but 'x' is no sweep's folder"):
+        request_for(ddo_table(), "objective.prior=natural")
+
+
 def test_every_entry_has_the_contracts_keys_and_weights_that_sum_to_one(clean):
     content = asdict(clean[0])
     assert {"law", "objective", "domains", "scales", "targets", "diagnostics"} <= set(content)

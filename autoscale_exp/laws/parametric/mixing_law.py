@@ -3,7 +3,8 @@
     L_v(r, N) = c_v + k_v exp(sum_i t_vi r_i) + B_v N^(-beta_v),   r_i = n_i / N,  N = sum_i n_i
 
 Source: Ye et al., Data Mixing Laws, arXiv 2403.16952, whose law has no last term: they extrapolate each mixture over
-steps by itself. Ours: the last term, fitted only where the runs differ in total tokens; robust fit and priors.
+steps by itself; and Olmix, arXiv 2602.12237, whose log-linear law exp(c) + exp(sum_i t_i r_i) is the same, since shares
+sum to 1. Ours: the last term, fitted only where the runs differ in total tokens; robust fit and priors.
 Limits: the best mixture is the same at every budget; its exponential is not bounded by what data can teach.
 """
 

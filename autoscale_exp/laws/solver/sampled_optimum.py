@@ -1,52 +1,89 @@
 """A good mixture under a law without slopes: the mean of the best of many drawn mixtures, as RegMix does it."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
+from autoscale_exp.base.arrays import FloatArray
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.laws.law import LossLaw
 from autoscale_exp.laws.objective import Objective
-from autoscale_exp.laws.solver.constraints import Constraints, check_constraints
+from autoscale_exp.laws.solver.constraints import Constraints, check_constraints, check_shares, group_rows
 from autoscale_exp.laws.solver.mixture_optimum import MixtureOptimum
 
-NUM_DRAWN = 4000
-NUM_AVERAGED = 32
-CONCENTRATIONS = (0.3, 1.0, 3.0)  # of the Dirichlet draws: from lopsided to even mixtures
+# RegMix, arXiv 2407.01492; sail-sg/regmix, regression_fitting/regression.ipynb.
+NUM_DRAWN = 100_000
+NUM_AVERAGED = 128
+SEED = 42
 
 
-def sampled_optimum(law: LossLaw, objective: Objective, budget: float, constraints: Constraints) -> MixtureOptimum:
-    """The mean of the 32 best of 4,000 mixtures within the constraints, always the same ones.
+@dataclass(frozen=True)
+class DrawnMixtures:
+    """Mixtures drawn within constraints, always the same ones, and what a law predicts for them.
 
-    Source: RegMix, arXiv 2407.01492, which averages the 128 best of 100,000. No optimum in the strict sense, and never
-    called converged.
+    Attributes:
+        law: that predicts.
+        budget: tokens.
+        constraints: that all mixtures meet.
+        weights: (N, K) shares.
+        losses: (N, V) that the law predicts.
+    """
+
+    law: LossLaw
+    budget: float
+    constraints: Constraints
+    weights: FloatArray
+    losses: FloatArray
+
+    def optimum(self, objective: Objective) -> MixtureOptimum:
+        """The mean of the 128 best: no optimum in the strict sense, and never called converged."""
+        best = np.argsort(objective(self.losses), kind="stable")[:NUM_AVERAGED]
+        weights = self.weights[best].mean(axis=0)
+        weights /= weights.sum()
+        losses = self.law.predict(weights * self.budget)
+        return MixtureOptimum(
+            tokens=int(self.budget),
+            weights=weights,
+            active_bounds=self.constraints.describe(weights, self.budget, self.law.domains),
+            method=f"mean of the {len(best)} best of {len(self.weights)} drawn mixtures",
+            objective_value=float(objective(losses)),
+            kkt_residual=None,
+            losses=losses,
+            violation=self.constraints.violation(weights, self.budget),
+            converged=False,
+            convex=False,
+            num_starts=1,
+            evaluations=0,
+        )
+
+
+def draw_mixtures(law: LossLaw, budget: float, constraints: Constraints, prior: FloatArray | None) -> DrawnMixtures:
+    """Draws 100,000 mixtures from a Dirichlet distribution with the prior as its parameters; keeps those allowed.
+
+    Source: RegMix, whose prior are the natural shares. Ours: the constraints, of which it has none; lower bounds take
+    their part of each mixture first, and mixtures beyond the others are dropped.
+
+    Args:
+        law: without slopes.
+        budget: tokens.
+        constraints: that mixtures must meet.
+        prior: (K,) shares; equal ones if None.
 
     Raises:
-        UserError: constraints that clash, that draws cannot meet, or that need slopes.
+        UserError: constraints that clash, that no draw meets, or that need slopes.
     """
     check_constraints(constraints, budget, law.domains)
     if constraints.no_worse_than is not None:
         raise UserError(f"objective.no_worse_than_uniform needs a law with slopes, which law={law.name} has not")
-    rng, num_domains = np.random.default_rng(0), len(law.domains)
-    shares = [rng.dirichlet(np.full(num_domains, c), NUM_DRAWN // len(CONCENTRATIONS)) for c in CONCENTRATIONS]
-    lower = constraints.bounds.lower
-    drawn = lower + (1 - lower.sum()) * np.concatenate(shares)
-    drawn = drawn[[constraints.violation(weights, budget) < 1e-9 for weights in drawn]]
-    if not len(drawn):
+    num_domains = len(law.domains)
+    shares = np.full(num_domains, 1 / num_domains) if prior is None else prior
+    check_shares(shares, num_domains, "objective.prior")
+    lower, upper = constraints.bounds.lower, constraints.upper(budget)
+    weights = np.tile(lower, (NUM_DRAWN, 1))
+    drawn = np.random.default_rng(SEED).dirichlet(shares[shares > 0], NUM_DRAWN)
+    weights[:, shares > 0] += (1 - lower.sum()) * drawn
+    limits = np.array([group.share for group in constraints.groups])
+    inside = (weights <= upper + 1e-9).all(axis=1) & (weights @ group_rows(constraints).T <= limits + 1e-9).all(axis=1)
+    if not inside.any():
         raise UserError(f"none of {NUM_DRAWN} drawn mixtures meets the bounds; law={law.name} needs looser ones")
-    values = objective(law.predict(drawn * budget))
-    weights = drawn[np.argsort(values, kind="stable")[:NUM_AVERAGED]].mean(axis=0)
-    weights /= weights.sum()
-    losses = law.predict(weights * budget)
-    return MixtureOptimum(
-        tokens=int(budget),
-        weights=weights,
-        active_bounds=constraints.describe(weights, budget, law.domains),
-        method=f"mean of the {NUM_AVERAGED} best of {len(drawn)} drawn mixtures",
-        objective_value=float(objective(losses)),
-        kkt_residual=None,
-        losses=losses,
-        violation=constraints.violation(weights, budget),
-        converged=False,
-        convex=False,
-        num_starts=1,
-        evaluations=0,
-    )
+    return DrawnMixtures(law, budget, constraints, weights[inside], law.predict(weights[inside] * budget))
