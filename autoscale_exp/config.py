@@ -110,6 +110,8 @@ class FitConf:
     uncertainty: str = "intervals"  # or none, which is faster
     num_draws: int = 100  # draws of the law that intervals are made of
     seed: int = 0  # of the draws
+    num_next_runs: int = 3  # proxy runs to propose
+    next_scales: list[int] = field(default_factory=list)  # token budgets of proposed runs; empty: those of the runs
 
 
 @dataclass

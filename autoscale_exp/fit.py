@@ -18,7 +18,7 @@ from autoscale_exp.base.labels import budget_label, short_label
 from autoscale_exp.base.ranges import LARGEST_SEED, check_range
 from autoscale_exp.config import FitConf
 from autoscale_exp.laws.conf import ObjectiveConf
-from autoscale_exp.laws.fit_file import Fit, FittedMixture, read_fit, write_fit
+from autoscale_exp.laws.fit_file import Fit, FittedMixture, NextRun, read_fit, write_fit
 from autoscale_exp.laws.law_file import write_law
 from autoscale_exp.laws.objective import make_objective
 from autoscale_exp.laws.optimum import make_bounds
@@ -26,10 +26,12 @@ from autoscale_exp.laws.request import Request
 from autoscale_exp.laws.solution import solve_each, solve_optima
 from autoscale_exp.laws.solver.constraints import Constraints, GroupCap
 from autoscale_exp.mixture.weights import write_mixture_file
-from autoscale_exp.reporting.next_steps import after_fit
+from autoscale_exp.reporting.next_steps import after_fit, next_runs_command
 from autoscale_exp.reporting.tables import show_fit
+from autoscale_exp.runs.proposal import FOLDER as PROPOSALS
+from autoscale_exp.runs.proposal import Proposal, write_proposals
 from autoscale_exp.runs.repeat import repeat_command
-from autoscale_exp.runs.table import RunTable, read_optima, read_runs, scales_of
+from autoscale_exp.runs.table import LEAST_TOKENS, RunTable, read_optima, read_runs, scales_of
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +45,9 @@ def main(conf: FitConf) -> None:
         raise UserError("give either runs=<runs.csv or sweep folder> or optima=<optima.csv>, one of the two")
     for index, budget in enumerate(conf.target_tokens):
         check_range({f"target_tokens[{index}]": budget}, 1, MOST_TOKENS)
-    check_range({"num_draws": conf.num_draws}, 0)
+    for index, budget in enumerate(conf.next_scales):
+        check_range({f"next_scales[{index}]": budget}, LEAST_TOKENS, MOST_TOKENS)
+    check_range({"num_draws": conf.num_draws, "num_next_runs": conf.num_next_runs}, 0)
     check_range({"seed": conf.seed}, 0, LARGEST_SEED)
     if conf.uncertainty not in ("intervals", "none"):
         raise UserError(f"uncertainty is '{conf.uncertainty}'; allowed are intervals and none")
@@ -63,15 +67,21 @@ def main(conf: FitConf) -> None:
         requests = {name: make_request(replace(conf, objective=section), table) for name, section in asked.items()}
         tell_of_runs(table)
         found, fitted_law = solve_each(conf.law.name, table, list(requests.values()))
-        fits = {n: with_commands(fit, str(conf.runs)) for n, fit in zip(requests, found, strict=True)}
+        fits = dict(zip(requests, found, strict=True))
         law = fitted_law.content()
-    for name, fit in fits.items():
+    for name in fits:
         folder = Path(conf.output_dir) / (name or "")
+        fits[name] = fit = with_commands(fits[name], str(conf.runs), folder)
         write_law(folder, law)
         write_mixtures(folder, fit)
+        write_next_runs(folder, fit)
         write_fit(folder, fit)  # last: it tells of the others
     for fit in fits.values():
         show_fit(fit)
+    if conf.runs is not None and Path(conf.runs).is_dir():
+        for target in (target for target in fits[None].targets if target.next_runs):
+            command = next_runs_command(conf.runs, proposals_path(Path(conf.output_dir), target))
+            log.info("all runs proposed for %s tokens: %s", budget_label(target.tokens), command)
     log.info("drawing figures")
     from autoscale_exp.reporting.figures import save_fit_figures  # matplotlib takes a while, once all is written
 
@@ -100,21 +110,49 @@ def objectives_of(conf: FitConf) -> dict[str, ObjectiveConf]:
     return sections
 
 
-def with_commands(fit: Fit, runs: str) -> Fit:
-    """A fit whose next runs have the commands that train them, as far as the folder of the runs tells."""
+def with_commands(fit: Fit, runs: str, folder: Path) -> Fit:
+    """A fit whose next runs have the commands that train them, as far as the folder of the runs tells.
+
+    Args:
+        fit: without them.
+        runs: folder of the sweep, or a run table, which does not tell.
+        folder: of the fit, where targets have a table of their next runs.
+    """
     if not Path(runs).is_dir():
         return fit
 
-    def told(entry: FittedMixture) -> FittedMixture:
+    def told(entry: FittedMixture, table: Path | None = None) -> FittedMixture:
+        def command(index: int, run: NextRun) -> str | None:
+            if run.repeats is not None:
+                return repeat_command(Path(runs), run.repeats, run.run, run.seed)
+            return None if table is None else next_runs_command(runs, table, index)
+
         proposed = entry.next_runs and [
-            run
-            if run.repeats is None
-            else replace(run, command=repeat_command(Path(runs), run.repeats, run.run, run.seed))
-            for run in entry.next_runs
+            replace(run, command=command(index, run)) for index, run in enumerate(entry.next_runs)
         ]
         return replace(entry, next_runs=proposed)
 
-    return replace(fit, scales=[told(entry) for entry in fit.scales], targets=[told(entry) for entry in fit.targets])
+    return replace(
+        fit,
+        scales=[told(entry) for entry in fit.scales],
+        targets=[told(entry, proposals_path(folder, entry)) for entry in fit.targets],
+    )
+
+
+def proposals_path(folder: Path, target: FittedMixture) -> Path:
+    """The table of the runs that a fit in a folder proposes for a target."""
+    return folder / PROPOSALS / f"{budget_label(target.tokens)}.csv"
+
+
+def write_next_runs(folder: Path, fit: Fit) -> None:
+    """Writes the table of proposed runs of each target; see `runs.proposal`."""
+    for target in fit.targets:
+        if target.next_runs:
+            proposals = [
+                Proposal(run.run, run.token_budget, run.seed, tuple(run.domain_tokens.values()))
+                for run in target.next_runs
+            ]
+            write_proposals(proposals_path(folder, target), fit.domains, proposals)
 
 
 def tell_of_runs(table: RunTable) -> None:
@@ -180,6 +218,8 @@ def make_request(conf: FitConf, table: RunTable) -> Request:
         prior=prior_of(conf, table),
         num_draws=conf.num_draws if conf.uncertainty == "intervals" else 0,
         seed=conf.seed,
+        num_next_runs=conf.num_next_runs,
+        next_scales=conf.next_scales,
     )
 
 

@@ -12,6 +12,7 @@ from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.help import is_experiment_of
 from autoscale_exp.base.job import CONF_DIR, to_typed
 from autoscale_exp.config import DEFAULT_LAW, TrainConf
+from autoscale_exp.runs.proposal import Proposal, write_proposals
 from autoscale_exp.runs.record import write_record
 from tests.runs.records import make_record
 
@@ -20,6 +21,7 @@ JOBS = [path.stem for path in sorted(CONF_DIR.glob("*.yaml"))]
 GROUPS = [path for path in sorted(CONF_DIR.glob("*/*.yaml")) if path.parent.name != "experiment"]
 EXPERIMENTS = [path.stem for path in sorted((CONF_DIR / "experiment").glob("*.yaml"))]
 STUDIES = [e for e in EXPERIMENTS if is_experiment_of(CONF_DIR / "experiment" / f"{e}.yaml", "study")]
+NEXT_RUNS = ROOT / "tests" / "runs" / "next_runs.csv"  # of the domains of data=environment
 # What a user must give, for options that have no sensible default.
 GIVEN = {
     "data=local": ["data.domains=[a,b]", "data.path=somewhere"],
@@ -29,6 +31,8 @@ GIVEN = {
     "mixture=from_file": ["mixture.path=x.yaml"],
     "design=ddo": ["design.scales=[1000]"],
     "design=dirichlet": ["design.scales=[1000]", "design.num_runs=2"],
+    "design=optimal": [f"design.path={NEXT_RUNS}"],
+    "experiment=next_runs": ["search=somewhere", "store=null", f"design.path={NEXT_RUNS}"],
     "mixture=fitted": ["search=somewhere"],
     "experiment=search": ["design.scales=[1000]"],
     "experiment=targets": ["search=somewhere", "store=null", "token_budget=1000"],
@@ -123,7 +127,9 @@ def stand_ins(store, tmp_path_factory):
     """A store, and a search with a run on it, for commands that read them when they are composed."""
     search = tmp_path_factory.mktemp("search")
     write_record(search / "runs" / "base", make_record("base", store=str(store.folder)))
-    return {"store": f"store={store.folder}", "search": f"search={search}"}
+    next_runs = search / "next_runs.csv"
+    write_proposals(next_runs, store.domains, [Proposal("next0_1K", 1000, 0, (500.0, 300.0, 200.0))])
+    return {"store": f"store={store.folder}", "search": f"search={search}", "design.path": f"design.path={next_runs}"}
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -14,7 +14,17 @@ from autoscale_exp.data.manifest import (
     TrainEntry,
     ValidationEntry,
 )
-from autoscale_exp.laws.fit_file import Backtest, Diagnostics, Fit, FitObjective, FittedMixture, Gain, NextRun, Response
+from autoscale_exp.laws.fit_file import (
+    Backtest,
+    Diagnostics,
+    Fit,
+    FitObjective,
+    FittedMixture,
+    Gain,
+    NextRun,
+    Response,
+    Risk,
+)
 from autoscale_exp.runs.identity import RunIdentity
 from autoscale_exp.runs.record import CurvePoint, RunRecord, StageRecord
 
@@ -74,7 +84,11 @@ def test_no_page_names_a_folder_of_one_machine():
     [
         ("result.json", [RunRecord, CurvePoint, StageRecord], {"format"}),
         ("identity.json", [RunIdentity], {"format"}),
-        ("fit.json", [Fit, FitObjective, FittedMixture, Gain, NextRun, Diagnostics, Backtest, Response], {"format"}),
+        (
+            "fit.json",
+            [Fit, FitObjective, FittedMixture, Gain, NextRun, Risk, Diagnostics, Backtest, Response],
+            {"format"},
+        ),
         (
             "manifest.json",
             [Manifest, TokenizerEntry, DomainEntry, TrainEntry, ValidationEntry, FileEntry],
@@ -95,7 +109,7 @@ def test_the_formats_have_every_key_of_a_file_and_no_other(heading, schemas, mor
 def test_the_owners_of_formats_are_there():
     text = (ROOT / "docs" / "formats.md").read_text()
     owners = re.findall(r"\| `([\w/]+\.py)` \|", text)
-    assert len(owners) == 10
+    assert len(owners) == 11
     assert all((ROOT / "autoscale_exp" / owner).is_file() for owner in owners)
 
 

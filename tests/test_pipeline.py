@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from autoscale_exp.runs.table import write_run_table
+
 STUDY = [
     "output_dir=out",
     "design.scales=[1_600,4_800]",
@@ -125,22 +127,35 @@ def test_the_report_is_one_file_that_loads_nothing(outputs):
         assert heading in page
 
 
-def test_the_next_run_that_a_fit_names_is_trained_by_its_command(outputs):
+def test_the_next_runs_that_a_fit_names_are_trained_by_their_commands(outputs):
     (target,) = json.loads((outputs / "fit" / "fit.json").read_text())["targets"]
+    folders = {proposed["run"]: outputs / "runs" / proposed["run"] for proposed in target["next_runs"]}
     first = target["next_runs"][0]
-    folder = outputs / "runs" / first["run"]
-    assert not folder.exists()
+    assert not any(folder.exists() for folder in folders.values())
     python, option, module, *overrides = shlex.split(first["command"])
     assert (python, option, module) == ("python", "-m", "autoscale_exp.train")
     try:
         run(outputs.parent, "train", *overrides)
-        record = json.loads((folder / "result.json").read_text())
-        repeated = json.loads((outputs / "runs" / first["repeats"] / "result.json").read_text())
-        assert record["seed"] == first["seed"] != repeated["seed"]
-        assert record["tokens"] == repeated["tokens"]
+        assert [name for name, folder in folders.items() if folder.exists()] == [first["run"]]
+        run(
+            outputs.parent,
+            "train",
+            "experiment=next_runs",
+            "search=out",
+            "design.path=out/fit/next_runs/9.6K.csv",
+            *(override for override in STUDY if override.startswith("model.")),
+        )
+        for proposed in target["next_runs"]:
+            record = json.loads((folders[proposed["run"]] / "result.json").read_text())
+            assert record["seed"] == proposed["seed"]
+            assert record["token_budget"] == proposed["token_budget"]
+            for domain, tokens in proposed["domain_tokens"].items():
+                assert record["tokens"][domain] == pytest.approx(tokens, abs=16)  # a row
         run(outputs.parent, "fit", "runs=out", "target_tokens=[9_600]", "num_draws=4", "output_dir=again")
     finally:
-        shutil.rmtree(folder, ignore_errors=True)  # the other tests know the search without it
+        for folder in folders.values():
+            shutil.rmtree(folder, ignore_errors=True)  # the other tests know the search without them
+        write_run_table(outputs)
 
 
 def test_a_report_without_its_parts_says_what_is_missing(outputs, tmp_path):

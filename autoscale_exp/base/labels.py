@@ -1,12 +1,20 @@
 """Short names of token budgets, and round ones."""
 
+import re
+
+UNITS = {"T": 10**12, "B": 10**9, "M": 10**6, "K": 10**3}
+
 
 def budget_label(num_tokens: int) -> str:
     """A short exact name of a token budget: 600_000 is '0.6M', 25_000_000_000 is '25B'."""
-    for unit, size in (("T", 10**12), ("B", 10**9), ("M", 10**6)):
-        if num_tokens >= size / 10:
-            return f"{num_tokens / size:.12g}{unit}"
-    return f"{num_tokens / 1000:.12g}K"
+    unit = next((unit for unit, size in UNITS.items() if num_tokens >= size / 10), "K")
+    return f"{num_tokens / UNITS[unit]:.12g}{unit}"
+
+
+def budget_of_label(label: str) -> int | None:
+    """The token budget that `budget_label` names so; None if it is no such name."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([TBMK])", label)
+    return round(float(match[1]) * UNITS[match[2]]) if match else None
 
 
 def short_label(num_tokens: float) -> str:

@@ -13,9 +13,10 @@ import numpy as np
 
 from autoscale_exp.base.arrays import FloatArray, Int64Array
 from autoscale_exp.base.errors import UserError
-from autoscale_exp.base.labels import budget_label, short_label
+from autoscale_exp.base.labels import budget_label
 from autoscale_exp.laws.autoscale.ddo import find_design
 from autoscale_exp.laws.backtest import backtest, fit_smaller_scales
+from autoscale_exp.laws.candidates import Candidates, candidate_runs
 from autoscale_exp.laws.fit_file import (
     Diagnostics,
     Fit,
@@ -24,9 +25,11 @@ from autoscale_exp.laws.fit_file import (
     Gain,
     NextRun,
     Response,
+    Risk,
     named,
 )
 from autoscale_exp.laws.law import LossLaw
+from autoscale_exp.laws.next_runs import differences_at, propose_runs
 from autoscale_exp.laws.objective import METRICS, Objective
 from autoscale_exp.laws.optimum import Optimum
 from autoscale_exp.laws.request import Request
@@ -38,23 +41,6 @@ log = logging.getLogger(__name__)
 
 INTERVAL = (0.05, 0.95)  # 90 %
 SURE = 0.95  # probability from which a mixture is called better
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A proxy run that might be trained next.
-
-    Attributes:
-        run: name that it would have, which no run of the table has.
-        repeats: the run of the same amounts with the smallest seed, or None.
-        tokens: (K,) domain tokens.
-        seed: that no run of these amounts has.
-    """
-
-    run: str
-    repeats: str | None
-    tokens: FloatArray
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -90,7 +76,7 @@ def decide(evidence: Evidence, request: Request) -> Fit:
     groups = scales_of(table)
     totals = table.domain_tokens.sum(axis=1)
     base = (table.domain_tokens / totals[:, None])[groups[-1]].mean(axis=0)
-    candidates = candidate_runs(table)
+    candidates = candidate_runs(table, request.next_scales)
 
     def decided(budget: int) -> FittedMixture:
         log.info("objective %s: mixture for %s tokens", objective.name, budget_label(budget))
@@ -123,7 +109,7 @@ def decide_at(
     budget: int,
     base: FloatArray,
     request: Request,
-    candidates: Sequence[Candidate] = (),
+    candidates: Candidates | None = None,
 ) -> FittedMixture:
     """The mixture offered at a budget.
 
@@ -133,7 +119,7 @@ def decide_at(
         budget: tokens.
         base: (K,) mixture that proxy runs vary.
         request: what is asked.
-        candidates: proxy runs that might be trained next.
+        candidates: proxy runs that might be trained next; None for no proposals.
     """
     objective = request.objective
 
@@ -171,7 +157,13 @@ def decide_at(
     references = {"uniform": np.full(len(law.domains), 1 / len(law.domains)), "base": base}
     under = {name: objective_draws(draws, objective, weights, budget) for name, weights in references.items()}
     gains = {name: gain_over(draws_of, values) for name, draws_of in under.items()}
-    useful = useful_runs(draws, objective, candidates, under["uniform"] - values)
+    useful: list[NextRun] = []
+    risk = None
+    if candidates is not None and request.num_next_runs:
+        best = [offered.weights, *(optimum.weights for optimum in optima)]
+        differences = differences_at(draws, objective, [references["uniform"], *best], budget)
+        runs = candidates.with_mixtures(best)
+        useful, risk = propose_runs(draws, runs, differences, request.num_next_runs, candidates.table.runs)
     low, high = np.quantile(values, INTERVAL).tolist()
     losses = np.quantile([draw.predict(offered.weights * budget) for draw in draws], INTERVAL, axis=0)
     return replace(
@@ -179,8 +171,9 @@ def decide_at(
         loss_intervals=dict(zip(law.validation_domains, losses.T.tolist(), strict=True)),
         objective_interval=(low, high),
         gains=gains,
-        verdict=verdict(gains["uniform"], "uniform", useful),
+        verdict=verdict(gains["uniform"], "uniform", useful, risk),
         next_runs=useful,
+        risk=risk,
     )
 
 
@@ -197,13 +190,14 @@ def gain_over(reference: FloatArray, mixture: FloatArray) -> Gain:
     return Gain(mean, (float(low), float(high)), float((gains > 0).mean()), mean / float(reference.mean()))
 
 
-def verdict(gain: Gain, reference: str, useful: Sequence[NextRun]) -> str:
-    """A sentence for whoever decides: better, worse, or not to be told apart.
+def verdict(gain: Gain, reference: str, useful: Sequence[NextRun], risk: Risk | None = None) -> str:
+    """A sentence for whoever decides: better, worse, or not to be told apart; then the next runs, or enough.
 
     Args:
         gain: of the mixture offered.
         reference: what it is over.
         useful: the proxy runs that would tell most.
+        risk: that the choice between the two is wrong, and what it would be after those runs.
     """
     low, high = gain.interval
     if gain.probability >= SURE and low > 0:
@@ -220,90 +214,13 @@ def verdict(gain: Gain, reference: str, useful: Sequence[NextRun]) -> str:
         f"cannot be told apart from {reference} with these runs: the gain is {gain.mean:.4f} ({gain.relative:.1%}), "
         f"90 % interval {low:.4f} to {high:.4f}"
     )
+    if risk is not None and risk.is_enough:
+        return (
+            f"{text}; enough is known: the {len(useful)} proxy runs that would tell most lower the chance of the wrong "
+            f"choice from {risk.now:.1%} to {risk.after:.1%} only, so train either"
+        )
     listed = ", ".join(f"{run.repeats or run.run} with seed {run.seed}" for run in useful)
     return f"{text}; the most useful next proxy runs are {listed}" if useful else text
-
-
-def candidate_runs(table: RunTable, factor: float = 3.0) -> list[Candidate]:
-    """Every run of the table with another seed; and, of a scale without a DDO design, the amounts that it would have.
-
-    Args:
-        table: the runs.
-        factor: on one domain's tokens.
-    """
-    seeds = table.seeds or [0] * len(table.runs)
-    candidates = []
-    for rows in scales_of(table):
-        groups: list[list[int]] = []  # rows of equal amounts
-        for row in rows[np.argsort([seeds[r] for r in rows], kind="stable")].tolist():
-            own = table.domain_tokens[row]
-            group = next((g for g in groups if np.allclose(table.domain_tokens[g[0]], own, rtol=1e-3)), None)
-            if group is None:
-                groups.append([row])
-            else:
-                group.append(row)
-        for group in groups:
-            first, seed = table.runs[group[0]], max(seeds[r] for r in group) + 1
-            while f"{first}_seed{seed}" in table.runs:
-                seed += 1
-            candidates.append(Candidate(f"{first}_seed{seed}", first, table.domain_tokens[group[0]], seed))
-        if not all(find_design(table, rows)[1]):
-            candidates += _missing_amounts(table, rows, factor)
-    return candidates
-
-
-def _missing_amounts(table: RunTable, rows: Int64Array, factor: float) -> list[Candidate]:
-    """One domain's tokens times and divided by `factor`, the others as they are on average over a scale's runs."""
-    own = table.domain_tokens[rows]
-    mean = (own / own.sum(axis=1, keepdims=True)).mean(axis=0) * float(np.median(own.sum(axis=1)))
-    candidates = []
-    for index, domain in enumerate(table.domains):
-        for change in (factor, 1 / factor):
-            tokens = mean.copy()
-            tokens[index] *= change
-            name = f"{domain}_x{change:.3g}_{short_label(float(mean.sum()))}"
-            if name not in table.runs and not np.isclose(own, tokens, rtol=1e-2).all(axis=1).any():
-                candidates.append(Candidate(name, None, tokens, 0))
-    return candidates
-
-
-def useful_runs(
-    draws: Sequence[LossLaw],
-    objective: Objective,
-    candidates: Sequence[Candidate],
-    gains: FloatArray,
-    count: int = 3,
-) -> list[NextRun]:
-    """The candidates that would narrow the gain most, best first.
-
-    Of the gain's variance over draws, the candidate's objective y, measured with the law's noise, would explain
-    cov(gain, y)^2 / (var(gain) (var(y) + noise^2)).
-
-    Args:
-        draws: of the law.
-        objective: what is minimised.
-        candidates: not trained yet.
-        gains: (D,) gain of the mixture offered under each draw.
-        count: how many to name.
-    """
-    if not candidates:
-        return []
-    law, tokens = draws[0], np.stack([candidate.tokens for candidate in candidates])
-    slopes = 1.0 if objective.metric == "loss" else np.exp(law.predict(tokens))  # of the objective by each loss
-    noise = np.linalg.norm(np.atleast_2d(objective.weights * slopes * law.run_noise), axis=1)
-    outcomes = np.stack([objective(draw.predict(tokens)) for draw in draws])
-    covariance = (gains - gains.mean()) @ (outcomes - outcomes.mean(axis=0)) / len(gains)
-    explained = covariance**2 / (gains.var() * (outcomes.var(axis=0) + noise**2) + 1e-300)
-    return [
-        NextRun(
-            run=candidates[c].run,
-            repeats=candidates[c].repeats,
-            domain_tokens=named(law.domains, candidates[c].tokens),
-            seed=candidates[c].seed,
-            explained=float(explained[c]),
-        )
-        for c in np.argsort(-explained, kind="stable")[:count]
-    ]
 
 
 def weight_intervals(optima: Sequence[Optimum]) -> FloatArray:

@@ -14,6 +14,7 @@ from autoscale_exp.laws.optimum import Optimum
 
 FORMAT = 2
 FIT = "fit.json"
+LEAST_FALL = 0.01  # of the chance of a wrong choice, below which more runs are not worth it
 REMEDY = "run `python -m autoscale_exp.fit` again"
 
 
@@ -65,7 +66,8 @@ class NextRun:
         repeats: the finished run that it repeats with another seed; None for amounts that no run has.
         domain_tokens: that it trains on.
         seed: of initialisation and order.
-        explained: share of the gain's variance over draws that its objective would explain.
+        token_budget: of its scale; a DDO run's amounts sum to another number.
+        explained: share of the gain's variance over draws that its losses would explain, given the runs before it.
         command: that trains it; None where the runs' folder does not tell how they were trained.
     """
 
@@ -73,8 +75,27 @@ class NextRun:
     repeats: str | None
     domain_tokens: dict[str, float]
     seed: int
+    token_budget: int
     explained: float
     command: str | None = None
+
+
+@dataclass(frozen=True)
+class Risk:
+    """The chance that the choice between the mixture and uniform is wrong.
+
+    Attributes:
+        now: with the runs there are.
+        after: expected once the proposed runs are trained.
+    """
+
+    now: float
+    after: float
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether the proposed runs would change so little that they are not worth training."""
+        return self.now - self.after < LEAST_FALL
 
 
 @dataclass(frozen=True)
@@ -100,7 +121,8 @@ class FittedMixture:
         objective_interval: 90 % interval of the objective.
         gains: over the uniform and the base mixture.
         verdict: a sentence for whoever decides.
-        next_runs: the proxy runs that would tell most of the gain over uniform, best first.
+        next_runs: the proxy runs that would tell most per token of how mixtures compare here, best first.
+        risk: that the choice between this mixture and uniform is wrong.
         runs: at this scale; None for a target.
     """
 
@@ -123,6 +145,7 @@ class FittedMixture:
     gains: dict[str, Gain] | None = None
     verdict: str | None = None
     next_runs: list[NextRun] | None = None
+    risk: Risk | None = None
     runs: int | None = None
 
     @staticmethod

@@ -20,6 +20,8 @@ class Request:
         prior: (K,) weights; None for equal ones. A law without slopes draws mixtures about it.
         num_draws: for intervals; 0 for none.
         seed: of the draws.
+        num_next_runs: proxy runs to propose.
+        next_scales: token budgets of new ones; empty for those of the runs.
     """
 
     targets: Sequence[int]
@@ -29,3 +31,5 @@ class Request:
     prior: FloatArray | None = None
     num_draws: int = 100
     seed: int = 0
+    num_next_runs: int = 3
+    next_scales: Sequence[int] = ()

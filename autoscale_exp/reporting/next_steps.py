@@ -88,6 +88,13 @@ def after_fit(runs: str | None, folder: str, fit: Fit) -> str:
     return next_command("train", *asked, *_carried(Path(runs)))
 
 
+def next_runs_command(search: str, table: Path, index: int | None = None) -> str:
+    """The training of the runs that a fit proposes in a table, or of the one at `index`."""
+    one = [] if index is None else [f"design.index={index}", "hydra.mode=RUN"]
+    asked = ["experiment=next_runs", f"search={search}", f"design.path={table}", *_carried(Path(search)), *one]
+    return next_command("train", *asked).removeprefix("next: ")
+
+
 def after_verdict(mixture: str, fit: str | None, budget: int) -> str:
     """The export of the mixture that proved best, if it is a fit's; `fit` is the folder of that one."""
     mixture_file = Path(fit or "") / "mixtures" / f"{budget_label(budget)}.yaml"

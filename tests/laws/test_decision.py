@@ -1,12 +1,12 @@
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
 
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.laws.backtest import backtest, fit_smaller_scales
-from autoscale_exp.laws.decision import Candidate, candidate_runs, decide_at, gain_over, useful_runs, verdict
-from autoscale_exp.laws.fit_file import NextRun, Response
+from autoscale_exp.laws.decision import decide_at, gain_over, verdict
+from autoscale_exp.laws.fit_file import NextRun, Response, Risk
 from autoscale_exp.laws.objective import make_objective
 from autoscale_exp.laws.optimum import make_bounds
 from autoscale_exp.laws.request import Request
@@ -38,7 +38,10 @@ def test_gain_is_the_mean_of_paired_differences_with_their_quantiles():
     assert gain.probability == pytest.approx(0.75, abs=0.01)
 
 
-NEXT = [NextRun("a_x3_1K_seed1", "a_x3_1K", {"a": 3.0}, 1, 0.5), NextRun("b_x3_1K", None, {"a": 1.0}, 0, 0.4)]
+NEXT = [
+    NextRun("a_x3_1K_seed1", "a_x3_1K", {"a": 3.0}, 1, 1000, 0.5),
+    NextRun("b_x3_1K", None, {"a": 1.0}, 0, 1000, 0.4),
+]
 
 
 def test_a_gain_that_may_be_none_is_not_called_better():
@@ -51,57 +54,20 @@ def test_a_gain_that_may_be_none_is_not_called_better():
     )
 
 
+def test_runs_that_would_hardly_change_the_chance_of_a_wrong_choice_are_called_enough():
+    unsure = gain_over(np.full(100, 2.0), np.linspace(1.0, 2.5, 100))
+    assert (
+        "enough is known: the 2 proxy runs that would tell most lower the chance of the wrong choice from 33.0% to "
+        "32.5% only" in verdict(unsure, "uniform", NEXT, Risk(0.33, 0.325))
+    )
+    assert "most useful next proxy runs" in verdict(unsure, "uniform", NEXT, Risk(0.33, 0.31))
+
+
 def test_a_gain_that_lies_below_zero_is_called_worse():
     loses = gain_over(np.full(100, 2.0), np.linspace(2.2, 2.6, 100))
     sentence = verdict(loses, "uniform", NEXT)
     assert sentence.startswith("worse than uniform by 0.4000 (20.0%), 90 % interval 0.2200 to 0.5800")
     assert "cannot be told apart" not in sentence
-
-
-def test_the_most_useful_runs_are_of_the_domain_that_draws_disagree_on():
-    rng = np.random.default_rng(0)
-    draws = [OwnTokens(np.array([0.2, 0.2 + 0.03 * z, 0.2])) for z in rng.standard_normal(60)]
-    uniform = np.full(3, 1 / 3)
-    tilted = np.array([0.3, 0.4, 0.3])
-    gains = np.array([float(OBJECTIVE(d.predict(uniform * 3e4)) - OBJECTIVE(d.predict(tilted * 3e4))) for d in draws])
-    candidates = [Candidate(d, None, 1e4 * np.where(np.arange(3) == i, 0.03, 1), 0) for i, d in enumerate(DOMAINS)]
-    first, *others = useful_runs(draws, OBJECTIVE, candidates, gains)
-    assert first.run == DOMAINS[1]
-    assert 0.9 < first.explained <= 1
-    assert first.explained > max(run.explained for run in others)
-
-
-def test_a_run_measured_with_much_noise_is_of_little_use():
-    draws = [OwnTokens(np.array([0.2, exponent, 0.2])) for exponent in np.linspace(0.1, 0.3, 20)]
-    gains = np.linspace(0, 1, 20)
-    candidates = [Candidate("b", None, np.full(3, 1e4), 0)]
-    (precise,) = useful_runs(draws, OBJECTIVE, candidates, gains)
-    draws[0].run_noise = np.full(3, 100.0)
-    (noisy,) = useful_runs(draws, OBJECTIVE, candidates, gains)
-    assert precise.explained > 0.9
-    assert noisy.explained < 0.01
-
-
-def test_candidates_repeat_runs_with_seeds_that_no_run_has():
-    table = ddo_table()
-    rows = [*range(len(table.runs)), 0]
-    repeated = replace(
-        select_runs(table, np.array(rows)), runs=[*table.runs, "again"], seeds=[0] * len(table.runs) + [4]
-    )
-    candidates = {candidate.repeats: candidate for candidate in candidate_runs(repeated)}
-    assert len(candidates) == len(table.runs)
-    assert not {candidate.run for candidate in candidates.values()} & set(repeated.runs)
-    first = candidates[table.runs[0]]
-    assert (first.run, first.seed) == (f"{table.runs[0]}_seed5", 5)
-    assert candidates[table.runs[1]].seed == 1
-
-
-def test_candidates_of_runs_without_a_design_have_amounts_that_no_run_has():
-    table = select_runs(ddo_table(), np.array([0]))
-    new = [candidate for candidate in candidate_runs(table) if candidate.repeats is None]
-    assert len(new) == 2 * len(DOMAINS)
-    changes = sorted(float(np.max(candidate.tokens / table.domain_tokens[0])) for candidate in new)
-    np.testing.assert_allclose(changes, [1, 1, 1, 3, 3, 3])
 
 
 def test_the_back_test_predicts_the_scale_left_out():

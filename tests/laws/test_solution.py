@@ -7,11 +7,12 @@ from hydra import compose, initialize_config_dir
 
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.job import CONF_DIR, to_typed
-from autoscale_exp.fit import make_request, write_mixtures
+from autoscale_exp.fit import make_request, write_mixtures, write_next_runs
 from autoscale_exp.laws.fit_file import read_fit, write_fit
 from autoscale_exp.laws.law_file import read_law, write_law
 from autoscale_exp.laws.solution import solve
 from autoscale_exp.mixture.weights import read_mixture_file
+from autoscale_exp.runs.proposal import read_proposals
 from autoscale_exp.runs.table import select_runs
 from tests.laws.synthetic import DOMAINS, ddo_table, true_losses
 
@@ -32,6 +33,25 @@ def best_of_grid(budget, mean=lambda losses: losses.mean(axis=1)):
 def clean():
     table = ddo_table(noise=0.002, repeats=2)
     return solve("pooled_transfer", table, request_for(table, "objective=mean_loss", "target_tokens=[300_000]"))
+
+
+def test_the_runs_proposed_for_a_target_are_a_table_that_an_optimal_design_trains(clean, tmp_path):
+    fit = clean[0]
+    write_next_runs(tmp_path, fit)
+    (target,) = fit.targets
+    proposals = read_proposals(tmp_path / "next_runs" / "0.3M.csv", DOMAINS)
+    assert len(proposals) == len(target.next_runs) == 3
+    for proposal, run in zip(proposals, target.next_runs, strict=True):
+        assert (proposal.run, proposal.seed, proposal.token_budget) == (run.run, run.seed, run.token_budget)
+        assert list(proposal.tokens) == list(run.domain_tokens.values())
+    assert 0 <= target.risk.after <= target.risk.now <= 0.5
+
+
+def test_so_many_runs_are_proposed_as_are_asked_for_at_the_token_budgets_asked_for():
+    table = ddo_table(noise=0.002, repeats=2)
+    asked = ["objective=mean_loss", "target_tokens=[300_000]", "num_next_runs=5", "next_scales=[60_000]"]
+    fit, _ = solve("transfer", table, request_for(table, *asked))
+    assert [run.token_budget for run in fit.targets[0].next_runs] == [60_000] * 5
 
 
 def test_a_natural_prior_is_the_shares_of_the_domains_text():

@@ -12,7 +12,9 @@ from autoscale_exp.runs.design import RunRequest, matched_pool
 from autoscale_exp.runs.designs import design_runs, select_run
 from autoscale_exp.runs.designs.ddo import DdoConf
 from autoscale_exp.runs.designs.dirichlet import DirichletConf, SwarmRun
+from autoscale_exp.runs.designs.optimal import OptimalConf
 from autoscale_exp.runs.designs.single import SingleConf
+from autoscale_exp.runs.proposal import Proposal, write_proposals
 
 UNIFORM = np.full(3, 1 / 3)
 
@@ -79,6 +81,25 @@ def test_a_single_run_is_named_by_mixture_budget_and_seed():
 def test_bad_designs_are_refused(conf, budget, message):
     with pytest.raises(UserError, match=message):
         runs_of(conf, ["a", "b"], budget)
+
+
+def test_an_optimal_design_is_the_runs_that_a_fit_proposes(tmp_path):
+    path = tmp_path / "3M.csv"
+    tokens = (5e5, 3e5, 2e5), (1e6, 1e6 / 3, 1e6 / 3)
+    proposals = [Proposal("next0_1M", 1_000_000, 0, tokens[0]), Proposal("a_x3_1M_seed2", 1_000_000, 2, tokens[1])]
+    write_proposals(path, "abc", proposals)
+    runs = runs_of(OptimalConf(path=str(path)))
+    assert [(run.run, run.scale, run.seed_offset) for run in runs] == [
+        ("next0_1M", "1M", 0),
+        ("a_x3_1M_seed2", "1M", 2),
+    ]
+    for run, own in zip(runs, tokens, strict=True):
+        weights = run.weights(UNIFORM, FREE)
+        np.testing.assert_allclose(run.domain_tokens(weights), own)
+        np.testing.assert_array_equal(run.row_counts(weights, 64), allocate_rows(own, 64))
+    assert runs_of(OptimalConf(path=str(path), num_runs=1)) == runs[:1]
+    with pytest.raises(UserError, match=r"design.num_runs is 3; it must lie between 1 and 2"):
+        runs_of(OptimalConf(path=str(path), num_runs=3))
 
 
 def test_a_run_that_is_not_there_or_has_an_unsafe_name_is_refused():

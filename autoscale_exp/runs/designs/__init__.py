@@ -8,12 +8,14 @@ from autoscale_exp.base.errors import UserError
 from autoscale_exp.runs.design import DesignConf, RunRequest, RunSpec
 from autoscale_exp.runs.designs.ddo import DdoConf, ddo_runs
 from autoscale_exp.runs.designs.dirichlet import DirichletConf, dirichlet_runs
+from autoscale_exp.runs.designs.optimal import OptimalConf, optimal_runs
 from autoscale_exp.runs.designs.single import SingleConf, single_run
 
 DESIGNS: dict[str, tuple[type[DesignConf], Callable[[Any, RunRequest], list[RunSpec]]]] = {
     "single": (SingleConf, single_run),
     "ddo": (DdoConf, ddo_runs),
     "dirichlet": (DirichletConf, dirichlet_runs),
+    "optimal": (OptimalConf, optimal_runs),
 }
 
 

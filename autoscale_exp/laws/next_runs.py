@@ -1,0 +1,165 @@
+"""Which proxy runs to train next: those that would tell most, per token, of how mixtures compare at the target.
+
+A law's draws say what the runs leave open, about the objective of any mixture at the target and about the losses of any
+run that might be trained. Taken as jointly normal, they say by how much a run, measured with the law's noise, would
+narrow the first. Runs are chosen one by one, each given those before it: a greedy V-optimal design for the decision.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import count
+
+import numpy as np
+from scipy.stats import multivariate_normal, norm
+
+from autoscale_exp.base.arrays import FloatArray
+from autoscale_exp.base.labels import budget_label
+from autoscale_exp.laws.candidates import Candidate
+from autoscale_exp.laws.fit_file import NextRun, Risk, named
+from autoscale_exp.laws.law import LossLaw
+from autoscale_exp.laws.objective import Objective
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A run chosen among candidates.
+
+    Attributes:
+        index: of the candidate.
+        explained: (M,) share of each difference's variance over draws that it explains, given those chosen before it.
+    """
+
+    index: int
+    explained: FloatArray
+
+
+def differences_at(
+    draws: Sequence[LossLaw], objective: Objective, mixtures: Sequence[FloatArray], budget: float
+) -> FloatArray:
+    """(D, M) by how much the objective of each mixture is above that of the second, under each draw.
+
+    Args:
+        draws: D laws.
+        objective: what is minimised.
+        mixtures: the reference, then the mixture offered, then others.
+        budget: tokens.
+    """
+    tokens = np.stack(mixtures) * budget
+    objectives = np.stack([objective(draw.predict(tokens)) for draw in draws])
+    return np.delete(objectives - objectives[:, [1]], 1, axis=1)
+
+
+def propose_runs(
+    draws: Sequence[LossLaw],
+    candidates: Sequence[Candidate],
+    differences: FloatArray,
+    num_runs: int,
+    taken: Sequence[str] = (),
+) -> tuple[list[NextRun], Risk]:
+    """The candidates that would tell most, best first, and what they would do to the decision.
+
+    Args:
+        draws: D laws.
+        candidates: not trained yet.
+        differences: (D, M) between objectives under each draw; the first is the gain over the reference.
+        num_runs: how many to propose.
+        taken: names of runs.
+    """
+    chosen = choose_runs(draws, np.stack([candidate.tokens for candidate in candidates]), differences, num_runs)
+    runs: list[NextRun] = []
+    for position, choice in enumerate(chosen):
+        candidate, before = candidates[choice.index], [other.index for other in chosen[:position]]
+        seed = candidate.seed + before.count(choice.index)
+        name = _name_of(candidate, seed, [*taken, *(run.run for run in runs)])
+        runs.append(
+            NextRun(
+                run=name,
+                repeats=candidate.repeats,
+                domain_tokens=named(draws[0].domains, candidate.tokens),
+                seed=seed,
+                token_budget=candidate.token_budget,
+                explained=float(choice.explained[0]),
+            )
+        )
+    return runs, risk_of(differences[:, 0], float(sum(choice.explained[0] for choice in chosen)))
+
+
+def _name_of(candidate: Candidate, seed: int, taken: Sequence[str]) -> str:
+    """That of the candidate, with the seed if it is another; of a new mixture the next number at its scale."""
+    if candidate.run:
+        return candidate.run if seed == candidate.seed else f"{candidate.repeats or candidate.run}_seed{seed}"
+    names = (f"next{number}_{budget_label(candidate.token_budget)}" for number in count())
+    return next(name for name in names if name not in taken)
+
+
+def risk_of(gains: FloatArray, explained: float) -> Risk:
+    """The chance that the better of two mixtures is not the one that the mean gain says, now and after more runs.
+
+    Gains are taken as normal. After runs that explain a share R^2 of their variance, the mean gain is normal, too,
+    about the present one and with correlation R to the true gain: a choice is wrong where the two differ in sign.
+
+    Args:
+        gains: (D,) under each draw.
+        explained: R^2.
+    """
+    mean, deviation = abs(float(gains.mean())), float(gains.std())
+    if deviation == 0:
+        return Risk(0.0, 0.0)
+    below = float(norm.cdf(-mean / deviation))
+    if not 1e-9 < explained < 1 - 1e-9:
+        return Risk(below, below if explained < 0.5 else 0.0)
+    root = np.sqrt(explained)
+    both = multivariate_normal([mean / deviation] * 2, [[explained, explained], [explained, 1.0]]).cdf([0.0, 0.0])
+    return Risk(below, float(below + norm.cdf(-mean / deviation / root) - 2 * both))
+
+
+def choose_runs(
+    draws: Sequence[LossLaw], candidates: FloatArray, differences: FloatArray, num_runs: int, *, repeatable: bool = True
+) -> list[Choice]:
+    """Chooses runs one by one, each for the largest fall of the differences' summed variance per token.
+
+    With deviations over draws g of a difference and Y (V,) of a run's losses, and N the diagonal of the law's squared
+    noise, a run lowers the variance of g by cov(g, Y) (cov(Y) + N)^-1 cov(Y, g). What it leaves open is
+    what the next run is judged by.
+
+    Args:
+        draws: D laws.
+        candidates: (C, K) domain tokens of the runs that might be trained.
+        differences: (D, M) between objectives of mixtures at the target, under each draw.
+        num_runs: how many to choose.
+        repeatable: whether a run may be chosen again, with another seed.
+    """
+    outcomes = np.stack([draw.predict(candidates) for draw in draws])  # (D, C, V)
+    open_losses = (outcomes - outcomes.mean(axis=0)) / np.sqrt(len(draws))
+    open_differences = (differences - differences.mean(axis=0)) / np.sqrt(len(draws))
+    variance = np.sum(open_differences**2, axis=0)  # (M,)
+    noise = np.diag(draws[0].run_noise ** 2)
+    tokens = candidates.sum(axis=1)
+    chosen: list[Choice] = []
+    for _ in range(num_runs if repeatable else min(num_runs, len(candidates))):
+        covariance = np.einsum("dcv,dcw->cvw", open_losses, open_losses) + noise
+        shared = np.einsum("dm,dcv->cvm", open_differences, open_losses)
+        falls = np.sum(shared * np.linalg.solve(covariance, shared), axis=1)  # (C, M)
+        value = falls.sum(axis=1) / tokens
+        if not repeatable:
+            value[[choice.index for choice in chosen]] = -1.0
+        best = int(np.argmax(value))
+        chosen.append(Choice(best, falls[best] / np.maximum(variance, 1e-300)))
+        kept = what_is_left(open_losses[:, best], noise)
+        open_losses = np.tensordot(kept, open_losses, axes=1)
+        open_differences = kept @ open_differences
+    return chosen
+
+
+def what_is_left(deviations: FloatArray, noise: FloatArray) -> FloatArray:
+    """(D, D) symmetric matrix that takes deviations over draws to those that a run leaves open.
+
+    Its square is 1 - Y (Y'Y + N)^-1 Y', which is the update of a normal distribution by the run's losses.
+
+    Args:
+        deviations: (D, V) Y of the run's losses, divided by the root of D.
+        noise: (V, V) N, the covariance of its noise.
+    """
+    told = deviations @ np.linalg.solve(deviations.T @ deviations + noise, deviations.T)
+    sizes, directions = np.linalg.eigh(np.eye(len(deviations)) - told)
+    return (directions * np.sqrt(np.maximum(sizes, 0))) @ directions.T
