@@ -32,7 +32,7 @@ from autoscale_exp.lm.conf import MaskedModelConf, ModelConf
 from autoscale_exp.mixture.conf import MixtureConf, StageConf
 from autoscale_exp.runs.design import DesignConf, RunRequest
 from autoscale_exp.runs.designs import DESIGNS, design_runs, select_run
-from autoscale_exp.runs.record import read_records
+from autoscale_exp.runs.record import RunRecord, read_records
 from autoscale_exp.runs.rival import RivalConf
 
 DEFAULT_LAW = "pooled_transfer"  # law=default; its fit of a sweep is the one that reports and target runs take
@@ -220,7 +220,8 @@ def _register() -> None:
         "folder_if_there": lambda folder: folder if Path(folder).expanduser().is_dir() else None,
         "folder_name": lambda *paths: Path(next((path for path in paths if path), "")).name,
         "num_parallel_runs": _num_parallel_runs,
-        "store_of_search": _store_of_search,
+        "store_of_search": lambda search: _first_of_search(search).store,
+        "name_of_search": lambda search: _first_of_search(search).experiment,
         "num_cpus": num_cpus,
         "run_name": _run_name,
     }
@@ -251,11 +252,11 @@ def _domains_of(store: str | None, data: Any) -> list[str]:
     return [domain for domain, entry in manifest.domains.items() if entry.train]
 
 
-def _store_of_search(search: str | None) -> str:
-    """The token store that the runs of a search were trained on."""
+def _first_of_search(search: str | None) -> RunRecord:
+    """A run of a search, which knows what all of them share."""
     if search is None:
         raise UserError("search is not set; give the folder of a search, as in search=outputs/train/search")
-    return read_records(Path(search).expanduser())[0].store
+    return read_records(Path(search).expanduser())[0]
 
 
 def _num_parallel_runs() -> int:
