@@ -30,6 +30,7 @@ from autoscale_exp.evaluation.conf import (
 from autoscale_exp.laws.conf import BoundsConf, LawConf, ObjectiveConf
 from autoscale_exp.lm.conf import MaskedModelConf, ModelConf
 from autoscale_exp.mixture.conf import MixtureConf, StageConf
+from autoscale_exp.reweighting.conf import AdoConf, DoremiConf, ReweightingConf
 from autoscale_exp.runs.design import DesignConf, RunRequest
 from autoscale_exp.runs.designs import DESIGNS, design_runs, select_run
 from autoscale_exp.runs.record import read_records
@@ -62,6 +63,7 @@ class TrainConf:
     search: str | None = None  # folder of a search whose fits give mixture=fitted and mixture=autoscale
     token_budget: int | None = None  # for design=single; a design over scales brings its own
     stages: list[StageConf] = field(default_factory=list)  # mixture, then these weights; for design=single
+    reweighting: ReweightingConf | None = None  # sets weights from the losses of the run; null: they stay
     seed: int = 0  # of initialisation, order of rows and dropout
     max_epochs: int = 4  # times that a domain's pool may be repeated
     num_validations: int = 1  # points of the validation curve, evenly spaced in tokens; the last is the end
@@ -72,6 +74,11 @@ class TrainConf:
     save_model: bool = False  # keep the trained weights as a Hugging Face folder
     trainer: dict[str, Any] = MISSING  # arguments of Lightning's Trainer
     logger: dict[str, Any] | None = None  # a Lightning logger; null: none
+
+    @property
+    def mixture_name(self) -> str:
+        """In results and run names: the mixture's, or the method's that sets the weights."""
+        return self.reweighting.name if self.reweighting else self.mixture.name
 
 
 @dataclass
@@ -177,6 +184,8 @@ def _register() -> None:
         "model": ModelConf,
         "masked_model": MaskedModelConf,
         "mixture": MixtureConf,
+        "doremi": DoremiConf,
+        "ado": AdoConf,
         "law": LawConf,
         "objective": ObjectiveConf,
         "perplexity": PerplexityTaskConf,

@@ -7,7 +7,7 @@ import time
 import warnings
 import zipfile
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,15 +21,21 @@ from autoscale_exp.base.errors import UserError, first_line
 from autoscale_exp.base.loggers import open_logger
 from autoscale_exp.base.stopping import StopRequest
 from autoscale_exp.data.datamodule import MixtureDataModule
-from autoscale_exp.data.tokenizer import Tokenizer, load_tokenizer
+from autoscale_exp.data.tokenizer import Tokenizer, load_tokenizer, vocabulary_size
 from autoscale_exp.lm.checkpoint import load_model
 from autoscale_exp.lm.families import FAMILIES
 from autoscale_exp.lm.language_model import LanguageModel
+from autoscale_exp.mixture.growing_sampler import GrowingSampler
+from autoscale_exp.mixture.weights import write_mixture_file
+from autoscale_exp.reweighting.ado import Ado
+from autoscale_exp.reweighting.conf import AdoConf, DoremiConf
+from autoscale_exp.reweighting.doremi import Doremi
 from autoscale_exp.runs.identity import write_identity
-from autoscale_exp.runs.record import FAILURE, CurvePoint, RunRecord, StageRecord, write_record
+from autoscale_exp.runs.record import FAILURE, CurvePoint, RunRecord, StageRecord, WeightsPoint, write_record
 from autoscale_exp.training.callbacks import Progress, RealisedTokens, ResumePoint, ValidationCurve
 from autoscale_exp.training.plan import RESUME_POINT, RunPlan, micro_batch, num_devices
 
+MIXTURE = "mixture.yaml"  # of a run with reweighting=doremi
 VALIDATION_TOKENS = 4096  # in a forward pass, or as many rows as in training if that is more
 
 
@@ -55,6 +61,8 @@ def _train(plan: RunPlan, folder: Path, request: StopRequest) -> None:
     torch.manual_seed(plan.seed)
     tokenizer = load_tokenizer(plan.store.folder / "tokenizer")
     module = build_module(plan, tokenizer)
+    reweighting = build_reweighting(plan, tokenizer)
+    module.batch_loss = None if reweighting is None else reweighting.batch_loss
     step_rows = conf.model.optimizer.batch_rows
     micro_batch_rows, accumulation = micro_batch(step_rows, conf.micro_batch_rows, num_devices(conf))
     curve = ValidationCurve(
@@ -65,13 +73,17 @@ def _train(plan: RunPlan, folder: Path, request: StopRequest) -> None:
         total_rows=plan.sampler.num_rows,
         batch_rows=max(micro_batch_rows, VALIDATION_TOKENS // plan.store.seq_len),
     )
-    realised = RealisedTokens(plan.store.domains, plan.sampler.row_counts.tolist(), plan.store.seq_len)
+    realised = RealisedTokens(plan.store.domains, plan.store.seq_len)
     resume_point = ResumePoint(folder / RESUME_POINT, conf.checkpoint_minutes, request)
     progress = Progress(
         folder / "progress.json", step_rows=step_rows, total_rows=plan.sampler.num_rows, seq_len=plan.store.seq_len
     )
     datamodule = MixtureDataModule(
-        plan.store, plan.sampler, step_rows=step_rows, micro_batch_rows=micro_batch_rows, num_workers=conf.num_workers
+        plan.store,
+        reweighting.sampler if isinstance(reweighting, Ado) else plan.sampler,
+        step_rows=step_rows,
+        micro_batch_rows=micro_batch_rows,
+        num_workers=conf.num_workers,
     )
     with open_logger(conf.logger, folder) as logger:
         trainer = instantiate(
@@ -80,7 +92,7 @@ def _train(plan: RunPlan, folder: Path, request: StopRequest) -> None:
             max_epochs=1,
             accumulate_grad_batches=accumulation,
             gradient_clip_val=conf.model.optimizer.clip_norm,
-            callbacks=[realised, curve, progress, resume_point],
+            callbacks=[realised, *([] if reweighting is None else [reweighting]), curve, progress, resume_point],
             logger=logger or False,
             default_root_dir=str(folder),
             enable_checkpointing=False,
@@ -100,13 +112,22 @@ def _train(plan: RunPlan, folder: Path, request: StopRequest) -> None:
                 f"({first_line(error)}); lower micro_batch_rows"
             ) from error
         assert trainer.global_step == plan.num_steps, (trainer.global_step, plan.num_steps)
-        realised.check()
+        if isinstance(reweighting, Ado):
+            plan = as_realised(plan, reweighting)
+            if logger:
+                logger.log_hyperparams(describe_plan(plan))
+        realised.check(plan.sampler.row_counts.tolist())
     if trainer.is_global_zero:
         if conf.save_model:
             transformers.utils.logging.disable_progress_bar()  # for a file or two, across the sweep's own display
             module.model.save_pretrained(folder / "model")
             tokenizer.save_pretrained(folder / "model")
-        write_record(folder, record_of(plan, module, realised, curve, resume_point.seconds))
+        record = record_of(plan, module, realised, curve, resume_point.seconds)
+        if isinstance(reweighting, Doremi):
+            origin = f"mean weights of {conf.run_name}, by DoReMi"
+            write_mixture_file(folder / MIXTURE, plan.store.domains, reweighting.mean_weights, None, origin)
+            record = replace(record, weights_curve=weights_curve_of(plan, reweighting))
+        write_record(folder, record)
         resume_point.path.unlink(missing_ok=True)
 
 
@@ -119,14 +140,54 @@ def describe_plan(plan: RunPlan) -> dict[str, Any]:
 
 def build_module(plan: RunPlan, tokenizer: Tokenizer) -> LanguageModel:
     """The model of a run, from scratch or with the weights of `model.init_from`."""
-    conf = plan.conf.model
-    module = FAMILIES[conf.family].module_class.for_tokenizer(
-        conf, tokenizer, seq_len=plan.store.seq_len, num_steps=plan.num_steps, seed=plan.seed
-    )
+    module = _untrained(plan, tokenizer)
     if plan.initial:
-        dropout: dict[str, Any] = dict.fromkeys(FAMILIES[plan.initial.family].dropouts, conf.dropout)
+        dropout: dict[str, Any] = dict.fromkeys(FAMILIES[plan.initial.family].dropouts, plan.conf.model.dropout)
         module.model = load_model(plan.initial, type(module.model), **dropout).train()
     return module
+
+
+def _untrained(plan: RunPlan, tokenizer: Tokenizer) -> LanguageModel:
+    conf = plan.conf.model
+    return FAMILIES[conf.family].module_class.for_tokenizer(
+        conf, tokenizer, seq_len=plan.store.seq_len, num_steps=plan.num_steps, seed=plan.seed
+    )
+
+
+def build_reweighting(plan: RunPlan, tokenizer: Tokenizer) -> Doremi | Ado | None:
+    """What sets the weights of a run as it goes; None if they stay as the mixture says."""
+    conf = plan.conf.reweighting
+    if isinstance(conf, AdoConf):
+        prior = plan.requested_tokens[0] / plan.requested_tokens[0].sum()
+        step_rows = plan.conf.model.optimizer.batch_rows
+        growing = GrowingSampler(plan.sampler)
+        return Ado(conf, growing, prior, domains=plan.store.domains, step_rows=step_rows, num_steps=plan.num_steps)
+    if isinstance(conf, DoremiConf):
+        assert plan.reference is not None
+        reference = _untrained(plan, tokenizer)  # whose losses are of the same tokens as the run's
+        reference.model = load_model(plan.reference, type(reference.model))
+        shares = plan.sampler.row_counts / plan.sampler.num_rows
+        return Doremi(conf, reference, shares, num_steps=plan.num_steps, vocab_size=vocabulary_size(tokenizer))
+    return None
+
+
+def as_realised(plan: RunPlan, ado: Ado) -> RunPlan:
+    """The plan with the stages that the run has had."""
+    return replace(plan, sampler=ado.sampler.sampler, requested_tokens=ado.requested_rows() * plan.store.seq_len)
+
+
+def weights_curve_of(plan: RunPlan, doremi: Doremi) -> list[WeightsPoint]:
+    """The curve of a run's weights, by tokens trained on and by domain."""
+    step_tokens, domains = plan.conf.model.optimizer.batch_rows * plan.store.seq_len, plan.store.domains
+    total = plan.sampler.num_rows * plan.store.seq_len  # the last step may not be full
+    return [
+        WeightsPoint(
+            min(point["step"] * step_tokens, total),
+            dict(zip(domains, point["weights"], strict=True)),
+            dict(zip(domains, point["excess_losses"], strict=True)),
+        )
+        for point in doremi.curve
+    ]
 
 
 def record_of(
@@ -142,7 +203,7 @@ def record_of(
     return RunRecord(
         run=plan.conf.run_name,
         experiment=plan.conf.name,
-        mixture=plan.conf.mixture.name,
+        mixture=plan.conf.mixture_name,
         scale=plan.spec.scale,
         token_budget=plan.spec.token_budget,
         seed=plan.seed,
@@ -165,7 +226,7 @@ def record_of(
         git_commit=git_commit(),
         store=str(plan.store.folder),
         fingerprint=plan.identity.fingerprint,
-        stages=stages_of(plan) if plan.conf.stages else None,
+        stages=stages_of(plan) if len(plan.requested_tokens) > 1 else None,
     )
 
 
