@@ -31,11 +31,10 @@ from autoscale_exp.reweighting.ado import Ado
 from autoscale_exp.reweighting.conf import AdoConf, DoremiConf
 from autoscale_exp.reweighting.doremi import Doremi
 from autoscale_exp.runs.identity import write_identity
-from autoscale_exp.runs.record import FAILURE, CurvePoint, RunRecord, StageRecord, WeightsPoint, write_record
+from autoscale_exp.runs.record import FAILURE, MIXTURE, CurvePoint, RunRecord, StageRecord, WeightsPoint, write_record
 from autoscale_exp.training.callbacks import Progress, RealisedTokens, ResumePoint, ValidationCurve
 from autoscale_exp.training.plan import RESUME_POINT, RunPlan, micro_batch, num_devices
 
-MIXTURE = "mixture.yaml"  # of a run with reweighting=doremi
 VALIDATION_TOKENS = 4096  # in a forward pass, or as many rows as in training if that is more
 
 
