@@ -16,7 +16,7 @@ from autoscale_exp.data.manifest import (
 )
 from autoscale_exp.laws.fit_file import Backtest, Diagnostics, Fit, FitObjective, FittedMixture, Gain, NextRun, Response
 from autoscale_exp.runs.identity import RunIdentity
-from autoscale_exp.runs.record import CurvePoint, RunRecord, StageRecord
+from autoscale_exp.runs.record import CurvePoint, RunRecord, StageRecord, WeightsPoint
 
 ROOT = Path(__file__).parent.parent
 PAGES = [page for pattern in ("*.md", "docs/**/*.md", "tests/**/*.md") for page in sorted(ROOT.glob(pattern))]
@@ -72,7 +72,7 @@ def test_no_page_names_a_folder_of_one_machine():
 @pytest.mark.parametrize(
     ("heading", "schemas", "more"),
     [
-        ("result.json", [RunRecord, CurvePoint, StageRecord], {"format"}),
+        ("result.json", [RunRecord, CurvePoint, StageRecord, WeightsPoint], {"format"}),
         ("identity.json", [RunIdentity], {"format"}),
         ("fit.json", [Fit, FitObjective, FittedMixture, Gain, NextRun, Diagnostics, Backtest, Response], {"format"}),
         (
