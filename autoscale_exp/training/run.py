@@ -21,17 +21,18 @@ from autoscale_exp.base.errors import UserError, first_line
 from autoscale_exp.base.loggers import open_logger
 from autoscale_exp.base.stopping import StopRequest
 from autoscale_exp.data.datamodule import MixtureDataModule
-from autoscale_exp.data.tokenizer import Tokenizer, load_tokenizer, vocabulary_size
-from autoscale_exp.lm.checkpoint import load_model
-from autoscale_exp.lm.families import FAMILIES
+from autoscale_exp.data.tokenizer import load_tokenizer
 from autoscale_exp.lm.language_model import LanguageModel
-from autoscale_exp.mixture.growing_sampler import GrowingSampler
-from autoscale_exp.mixture.weights import write_mixture_file
 from autoscale_exp.reweighting.ado import Ado
-from autoscale_exp.reweighting.conf import AdoConf, DoremiConf
-from autoscale_exp.reweighting.doremi import Doremi
 from autoscale_exp.runs.identity import write_identity
-from autoscale_exp.runs.record import FAILURE, MIXTURE, CurvePoint, RunRecord, StageRecord, WeightsPoint, write_record
+from autoscale_exp.runs.record import FAILURE, CurvePoint, RunRecord, StageRecord, write_record
+from autoscale_exp.training.building import (
+    as_realised,
+    build_module,
+    build_reweighting,
+    weights_curve_of,
+    write_mixture,
+)
 from autoscale_exp.training.callbacks import Progress, RealisedTokens, ResumePoint, ValidationCurve
 from autoscale_exp.training.plan import RESUME_POINT, RunPlan, micro_batch, num_devices
 
@@ -77,12 +78,9 @@ def _train(plan: RunPlan, folder: Path, request: StopRequest) -> None:
     progress = Progress(
         folder / "progress.json", step_rows=step_rows, total_rows=plan.sampler.num_rows, seq_len=plan.store.seq_len
     )
+    sampler = reweighting.sampler if isinstance(reweighting, Ado) else plan.sampler
     datamodule = MixtureDataModule(
-        plan.store,
-        reweighting.sampler if isinstance(reweighting, Ado) else plan.sampler,
-        step_rows=step_rows,
-        micro_batch_rows=micro_batch_rows,
-        num_workers=conf.num_workers,
+        plan.store, sampler, step_rows=step_rows, micro_batch_rows=micro_batch_rows, num_workers=conf.num_workers
     )
     with open_logger(conf.logger, folder) as logger:
         trainer = instantiate(
@@ -91,7 +89,7 @@ def _train(plan: RunPlan, folder: Path, request: StopRequest) -> None:
             max_epochs=1,
             accumulate_grad_batches=accumulation,
             gradient_clip_val=conf.model.optimizer.clip_norm,
-            callbacks=[realised, *([] if reweighting is None else [reweighting]), curve, progress, resume_point],
+            callbacks=[realised, *filter(None, [reweighting]), curve, progress, resume_point],
             logger=logger or False,
             default_root_dir=str(folder),
             enable_checkpointing=False,
@@ -111,22 +109,18 @@ def _train(plan: RunPlan, folder: Path, request: StopRequest) -> None:
                 f"({first_line(error)}); lower micro_batch_rows"
             ) from error
         assert trainer.global_step == plan.num_steps, (trainer.global_step, plan.num_steps)
-        if isinstance(reweighting, Ado):
-            plan = as_realised(plan, reweighting)
-            if logger:
-                logger.log_hyperparams(describe_plan(plan))
+        plan = as_realised(plan, reweighting)
+        if logger:
+            logger.log_hyperparams(describe_plan(plan))  # reweighting may have made other tokens of it
         realised.check(plan.sampler.row_counts.tolist())
     if trainer.is_global_zero:
         if conf.save_model:
             transformers.utils.logging.disable_progress_bar()  # for a file or two, across the sweep's own display
             module.model.save_pretrained(folder / "model")
             tokenizer.save_pretrained(folder / "model")
+        write_mixture(folder, plan, reweighting)
         record = record_of(plan, module, realised, curve, resume_point.seconds)
-        if isinstance(reweighting, Doremi):
-            origin = f"mean weights of {conf.run_name}, by DoReMi"
-            write_mixture_file(folder / MIXTURE, plan.store.domains, reweighting.mean_weights, None, origin)
-            record = replace(record, weights_curve=weights_curve_of(plan, reweighting))
-        write_record(folder, record)
+        write_record(folder, replace(record, weights_curve=weights_curve_of(plan, reweighting)))
         resume_point.path.unlink(missing_ok=True)
 
 
@@ -135,58 +129,6 @@ def describe_plan(plan: RunPlan) -> dict[str, Any]:
     tokens = dict(zip(plan.store.domains, (plan.sampler.row_counts * plan.store.seq_len).tolist(), strict=True))
     of_run = {"run": plan.spec.run, "scale": plan.spec.scale, "seed": plan.seed, "tokens": tokens}
     return asdict(plan.conf) | of_run | {"store": plan.store.fingerprint, "git_commit": git_commit()}
-
-
-def build_module(plan: RunPlan, tokenizer: Tokenizer) -> LanguageModel:
-    """The model of a run, from scratch or with the weights of `model.init_from`."""
-    module = _untrained(plan, tokenizer)
-    if plan.initial:
-        dropout: dict[str, Any] = dict.fromkeys(FAMILIES[plan.initial.family].dropouts, plan.conf.model.dropout)
-        module.model = load_model(plan.initial, type(module.model), **dropout).train()
-    return module
-
-
-def _untrained(plan: RunPlan, tokenizer: Tokenizer) -> LanguageModel:
-    conf = plan.conf.model
-    return FAMILIES[conf.family].module_class.for_tokenizer(
-        conf, tokenizer, seq_len=plan.store.seq_len, num_steps=plan.num_steps, seed=plan.seed
-    )
-
-
-def build_reweighting(plan: RunPlan, tokenizer: Tokenizer) -> Doremi | Ado | None:
-    """What sets the weights of a run as it goes; None if they stay as the mixture says."""
-    conf = plan.conf.reweighting
-    if isinstance(conf, AdoConf):
-        prior = plan.requested_tokens[0] / plan.requested_tokens[0].sum()
-        step_rows = plan.conf.model.optimizer.batch_rows
-        growing = GrowingSampler(plan.sampler)
-        return Ado(conf, growing, prior, domains=plan.store.domains, step_rows=step_rows, num_steps=plan.num_steps)
-    if isinstance(conf, DoremiConf):
-        assert plan.reference is not None
-        reference = _untrained(plan, tokenizer)  # whose losses are of the same tokens as the run's
-        reference.model = load_model(plan.reference, type(reference.model))
-        shares = plan.sampler.row_counts / plan.sampler.num_rows
-        return Doremi(conf, reference, shares, num_steps=plan.num_steps, vocab_size=vocabulary_size(tokenizer))
-    return None
-
-
-def as_realised(plan: RunPlan, ado: Ado) -> RunPlan:
-    """The plan with the stages that the run has had."""
-    return replace(plan, sampler=ado.sampler.sampler, requested_tokens=ado.requested_rows() * plan.store.seq_len)
-
-
-def weights_curve_of(plan: RunPlan, doremi: Doremi) -> list[WeightsPoint]:
-    """The curve of a run's weights, by tokens trained on and by domain."""
-    step_tokens, domains = plan.conf.model.optimizer.batch_rows * plan.store.seq_len, plan.store.domains
-    total = plan.sampler.num_rows * plan.store.seq_len  # the last step may not be full
-    return [
-        WeightsPoint(
-            min(point["step"] * step_tokens, total),
-            dict(zip(domains, point["weights"], strict=True)),
-            dict(zip(domains, point["excess_losses"], strict=True)),
-        )
-        for point in doremi.curve
-    ]
 
 
 def record_of(
