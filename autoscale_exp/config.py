@@ -30,6 +30,7 @@ from autoscale_exp.evaluation.conf import (
 from autoscale_exp.laws.conf import BoundsConf, LawConf, ObjectiveConf
 from autoscale_exp.lm.conf import MaskedModelConf, ModelConf
 from autoscale_exp.mixture.conf import MixtureConf, StageConf
+from autoscale_exp.reweighting.conf import AdoConf, DoremiConf, ReweightingConf
 from autoscale_exp.runs.design import DesignConf, RunRequest
 from autoscale_exp.runs.designs import DESIGNS, design_runs, select_run
 from autoscale_exp.runs.record import RunRecord, read_records
@@ -77,8 +78,14 @@ class TrainConf(TrainingConf):
     search: str | None = None  # folder of a search whose fits give mixture=fitted and mixture=autoscale
     token_budget: int | None = None  # for design=single; a design over scales brings its own
     stages: list[StageConf] = field(default_factory=list)  # mixture, then these weights; for design=single
+    reweighting: ReweightingConf | None = None  # sets weights from the losses of the run; null: they stay
     seed: int = 0  # of initialisation, order of rows and dropout
     num_validations: int = 1  # points of the validation curve, evenly spaced in tokens; the last is the end
+
+    @property
+    def mixture_name(self) -> str:
+        """In results and run names: the mixture's, or the method's that sets the weights."""
+        return self.reweighting.name if self.reweighting else self.mixture.name
 
 
 @dataclass
@@ -202,6 +209,8 @@ def _register() -> None:
         "masked_model": MaskedModelConf,
         "mixture": MixtureConf,
         "rival": RivalConf,
+        "doremi": DoremiConf,
+        "ado": AdoConf,
         "law": LawConf,
         "objective": ObjectiveConf,
         "perplexity": PerplexityTaskConf,

@@ -91,7 +91,7 @@ def train_once(plan: RunPlan, folder: Path) -> None:
 def tell_of_other_runs(conf: TrainConf) -> None:
     """Says so if the design has more runs than the one that is trained."""
     count = len(
-        design_runs(conf.design, RunRequest(conf.data.domains, conf.token_budget, conf.mixture.name, conf.seed))
+        design_runs(conf.design, RunRequest(conf.data.domains, conf.token_budget, conf.mixture_name, conf.seed))
     )
     if count > 1:
         remedy = f"hydra.mode=MULTIRUN 'design.index=range(0,{count})'"

@@ -26,7 +26,7 @@ from autoscale_exp.laws.fit_file import (
     Risk,
 )
 from autoscale_exp.runs.identity import RunIdentity
-from autoscale_exp.runs.record import CurvePoint, RunRecord, StageRecord
+from autoscale_exp.runs.record import CurvePoint, RunRecord, StageRecord, WeightsPoint
 
 ROOT = Path(__file__).parent.parent
 PAGES = [page for pattern in ("*.md", "docs/**/*.md", "tests/**/*.md") for page in sorted(ROOT.glob(pattern))]
@@ -82,7 +82,7 @@ def test_no_page_names_a_folder_of_one_machine():
 @pytest.mark.parametrize(
     ("heading", "schemas", "more"),
     [
-        ("result.json", [RunRecord, CurvePoint, StageRecord], {"format"}),
+        ("result.json", [RunRecord, CurvePoint, StageRecord, WeightsPoint], {"format"}),
         ("identity.json", [RunIdentity], {"format"}),
         (
             "fit.json",

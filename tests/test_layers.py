@@ -7,7 +7,20 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "autoscale_exp"
 # From the ground up; jobs, one file each, stand on top.
-LAYERS = ["base", "mixture", "runs", "data", "lm", "laws", "evaluation", "reporting", "config", "training", "studies"]
+LAYERS = [
+    "base",
+    "mixture",
+    "runs",
+    "data",
+    "lm",
+    "reweighting",
+    "laws",
+    "evaluation",
+    "reporting",
+    "config",
+    "training",
+    "studies",
+]
 PURE = {"torch", "hydra", "pytorch_lightning", "transformers", "datasets", "wandb"}
 
 

@@ -49,7 +49,7 @@ def describe_job(conf_dir: Path, job: str, purpose: str, overrides: Sequence[str
 
 
 def _groups(conf_dir: Path, job: str) -> Iterator[tuple[str, list[str]]]:
-    """The groups in a job's defaults list and their options; of experiments those that are for the job."""
+    """The groups in a job's defaults list and their options, null among them if it is the default."""
     defaults = yaml.safe_load((conf_dir / f"{job}.yaml").read_text(encoding="utf-8"))["defaults"]
     for entry in defaults:
         if not isinstance(entry, dict) or " " in (group := next(iter(entry))):
@@ -57,7 +57,7 @@ def _groups(conf_dir: Path, job: str) -> Iterator[tuple[str, list[str]]]:
         paths = sorted((conf_dir / group).glob("*.yaml"))
         if group == "experiment":
             paths = [path for path in paths if is_experiment_of(path, job)]
-        options, chosen = [path.stem for path in paths], entry[group]
+        options, chosen = [path.stem for path in paths] + ["null"] * (entry[group] is None), entry[group] or "null"
         first = chosen if isinstance(chosen, list) else [chosen]
         yield group, sorted(options, key=lambda option: (option not in first, option))
 

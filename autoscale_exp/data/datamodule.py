@@ -18,7 +18,7 @@ from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.stopping import SIGNALS
 from autoscale_exp.data.rows import Rows
 from autoscale_exp.data.store import TokenStore
-from autoscale_exp.mixture.sampler import MixtureSampler
+from autoscale_exp.mixture.sampler import RowOrder
 
 GROUP_TOKENS = 2**20  # read, and sent by a worker, at a time: rows in small batches cost as little as in large ones
 
@@ -31,12 +31,14 @@ class Batch(NamedTuple):
         share: of the rows of the optimiser step; the shares of a step's batches over all devices sum to 1.
         domain_rows: (K,) int64 rows of each domain; all 0 if the share is, because such rows do not count.
         positions: (B,) int64 places of the rows in the run, which random choices such as masks are drawn from.
+        domains: (B,) int64 index of each row's domain.
     """
 
     tokens: torch.Tensor
     share: float
     domain_rows: torch.Tensor
     positions: torch.Tensor
+    domains: torch.Tensor
 
 
 class Group(NamedTuple):
@@ -45,6 +47,7 @@ class Group(NamedTuple):
     Attributes:
         tokens: (R, T) token ids of all their rows.
         positions: (R,) int64 places of the rows in the run.
+        domains: (R,) int64 index of each row's domain.
         domain_rows: (N, K) int64 rows of each domain in each batch.
         sizes: (N,) rows of each batch.
         shares: (N,) each batch's share of its optimiser step.
@@ -52,14 +55,15 @@ class Group(NamedTuple):
 
     tokens: torch.Tensor
     positions: torch.Tensor
+    domains: torch.Tensor
     domain_rows: torch.Tensor
     sizes: list[int]
     shares: list[float]
 
     def batches(self) -> Iterator[Batch]:
         """The batches, as views."""
-        tokens, positions = self.tokens.split(self.sizes), self.positions.split(self.sizes)
-        return map(Batch, tokens, self.shares, self.domain_rows.unbind(), positions)
+        tokens, positions, domains = (of.split(self.sizes) for of in (self.tokens, self.positions, self.domains))
+        return map(Batch, tokens, self.shares, self.domain_rows.unbind(), positions, domains)
 
 
 class MixtureBatches(Dataset[Group]):
@@ -68,7 +72,7 @@ class MixtureBatches(Dataset[Group]):
     def __init__(
         self,
         store: TokenStore,
-        sampler: MixtureSampler,
+        sampler: RowOrder,
         *,
         step_rows: int,
         micro_batch_rows: int,
@@ -85,7 +89,15 @@ class MixtureBatches(Dataset[Group]):
         self._rows: list[Rows] | None = None
 
     def __len__(self) -> int:
-        full_steps, rest = divmod(self.sampler.num_rows, self.step_rows)
+        return self._batches_of(self.sampler.num_rows)
+
+    @property
+    def num_known(self) -> int:
+        """Batches whose rows are known by now."""
+        return self._batches_of(self.sampler.known_rows)
+
+    def _batches_of(self, num_rows: int) -> int:
+        full_steps, rest = divmod(num_rows, self.step_rows)
         return full_steps * (self.step_rows // self.chunk_rows) + -(-rest // self.chunk_rows)
 
     def __getitem__(self, indices: range) -> Group:
@@ -101,6 +113,7 @@ class MixtureBatches(Dataset[Group]):
         return Group(
             torch.from_numpy(self._read(domain, row)),
             torch.from_numpy(positions),
+            torch.from_numpy(domain),
             torch.from_numpy(domain_rows * np.array(counts)[:, None]),
             sizes,
             [size * count / rows for size, count, (_, _, rows) in zip(sizes, counts, places, strict=True)],
@@ -130,19 +143,25 @@ class MixtureBatches(Dataset[Group]):
 
 
 class _Groups(Sampler[range]):
-    """Indices `start` .. `end` - 1 in ranges; its length counts all from 0, as Lightning expects of resumed loaders."""
+    """Indices from `start` on in ranges; its length counts all from 0, as Lightning expects of resumed loaders.
 
-    def __init__(self, end: int, group_batches: int) -> None:
+    A range ends with the batches known when it is asked for, so that no row is read before its stage is told.
+    """
+
+    def __init__(self, batches: MixtureBatches) -> None:
         self.start = 0
-        self.end = end
-        self.group_batches = group_batches
+        self.batches = batches
 
     def __iter__(self) -> Iterator[range]:
-        for start in range(self.start, self.end, self.group_batches):
-            yield range(start, min(start + self.group_batches, self.end))
+        start = self.start
+        while start < len(self):
+            stop = min(start + self.batches.group_batches, self.batches.num_known)
+            assert start < stop, "the next stage is told before its first batch is asked for"
+            yield range(start, stop)
+            start = stop
 
     def __len__(self) -> int:
-        return self.end
+        return len(self.batches)
 
 
 class ResumableLoader(DataLoader[Any]):
@@ -150,7 +169,7 @@ class ResumableLoader(DataLoader[Any]):
 
     def __init__(self, batches: MixtureBatches, consumed: Callable[[], int], **options: Any) -> None:
         self._cut = {"micro_batch_rows": batches.chunk_rows // batches.world_size, "devices": batches.world_size}
-        self._groups = _Groups(len(batches), batches.group_batches)
+        self._groups = _Groups(batches)
         self._consumed = consumed
         super().__init__(batches, batch_size=None, sampler=self._groups, **options)
 
@@ -189,7 +208,7 @@ class MixtureDataModule(LightningDataModule):
     """
 
     def __init__(
-        self, store: TokenStore, sampler: MixtureSampler, *, step_rows: int, micro_batch_rows: int, num_workers: int
+        self, store: TokenStore, sampler: RowOrder, *, step_rows: int, micro_batch_rows: int, num_workers: int
     ) -> None:
         super().__init__()
         self.store = store

@@ -53,3 +53,8 @@ class CausalLanguageModel(LanguageModel):
         hidden = self.model.transformer(tokens).last_hidden_state[:, :-1]  # (B, T - 1, n_embd)
         logits = self.model.lm_head(hidden).flatten(0, 1)
         return torch.nn.functional.cross_entropy(logits, tokens[:, 1:].flatten(), reduction="none")
+
+    def token_rows(self, tokens: torch.Tensor, keys: torch.Tensor | None = None) -> torch.Tensor:
+        """(B (T - 1),) row of each loss."""
+        num_rows, seq_len = tokens.shape
+        return torch.arange(num_rows, device=tokens.device).repeat_interleave(seq_len - 1)

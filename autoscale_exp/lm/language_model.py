@@ -4,7 +4,7 @@ Letters in shapes: B rows, T tokens per row.
 """
 
 from collections.abc import Iterator
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import torch
 from pytorch_lightning import LightningModule
@@ -19,6 +19,13 @@ from autoscale_exp.lm.masking import row_keys
 SCHEDULES = {"linear": get_linear_schedule_with_warmup, "cosine": get_cosine_schedule_with_warmup}
 
 
+class BatchLoss(Protocol):
+    """A loss that takes the place of the mean over a batch's rows."""
+
+    def __call__(self, module: "LanguageModel", batch: Batch, keys: torch.Tensor) -> torch.Tensor:
+        """The loss of a batch whose rows have these (B,) keys."""
+
+
 class LanguageModel(LightningModule):
     """A language model in training; a subclass builds `self.model` and says what its loss is.
 
@@ -26,6 +33,9 @@ class LanguageModel(LightningModule):
         optimizer: settings of AdamW and its schedule.
         num_steps: optimiser steps of the whole run.
         seed: of the run; what is drawn is a function of it and the place in the run, so a resumed run draws the same.
+
+    Attributes:
+        batch_loss: what a batch is trained on in place of `training_loss`; None: nothing.
     """
 
     model: Any  # a transformers model, whose attributes torch does not declare
@@ -36,6 +46,7 @@ class LanguageModel(LightningModule):
         self.num_steps = num_steps
         self.seed = seed
         self.last_loss = torch.tensor(float("nan"))
+        self.batch_loss: BatchLoss | None = None
         self.log_every_steps = max(1, min(50, num_steps // 20))
 
     @classmethod
@@ -52,6 +63,10 @@ class LanguageModel(LightningModule):
         """
         raise NotImplementedError
 
+    def token_rows(self, tokens: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+        """The row of the batch, from 0, that each of `token_losses` is of."""
+        raise NotImplementedError
+
     def training_loss(self, tokens: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
         """Mean loss of a batch in which each row counts the same; here all rows have as many predicted tokens."""
         return self.token_losses(tokens, keys).mean()
@@ -66,7 +81,11 @@ class LanguageModel(LightningModule):
         Lightning divides by the number of accumulated batches and averages over devices; multiplying by both leaves
         each row with the same weight, also in a last step that is not full.
         """
-        loss = self.training_loss(batch.tokens.long(), row_keys(batch.positions, self.seed, "row"))
+        keys = row_keys(batch.positions, self.seed, "row")
+        if self.batch_loss is None:
+            loss = self.training_loss(batch.tokens.long(), keys)
+        else:
+            loss = self.batch_loss(self, batch, keys)
         self.last_loss = loss.detach()
         if self.trainer.global_step % self.log_every_steps == 0:  # Lightning writes it with the last batch of the step
             self.log("train/loss", self.last_loss, on_step=True, on_epoch=False)

@@ -73,6 +73,11 @@ class MaskedLanguageModel(LanguageModel):
         inputs, selected = self.masking(tokens, keys)
         return self._losses(inputs, tokens, selected)
 
+    def token_rows(self, tokens: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+        """Row of each masked token."""
+        _, selected = self.masking(tokens, keys)
+        return selected.nonzero()[:, 0]
+
     def training_loss(self, tokens: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
         """Mean over the rows of each row's mean loss over its masked tokens.
 

@@ -11,7 +11,7 @@ runs of one seed draw from a domain are nested. Nothing is stored, whatever the 
 from bisect import bisect_right
 from collections.abc import Sequence
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,19 @@ from autoscale_exp.mixture.permutation import Permutation, mix64
 
 BLOCK_ROWS = 1024  # small enough to keep the mixture stable
 CHUNK_BLOCKS = 64  # worked out together: spreads numpy's overhead over 65,536 rows, which many small batches share
+
+
+class RowOrder(Protocol):
+    """What a loader asks of a sampler: `num_rows` of the run, of which the first `known_rows` are known by now."""
+
+    num_rows: int
+
+    @property
+    def known_rows(self) -> int:
+        """Rows of the run whose place is known."""
+
+    def rows(self, start: int, stop: int) -> tuple[Int64Array, Int64Array]:
+        """The rows at positions start .. stop - 1; see `MixtureSampler.rows`."""
 
 
 class MixtureSampler:
@@ -93,6 +106,22 @@ class MixtureSampler:
             MixtureSampler, seed=self.seed, max_epochs=self.max_epochs, unique_rows=self.unique_rows.tolist()
         )
         return rebuild, (self.domains, self.pool_rows.tolist(), self.stage_counts.tolist())
+
+    def with_stages(self, stage_counts: npt.ArrayLike) -> "MixtureSampler":
+        """The same pools in the same order, for (S, K) other rows of each stage."""
+        return MixtureSampler(
+            self.domains,
+            self.pool_rows.tolist(),
+            stage_counts,
+            seed=self.seed,
+            max_epochs=self.max_epochs,
+            unique_rows=self.unique_rows.tolist(),
+        )
+
+    @property
+    def known_rows(self) -> int:
+        """All rows: a sampler whose stages are given knows every place."""
+        return self.num_rows
 
     def rows(self, start: int, stop: int) -> tuple[Int64Array, Int64Array]:
         """The rows at positions start .. stop - 1.

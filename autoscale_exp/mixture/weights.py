@@ -161,18 +161,21 @@ def _check_once(domains: Sequence[str], key: str) -> None:
             raise UserError(f"{key} name '{domain}' twice; give one weight per domain")
 
 
-def write_mixture_file(path: Path, domains: Sequence[str], weights: FloatArray, token_budget: int, origin: str) -> None:
+def write_mixture_file(
+    path: Path, domains: Sequence[str], weights: FloatArray, token_budget: int | None, origin: str
+) -> None:
     """Writes a mixture file, loadable as `mixture=from_file mixture.path=...`.
 
     Args:
         path: of the file.
         domains: (K,) names.
         weights: (K,) shares summing to 1, written in full precision.
-        token_budget: tokens that the mixture is meant for.
+        token_budget: tokens that the mixture is meant for; None for any.
         origin: one line on where it comes from.
     """
     names = json.dumps(list(domains), ensure_ascii=False)  # quoted, or YAML reads 'no' as false
-    lines = [f"# {origin}", f"token_budget: {token_budget}", f"domains: {names}"]
+    budget = [] if token_budget is None else [f"token_budget: {token_budget}"]
+    lines = [f"# {origin}", *budget, f"domains: {names}"]
     lines += ["weights:", *(f"  - {float(w)!r} # {d}" for d, w in zip(domains, weights, strict=True))]
     atomic.write_text(path, "\n".join(lines) + "\n")
 

@@ -10,7 +10,7 @@ from autoscale_exp.base.help import is_experiment_of
 from autoscale_exp.base.job import CONF_DIR
 from autoscale_exp.base.labels import budget_label, round_down
 from autoscale_exp.laws.fit_file import FIT, Fit
-from autoscale_exp.runs.record import read_records
+from autoscale_exp.runs.record import MIXTURE, read_record, read_records
 from autoscale_exp.runs.repeat import read_yaml
 
 LARGEST_TARGET = 10_000_000  # of the study that is proposed: minutes on a CPU
@@ -52,7 +52,12 @@ def after_sweep(folder: Path, *, is_design: bool, search: str | None) -> str:
 
 
 def after_run(folder: Path) -> str:
-    """How to look at a single run."""
+    """The training on the mixture that a run has found, or how to look at it."""
+    if (folder / MIXTURE).is_file():
+        record = read_record(folder)
+        mixture = ["mixture=from_file", f"mixture.name={record.mixture}", f"mixture.path={folder / MIXTURE}"]
+        budget = f"token_budget={_target_of(record.token_budget):_}"
+        return next_command("train", f"store={record.store}", f"model={record.model}", *mixture, budget)
     if (folder / "model").is_dir():
         return next_command("evaluate", f"run={folder}")
     return (

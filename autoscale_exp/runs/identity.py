@@ -27,6 +27,7 @@ class RunIdentity:
         stage_rows: rows of each stage by domain; None for a run of one mixture.
         pool_rows: rows that the run may see, by domain, if they are not all that the store has.
         initial_weights: hash of the weights that training starts from; None from scratch.
+        reweighting: the `reweighting` section without `name`, its reference by the hash of its weights; None without.
     """
 
     run: str
@@ -39,6 +40,7 @@ class RunIdentity:
     stage_rows: dict[str, dict[str, int]] | None = None
     pool_rows: dict[str, int] | None = None
     initial_weights: str | None = None
+    reweighting: dict[str, Any] | None = None
 
     @property
     def content(self) -> dict[str, Any]:

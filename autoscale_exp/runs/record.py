@@ -12,6 +12,7 @@ from autoscale_exp.base.versioned import parse, read_versioned, write_versioned
 FORMAT = 2
 RECORD = "result.json"
 FAILURE = "failed.json"
+MIXTURE = "mixture.yaml"  # that a run with reweighting=doremi has found
 REMEDY = "delete the run's folder and train it again"
 
 
@@ -33,13 +34,22 @@ class StageRecord:
 
 
 @dataclass(frozen=True)
+class WeightsPoint:
+    """A point of the curve of DoReMi's weights: those of the loss, and excess losses in nats per token, by domain."""
+
+    tokens: int
+    weights: dict[str, float]
+    excess_losses: dict[str, float]
+
+
+@dataclass(frozen=True)
 class RunRecord:
     """What is known of a finished run; by domain, in the order of data.domains.
 
     Attributes:
         run: name, unique within its sweep.
         experiment: name of its sweep.
-        mixture: name of its mixture; for a proxy run that of the design's base mixture.
+        mixture: name of its mixture, for a proxy run that of the design's base mixture, or of what sets the weights.
         scale: label of `token_budget`.
         token_budget: tokens asked for, in a design those of the scale's base run.
         seed: of initialisation, order and dropout.
@@ -62,6 +72,7 @@ class RunRecord:
         store: folder of the token store.
         fingerprint: of the run's identity, see `runs.identity`.
         stages: None for a run of one mixture.
+        weights_curve: of a run with reweighting=doremi; None of others.
     """
 
     run: str
@@ -89,6 +100,7 @@ class RunRecord:
     store: str
     fingerprint: str
     stages: list[StageRecord] | None = None
+    weights_curve: list[WeightsPoint] | None = None
 
 
 def is_recorded(folder: Path) -> bool:

@@ -40,7 +40,7 @@ def _runs_of(command: Command, store: TokenStore) -> list[TrainConf]:
     (first,) = replace(command, overrides=[*command.overrides, "hydra.mode=RUN"]).configs()
     if isinstance(first.design, SingleConf):
         return [first]
-    request = RunRequest(store.domains, first.token_budget, first.mixture.name, first.seed)
+    request = RunRequest(store.domains, first.token_budget, first.mixture_name, first.seed)
     count = len(design_runs(first.design, request))
     return [replace(first, design=replace(first.design, index=index)) for index in range(count)]
 

@@ -83,16 +83,14 @@ class RealisedTokens(Callback):
 
     Args:
         domains: (K,) names.
-        planned_rows: (K,) rows that the run is to train on.
         seq_len: tokens per row.
 
     Attributes:
         rows: (K,) trained on by all devices, up to the last log, checkpoint or end of training.
     """
 
-    def __init__(self, domains: Sequence[str], planned_rows: Sequence[int], seq_len: int) -> None:
+    def __init__(self, domains: Sequence[str], seq_len: int) -> None:
         self.domains = list(domains)
-        self.planned_rows = list(planned_rows)
         self.seq_len = seq_len
         self.rows = [0] * len(domains)
         self._own_rows = torch.zeros(len(domains), dtype=torch.int64)  # of this device, not yet in `rows`
@@ -135,13 +133,13 @@ class RealisedTokens(Callback):
         """Tokens of `rows` by domain."""
         return {domain: rows * self.seq_len for domain, rows in zip(self.domains, self.rows, strict=True)}
 
-    def check(self) -> None:
-        """Compares the finished count with the plan.
+    def check(self, planned_rows: Sequence[int]) -> None:
+        """Compares the finished count with the (K,) rows that the run was to train on.
 
         Raises:
             RuntimeError: the run was not trained on what it should have been; the message names the domains.
         """
-        counts = zip(self.domains, self.rows, self.planned_rows, strict=True)
+        counts = zip(self.domains, self.rows, planned_rows, strict=True)
         if wrong := [f"{domain}: {rows}, not {planned}" for domain, rows, planned in counts if rows != planned]:
             raise RuntimeError(
                 f"the rows in the batches trained on are not those of the mixture ({'; '.join(wrong)}); the run has no "

@@ -31,6 +31,7 @@ from autoscale_exp.runs.designs.single import SingleConf
 from autoscale_exp.runs.identity import IDENTITY, RunIdentity, read_identity
 from autoscale_exp.runs.record import is_recorded, read_record
 from autoscale_exp.training.claim import holder
+from autoscale_exp.training.reweighting import check_reweighting, reweighting_identity
 
 SCHEDULES = ("linear", "cosine")
 RESUME_POINT = "resume.ckpt"
@@ -47,10 +48,11 @@ class RunPlan:
         store: rows to train on.
         spec: which run of the design.
         requested_tokens: (S, K) tokens asked for in each stage, not in whole rows; without `stages`, S is 1.
-        sampler: exact rows and their order.
+        sampler: exact rows and their order; what reweighting=ado makes of them is known only at the end.
         seed: of initialisation, order and dropout.
         identity: what the result depends on.
         initial: the model that training starts from, or None to start from scratch.
+        reference: the model that reweighting=doremi compares with.
     """
 
     conf: TrainConf
@@ -61,6 +63,7 @@ class RunPlan:
     seed: int
     identity: RunIdentity
     initial: Checkpoint | None = None
+    reference: Checkpoint | None = None
 
     @property
     def num_steps(self) -> int:
@@ -86,7 +89,7 @@ def plan_run(conf: TrainConf, store: TokenStore) -> RunPlan:
     _check_numbers(conf)
     micro_batch(conf.model.optimizer.batch_rows, conf.micro_batch_rows, num_devices(conf))
     pool_rows = [store.num_rows("train", domain) for domain in store.domains]
-    runs = design_runs(conf.design, RunRequest(store.domains, conf.token_budget, conf.mixture.name, conf.seed))
+    runs = design_runs(conf.design, RunRequest(store.domains, conf.token_budget, conf.mixture_name, conf.seed))
     spec = select_run(runs, conf.design.index)
     target = conf.design.match_repetition
     seen_rows = pool_rows if target is None else matched_pool(pool_rows, spec.token_budget, target)
@@ -107,6 +110,7 @@ def plan_run(conf: TrainConf, store: TokenStore) -> RunPlan:
         )
     except UserError as error:
         raise UserError(f"run '{spec.run}': {error}") from None
+    reference = check_reweighting(conf, store, sampler)
     stage_rows = None
     if conf.stages:
         names = ["mixture", *(f"stages[{stage}]" for stage in range(len(conf.stages)))]
@@ -124,8 +128,9 @@ def plan_run(conf: TrainConf, store: TokenStore) -> RunPlan:
         stage_rows=stage_rows,
         pool_rows=dict(zip(store.domains, sampler.pool_rows.tolist(), strict=True)) if is_reduced else None,
         initial_weights=None if initial is None else initial.sha256,  # wherever they lie
+        reweighting=reweighting_identity(conf, reference),
     )
-    return RunPlan(conf, store, spec, requested_tokens, sampler, seed, identity, initial)
+    return RunPlan(conf, store, spec, requested_tokens, sampler, seed, identity, initial, reference)
 
 
 def store_of(conf: TrainConf, overrides: Sequence[str]) -> TokenStore:

@@ -7,7 +7,7 @@ import time
 import warnings
 import zipfile
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,18 @@ from autoscale_exp.base.loggers import open_logger
 from autoscale_exp.base.stopping import StopRequest
 from autoscale_exp.config import TrainConf
 from autoscale_exp.data.datamodule import MixtureDataModule
-from autoscale_exp.data.tokenizer import Tokenizer, load_tokenizer
-from autoscale_exp.lm.checkpoint import load_model
-from autoscale_exp.lm.families import FAMILIES
+from autoscale_exp.data.tokenizer import load_tokenizer
 from autoscale_exp.lm.language_model import LanguageModel
+from autoscale_exp.reweighting.ado import Ado
 from autoscale_exp.runs.identity import write_identity
 from autoscale_exp.runs.record import FAILURE, CurvePoint, RunRecord, StageRecord, write_record
+from autoscale_exp.training.building import (
+    as_realised,
+    build_module,
+    build_reweighting,
+    weights_curve_of,
+    write_mixture,
+)
 from autoscale_exp.training.callbacks import Progress, RealisedTokens, ResumePoint, ValidationCurve
 from autoscale_exp.training.plan import RESUME_POINT, RunPlan, micro_batch, num_devices
 
@@ -57,6 +63,8 @@ def _train(plan: RunPlan, folder: Path, request: StopRequest) -> None:
     torch.manual_seed(plan.seed)
     tokenizer = load_tokenizer(plan.store.folder / "tokenizer")
     module = build_module(plan, tokenizer)
+    reweighting = build_reweighting(plan, tokenizer)
+    module.batch_loss = None if reweighting is None else reweighting.batch_loss
     step_rows = conf.model.optimizer.batch_rows
     micro_batch_rows, accumulation = micro_batch(step_rows, conf.micro_batch_rows, num_devices(conf))
     curve = ValidationCurve(
@@ -67,13 +75,14 @@ def _train(plan: RunPlan, folder: Path, request: StopRequest) -> None:
         total_rows=plan.sampler.num_rows,
         batch_rows=max(micro_batch_rows, VALIDATION_TOKENS // plan.store.seq_len),
     )
-    realised = RealisedTokens(plan.store.domains, plan.sampler.row_counts.tolist(), plan.store.seq_len)
+    realised = RealisedTokens(plan.store.domains, plan.store.seq_len)
     resume_point = ResumePoint(folder / RESUME_POINT, conf.checkpoint_minutes, request)
     progress = Progress(
         folder / "progress.json", step_rows=step_rows, total_rows=plan.sampler.num_rows, seq_len=plan.store.seq_len
     )
+    sampler = reweighting.sampler if isinstance(reweighting, Ado) else plan.sampler
     datamodule = MixtureDataModule(
-        plan.store, plan.sampler, step_rows=step_rows, micro_batch_rows=micro_batch_rows, num_workers=conf.num_workers
+        plan.store, sampler, step_rows=step_rows, micro_batch_rows=micro_batch_rows, num_workers=conf.num_workers
     )
     with open_logger(conf.logger, folder) as logger:
         trainer = instantiate(
@@ -83,7 +92,7 @@ def _train(plan: RunPlan, folder: Path, request: StopRequest) -> None:
             max_epochs=1,
             accumulate_grad_batches=accumulation,
             gradient_clip_val=conf.model.optimizer.clip_norm,
-            callbacks=[realised, curve, progress, resume_point],
+            callbacks=[realised, *filter(None, [reweighting]), curve, progress, resume_point],
             logger=logger or False,
             default_root_dir=str(folder),
             enable_checkpointing=False,
@@ -103,13 +112,18 @@ def _train(plan: RunPlan, folder: Path, request: StopRequest) -> None:
                 f"({first_line(error)}); lower micro_batch_rows"
             ) from error
         assert trainer.global_step == plan.num_steps, (trainer.global_step, plan.num_steps)
-        realised.check()
+        plan = as_realised(plan, reweighting)
+        if logger:
+            logger.log_hyperparams(describe_plan(plan))  # reweighting may have made other tokens of it
+        realised.check(plan.sampler.row_counts.tolist())
     if trainer.is_global_zero:
         if conf.save_model:
             transformers.utils.logging.disable_progress_bar()  # for a file or two, across the sweep's own display
             module.model.save_pretrained(folder / "model")
             tokenizer.save_pretrained(folder / "model")
-        write_record(folder, record_of(plan, module, realised, curve, resume_point.seconds))
+        write_mixture(folder, plan, reweighting)
+        record = record_of(plan, module, realised, curve, resume_point.seconds)
+        write_record(folder, replace(record, weights_curve=weights_curve_of(plan, reweighting)))
         resume_point.path.unlink(missing_ok=True)
 
 
@@ -126,18 +140,6 @@ def describe_plan(plan: RunPlan) -> dict[str, Any]:
     return asdict(plan.conf) | of_run | {"store": plan.store.fingerprint, "git_commit": git_commit()}
 
 
-def build_module(plan: RunPlan, tokenizer: Tokenizer) -> LanguageModel:
-    """The model of a run, from scratch or with the weights of `model.init_from`."""
-    conf = plan.conf.model
-    module = FAMILIES[conf.family].module_class.for_tokenizer(
-        conf, tokenizer, seq_len=plan.store.seq_len, num_steps=plan.num_steps, seed=plan.seed
-    )
-    if plan.initial:
-        dropout: dict[str, Any] = dict.fromkeys(FAMILIES[plan.initial.family].dropouts, conf.dropout)
-        module.model = load_model(plan.initial, type(module.model), **dropout).train()
-    return module
-
-
 def record_of(
     plan: RunPlan, module: LanguageModel, realised: RealisedTokens, curve: ValidationCurve, seconds: float
 ) -> RunRecord:
@@ -151,7 +153,7 @@ def record_of(
     return RunRecord(
         run=plan.conf.run_name,
         experiment=plan.conf.name,
-        mixture=plan.conf.mixture.name,
+        mixture=plan.conf.mixture_name,
         scale=plan.spec.scale,
         token_budget=plan.spec.token_budget,
         seed=plan.seed,
@@ -174,7 +176,7 @@ def record_of(
         git_commit=git_commit(),
         store=str(plan.store.folder),
         fingerprint=plan.identity.fingerprint,
-        stages=stages_of(plan) if plan.conf.stages else None,
+        stages=stages_of(plan) if len(plan.requested_tokens) > 1 else None,
     )
 
 

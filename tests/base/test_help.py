@@ -55,6 +55,7 @@ def test_experiments_are_listed_for_the_job_that_their_command_names():
     listed = {job: re.search(r"^  experiment +(.*)", describe_job(CONF_DIR, job, "", []), re.M) for job in JOBS}
     options = {job: match[1].split(" | ") for job, match in listed.items() if match}
     assert set(options) == {"train", "study"}
+    assert [of_job.pop(0) for of_job in options.values()] == ["null", "null"]
     assert sorted(options["train"] + options["study"]) == sorted(p.stem for p in CONF_DIR.glob("experiment/*.yaml"))
 
 

@@ -77,7 +77,9 @@ def test_dropout_depends_on_seed_and_place_in_the_run_alone():
     def losses(seed: int, batch_idx: int) -> torch.Tensor:
         module = language_model()
         module.seed = seed
-        batch = Batch(torch.arange(16).reshape(2, 8), 1.0, torch.tensor([2]), torch.arange(2))
+        batch = Batch(
+            torch.arange(16).reshape(2, 8), 1.0, torch.tensor([2]), torch.arange(2), torch.zeros(2, dtype=torch.int64)
+        )
         module.on_train_batch_start(batch, batch_idx)
         return module.token_losses(batch.tokens)
 

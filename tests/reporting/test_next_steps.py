@@ -65,6 +65,20 @@ def test_a_single_run_says_how_to_look_at_it(tmp_path: Path):
     assert command(after_run(tmp_path)) == ["evaluate", f"run={tmp_path}"]
 
 
+def test_after_a_run_that_found_a_mixture_comes_training_on_it(tmp_path: Path):
+    write_record(tmp_path, make_record(mixture="doremi", token_budget=1_000_000))
+    (tmp_path / "mixture.yaml").touch()
+    assert command(after_run(tmp_path)) == [
+        "train",
+        "store=outputs/stores/test",
+        "model=gpt2_tiny",
+        "mixture=from_file",
+        "mixture.name=doremi",
+        f"mixture.path={tmp_path}/mixture.yaml",
+        "token_budget=5_000_000",
+    ]
+
+
 @pytest.fixture
 def search(tmp_path: Path) -> Path:
     typed = ["design.index=0", "experiment=search", "store=s", "model=gpt2", "trainer=bf16", "design.scales=[4]"]

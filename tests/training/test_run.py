@@ -283,6 +283,7 @@ def test_a_result_has_what_was_asked_and_what_was_done(compose_train, store: Tok
         "store",
         "fingerprint",
         "stages",
+        "weights_curve",
     ]
     assert (result["experiment"], result["mixture"], result["model"]) == ("tiny", "mine", "gpt2_tiny")
     assert (result["scale"], result["token_budget"], result["seed"], result["steps"]) == ("1.472K", 1472, 4, 12)

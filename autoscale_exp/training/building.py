@@ -1,0 +1,82 @@
+"""What a run is built from, as its plan says: the model, and what sets the domain weights as the run goes."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from autoscale_exp.data.tokenizer import Tokenizer, vocabulary_size
+from autoscale_exp.lm.checkpoint import load_model
+from autoscale_exp.lm.families import FAMILIES
+from autoscale_exp.lm.language_model import LanguageModel
+from autoscale_exp.mixture.growing_sampler import GrowingSampler
+from autoscale_exp.mixture.weights import write_mixture_file
+from autoscale_exp.reweighting.ado import Ado
+from autoscale_exp.reweighting.conf import AdoConf, DoremiConf
+from autoscale_exp.reweighting.doremi import Doremi
+from autoscale_exp.runs.record import MIXTURE, WeightsPoint
+from autoscale_exp.training.plan import RunPlan
+
+Reweighting = Doremi | Ado | None  # None: the weights stay as the mixture says
+
+
+def build_module(plan: RunPlan, tokenizer: Tokenizer) -> LanguageModel:
+    """The model of a run, from scratch or with the weights of `model.init_from`."""
+    module = _untrained(plan, tokenizer)
+    if plan.initial:
+        dropout: dict[str, Any] = dict.fromkeys(FAMILIES[plan.initial.family].dropouts, plan.conf.model.dropout)
+        module.model = load_model(plan.initial, type(module.model), **dropout).train()
+    return module
+
+
+def _untrained(plan: RunPlan, tokenizer: Tokenizer) -> LanguageModel:
+    conf = plan.conf.model
+    return FAMILIES[conf.family].module_class.for_tokenizer(
+        conf, tokenizer, seq_len=plan.store.seq_len, num_steps=plan.num_steps, seed=plan.seed
+    )
+
+
+def build_reweighting(plan: RunPlan, tokenizer: Tokenizer) -> Reweighting:
+    """What sets the weights of a run as it goes; None if they stay as the mixture says."""
+    conf = plan.conf.reweighting
+    if isinstance(conf, AdoConf):
+        prior = plan.requested_tokens[0] / plan.requested_tokens[0].sum()
+        step_rows = plan.conf.model.optimizer.batch_rows
+        growing = GrowingSampler(plan.sampler)
+        return Ado(conf, growing, prior, domains=plan.store.domains, step_rows=step_rows, num_steps=plan.num_steps)
+    if isinstance(conf, DoremiConf):
+        assert plan.reference is not None
+        reference = _untrained(plan, tokenizer)  # whose losses are of the same tokens as the run's
+        reference.model = load_model(plan.reference, type(reference.model))
+        shares = plan.sampler.row_counts / plan.sampler.num_rows
+        return Doremi(conf, reference, shares, num_steps=plan.num_steps, vocab_size=vocabulary_size(tokenizer))
+    return None
+
+
+def as_realised(plan: RunPlan, reweighting: Reweighting) -> RunPlan:
+    """The plan of a run that has ended, with the stages that it has had."""
+    if not isinstance(reweighting, Ado):
+        return plan
+    requested_tokens = reweighting.requested_rows() * plan.store.seq_len
+    return replace(plan, sampler=reweighting.sampler.sampler, requested_tokens=requested_tokens)
+
+
+def write_mixture(folder: Path, plan: RunPlan, reweighting: Reweighting) -> None:
+    """Writes the mixture that a run has found, if it has."""
+    if isinstance(reweighting, Doremi):
+        origin = f"mean weights of {plan.conf.run_name}, by DoReMi"
+        write_mixture_file(folder / MIXTURE, plan.store.domains, reweighting.mean_weights, None, origin)
+
+
+def weights_curve_of(plan: RunPlan, reweighting: Reweighting) -> list[WeightsPoint] | None:
+    """The curve of DoReMi's weights, by tokens trained on and by domain."""
+    if not isinstance(reweighting, Doremi):
+        return None
+    step_rows, domains = plan.conf.model.optimizer.batch_rows, plan.store.domains
+    return [
+        WeightsPoint(
+            min(point["step"] * step_rows, plan.sampler.num_rows) * plan.store.seq_len,  # the last step may not be full
+            dict(zip(domains, point["weights"], strict=True)),
+            dict(zip(domains, point["excess_losses"], strict=True)),
+        )
+        for point in reweighting.curve
+    ]

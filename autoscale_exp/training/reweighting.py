@@ -1,0 +1,59 @@
+"""The `reweighting` section in the plan of a run. Imports no torch."""
+
+import shlex
+from dataclasses import asdict
+from typing import Any
+
+from autoscale_exp.base.errors import UserError
+from autoscale_exp.config import TrainConf
+from autoscale_exp.data.store import TokenStore
+from autoscale_exp.lm.checkpoint import Checkpoint
+from autoscale_exp.mixture.sampler import MixtureSampler
+from autoscale_exp.reweighting.checks import check_ado, check_doremi
+from autoscale_exp.reweighting.conf import AdoConf, DoremiConf
+from autoscale_exp.runs.designs.single import SingleConf
+
+
+def check_reweighting(conf: TrainConf, store: TokenStore, sampler: MixtureSampler) -> Checkpoint | None:
+    """Checks the section against the run, and opens the model of the reference run if it asks for one.
+
+    Args:
+        conf: the composed config.
+        store: of the run.
+        sampler: of the run if the weights stayed as the mixture says.
+
+    Raises:
+        UserError: the run cannot be reweighted so.
+    """
+    if conf.reweighting is None:
+        return None
+    if conf.stages or not isinstance(conf.design, SingleConf):
+        given = "stages are set" if conf.stages else "the design is no single run"
+        raise UserError(
+            f"reweighting={conf.reweighting.name} sets the weights of a run of one mixture, but {given}; use "
+            "design=single without stages"
+        )
+    if unseen := [d for d, rows in zip(store.domains, sampler.row_counts, strict=True) if rows == 0]:
+        raise UserError(
+            f"reweighting={conf.reweighting.name} compares the losses of all domains, but the mixture has no row of "
+            f"{', '.join(unseen)}; give each domain a weight or leave it out of data.domains"
+        )
+    if isinstance(conf.reweighting, AdoConf):
+        num_steps = -(-sampler.num_rows // conf.model.optimizer.batch_rows)
+        check_ado(conf.reweighting, num_steps=num_steps, num_workers=conf.num_workers)
+        return None
+    assert isinstance(conf.reweighting, DoremiConf)
+    return check_doremi(conf.reweighting, store, family=conf.model.family, command=_reference_command(conf, store))
+
+
+def reweighting_identity(conf: TrainConf, reference: Checkpoint | None) -> dict[str, Any] | None:
+    """The section as far as a result depends on it: the reference by its weights, wherever they lie."""
+    if conf.reweighting is None:
+        return None
+    content = {key: value for key, value in asdict(conf.reweighting).items() if key != "name"}
+    return content if reference is None else content | {"reference": reference.sha256}
+
+
+def _reference_command(conf: TrainConf, store: TokenStore) -> str:
+    arguments = [f"store={store.folder}", f"model={conf.model.name}", f"token_budget={conf.token_budget}"]
+    return shlex.join(["python", "-m", "autoscale_exp.train", *arguments, "save_model=true"])
