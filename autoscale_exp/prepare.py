@@ -2,8 +2,6 @@
 
 import logging
 
-from hydra.core.hydra_config import HydraConfig
-
 from autoscale_exp.base.job import job
 from autoscale_exp.config import PrepareConf
 from autoscale_exp.data.preparation.pipeline import prepare_store
@@ -20,8 +18,7 @@ def main(conf: PrepareConf) -> None:
     if store:
         log.info("'%s' is ready: %s", store.folder, summary(store))
         trained = [store.num_rows("train", domain) * store.seq_len for domain in store.domains]
-        hydra = HydraConfig.get()
-        log.info(after_prepare(str(store.folder), trained, hydra.runtime.choices.data, hydra.overrides.task))
+        log.info(after_prepare(str(store.folder), trained))
     else:
         log.info("shard %d of %d is done; the one that ends last completes the store", conf.shard, conf.num_shards)
 

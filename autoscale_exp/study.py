@@ -15,6 +15,7 @@ from autoscale_exp.config import StudyConf
 from autoscale_exp.data.manifest import MANIFEST
 from autoscale_exp.data.store import TokenStore, open_store
 from autoscale_exp.reporting.tables import open_console, print_table
+from autoscale_exp.reporting.verdicts import plural
 from autoscale_exp.runs.design import ScaledDesignConf
 from autoscale_exp.studies.choices import choose_scales
 from autoscale_exp.studies.commands import Sections
@@ -99,13 +100,13 @@ def show_plan(
     """Prints what there is to do: runs and tokens by stage, and the commands that do the same one by one."""
     rows, totals = [], [0, 0]
     for stage in planned:
-        cost = cost_of(stage.command, store)
+        cost = cost_of(stage.command, store, Path(conf.output_dir))
         if cost is not None and stage in left:
             totals = [totals[0] + cost.runs, totals[1] + cost.tokens]
         state = "to do" if stage in left else "finished"
         rows.append([stage.name, str(cost.runs) if cost else "", short_label(cost.tokens) if cost else "", state])
     target = short_label(conf.token_budgets[-1])
-    title = f"study {conf.name}: {', '.join(conf.rivals)} at {target} tokens, {len(conf.seeds)} seeds"
+    title = f"study {conf.name}: {', '.join(conf.rivals)} at {target} tokens, {plural(len(conf.seeds), 'seed')}"
     print_table(console, title, ["stage", "runs", "tokens", ""], rows)
     console.print(f"to do: {totals[0]} runs, {short_label(totals[1])} tokens; the same, one by one:", markup=False)
     for stage in planned:

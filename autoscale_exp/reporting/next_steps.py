@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from autoscale_exp.base.help import is_experiment_of
-from autoscale_exp.base.job import CONF_DIR
 from autoscale_exp.base.labels import budget_label, round_down
 from autoscale_exp.laws.fit_file import FIT, Fit
 from autoscale_exp.runs.record import MIXTURE, read_record, read_records
@@ -19,17 +17,13 @@ CARRIED = (
 )
 
 
-def after_prepare(store: str, domain_tokens: Sequence[int], choice: str, overrides: Sequence[str]) -> str:
+def after_prepare(store: str, domain_tokens: Sequence[int]) -> str:
     """The study on a token store.
 
     Args:
         store: its folder.
         domain_tokens: (K,) training tokens that it has of each domain.
-        choice: the config of the group `data` that it was prepared with.
-        overrides: as typed.
     """
-    if not any(re.match(r"\+*data\.", override) for override in overrides) and (experiment := _study_of_data(choice)):
-        return next_command("study", f"experiment={experiment}")
     target = max(round_down(min(LARGEST_TARGET, 2 * min(domain_tokens) * len(domain_tokens))), 1000)
     return next_command("study", f"store={store}", f"token_budgets=[{target:_}]")
 
@@ -146,14 +140,6 @@ def _carried(search: Path) -> list[str]:
         chosen = {group: f"{group}={choices[group]}" for group in ("model", "trainer") if choices.get(group)}
         kept = [chosen[g] for g in chosen if not any(k.startswith(f"{g}=") for k in kept)] + kept
     return kept
-
-
-def _study_of_data(choice: str) -> str | None:
-    """The first study on a config of the group `data`, if there is one."""
-    for path in sorted((CONF_DIR / "experiment").glob("*.yaml")):
-        if is_experiment_of(path, "study") and {"override /data": choice} in read_yaml(path)["defaults"]:
-            return path.stem
-    return None
 
 
 def _target_of(scale: int) -> int:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 class RivalConf:
     """How a rival finds its mixture, as overrides of other jobs, and what its target runs are.
 
-    In overrides, $folder is the study's folder, $target its token budget, $search_tokens the tokens of the study's own
-    search, $scale its smallest scale, and $num_runs how many runs of that scale $search_tokens pay for.
+    In overrides, $folder is the study's folder and $target its token budget. $search_tokens are the tokens of its own
+    search, which is what a rival may spend, and $half_search_tokens half of them. $scale is the search's smallest
+    scale, and $num_runs how many runs of that scale $search_tokens pay for beside a base run.
     """
 
     search: str | None = None  # folder, in the study's, of a search that rivals may share; null: the study's own

@@ -100,6 +100,8 @@ class Sections:
             added += differing(composed._get_node(key), self.conf._get_node(key), key)
         if launched:
             added += differing(composed.hydra.launcher, self.launcher, "hydra.launcher")
+        of_asked = {_key(override) for override in asked}
+        added = [override for override in added if _key(override) not in of_asked]
         experiment = [override for override in asked if override.startswith("experiment=")]
         return Command(job, [*experiment, *chosen, *added, *(o for o in asked if o not in experiment)])
 
@@ -119,6 +121,10 @@ def differing(present: Any, wanted: Any, key: str) -> Iterator[str]:
             yield from differing(present[name], value, f"{key}.{name}")
         else:
             yield "++" + override_of(f"{key}.{name}", value)
+
+
+def _key(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0]
 
 
 def _plain(value: Any) -> Any:

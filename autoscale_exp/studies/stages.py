@@ -89,7 +89,7 @@ class StageList:
     @cached_property
     def search_tokens(self) -> int:
         """What every rival may spend: the tokens of the study's own search."""
-        cost = cost_of(self.own_search, self.store)
+        cost = cost_of(self.own_search, self.store, self.folder)
         assert cost is not None
         return cost.tokens
 
@@ -184,6 +184,7 @@ class StageList:
             "target": self.conf.token_budgets[-1],
             "scale": scale,
             "search_tokens": self.search_tokens,
-            "num_runs": self.search_tokens // scale,
+            "half_search_tokens": self.search_tokens // 2,
+            "num_runs": self.search_tokens // scale - 1,
         }
         return [Template(override).safe_substitute(values) for override in overrides]

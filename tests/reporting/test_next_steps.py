@@ -36,15 +36,10 @@ def started(sweep: Path, run: str, overrides: list[str], choices: dict[str, str]
 
 
 def test_after_a_store_of_own_text_comes_a_study_whose_target_repeats_no_domain_often():
-    line = after_prepare("out/my store", [2_000_000, 5_000_000, 9_000_000], "local", ["data=local", "data.name=mine"])
+    line = after_prepare("out/my store", [2_000_000, 5_000_000, 9_000_000])
     assert command(line) == ["study", "store=out/my store", "token_budgets=[10_000_000]"]
-    assert command(after_prepare("s", [30_000, 30_000], "local", []))[-1] == "token_budgets=[100_000]"
-    assert command(after_prepare("s", [100, 100], "local", []))[-1] == "token_budgets=[1_000]"
-
-
-def test_after_the_text_of_the_environment_comes_the_quickstart():
-    assert command(after_prepare("s", [9, 9], "environment", [])) == ["study", "experiment=quickstart"]
-    assert command(after_prepare("s", [9, 9], "environment", ["data.name=x"]))[:2] == ["study", "store=s"]
+    assert command(after_prepare("s", [30_000, 30_000]))[-1] == "token_budgets=[100_000]"
+    assert command(after_prepare("s", [100, 100]))[-1] == "token_budgets=[1_000]"
 
 
 def test_after_a_search_comes_its_fit(tmp_path: Path):

@@ -58,6 +58,12 @@ def test_weights_in_a_yaml_are_told_by_name_whatever_its_letters(sections: Calla
     assert in_order(fit.objective.weights, list(weights), key="weights") == [0.5, 0.5]
 
 
+def test_what_is_asked_of_a_job_goes_before_what_the_study_has(sections: Callable[..., Sections]):
+    of_study = sections("token_budgets=[1000]", "objective.kl_weight=.2")
+    command = of_study.command("fit", ["objective.kl_weight=.1"], ["objective"])
+    assert command.overrides == ["objective.kl_weight=.1"]
+
+
 def test_training_is_launched_as_the_study_is_told_to(sections: Callable[..., Sections]):
     basic = sections("token_budgets=[1000]", "hydra/launcher=basic")
     assert basic.command("train", [], [], launched=True).overrides == []

@@ -3,7 +3,6 @@ from collections.abc import Callable
 import pytest
 
 from autoscale_exp.base.errors import UserError
-from autoscale_exp.data.store import TokenStore
 from autoscale_exp.runs.rival import RivalConf
 from autoscale_exp.studies.costs import Cost, cost_of
 from autoscale_exp.studies.stages import Stage, StageList
@@ -28,11 +27,12 @@ def test_a_study_is_a_search_its_fits_target_runs_and_a_report(stage_list: Calla
     assert of_study.searches == {"fitted": ["."], "autoscale": ["."]}
 
 
-def test_the_cost_of_a_search_is_the_tokens_of_its_runs(stage_list: Callable[..., StageList], store: TokenStore):
+def test_the_cost_of_a_search_is_the_tokens_of_its_runs(stage_list: Callable[..., StageList]):
     """Of K = 3 domains and 20 or 60 rows of 16: base, then per domain all and two thirds more, or two ninths less."""
-    search = stage_list().build()[0]
+    of_study = stage_list()
+    search = of_study.build()[0]
     shares = sum(1 + (factor - 1) / 3 for factor in (1, *(3, 1 / 3) * 3))
-    cost = cost_of(search.command, store)
+    cost = cost_of(search.command, of_study.store, of_study.folder)
     assert cost is not None
     assert cost.runs == 2 * 7
     assert cost.tokens == pytest.approx(shares * (320 + 960), rel=0.02)  # whole rows
@@ -78,14 +78,52 @@ def test_a_study_without_a_fit_has_nothing_to_report(stage_list: Callable[..., S
         stage_list("rivals=[uniform,natural]").build()
 
 
-def test_a_target_beyond_the_text_is_told_before_anything_is_trained(
-    stage_list: Callable[..., StageList], store: TokenStore
-):
-    (targets,) = (s for s in stage_list("token_budgets=[100_000_000]").build() if s.name == "targets")
+def test_a_target_beyond_the_text_is_told_before_anything_is_trained(stage_list: Callable[..., StageList]):
+    of_study = stage_list("token_budgets=[100_000_000]")
+    (targets,) = (stage for stage in of_study.build() if stage.name == "targets")
     with pytest.raises(UserError, match=r"mixture uniform: run '.*': domain 'fruit' has .* rows and max_epochs is 4"):
-        cost_of(targets.command, store)
+        cost_of(targets.command, of_study.store, of_study.folder)
 
 
-def test_a_mixture_that_is_yet_to_be_found_costs_its_budget(stage_list: Callable[..., StageList], store: TokenStore):
-    (targets,) = (stage for stage in stage_list().build() if stage.name == "targets")
-    assert cost_of(targets.command, store) == Cost(4, 4 * 1600)
+def test_a_mixture_that_is_yet_to_be_found_costs_its_budget(stage_list: Callable[..., StageList]):
+    of_study = stage_list()
+    (targets,) = (stage for stage in of_study.build() if stage.name == "targets")
+    assert cost_of(targets.command, of_study.store, of_study.folder) == Cost(4, 4 * 1600)
+
+
+def test_a_mixture_file_that_no_stage_writes_must_be_there(stage_list: Callable[..., StageList]):
+    target = ["mixture=from_file", "mixture.path=elsewhere.yaml"]
+    of_study = stage_list(mine=RivalConf(target=target))
+    (targets,) = (stage for stage in of_study.build() if stage.name == "targets mine")
+    with pytest.raises(UserError, match=r"mixture mine: mixture.path is 'elsewhere.yaml', which does not exist"):
+        cost_of(targets.command, of_study.store, of_study.folder)
+
+
+def test_every_rival_of_the_project_has_its_stages(stage_list: Callable[..., StageList]):
+    of_study = stage_list(
+        "rivals=[uniform,natural,unimax,temperature,regmix,mixing_law,olmix,doremi,ado,fitted,autoscale]"
+    )
+    stages = names(of_study.build())
+    assert [stage for stage in stages if stage.startswith("search")] == [
+        "search",
+        "search swarm",
+        "search swarm_natural",
+    ]
+    assert stages.index("train doremi reference") < stages.index("train doremi proxy") < stages.index("targets")
+    assert stages[-3:] == ["targets", "targets ado", "report"]
+    assert of_study.searches == {
+        "regmix": ["swarm"],
+        "mixing_law": ["swarm"],
+        "olmix": ["swarm_natural"],
+        "doremi": ["doremi"],
+        "fitted": ["."],
+        "autoscale": ["."],
+    }
+
+
+def test_a_swarm_and_a_pair_of_trainings_cost_no_more_than_the_studys_own_search(stage_list: Callable[..., StageList]):
+    of_study = stage_list("rivals=[uniform,regmix,doremi,fitted]")
+    costs = {stage.name: cost_of(stage.command, of_study.store, of_study.folder) for stage in of_study.build()}
+    assert 0.9 * of_study.search_tokens < costs["search swarm"].tokens <= of_study.search_tokens
+    both = costs["train doremi reference"].tokens + costs["train doremi proxy"].tokens
+    assert both == pytest.approx(of_study.search_tokens, abs=32)
