@@ -20,7 +20,7 @@ import numpy as np
 from autoscale_exp.base.arrays import FloatArray
 from autoscale_exp.laws.pooled.formula import Formula
 from autoscale_exp.laws.pooled.normal_equations import Equicorrelation, over_domains, shared_rows
-from autoscale_exp.laws.pooled.solution import NOISE_SD, Noise, Solution, solve
+from autoscale_exp.laws.pooled.solution import NOISE_SD, Noise, Problem, Solution, minimise
 
 # Variance of a Student-t fit over what its weights say: 1.4 for noise that is Student-t, 1.74 for Gaussian noise.
 ROBUST_VARIANCE = 1.6
@@ -130,7 +130,7 @@ def draw_parameters(
     num_params = theta.shape[1]
     deviations = posterior.deviations(NUM_DRAWS, rng) * np.sqrt(LAW_ERROR * posterior.calibration())
     anchors = np.sort(rng.permutation(num_runs)[:NUM_ANCHORS])
-    log_tokens, weights = log_tokens[anchors], noise.weights[anchors] * num_runs / len(anchors)
+    log_tokens, root = log_tokens[anchors], noise.root_precision[anchors] * np.sqrt(num_runs / len(anchors))
     terms = formula.terms(theta, log_tokens)
     jacobian = formula.jacobian(theta, log_tokens, terms)
     draws = []
@@ -139,15 +139,14 @@ def draw_parameters(
         losses = terms.losses.T + (jacobian @ deviation[:, :, :, None])[:, :, :, 0]  # (size, V, anchors)
         centre = (theta + deviation).reshape(-1, num_params)
         # Draws are solved side by side, as if they were further validation domains.
-        found = solve(
+        problem = Problem(
             replace(formula, own=np.tile(formula.own, size)),
-            centre,
             log_tokens,
             losses.reshape(-1, len(anchors)).T,
             centre,
-            np.tile(posterior.spread, (size, 1)),
-            Noise(np.tile(noise.sd, size), noise.relative[anchors], noise.exponent, np.tile(weights, (1, size))),
-            DRAW_ITERATIONS,
+            np.tile(posterior.spread**-2.0, (size, 1)),
+            np.tile(root, (1, size)),
+            Equicorrelation.of(0.0, len(centre)),
         )
-        draws.append(found.theta.reshape(deviation.shape))
+        draws.append(minimise(problem, centre, DRAW_ITERATIONS)[0].reshape(deviation.shape))
     return np.concatenate(draws)

@@ -6,12 +6,12 @@ it in part.
 R runs, V validation domains, P parameters of each.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
-from autoscale_exp.base.arrays import BoolArray, FloatArray
+from autoscale_exp.base.arrays import BoolArray, FloatArray, Int64Array
 from autoscale_exp.laws.pooled.formula import Formula, Terms
 from autoscale_exp.laws.pooled.normal_equations import Equicorrelation, NormalEquations
 
@@ -86,6 +86,70 @@ class Noise:
         return np.asarray(np.sqrt(self.weights) / (self.sd * self.relative[:, None]))
 
 
+@dataclass(frozen=True)
+class Problem:
+    """Weighted squares with a prior, to be minimised.
+
+    Attributes:
+        formula: of the losses.
+        log_tokens: (R, K) of the runs.
+        losses: (R, V).
+        mean: (V, P) of the prior.
+        precision: (V, P) of the prior.
+        root: (R, V) that residuals are multiplied by.
+        weights: inverse correlation of a run's losses.
+    """
+
+    formula: Formula
+    log_tokens: FloatArray
+    losses: FloatArray
+    mean: FloatArray
+    precision: FloatArray
+    root: FloatArray
+    weights: Equicorrelation
+
+    @property
+    def is_joint(self) -> bool:
+        """Whether validation domains share noise, so that they are one system and not V."""
+        return self.weights.common() > 0
+
+    def of(self, domains: Int64Array) -> "Problem":
+        """The problem of some validation domains, where these are systems of their own."""
+        if len(domains) == len(self.mean):
+            return self
+        return replace(
+            self,
+            formula=replace(self.formula, own=self.formula.own[domains]),
+            losses=self.losses[:, domains],
+            mean=self.mean[domains],
+            precision=self.precision[domains],
+            root=self.root[:, domains],
+        )
+
+    def terms(self, theta: FloatArray) -> Terms:
+        """The formula's at the runs."""
+        return self.formula.terms(theta, self.log_tokens)
+
+    def cost(self, terms: Terms, theta: FloatArray) -> FloatArray:
+        """(S,) of each system."""
+        scaled = self.root * (terms.losses - self.losses)
+        squares = (self.weights.times(scaled) * scaled if self.is_joint else scaled**2).sum(axis=0)
+        by_domain = squares + (self.precision * (theta - self.mean) ** 2).sum(axis=1)
+        return by_domain.sum(keepdims=True) if self.is_joint else by_domain
+
+    def linearise(self, terms: Terms, theta: FloatArray) -> NormalEquations:
+        """The normal equations at parameters (V, P)."""
+        jacobian = self.formula.jacobian(theta, self.log_tokens, terms)
+        jacobian *= self.root.T[:, :, None]
+        return NormalEquations(jacobian, self.precision, self.weights)
+
+    def gradient(self, terms: Terms, theta: FloatArray, equations: NormalEquations) -> FloatArray:
+        """(V, P) half the cost's."""
+        scaled = self.root * (terms.losses - self.losses)
+        scaled = self.weights.times(scaled) if self.is_joint else scaled
+        return np.asarray((scaled.T[:, None, :] @ equations.jacobian)[:, 0] + self.precision * (theta - self.mean))
+
+
 def solve(
     formula: Formula,
     theta: FloatArray,
@@ -94,50 +158,46 @@ def solve(
     mean: FloatArray,
     spread: FloatArray,
     noise: Noise,
-    iterations: int | None = None,
 ) -> Solution:
-    """Levenberg-Marquardt from `theta` (V, P): a system per validation domain, or one of all if they share noise."""
-    root, prior = noise.root_precision, spread**-2.0
+    """The most probable parameters near `theta` (V, P), under a prior of `mean` and `spread` (V, P)."""
     weights = Equicorrelation.of(noise.weighting, losses.shape[1]).inverse()
-    num_systems = 1 if noise.weighting else len(theta)
+    problem = Problem(formula, log_tokens, losses, mean, spread**-2.0, noise.root_precision, weights)
+    theta, converged = minimise(problem, theta, ITERATIONS)
+    terms = problem.terms(theta)
+    return Solution(theta, losses - terms.losses, problem.linearise(terms, theta), converged)
 
-    def cost(terms: Terms, theta: FloatArray) -> FloatArray:
-        scaled = root * (terms.losses - losses)
-        by_domain = (weights.times(scaled) * scaled).sum(axis=0) + (prior * (theta - mean) ** 2).sum(axis=1)
-        return by_domain.reshape(num_systems, -1).sum(axis=1)
 
-    def linearise(terms: Terms, theta: FloatArray) -> NormalEquations:
-        jacobian = formula.jacobian(theta, log_tokens, terms)
-        jacobian *= root.T[:, :, None]
-        return NormalEquations(jacobian, prior, weights)
+def minimise(problem: Problem, theta: FloatArray, iterations: int) -> tuple[FloatArray, bool]:
+    """Levenberg-Marquardt from `theta` (V, P), and whether no step lowers the cost any more.
 
-    terms = formula.terms(theta, log_tokens)
-    equations = linearise(terms, theta)
-    now, damping = cost(terms, theta), np.full(num_systems, 1e-2)
-    done = np.zeros(num_systems, dtype=bool)
-    for _ in range(iterations or ITERATIONS):
-        scaled = weights.times(root * (terms.losses - losses))
-        gradient = (scaled.T[:, None, :] @ equations.jacobian)[:, 0] + prior * (theta - mean)
-        for _ in range(RETRIES):
-            step = np.clip(equations.step(gradient, damping), -LONGEST_STEP, LONGEST_STEP)
-            # Who is done stays, so that no domain waits on rounding in another.
-            trial = theta - np.where(_by_domain(done, theta), 0.0, step)
-            trial_terms = formula.terms(trial, log_tokens)
-            trial_cost = cost(trial_terms, trial)
-            better = ~done & (trial_cost <= now)
-            moved = better | done
-            done |= np.where(better, now - trial_cost < TOLERANCE * (1 + now), damping > HIGHEST_DAMPING)
-            theta, now = np.where(_by_domain(moved, theta), trial, theta), np.where(better, trial_cost, now)
-            damping = np.where(better, np.maximum(damping * 0.3, 1e-9), damping * 5)
-            if better.any() or done.all():
-                break
-        terms = trial_terms if moved.all() else formula.terms(theta, log_tokens)
-        equations = linearise(terms, theta)
+    A system per validation domain, side by side until it is done, or one system of all.
+    """
+    theta = theta.copy()
+    num_systems = 1 if problem.is_joint else len(theta)
+    damping, done = np.full(num_systems, 1e-2), np.zeros(num_systems, dtype=bool)
+    for _ in range(iterations):
+        left = np.flatnonzero(~done)
+        domains = np.arange(len(theta)) if problem.is_joint else left
+        theta[domains], damping[left], done[left] = _descend(problem.of(domains), theta[domains], damping[left])
         if done.all():
             break
-    return Solution(theta, losses - terms.losses, equations, bool(done.all()))
+    return theta, bool(done.all())
 
 
-def _by_domain(of_systems: BoolArray, theta: FloatArray) -> BoolArray:
-    """(V, 1) of each validation domain, from (V,), or from (1,) for all of them."""
-    return np.broadcast_to(of_systems[:, None], (len(theta), 1))
+def _descend(problem: Problem, theta: FloatArray, damping: FloatArray) -> tuple[FloatArray, FloatArray, BoolArray]:
+    """A step of each system that lowers its cost; (V, P) parameters, (S,) damping, (S,) whether there is none."""
+    terms = problem.terms(theta)
+    equations, now = problem.linearise(terms, theta), problem.cost(terms, theta)
+    gradient = problem.gradient(terms, theta, equations)
+    done = np.zeros(len(now), dtype=bool)
+    for _ in range(RETRIES):
+        step = np.clip(equations.step(gradient, damping), -LONGEST_STEP, LONGEST_STEP)
+        trial = theta - np.where(done[:, None], 0.0, step)  # no domain waits on rounding in another that is done
+        cost = problem.cost(problem.terms(trial), trial)
+        better = ~done & (cost <= now)
+        done |= np.where(better, now - cost < TOLERANCE * (1 + now), damping > HIGHEST_DAMPING)
+        theta, now = np.where(better[:, None], trial, theta), np.where(better, cost, now)
+        damping = np.where(better, np.maximum(damping * 0.3, 1e-9), damping * 5)
+        if better.any() or done.all():
+            break
+    return theta, damping, done
