@@ -35,7 +35,7 @@ COUNTS = (32, 64, 128, 256, 512)
 def regmix(data: Path, split: str) -> RunTable:
     folder = data / "regmix"
     paths = folder / f"{split}_mixture_1m.csv", folder / f"{split}_pile_loss_1m.csv"
-    return parse_run_table(join_regmix(*paths, tokens=1_000_000_000)[0], f"regmix {split}")
+    return parse_run_table(join_regmix(*paths, tokens=1_000_000_000), f"regmix {split}")
 
 
 def judge_regmix(name: str, train: RunTable, test: RunTable, count: int) -> dict[str, float] | None:

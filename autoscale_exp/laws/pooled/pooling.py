@@ -7,17 +7,24 @@ that a run's validation losses share in part; (3) the populations. Then draws of
 R runs, V validation domains, P parameters of each.
 """
 
+import logging
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from autoscale_exp.base.arrays import FloatArray
+from autoscale_exp.base.progress import Progress
 from autoscale_exp.laws.pooled.formula import Formula
 from autoscale_exp.laws.pooled.populations import populations_of, prior_means, unknown_effects, update_populations
 from autoscale_exp.laws.pooled.posterior import Posterior, draw_parameters
 from autoscale_exp.laws.pooled.solution import Noise, Solution, solve
 
+log = logging.getLogger(__name__)
+
 ROUNDS = 8  # halving the distance to the populations each time leaves less than 1 %
+# Of the last round, which most end sooner, and of those before: what these leave, the next takes up, while populations
+# and noise still move.
+ITERATIONS, EARLY_ITERATIONS = 100, 20
 JOINT_ROUNDS = 3  # the last rounds, in which losses of a run are taken to share noise
 
 # Zero shares of RegMix are rounded ones and their losses outliers, up to 1.8 nats off; 4 is the usual robust choice
@@ -72,14 +79,18 @@ def fit_pooled(formula: Formula, domain_tokens: FloatArray, losses: FloatArray) 
     log_total = np.log(domain_tokens.sum(axis=1))
     noise = Noise(np.full(num_validation, FIRST_NOISE), np.ones(num_runs), 0.0, np.ones_like(losses))
     theta = prior_mean
+    progress = Progress(log, f"law of {num_validation} validation domains")
     for step in range(ROUNDS):
-        solution = solve(formula, theta, log_tokens, losses, mean, spread, noise)
+        progress.tell(f"round {step + 1} of {ROUNDS}")
+        iterations = ITERATIONS if step == ROUNDS - 1 else EARLY_ITERATIONS
+        solution = solve(formula, theta, log_tokens, losses, mean, spread, noise, iterations)
         theta = solution.theta
         noise = _estimate_noise(solution, log_total, noise)
         if step < ROUNDS - 1 and num_validation > 1:
             if step >= ROUNDS - 1 - JOINT_ROUNDS:
                 noise = _estimate_sharing(solution, noise)
             mean, spread = update_populations(populations, prior_mean, mean, spread, theta, solution.variance)
+    progress.tell("draws of the parameters")
     posterior = Posterior(solution, noise, spread, unknown_effects(populations, spread.shape))
     draws = draw_parameters(formula, solution, posterior, log_tokens, np.random.default_rng(SEED))
     return PooledFit(theta, draws, mean, spread, noise, solution.converged)

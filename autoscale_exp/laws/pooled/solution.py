@@ -15,7 +15,6 @@ from autoscale_exp.base.arrays import BoolArray, FloatArray, Int64Array
 from autoscale_exp.laws.pooled.formula import Formula, Terms
 from autoscale_exp.laws.pooled.normal_equations import Equicorrelation, NormalEquations
 
-ITERATIONS = 100  # of a solve, which most end far sooner
 RETRIES = 8  # of a step that did not lower the cost, each more damped
 LONGEST_STEP = 2.0  # of a logarithm at once
 TOLERANCE = 1e-6  # relative decrease of the cost at which a solve ends
@@ -158,11 +157,12 @@ def solve(
     mean: FloatArray,
     spread: FloatArray,
     noise: Noise,
+    iterations: int,
 ) -> Solution:
     """The most probable parameters near `theta` (V, P), under a prior of `mean` and `spread` (V, P)."""
     weights = Equicorrelation.of(noise.weighting, losses.shape[1]).inverse()
     problem = Problem(formula, log_tokens, losses, mean, spread**-2.0, noise.root_precision, weights)
-    theta, converged = minimise(problem, theta, ITERATIONS)
+    theta, converged = minimise(problem, theta, iterations)
     terms = problem.terms(theta)
     return Solution(theta, losses - terms.losses, problem.linearise(terms, theta), converged)
 
