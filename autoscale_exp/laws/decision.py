@@ -7,12 +7,14 @@ not under the point estimate: where the runs say little, draws disagree and thei
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from autoscale_exp.base.arrays import FloatArray, Int64Array
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.labels import budget_label, short_label
+from autoscale_exp.base.progress import Progress
 from autoscale_exp.laws.autoscale.ddo import find_design
 from autoscale_exp.laws.backtest import backtest, fit_smaller_scales
 from autoscale_exp.laws.fit_file import (
@@ -29,6 +31,7 @@ from autoscale_exp.laws.law import LossLaw
 from autoscale_exp.laws.objective import METRICS, Objective
 from autoscale_exp.laws.optimum import Optimum
 from autoscale_exp.laws.request import Request
+from autoscale_exp.laws.solver.ensemble import Ensemble
 from autoscale_exp.laws.solver.mixture_optimum import MixtureOptimum, WorstCase, expected_optimum
 from autoscale_exp.laws.solver.sampled_optimum import sampled_optimum
 from autoscale_exp.runs.table import RunTable, scales_of
@@ -36,6 +39,7 @@ from autoscale_exp.runs.table import RunTable, scales_of
 log = logging.getLogger(__name__)
 
 INTERVAL = (0.05, 0.95)  # 90 %
+DRAW_ACCURACY = 1e-6  # KKT residual of a draw's optimum, which intervals of weights are made of
 SURE = 0.95  # probability from which a mixture is called better
 
 
@@ -90,10 +94,11 @@ def decide(evidence: Evidence, request: Request) -> Fit:
     totals = table.domain_tokens.sum(axis=1)
     base = (table.domain_tokens / totals[:, None])[groups[-1]].mean(axis=0)
     candidates = candidate_runs(table)
+    outcomes = candidate_outcomes(evidence.draws, objective, candidates) if evidence.draws else None
 
     def decided(budget: int) -> FittedMixture:
         log.info("objective %s: mixture for %s tokens", objective.name, budget_label(budget))
-        return decide_at(law, evidence.draws, budget, base, request, candidates)
+        return decide_at(law, evidence.draws, budget, base, request, candidates, outcomes)
 
     budgets = [round(float(np.median(totals[rows]))) for rows in groups]
     without = evidence.without_largest
@@ -123,6 +128,7 @@ def decide_at(
     base: FloatArray,
     request: Request,
     candidates: Sequence[Candidate] = (),
+    outcomes: FloatArray | None = None,
 ) -> FittedMixture:
     """The mixture offered at a budget.
 
@@ -133,14 +139,15 @@ def decide_at(
         base: (K,) mixture that proxy runs vary.
         request: what is asked.
         candidates: proxy runs that might be trained next.
+        outcomes: (D, C) objective of the candidates under each draw.
     """
     objective = request.objective
 
-    def best_under(laws: Sequence[LossLaw], metric: str = objective.metric) -> MixtureOptimum:
+    def best_under(laws: Sequence[LossLaw], metric: str = objective.metric, **search: Any) -> MixtureOptimum:
         sought = replace(objective, metric=metric) if objective.aggregate == "mean" else WorstCase(metric)
         try:
             return expected_optimum(
-                laws, sought, budget, request.constraints, kl_weight=request.kl_weight, prior=request.prior
+                laws, sought, budget, request.constraints, kl_weight=request.kl_weight, prior=request.prior, **search
             )
         except NotImplementedError:  # a law without slopes
             if request.kl_weight:
@@ -148,8 +155,12 @@ def decide_at(
             return sampled_optimum(law, replace(objective, metric=metric), budget, request.constraints)
 
     point, other = best_under([law]), METRICS[1 - METRICS.index(objective.metric)]
-    offered = best_under(draws) if draws else point
-    optima = [best_under([draw]) for draw in draws]
+    # Draws are of the law's form, so convex where it is, and their optima lie near the one of their mean.
+    offered = best_under(draws, convex=point.convex, start=point.weights) if draws else point
+    progress, optima = Progress(log, f"mixture for {budget_label(budget)} tokens"), []
+    for number, draw in enumerate(draws, 1):
+        optima.append(best_under([draw], convex=point.convex, start=offered.weights, accuracy=DRAW_ACCURACY))
+        progress.tell(f"draw {number} of {len(draws)}")
     under_other = named(law.domains, best_under([law], other).weights)
     entry = replace(
         FittedMixture.of(offered, law.domains, weight_intervals(optima) if draws else None),
@@ -162,16 +173,16 @@ def decide_at(
     )
     if not draws:
         return entry
-    values = objective_draws(draws, objective, offered.weights, budget)
+    losses = Ensemble(draws).predict(offered.weights * budget)  # (D, V)
+    values = objective(losses)
     references = {"uniform": np.full(len(law.domains), 1 / len(law.domains)), "base": base}
     under = {name: objective_draws(draws, objective, weights, budget) for name, weights in references.items()}
     gains = {name: gain_over(draws_of, values) for name, draws_of in under.items()}
-    useful = useful_runs(draws, objective, candidates, under["uniform"] - values)
+    useful = useful_runs(law, objective, candidates, outcomes, under["uniform"] - values)
     low, high = np.quantile(values, INTERVAL).tolist()
-    losses = np.quantile([draw.predict(offered.weights * budget) for draw in draws], INTERVAL, axis=0)
     return replace(
         entry,
-        loss_intervals=dict(zip(law.validation_domains, losses.T.tolist(), strict=True)),
+        loss_intervals=dict(zip(law.validation_domains, np.quantile(losses, INTERVAL, axis=0).T.tolist(), strict=True)),
         objective_interval=(low, high),
         gains=gains,
         verdict=verdict(gains["uniform"], "uniform", useful),
@@ -181,7 +192,7 @@ def decide_at(
 
 def objective_draws(draws: Sequence[LossLaw], objective: Objective, weights: FloatArray, budget: float) -> FloatArray:
     """(D,) objective of one mixture under each draw."""
-    return np.array([float(objective(draw.predict(weights * budget))) for draw in draws])
+    return objective(Ensemble(draws).predict(weights * budget))
 
 
 def gain_over(reference: FloatArray, mixture: FloatArray) -> Gain:
@@ -262,10 +273,16 @@ def _missing_amounts(table: RunTable, rows: Int64Array, factor: float) -> list[C
     return candidates
 
 
+def candidate_outcomes(draws: Sequence[LossLaw], objective: Objective, candidates: Sequence[Candidate]) -> FloatArray:
+    """(D, C) objective of C candidates under each draw."""
+    return objective(Ensemble(draws).predict(np.stack([candidate.tokens for candidate in candidates])))
+
+
 def useful_runs(
-    draws: Sequence[LossLaw],
+    law: LossLaw,
     objective: Objective,
     candidates: Sequence[Candidate],
+    outcomes: FloatArray | None,
     gains: FloatArray,
     count: int = 3,
 ) -> list[NextRun]:
@@ -275,18 +292,18 @@ def useful_runs(
     cov(gain, y)^2 / (var(gain) (var(y) + noise^2)).
 
     Args:
-        draws: of the law.
+        law: fitted to the runs.
         objective: what is minimised.
         candidates: not trained yet.
+        outcomes: (D, C) objective of the candidates under each draw; None without candidates.
         gains: (D,) gain of the mixture offered under each draw.
         count: how many to name.
     """
-    if not candidates:
+    if outcomes is None:
         return []
-    law, tokens = draws[0], np.stack([candidate.tokens for candidate in candidates])
+    tokens = np.stack([candidate.tokens for candidate in candidates])
     slopes = 1.0 if objective.metric == "loss" else np.exp(law.predict(tokens))  # of the objective by each loss
     noise = np.linalg.norm(np.atleast_2d(objective.weights * slopes * law.run_noise), axis=1)
-    outcomes = np.stack([objective(draw.predict(tokens)) for draw in draws])
     covariance = (gains - gains.mean()) @ (outcomes - outcomes.mean(axis=0)) / len(gains)
     explained = covariance**2 / (gains.var() * (outcomes.var(axis=0) + noise**2) + 1e-300)
     return [

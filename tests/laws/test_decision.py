@@ -5,7 +5,15 @@ import pytest
 
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.laws.backtest import backtest, fit_smaller_scales
-from autoscale_exp.laws.decision import Candidate, candidate_runs, decide_at, gain_over, useful_runs, verdict
+from autoscale_exp.laws.decision import (
+    Candidate,
+    candidate_outcomes,
+    candidate_runs,
+    decide_at,
+    gain_over,
+    useful_runs,
+    verdict,
+)
 from autoscale_exp.laws.fit_file import NextRun, Response
 from autoscale_exp.laws.objective import make_objective
 from autoscale_exp.laws.optimum import make_bounds
@@ -65,7 +73,9 @@ def test_the_most_useful_runs_are_of_the_domain_that_draws_disagree_on():
     tilted = np.array([0.3, 0.4, 0.3])
     gains = np.array([float(OBJECTIVE(d.predict(uniform * 3e4)) - OBJECTIVE(d.predict(tilted * 3e4))) for d in draws])
     candidates = [Candidate(d, None, 1e4 * np.where(np.arange(3) == i, 0.03, 1), 0) for i, d in enumerate(DOMAINS)]
-    first, *others = useful_runs(draws, OBJECTIVE, candidates, gains)
+    first, *others = useful_runs(
+        draws[0], OBJECTIVE, candidates, candidate_outcomes(draws, OBJECTIVE, candidates), gains
+    )
     assert first.run == DOMAINS[1]
     assert 0.9 < first.explained <= 1
     assert first.explained > max(run.explained for run in others)
@@ -75,9 +85,9 @@ def test_a_run_measured_with_much_noise_is_of_little_use():
     draws = [OwnTokens(np.array([0.2, exponent, 0.2])) for exponent in np.linspace(0.1, 0.3, 20)]
     gains = np.linspace(0, 1, 20)
     candidates = [Candidate("b", None, np.full(3, 1e4), 0)]
-    (precise,) = useful_runs(draws, OBJECTIVE, candidates, gains)
+    (precise,) = useful_runs(draws[0], OBJECTIVE, candidates, candidate_outcomes(draws, OBJECTIVE, candidates), gains)
     draws[0].run_noise = np.full(3, 100.0)
-    (noisy,) = useful_runs(draws, OBJECTIVE, candidates, gains)
+    (noisy,) = useful_runs(draws[0], OBJECTIVE, candidates, candidate_outcomes(draws, OBJECTIVE, candidates), gains)
     assert precise.explained > 0.9
     assert noisy.explained < 0.01
 

@@ -71,6 +71,6 @@ def test_draws_have_the_covariance_of_the_dense_sandwich(posterior_and_dense):
     posterior, _, covariance = posterior_and_dense
     draws = posterior.deviations(40_000, np.random.default_rng(0)).reshape(40_000, -1)
     sd = np.sqrt(np.diag(covariance))
-    # Of n draws, an entry is off by at most sqrt(2 / n) = .007 (a variance); the largest of 78 by less than 4 times that.
+    # Of n draws, an entry is off by sqrt(2 / n) = .007 (a variance); the largest of 78 by less than 4 times that.
     np.testing.assert_allclose(np.cov(draws.T) / np.outer(sd, sd), covariance / np.outer(sd, sd), atol=0.03)
     assert np.abs(draws.mean(axis=0) / sd).max() < 0.02

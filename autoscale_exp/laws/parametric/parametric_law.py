@@ -164,6 +164,17 @@ class ParametricLaw(ABC):
         drawn = np.clip(drawn, self.lower, self.upper)
         return [replace(self, parameters=parameters) for parameters in drawn]
 
+    @staticmethod
+    def side_by_side(laws: Sequence["ParametricLaw"]) -> "ParametricLaw":
+        """One law whose validation domains are those of all of a law's draws in turn."""
+        first = laws[0]
+        return replace(
+            first,
+            validation_domains=first.validation_domains * len(laws),
+            own=np.tile(first.own, len(laws)),
+            parameters=np.concatenate([law.parameters for law in laws]),
+        )
+
     def content(self) -> dict[str, Any]:
         """Plain JSON from which `from_content` makes the same law again."""
         plain = ("domains", "validation_domains", "unit", "scaled", "diagnostics")
