@@ -10,24 +10,35 @@ from autoscale_exp.laws.solver.kkt import Point, Program, point_at, worth
 from autoscale_exp.laws.solver.polish import polish
 
 MAX_ITERATIONS = 300
-TOLERANCE = 1e-16  # of f, at which SLSQP stops; what matters is the residual of where it stops
+FEWEST = 1e-3  # times an even share: smaller ones have the unit of this
+ROUNDING = 1e-16  # of f, which is of order 1; below it SLSQP has nothing to go by
 
 
 class _Evaluated:
-    """A program at SLSQP's points x = (w, t); it asks for values and for derivatives of each more than once."""
+    """A program at SLSQP's points x = (w / unit, t); it asks for each more than once.
 
-    def __init__(self, program: Program) -> None:
+    Losses curve with a share as slope / share, so that in units of the root of the shares all curvatures are alike, as
+    SLSQP takes them to be at its start.
+    """
+
+    def __init__(self, program: Program, start: FloatArray) -> None:
         self.program, self.has_height = program, bool(program.epigraph.any())
+        self.unit = np.sqrt(np.maximum(start, FEWEST / len(start)))
         self.x: FloatArray | None = None
+        self.derivatives: tuple[FloatArray, FloatArray] | None = None
 
     def at(self, x: FloatArray) -> FloatArray:
         """(N,) shares of a point, within limits, which SLSQP may pass by rounding."""
         size = len(self.program.lower)
-        w = np.clip(x[:size], self.program.lower, self.program.upper)
+        w = np.clip(x[:size] * self.unit, self.program.lower, self.program.upper)
         if self.x is None or not np.array_equal(x, self.x):
-            self.x = x.copy()
-            self.values, self.derivatives = self.program.values(w), self.program.derivatives(w)
+            self.x, self.values, self.derivatives = x.copy(), self.program.values(w), None
         return w
+
+    def slopes(self, x: FloatArray) -> tuple[FloatArray, FloatArray]:
+        w = self.at(x)
+        self.derivatives = self.derivatives or self.program.derivatives(w)
+        return self.derivatives
 
     def height(self, x: FloatArray) -> float:
         return float(x[-1]) if self.has_height else 0.0
@@ -37,17 +48,15 @@ class _Evaluated:
         return self.values[0] + self.height(x)
 
     def gradient(self, x: FloatArray) -> FloatArray:
-        self.at(x)
-        return np.append(self.derivatives[0], [1.0] * self.has_height)
+        return np.append(self.slopes(x)[0] * self.unit, [1.0] * self.has_height)
 
     def rows(self, x: FloatArray) -> FloatArray:
         self.at(x)
         return self.program.epigraph * self.height(x) - self.values[1]
 
     def row_gradients(self, x: FloatArray) -> FloatArray:
-        self.at(x)
         columns = [self.program.epigraph[:, None]] * self.has_height
-        return np.hstack([-self.derivatives[1], *columns])
+        return np.hstack([-self.slopes(x)[1] * self.unit, *columns])
 
 
 def minimise_by_slsqp(program: Program, start: FloatArray, accuracy: float) -> Point:
@@ -60,21 +69,22 @@ def minimise_by_slsqp(program: Program, start: FloatArray, accuracy: float) -> P
         start: (N,) within limits, with the right sum. Rows need not hold at it.
         accuracy: KKT residual that suffices; where SLSQP ends above it, Newton's method goes on from there.
     """
-    evaluated, size = _Evaluated(program), len(start)
+    evaluated = _Evaluated(program, start)
     high = program.epigraph > 0
     heights = program.values(start)[1][high].max(keepdims=True) if high.any() else np.zeros(0)
-    ones = np.append(np.ones(size), np.zeros(len(heights)))
-    constraints: list[Any] = [{"type": "eq", "fun": lambda x: ones @ x - program.total, "jac": lambda x: ones}]
+    unit, sums = evaluated.unit, np.append(evaluated.unit, np.zeros(len(heights)))
+    constraints: list[Any] = [{"type": "eq", "fun": lambda x: sums @ x - program.total, "jac": lambda x: sums}]
     if len(program.epigraph):
         constraints.append({"type": "ineq", "fun": evaluated.rows, "jac": evaluated.row_gradients})
     found = minimize(
         evaluated.objective,
-        np.append(start, heights),
+        np.append(start / unit, heights),
         jac=evaluated.gradient,
         method="SLSQP",
-        bounds=[*zip(program.lower, program.upper, strict=True), *[(None, None)] * len(heights)],
+        bounds=[*zip(program.lower / unit, program.upper / unit, strict=True), *[(None, None)] * len(heights)],
         constraints=constraints,
-        options={"ftol": TOLERANCE, "maxiter": MAX_ITERATIONS},
+        # The residual where it stops is of the order of the root of f's change.
+        options={"ftol": max(ROUNDING, 0.01 * accuracy**2), "maxiter": MAX_ITERATIONS},
     )
     w = evaluated.at(found.x)
     y = np.maximum(np.asarray(found.multipliers)[1 : 1 + len(program.epigraph)], 0.0)
