@@ -101,19 +101,19 @@ ABILITIES = {
     "intervals": "comes with draws of what the runs leave open",
 }
 LAWS = {
-    "pooled_transfer": LawEntry(
-        "pooled.pooled_transfer",
-        "PooledTransferLaw",
-        "E + A S^(-γ/ρ) + B G^(-α), S and G sums over domains",
-        "ours; the default",
-        ("losses", "tokens", "held-out domains", "intervals"),
-    ),
     "autoscale": LawEntry(
         "autoscale.law",
         "AutoscaleLaw",
         "(a + n_i)^(-γ) + ℓ of each domain i at each scale, and a path through the scales' optima",
         "AutoScale, arXiv 2407.20177; the published method",
         ("tokens", "held-out domains", "intervals"),
+    ),
+    "pooled_transfer": LawEntry(
+        "pooled.pooled_transfer",
+        "PooledTransferLaw",
+        "E + A S^(-γ/ρ) + B G^(-α), S and G sums over domains",
+        "ours; the default",
+        ("losses", "tokens", "held-out domains", "intervals"),
     ),
     "transfer": LawEntry(
         "parametric.transfer",
