@@ -18,6 +18,7 @@ from autoscale_exp.laws.pooled.formula import Formula
 from autoscale_exp.laws.pooled.populations import populations_of, prior_means, unknown_effects, update_populations
 from autoscale_exp.laws.pooled.posterior import Posterior, draw_parameters
 from autoscale_exp.laws.pooled.solution import Noise, Solution, solve
+from autoscale_exp.laws.student_t import noise_scale
 
 log = logging.getLogger(__name__)
 
@@ -27,12 +28,7 @@ ROUNDS = 8  # halving the distance to the populations each time leaves less than
 ITERATIONS, EARLY_ITERATIONS = 100, 20
 JOINT_ROUNDS = 3  # the last rounds, in which losses of a run are taken to share noise
 
-# Zero shares of RegMix are rounded ones and their losses outliers, up to 1.8 nats off; 4 is the usual robust choice
-# (Lange et al. 1989).
-STUDENT_DF = 4.0
-NOISE_STEPS = 6  # of weights and noise in turn, which settle within a few
 NOISE_FLOOR = 0.002  # nats: what rounding and evaluation leave of any loss
-NOISE_COUNT = 4.0  # the noise pooled over validation domains counts as so many runs
 FIRST_NOISE = 0.05  # nats, in the first round
 BUDGET_COUNT = 1.0  # "noise is the same at any budget" counts as this sum of squares of log tokens
 SHARED_COUNT = 10.0  # the prior correlation of a run's losses counts as so many runs
@@ -99,20 +95,13 @@ def fit_pooled(formula: Formula, domain_tokens: FloatArray, losses: FloatArray) 
 def _estimate_noise(solution: Solution, log_total: FloatArray, noise: Noise) -> Noise:
     """Noise by budget and validation domain, and the robust weights, from the residuals of a solve."""
     residuals = solution.residuals
-    num_runs = len(residuals)
     log_size = np.log(np.mean((residuals / noise.sd) ** 2, axis=1) + 1e-3)  # of each run's squared deviation
     centred = log_total - log_total.mean()
     slope = centred @ (log_size - log_size.mean()) / (centred @ centred + BUDGET_COUNT)
     exponent = float(np.clip(slope, -2, 0)) / 2  # never louder with more tokens
     relative = np.exp(exponent * centred)
     scaled = residuals / relative[:, None]
-    left = np.maximum(num_runs - solution.num_used, 0.1 * num_runs)  # degrees of freedom
-    sd, weights = noise.sd, noise.weights
-    for _ in range(NOISE_STEPS):
-        weights = (STUDENT_DF + 1) / (STUDENT_DF + (scaled / sd) ** 2)
-        squares = (weights * scaled**2).sum(axis=0)
-        pooled = np.exp(np.mean(np.log(squares / left + 1e-12)))
-        sd = np.maximum(np.sqrt((squares + NOISE_COUNT * pooled) / (left + NOISE_COUNT)), NOISE_FLOOR)
+    sd, weights = noise_scale(scaled, solution.num_used, noise.sd, NOISE_FLOOR)
     return replace(noise, sd=sd, relative=relative, exponent=exponent, weights=weights)
 
 

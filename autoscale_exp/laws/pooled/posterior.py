@@ -20,10 +20,9 @@ import numpy as np
 from autoscale_exp.base.arrays import FloatArray
 from autoscale_exp.laws.pooled.formula import Formula
 from autoscale_exp.laws.pooled.normal_equations import Equicorrelation, over_domains, shared_rows
-from autoscale_exp.laws.pooled.solution import NOISE_SD, Noise, Problem, Solution, minimise
+from autoscale_exp.laws.pooled.solution import Noise, Problem, Solution, minimise
+from autoscale_exp.laws.student_t import NOISE_SD, ROBUST_VARIANCE
 
-# Variance of a Student-t fit over what its weights say: 1.4 for noise that is Student-t, 1.74 for Gaussian noise.
-ROBUST_VARIANCE = 1.6
 # Extra variance for what no covariance knows: the law is an approximation, and Laplace's is one too. Set on synthetic
 # truths of seven forms, one of them the law's own. 90 % intervals of losses and of differences between mixtures then
 # cover some 9 in 10 where the form is right or near, and far fewer where it is not (additive, exponential).

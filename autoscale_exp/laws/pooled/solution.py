@@ -14,12 +14,12 @@ import numpy as np
 from autoscale_exp.base.arrays import BoolArray, FloatArray, Int64Array
 from autoscale_exp.laws.pooled.formula import Formula, Terms
 from autoscale_exp.laws.pooled.normal_equations import Equicorrelation, NormalEquations
+from autoscale_exp.laws.student_t import NOISE_SD
 
 RETRIES = 8  # of a step that did not lower the cost, each more damped
 LONGEST_STEP = 2.0  # of a logarithm at once
 TOLERANCE = 1e-6  # relative decrease of the cost at which a solve ends
 HIGHEST_DAMPING = 1e4  # at which no step helps any more: a minimum to machine precision
-NOISE_SD = 1.25  # standard deviation of Gaussian noise over the scale of the Student-t fitted to it
 
 
 @dataclass(frozen=True)
