@@ -1,6 +1,6 @@
 """CPU seconds of a whole decision: the law, its back-test, and the mixtures of all scales and one target.
 
-    python benchmarks/fit_time.py --data DATA
+    OMP_NUM_THREADS=1 python benchmarks/fit_time.py --data DATA
 
 DATA holds seven_tiny and regmix as in benchmarks/laws.py; the table of 60 domains is made here. Seconds are of one
 thread. Ratios between rows of one run are comparable between machines, seconds are not.
@@ -8,13 +8,9 @@ thread. Ratios between rows of one run are comparable between machines, seconds 
 
 import argparse
 import json
-import os
 import platform
 import time
 from pathlib import Path
-
-for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ[variable] = "1"  # before NumPy is imported
 
 import numpy as np
 import scipy

@@ -1,6 +1,8 @@
 """The list of laws: each can do what it is listed with, and no more; `fit --help` and docs/laws.md have the list."""
 
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,6 +46,12 @@ def test_the_list_for_people_has_every_law_and_ability():
         assert set(entry.abilities) <= set(ABILITIES)
     for ability, meaning in ABILITIES.items():
         assert re.search(rf"^  {ability} +{meaning}$", text, re.M)
+
+
+def test_help_of_a_fit_ends_with_the_list(tmp_path):
+    command = [sys.executable, "-m", "autoscale_exp.fit", "--help"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=True)
+    assert done.stdout.endswith(describe_laws())
 
 
 def test_the_table_in_the_docs_is_the_list():

@@ -36,25 +36,31 @@ class _Evaluated:
         return w
 
     def slopes(self, x: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """The program's derivatives by shares."""
         w = self.at(x)
         self.derivatives = self.derivatives or self.program.derivatives(w)
         return self.derivatives
 
     def height(self, x: FloatArray) -> float:
+        """Of the epigraph; 0 without one."""
         return float(x[-1]) if self.has_height else 0.0
 
     def objective(self, x: FloatArray) -> float:
+        """What SLSQP minimises."""
         self.at(x)
         return self.values[0] + self.height(x)
 
     def gradient(self, x: FloatArray) -> FloatArray:
+        """Of the objective."""
         return np.append(self.slopes(x)[0] * self.unit, [1.0] * self.has_height)
 
     def rows(self, x: FloatArray) -> FloatArray:
+        """(M,) room in each row, which SLSQP keeps at 0 or above."""
         self.at(x)
         return self.program.epigraph * self.height(x) - self.values[1]
 
     def row_gradients(self, x: FloatArray) -> FloatArray:
+        """(M, ...) of the room."""
         columns = [self.program.epigraph[:, None]] * self.has_height
         return np.hstack([-self.slopes(x)[1] * self.unit, *columns])
 
