@@ -313,6 +313,26 @@ def test_expected_optimum_of_one_law_is_its_optimum():
     assert same.objective_value == pytest.approx(one.objective_value)
 
 
+@settings(max_examples=50, deadline=None)
+@given(
+    seed=st.integers(0, 10**6), num_domains=st.integers(2, 12), kind=st.sampled_from(["loss", "perplexity", "worst"])
+)
+def test_where_the_search_starts_does_not_matter(seed, num_domains, kind):
+    law, rng = random_law(num_domains, 4, seed), np.random.default_rng(seed)
+    goal = WorstCase("loss") if kind == "worst" else mean(law, kind)
+    constraints = bounded(law, 0.02, groups=[GroupCap("first", [0], 0.4)])
+    cold = mixture_optimum(law, goal, BUDGET, constraints)
+    start = rng.dirichlet(np.full(num_domains, 0.3))  # bounds may not allow it
+    warm = expected_optimum([law], goal, BUDGET, constraints, convex=True, start=start)
+    assert warm.objective_value == pytest.approx(cold.objective_value, rel=1e-9)
+    assert warm.converged
+    quick = expected_optimum([law], goal, BUDGET, constraints, convex=True, start=start, accuracy=1e-6)
+    assert quick.kkt_residual <= 1e-6
+    if kind != "worst":  # whose optimum need not be the only one
+        np.testing.assert_allclose(warm.weights, cold.weights, atol=1e-6)
+        np.testing.assert_allclose(quick.weights, cold.weights, atol=1e-4)
+
+
 @pytest.mark.parametrize("metric", ["loss", "perplexity"])
 def test_expected_optimum_lies_between_those_of_two_draws(metric):
     left = Transfer(np.array([[2.0, 0.5]]), np.array([0.5]))

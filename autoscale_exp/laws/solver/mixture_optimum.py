@@ -63,8 +63,6 @@ def mixture_optimum(
     kl_weight: float = 0.0,
     prior: FloatArray | None = None,
     convex: bool | None = None,
-    start: FloatArray | None = None,
-    accuracy: float = ACCURACY,
 ) -> MixtureOptimum:
     """Minimises the objective of the law's losses, plus kl_weight KL(w || prior), at a budget.
 
@@ -76,23 +74,11 @@ def mixture_optimum(
         kl_weight: in units of the objective.
         prior: (K,) shares > 0; equal ones if None.
         convex: whether the law is convex in tokens; if None, tried on pairs of mixtures.
-        start: (K,) shares of a mixture near the best, if one is known.
-        accuracy: KKT residual that suffices.
 
     Raises:
         UserError: constraints that no mixture meets together (the message names them), or a law without slopes.
     """
-    return expected_optimum(
-        [law],
-        objective,
-        budget,
-        constraints,
-        kl_weight=kl_weight,
-        prior=prior,
-        convex=convex,
-        start=start,
-        accuracy=accuracy,
-    )
+    return expected_optimum([law], objective, budget, constraints, kl_weight=kl_weight, prior=prior, convex=convex)
 
 
 def expected_optimum(
@@ -110,7 +96,11 @@ def expected_optimum(
     """Minimises the mean over laws, such as draws of one, of the objective: the best under the fit's uncertainty.
 
     A worst case is the largest over validation domains of the mean over laws, and no_worse_than is about mean losses.
-    Arguments and errors are those of `mixture_optimum`.
+    Arguments and errors are those of `mixture_optimum`, and further
+
+    Args:
+        start: (K,) shares of a mixture near the best, if one is known.
+        accuracy: KKT residual that suffices.
     """
     if not laws:
         raise UserError("there is no law to optimise under; a law without draws has an optimum only by itself")
@@ -223,7 +213,7 @@ class _Task(MixtureProblem):
         )
 
     def _start(self, index: int) -> FloatArray:
-        """(K,) strictly between the limits of all free domains; the first treats them alike."""
+        """(K,) strictly between the limits of all free domains; the first treats them alike, or is near a given one."""
         room = self.upper - self.lower
         pull = np.ones(len(room))
         # A mixture that is near, or the reference, which may be one of few that meet its limits.
