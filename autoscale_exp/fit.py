@@ -19,6 +19,7 @@ from autoscale_exp.base.ranges import LARGEST_SEED, check_range
 from autoscale_exp.config import FitConf
 from autoscale_exp.laws.conf import ObjectiveConf
 from autoscale_exp.laws.fit_file import Fit, FittedMixture, NextRun, read_fit, write_fit
+from autoscale_exp.laws.law import describe_laws
 from autoscale_exp.laws.law_file import write_law
 from autoscale_exp.laws.objective import make_objective
 from autoscale_exp.laws.optimum import make_bounds
@@ -38,7 +39,7 @@ log = logging.getLogger(__name__)
 MOST_TOKENS = 10**18  # of a budget: what 64 bits hold, by far
 
 
-@job("fit")
+@job("fit", more_help=describe_laws)
 def main(conf: FitConf) -> None:
     """Fits and writes fit.json, law.json, mixtures/ and figures."""
     if (conf.runs is None) == (conf.optima is None):

@@ -45,7 +45,7 @@ def starts_anew() -> str:
 
 
 def job(
-    config_name: str, kept: Callable[[], str] = starts_anew
+    config_name: str, kept: Callable[[], str] = starts_anew, more_help: Callable[[], str] = lambda: ""
 ) -> Callable[[Callable[[Any], None]], Callable[[], None]]:
     """Makes a function of a typed config the entry point of a job, with the root config conf/<config_name>.yaml.
 
@@ -57,6 +57,7 @@ def job(
     Args:
         config_name: of the root config.
         kept: says, once the job is stopped by a signal, what it leaves behind.
+        more_help: that `--help` ends with.
     """
 
     def decorate(function: Callable[[Any], None]) -> Callable[[], None]:
@@ -82,7 +83,7 @@ def job(
                     run()
                     return
                 purpose = (sys.modules[function.__module__].__doc__ or "").splitlines()[0].partition(": ")[2]
-                sys.stdout.write(describe_job(CONF_DIR, config_name, purpose, overrides))
+                sys.stdout.write(describe_job(CONF_DIR, config_name, purpose, overrides) + more_help())
 
         return entry
 

@@ -8,12 +8,14 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 
 from autoscale_exp.base.arrays import FloatArray, Int64Array
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.labels import budget_label
+from autoscale_exp.base.progress import Progress
 from autoscale_exp.laws.autoscale.ddo import find_design
 from autoscale_exp.laws.backtest import backtest, fit_smaller_scales
 from autoscale_exp.laws.candidates import Candidates, candidate_runs
@@ -33,6 +35,7 @@ from autoscale_exp.laws.next_runs import differences_at, propose_runs
 from autoscale_exp.laws.objective import METRICS, Objective
 from autoscale_exp.laws.optimum import Optimum
 from autoscale_exp.laws.request import Request
+from autoscale_exp.laws.solver.ensemble import Ensemble
 from autoscale_exp.laws.solver.mixture_optimum import MixtureOptimum, WorstCase, expected_optimum
 from autoscale_exp.laws.solver.sampled_optimum import DrawnMixtures, draw_mixtures
 from autoscale_exp.runs.table import RunTable, scales_of
@@ -40,6 +43,7 @@ from autoscale_exp.runs.table import RunTable, scales_of
 log = logging.getLogger(__name__)
 
 INTERVAL = (0.05, 0.95)  # 90 %
+DRAW_ACCURACY = 1e-6  # KKT residual of a draw's optimum, which intervals of weights are made of
 SURE = 0.95  # probability from which a mixture is called better
 
 
@@ -127,11 +131,11 @@ def decide_at(
     def drawn() -> DrawnMixtures:
         return draw_mixtures(law, budget, request.constraints, request.prior)
 
-    def best_under(laws: Sequence[LossLaw], metric: str = objective.metric) -> MixtureOptimum:
+    def best_under(laws: Sequence[LossLaw], metric: str = objective.metric, **search: Any) -> MixtureOptimum:
         sought = replace(objective, metric=metric) if objective.aggregate == "mean" else WorstCase(metric)
         try:
             return expected_optimum(
-                laws, sought, budget, request.constraints, kl_weight=request.kl_weight, prior=request.prior
+                laws, sought, budget, request.constraints, kl_weight=request.kl_weight, prior=request.prior, **search
             )
         except NotImplementedError:  # a law without slopes
             if request.kl_weight:
@@ -139,8 +143,12 @@ def decide_at(
             return drawn().optimum(replace(objective, metric=metric))
 
     point, other = best_under([law]), METRICS[1 - METRICS.index(objective.metric)]
-    offered = best_under(draws) if draws else point
-    optima = [best_under([draw]) for draw in draws]
+    # Draws are of the law's form, so convex where it is, and their optima lie near the one of their mean.
+    offered = best_under(draws, convex=point.convex, start=point.weights) if draws else point
+    progress, optima = Progress(log, f"mixture for {budget_label(budget)} tokens"), []
+    for number, draw in enumerate(draws, 1):
+        optima.append(best_under([draw], convex=point.convex, start=offered.weights, accuracy=DRAW_ACCURACY))
+        progress.tell(f"draw {number} of {len(draws)}")
     under_other = named(law.domains, best_under([law], other).weights)
     entry = replace(
         FittedMixture.of(offered, law.domains, weight_intervals(optima) if draws else None),
@@ -153,7 +161,8 @@ def decide_at(
     )
     if not draws:
         return entry
-    values = objective_draws(draws, objective, offered.weights, budget)
+    losses = Ensemble(draws).predict(offered.weights * budget)  # (D, V)
+    values = objective(losses)
     references = {"uniform": np.full(len(law.domains), 1 / len(law.domains)), "base": base}
     under = {name: objective_draws(draws, objective, weights, budget) for name, weights in references.items()}
     gains = {name: gain_over(draws_of, values) for name, draws_of in under.items()}
@@ -165,10 +174,9 @@ def decide_at(
         runs = candidates.with_mixtures(best)
         useful, risk = propose_runs(draws, runs, differences, request.num_next_runs, candidates.table.runs)
     low, high = np.quantile(values, INTERVAL).tolist()
-    losses = np.quantile([draw.predict(offered.weights * budget) for draw in draws], INTERVAL, axis=0)
     return replace(
         entry,
-        loss_intervals=dict(zip(law.validation_domains, losses.T.tolist(), strict=True)),
+        loss_intervals=dict(zip(law.validation_domains, np.quantile(losses, INTERVAL, axis=0).T.tolist(), strict=True)),
         objective_interval=(low, high),
         gains=gains,
         verdict=verdict(gains["uniform"], "uniform", useful, risk),
@@ -179,7 +187,7 @@ def decide_at(
 
 def objective_draws(draws: Sequence[LossLaw], objective: Objective, weights: FloatArray, budget: float) -> FloatArray:
     """(D,) objective of one mixture under each draw."""
-    return np.array([float(objective(draw.predict(weights * budget))) for draw in draws])
+    return objective(Ensemble(draws).predict(weights * budget))
 
 
 def gain_over(reference: FloatArray, mixture: FloatArray) -> Gain:

@@ -5,6 +5,7 @@ and share one way to decide (see `decision`). AutoScale finds mixtures and predi
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol, Self, TypeGuard
 
@@ -73,20 +74,125 @@ class LossLaw(Law, Protocol):
         ...
 
 
-# Name to module and class; modules are imported when asked for, so that a fit starts at once.
-LAWS = {
-    "autoscale": ("autoscale.law", "AutoscaleLaw"),
-    "pooled_transfer": ("pooled.pooled_transfer", "PooledTransferLaw"),
-    "transfer": ("parametric.transfer", "TransferLaw"),
-    "ces_transfer": ("parametric.transfer", "CesTransferLaw"),
-    "generic_specific": ("parametric.generic_specific", "GenericSpecificLaw"),
-    "mixing_law": ("parametric.mixing_law", "MixingLaw"),
-    "bimix": ("parametric.bimix", "BimixLaw"),
-    "additive": ("parametric.additive", "AdditiveLaw"),
-    "joint": ("parametric.additive", "JointLaw"),
-    "linear": ("parametric.linear", "LinearLaw"),
-    "lightgbm": ("parametric.trees", "LightGbmLaw"),
+@dataclass(frozen=True)
+class LawEntry:
+    """A law in the list of all laws.
+
+    Attributes:
+        module: in `laws/`; imported when asked for, so that a fit starts at once.
+        attribute: its class there.
+        formula: of the loss of a validation domain v.
+        source: a name, with its arXiv number where there is one.
+        abilities: what it can do, of ABILITIES.
+    """
+
+    module: str
+    attribute: str
+    formula: str
+    source: str
+    abilities: tuple[str, ...]
+
+
+# What a law may be able to do, and what that means.
+ABILITIES = {
+    "losses": "predicts the losses of any mixture",
+    "tokens": "predicts at token budgets other than those of the runs",
+    "held-out domains": "takes validation domains that no run trains on",
+    "intervals": "comes with draws of what the runs leave open",
 }
+LAWS = {
+    "autoscale": LawEntry(
+        "autoscale.law",
+        "AutoscaleLaw",
+        "(a + n_i)^(-γ) + ℓ of each domain i at each scale, and a path through the scales' optima",
+        "AutoScale, arXiv 2407.20177; the published method",
+        ("tokens", "held-out domains", "intervals"),
+    ),
+    "pooled_transfer": LawEntry(
+        "pooled.pooled_transfer",
+        "PooledTransferLaw",
+        "E + A S^(-γ/ρ) + B G^(-α), S and G sums over domains",
+        "ours; the default",
+        ("losses", "tokens", "held-out domains", "intervals"),
+    ),
+    "transfer": LawEntry(
+        "parametric.transfer",
+        "TransferLaw",
+        "E + (a + Σ c_i n_i)^(-γ)",
+        "ours",
+        ("losses", "tokens", "held-out domains", "intervals"),
+    ),
+    "ces_transfer": LawEntry(
+        "parametric.transfer",
+        "CesTransferLaw",
+        "E + (Σ c_i n_i^ρ)^(-γ/ρ)",
+        "ours",
+        ("losses", "tokens", "held-out domains", "intervals"),
+    ),
+    "generic_specific": LawEntry(
+        "parametric.generic_specific",
+        "GenericSpecificLaw",
+        "E + A (Σ c_i n_i)^(-α) + B (n_v + a)^(-β)",
+        "ours",
+        ("losses", "tokens", "held-out domains", "intervals"),
+    ),
+    "mixing_law": LawEntry(
+        "parametric.mixing_law",
+        "MixingLaw",
+        "c + k exp(Σ t_i r_i), and a power of the total where budgets differ",
+        "Data Mixing Laws, arXiv 2403.16952; Olmix, arXiv 2602.12237",
+        ("losses", "tokens", "held-out domains", "intervals"),
+    ),
+    "bimix": LawEntry(
+        "parametric.bimix",
+        "BimixLaw",
+        "(A / r_v^α) (B / N^β + C)",
+        "BiMix, arXiv 2405.14908",
+        ("losses", "tokens", "intervals"),
+    ),
+    "additive": LawEntry(
+        "parametric.additive",
+        "AdditiveLaw",
+        "E + 1 / Σ C_i r_i^γ_i + B / N^β",
+        "Shukor et al., arXiv 2507.09404",
+        ("losses", "tokens", "held-out domains", "intervals"),
+    ),
+    "joint": LawEntry(
+        "parametric.additive",
+        "JointLaw",
+        "E + 1 / Σ C_i r_i^γ_i + B / N^β, B a function of the mixture",
+        "Shukor et al., arXiv 2507.09404",
+        ("losses", "tokens", "held-out domains", "intervals"),
+    ),
+    "linear": LawEntry(
+        "parametric.linear",
+        "LinearLaw",
+        "linear in the shares and in log N",
+        "a baseline",
+        ("losses", "tokens", "held-out domains", "intervals"),
+    ),
+    "lightgbm": LawEntry(
+        "parametric.trees",
+        "LightGbmLaw",
+        "boosted trees on the shares, and on log N where budgets differ",
+        "RegMix, arXiv 2407.01492",
+        ("losses", "held-out domains"),
+    ),
+}
+
+
+def describe_laws() -> str:
+    """The list of laws for people: name, formula, source and abilities, and what the abilities mean."""
+    lines = ["", "Laws (n_i domain tokens, N their sum, r_i = n_i / N)"]
+    width = max(map(len, LAWS))
+    for name, entry in LAWS.items():
+        lines += [
+            f"  {name:<{width}}  {entry.formula}",
+            f"  {'':<{width}}  {entry.source}. {', '.join(entry.abilities)}",
+        ]
+    width = max(map(len, ABILITIES))
+    meanings = [f"  {ability:<{width}}  {meaning}" for ability, meaning in ABILITIES.items()]
+    return "\n".join([*lines, "", "What laws can do", *meanings, ""])
 
 
 def law_class(name: str) -> type[Law]:
@@ -97,8 +203,8 @@ def law_class(name: str) -> type[Law]:
     """
     if name not in LAWS:
         raise UserError(f"law.name is '{name}'; allowed are {', '.join(LAWS)}")
-    module, attribute = LAWS[name]
-    return getattr(import_module(f"autoscale_exp.laws.{module}"), attribute)
+    module = import_module(f"autoscale_exp.laws.{LAWS[name].module}")
+    return getattr(module, LAWS[name].attribute)
 
 
 def fit_law(name: str, table: RunTable) -> Law:

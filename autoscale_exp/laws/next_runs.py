@@ -18,6 +18,7 @@ from autoscale_exp.laws.candidates import Candidate
 from autoscale_exp.laws.fit_file import NextRun, Risk, named
 from autoscale_exp.laws.law import LossLaw
 from autoscale_exp.laws.objective import Objective
+from autoscale_exp.laws.solver.ensemble import Ensemble
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def differences_at(
         budget: tokens.
     """
     tokens = np.stack(mixtures) * budget
-    objectives = np.stack([objective(draw.predict(tokens)) for draw in draws])
+    objectives = objective(Ensemble(draws).predict(tokens))
     return np.delete(objectives - objectives[:, [1]], 1, axis=1)
 
 
@@ -129,7 +130,7 @@ def choose_runs(
         num_runs: how many to choose.
         repeatable: whether a run may be chosen again, with another seed.
     """
-    outcomes = np.stack([draw.predict(candidates) for draw in draws])  # (D, C, V)
+    outcomes = Ensemble(draws).predict(candidates)  # (D, C, V)
     open_losses = (outcomes - outcomes.mean(axis=0)) / np.sqrt(len(draws))
     open_differences = (differences - differences.mean(axis=0)) / np.sqrt(len(draws))
     variance = np.sum(open_differences**2, axis=0)  # (M,)

@@ -14,6 +14,16 @@ SPREAD = 1.5  # ratio of totals up to which runs may be of one budget
 FEWEST = 4  # runs of a budget that is told by totals alone
 
 
+def differ_in_budget(domain_tokens: FloatArray) -> bool:
+    """Whether runs differ in their total tokens by more than counts as equal, so that they tell of the budget at all.
+
+    Args:
+        domain_tokens: (R, K) tokens of each run.
+    """
+    totals = domain_tokens.sum(axis=1)
+    return bool(totals.max() > (1 + SAME) * totals.min())
+
+
 def group_by_label(labels: Sequence[str]) -> list[Int64Array]:
     """Row indices of each label."""
     return [np.array([r for r, other in enumerate(labels) if other == label]) for label in dict.fromkeys(labels)]

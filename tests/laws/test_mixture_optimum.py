@@ -277,7 +277,7 @@ def test_what_holds_is_named():
     assert "group web: 0.5" in found.active_bounds
     fewer = mixture_optimum(law, mean(law), BUDGET, bounded(law, 0.02))
     assert "d3: lower 0.02" in fewer.active_bounds
-    assert fewer.method == "interior point"
+    assert fewer.method == "SLSQP"
 
 
 def test_bounds_that_leave_one_mixture_give_it():
@@ -311,6 +311,26 @@ def test_expected_optimum_of_one_law_is_its_optimum():
     same = expected_optimum([LAW3, LAW3, LAW3], mean(LAW3), BUDGET, bounded(LAW3))
     np.testing.assert_allclose(same.weights, one.weights, atol=1e-8)
     assert same.objective_value == pytest.approx(one.objective_value)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    seed=st.integers(0, 10**6), num_domains=st.integers(2, 12), kind=st.sampled_from(["loss", "perplexity", "worst"])
+)
+def test_where_the_search_starts_does_not_matter(seed, num_domains, kind):
+    law, rng = random_law(num_domains, 4, seed), np.random.default_rng(seed)
+    goal = WorstCase("loss") if kind == "worst" else mean(law, kind)
+    constraints = bounded(law, 0.02, groups=[GroupCap("first", [0], 0.4)])
+    cold = mixture_optimum(law, goal, BUDGET, constraints)
+    start = rng.dirichlet(np.full(num_domains, 0.3))  # bounds may not allow it
+    warm = expected_optimum([law], goal, BUDGET, constraints, convex=True, start=start)
+    assert warm.objective_value == pytest.approx(cold.objective_value, rel=1e-9)
+    assert warm.converged
+    quick = expected_optimum([law], goal, BUDGET, constraints, convex=True, start=start, accuracy=1e-6)
+    assert quick.kkt_residual <= 1e-6
+    if kind != "worst":  # whose optimum need not be the only one
+        np.testing.assert_allclose(warm.weights, cold.weights, atol=1e-6)
+        np.testing.assert_allclose(quick.weights, cold.weights, atol=1e-4)
 
 
 @pytest.mark.parametrize("metric", ["loss", "perplexity"])
@@ -350,7 +370,7 @@ def test_a_law_that_is_not_convex_is_said_to_be_so_and_searched_from_several_sta
     found = mixture_optimum(law, mean(law), BUDGET, bounded(law))
     assert not found.convex
     assert found.num_starts > 1
-    assert found.method == f"interior point, best of {found.num_starts} starts"
+    assert found.method == f"SLSQP, best of {found.num_starts} starts"
     assert found.objective_value <= wave(grid_of_three() / 300).min() + 1e-9
     assert found.converged
     told = mixture_optimum(law, mean(law), BUDGET, bounded(law), convex=True)

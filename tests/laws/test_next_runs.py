@@ -15,6 +15,7 @@ from tests.laws.test_decision import OBJECTIVE, OwnTokens
 class Linear:
     """Losses linear in tokens, with coefficients (V, K) of its own."""
 
+    validation_domains = ("v", "w")
     run_noise = np.array([0.3, 0.5])
 
     def __init__(self, coefficients):

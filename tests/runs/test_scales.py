@@ -2,9 +2,11 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from autoscale_exp.base.errors import UserError
-from autoscale_exp.runs.scales import group_by_tokens
+from autoscale_exp.runs.scales import differ_in_budget, group_by_tokens
 
 
 def ddo(budget, num_domains, factor=3.0, repeats=1):
@@ -39,6 +41,19 @@ def test_the_designs_of_several_scales_are_told_apart_by_their_base_runs(num_dom
 def test_swarms_are_told_apart_by_their_budgets():
     assert sizes(swarm(1e6, 10)) == [10]
     assert sizes(swarm(1e6, 10), swarm(2e6, 4)) == [4, 10]
+
+
+@settings(max_examples=100, deadline=None)
+@given(budget=st.floats(1e5, 1e12), ratio=st.floats(1.3, 10.0), blur=st.floats(0.0, 0.01), seed=st.integers(0, 99))
+def test_where_budgets_lie_and_a_little_blur_merge_or_split_no_scale(budget, ratio, blur, seed):
+    factors = np.random.default_rng(seed).uniform(1 - blur, 1 + blur, (12, 1))
+    assert sizes(swarm(budget, 6) * factors[:6], swarm(ratio * budget, 6) * factors[6:]) == [6, 6]
+    assert differ_in_budget(np.concatenate([swarm(budget, 6), swarm(ratio * budget, 6)]))
+
+
+def test_budgets_within_a_hundredth_are_one():
+    assert not differ_in_budget(np.array([[1.0, 1.0], [1.5, 0.515]]) * 1e6)
+    assert differ_in_budget(np.array([[1.0, 1.0], [1.5, 0.525]]) * 1e6)
 
 
 def test_whole_rows_of_text_blur_a_budget_a_little():

@@ -14,11 +14,11 @@ import numpy as np
 from autoscale_exp.base.arrays import FloatArray, Int64Array
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.laws.parametric.robust_fit import Prior, RobustFit, robust_fit
+from autoscale_exp.runs.scales import differ_in_budget
 from autoscale_exp.runs.table import RunTable
 
 NUM_STARTS = 4
 CHUNK = 2048  # mixtures evaluated at once: about 100 MB at 20 domains
-SAME_BUDGET = 0.01  # largest difference of log total tokens that is one budget
 ARRAYS = ("own", "parameters", "covariance", "lower", "upper", "run_noise")
 
 
@@ -121,7 +121,7 @@ class ParametricLaw(ABC):
             UserError: too few runs, or the law has no use for such domains.
         """
         totals = table.domain_tokens.sum(axis=1)
-        unit, scaled = float(np.median(totals)), bool(np.ptp(np.log(totals)) > SAME_BUDGET)
+        unit, scaled = float(np.median(totals)), differ_in_budget(table.domain_tokens)
         none = np.empty((len(own), 0))
         law = cls(
             table.domains, table.validation_domains, np.asarray(own), unit, scaled, none, none, none, none, none, {}
@@ -163,6 +163,17 @@ class ParametricLaw(ABC):
         drawn = self.parameters + (root @ normal)[..., 0]
         drawn = np.clip(drawn, self.lower, self.upper)
         return [replace(self, parameters=parameters) for parameters in drawn]
+
+    @staticmethod
+    def side_by_side(laws: Sequence["ParametricLaw"]) -> "ParametricLaw":
+        """One law whose validation domains are those of all of a law's draws in turn."""
+        first = laws[0]
+        return replace(
+            first,
+            validation_domains=first.validation_domains * len(laws),
+            own=np.tile(first.own, len(laws)),
+            parameters=np.concatenate([law.parameters for law in laws]),
+        )
 
     def content(self) -> dict[str, Any]:
         """Plain JSON from which `from_content` makes the same law again."""

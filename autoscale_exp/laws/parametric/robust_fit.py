@@ -10,12 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from autoscale_exp.base.arrays import FloatArray
+from autoscale_exp.laws.student_t import NOISE_SD, ROBUST_VARIANCE, noise_scale
 
-DEGREES = 4.0  # of freedom: heavy tails, yet a spread that exists
 NOISE_FLOOR = 1e-4  # nats; below what any two seeds agree to, and it keeps noise-free tables solvable
-NOISE_COUNT = 4.0  # residuals that a problem's own noise counts as, at the pooled level
-NORMAL_PER_SCALE = 1.25  # a normal's standard deviation over the scale of the Student-t fitted to it
-VARIANCE_FACTOR = 1.6  # of parameters over what the weights say: 1.4 for Student-t noise, 1.74 for normal noise
 FIRST_NOISE = 0.1  # of the losses' spread: the first pass is smooth and leans on the priors
 ROUNDS, STEPS = 30, 150
 COST_TOLERANCE, NOISE_TOLERANCE = 1e-6, 5e-3
@@ -67,9 +64,9 @@ def robust_fit(curve: Curve, losses: FloatArray, prior: Prior, starts: Sequence[
         if converged.all():
             break
     _, derivatives = curve(parameters)
-    precision = _information(derivatives, weights / scale[:, None] ** 2) / VARIANCE_FACTOR
+    precision = _information(derivatives, weights / scale[:, None] ** 2) / ROBUST_VARIANCE
     covariance = np.linalg.inv(precision + _diagonal(1 / prior.spread**2))
-    return RobustFit(parameters, (covariance + covariance.swapaxes(1, 2)) / 2, NORMAL_PER_SCALE * scale, converged)
+    return RobustFit(parameters, (covariance + covariance.swapaxes(1, 2)) / 2, NOISE_SD * scale, converged)
 
 
 def _descend(
@@ -116,16 +113,10 @@ def _noise(
 ) -> tuple[FloatArray, FloatArray]:
     """(V,) scale of the residuals, less what the parameters absorb of them, and (V, R) robust weights."""
     predicted, derivatives = curve(parameters)
-    residuals, num_runs = predicted - losses, losses.shape[1]
     data = _information(derivatives, weights / scale[:, None] ** 2)
     absorbed = np.einsum("vpq,vqp->v", np.linalg.inv(data + _diagonal(1 / prior.spread**2)), data)
-    left = np.maximum(num_runs - absorbed, 0.1 * num_runs)
-    for _ in range(8):
-        weights = (DEGREES + 1) / (DEGREES + (residuals / scale[:, None]) ** 2)
-        squares = (weights * residuals**2).sum(axis=1)
-        pooled = np.exp(np.mean(np.log(squares / left + NOISE_FLOOR**2)))
-        scale = np.sqrt((squares + NOISE_COUNT * pooled) / (left + NOISE_COUNT)) + NOISE_FLOOR
-    return scale, (DEGREES + 1) / (DEGREES + (residuals / scale[:, None]) ** 2)
+    scale, weights = noise_scale((predicted - losses).T, absorbed, scale, NOISE_FLOOR)
+    return scale, weights.T
 
 
 def _information(derivatives: FloatArray, weights: FloatArray) -> FloatArray:

@@ -16,8 +16,8 @@ import numpy as np
 
 from autoscale_exp.base.arrays import FloatArray, Int64Array
 from autoscale_exp.base.errors import UserError
-from autoscale_exp.laws.parametric.parametric_law import SAME_BUDGET
 from autoscale_exp.laws.parametric.terms import split_tokens
+from autoscale_exp.runs.scales import differ_in_budget
 from autoscale_exp.runs.table import RunTable
 
 # One thread and `deterministic`: the same trees anywhere. Tables are small, so threads would not help.
@@ -68,7 +68,7 @@ class LightGbmLaw:
             )
         lightgbm = _lightgbm()
         totals = table.domain_tokens.sum(axis=1)
-        unit, scaled = float(np.median(totals)), bool(np.ptp(np.log(totals)) > SAME_BUDGET)
+        unit, scaled = float(np.median(totals)), differ_in_budget(table.domain_tokens)
         features = _features(table.domain_tokens / unit, scaled)
         held_out = np.arange(len(features)) % HELD_OUT == HELD_OUT - 1
         boosters, noise, counts = [], [], []

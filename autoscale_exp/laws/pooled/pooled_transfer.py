@@ -113,6 +113,17 @@ class PooledTransferLaw:
         chosen = rng.choice(len(self.posterior), size=num_draws, replace=num_draws > len(self.posterior))
         return [replace(self, theta=self.posterior[index]) for index in chosen]
 
+    @staticmethod
+    def side_by_side(laws: Sequence["PooledTransferLaw"]) -> "PooledTransferLaw":
+        """One law whose validation domains are those of all of a law's draws in turn."""
+        first = laws[0]
+        return replace(
+            first,
+            validation_domains=first.validation_domains * len(laws),
+            formula=replace(first.formula, own=np.tile(first.formula.own, len(laws))),
+            theta=np.concatenate([law.theta for law in laws]),
+        )
+
     def content(self) -> dict[str, Any]:
         """Plain JSON from which `from_content` makes the same law again."""
         formula = self.formula

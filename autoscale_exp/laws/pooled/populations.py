@@ -71,14 +71,15 @@ class Population:
             column = np.bincount(self.columns, weights * (said - mean - row[self.rows])) / column_weight
         return np.asarray(mean + row[self.rows] + column[self.columns])
 
-    def covariance(self, spread: float) -> FloatArray:
-        """(M, M) of the parameters before any run is seen, mean and effects unknown."""
-        size = len(self.rows)
-        covariance = np.full((size, size), self.prior.mean_sd**2) + spread**2 * np.eye(size)
+    def unknown_effects(self, shape: tuple[int, ...]) -> FloatArray:
+        """(V, P, M) by which M standard normal unknowns, the mean and effects, move the parameters."""
+        by_unknown = np.full((len(self.rows), 1), self.prior.mean_sd)
         if self.crossed:
-            covariance += self.effect_sd**2 * (self.rows[:, None] == self.rows)
-            covariance += self.effect_sd**2 * (self.columns[:, None] == self.columns)
-        return covariance
+            rows, columns = (np.unique(index) == index[:, None] for index in (self.rows, self.columns))
+            by_unknown = np.hstack([by_unknown, self.effect_sd * rows, self.effect_sd * columns])
+        effects = np.zeros((*shape, by_unknown.shape[1]))
+        effects[self.index] = by_unknown
+        return effects
 
 
 def populations_of(formula: Formula) -> list[Population]:
@@ -140,11 +141,6 @@ def update_populations(
     return mean, spread
 
 
-def marginal_precision(populations: list[Population], spread: FloatArray) -> FloatArray:
-    """(V P, V P) prior precision of all parameters with the populations' means and effects unknown."""
-    num_params = spread.shape[1]
-    precision = np.zeros((spread.size, spread.size))
-    for population in populations:
-        flat = population.rows * num_params + population.columns
-        precision[np.ix_(flat, flat)] = np.linalg.inv(population.covariance(float(spread[population.index][0])))
-    return precision
+def unknown_effects(populations: list[Population], shape: tuple[int, ...]) -> FloatArray:
+    """(V, P, M) by which the unknown means and effects of all populations move the parameters."""
+    return np.concatenate([population.unknown_effects(shape) for population in populations], axis=2)

@@ -1,73 +1,23 @@
-"""Minimises a smooth function of shares that sum to a total, within limits and under rows of constraints.
+"""Minimises a program over more shares than SLSQP can take: its steps cost the cube of their number, these do not.
 
 A primal-dual interior-point method (Nocedal and Wright, Numerical Optimization, chapter 19): slacks for the rows, an l1
 merit function, a barrier lowered step by step, and Newton's method on the set of limits that it finds as the end.
 """
 
-from dataclasses import dataclass, replace
-
 import numpy as np
-from scipy.optimize import brentq
 
 from autoscale_exp.base.arrays import FloatArray
-from autoscale_exp.laws.solver.newton_step import NewtonStep, Program
+from autoscale_exp.laws.solver.kkt import Point, Program, point_at
+from autoscale_exp.laws.solver.newton_step import NewtonStep
+from autoscale_exp.laws.solver.polish import polish
 
 BARRIER_END = 1e-10  # in units of the largest slope at the start; a free share is off its stationarity by so much
 DIVERGED = 1e12  # multipliers so large mean that rows cannot be met near here, as can be where they are not convex
 
 
-@dataclass(frozen=True)
-class Point:
-    """Where the method ends.
-
-    Attributes:
-        w: (N,) shares.
-        t: height of the epigraph; 0 without one.
-        y: (M,) multipliers of the rows, >= 0.
-        value: f + t.
-        residual: KKT residual; see `kkt_residual`.
-        violation: largest by which a row is above 0.
-        iterations: of Newton's method.
-    """
-
-    w: FloatArray
-    t: float
-    y: FloatArray
-    value: float
-    residual: float
-    violation: float
-    iterations: int
-
-
-def kkt_residual(program: Program, w: FloatArray, t: float, y: FloatArray) -> tuple[float, float]:
-    """How far w is from stationary, and the price of a share that fits best.
-
-    Of every share, |slope of the Lagrangian| counts in full off its limits and, towards a limit it is nearer to than
-    1 / N, by that distance times N; of every row, its multiplier times its slack. All relative to the largest slope.
-    """
-    gradient, rows = program.derivatives(w)
-    slope = gradient + y @ rows
-    below = np.minimum(1.0, np.maximum(w - program.lower, 0) * len(w))  # room to shrink, by which slope > 0 counts
-    above = np.minimum(1.0, np.maximum(program.upper - w, 0) * len(w))
-
-    def sides(price: float) -> tuple[float, float]:
-        rest = slope + price
-        return float((below * np.maximum(rest, 0)).max()), float((above * np.maximum(-rest, 0)).max())
-
-    low, high = -float(slope.max()) - 1e-9, -float(slope.min()) + 1e-9
-    if not (np.isfinite(low) and np.isfinite(high)):
-        return np.inf, 0.0
-    balance = lambda p: sides(p)[0] - sides(p)[1]  # noqa: E731
-    price = brentq(balance, low, high, xtol=1e-15, maxiter=300, full_output=True, disp=False)[0]
-    free = (below > 1e-3) & (above > 1e-3)
-    scale = max(1e-3, float(np.abs(slope[free] if free.any() else slope).max()))
-    row_values = program.values(w)[1] - program.epigraph * t
-    complementarity = float(np.abs(y * row_values).max(initial=0))
-    height = abs(1 - float(y @ program.epigraph)) if program.epigraph.any() else 0.0
-    return max(max(sides(price)) / scale, complementarity / scale, height), price
-
-
-def minimise(program: Program, start: FloatArray, *, tolerance: float = 1e-9, max_iterations: int = 150) -> Point:
+def minimise_by_interior_point(
+    program: Program, start: FloatArray, *, tolerance: float = 1e-9, max_iterations: int = 150
+) -> Point:
     """The minimum near `start`; the only one if f and the rows are convex.
 
     Args:
@@ -89,7 +39,10 @@ def minimise(program: Program, start: FloatArray, *, tolerance: float = 1e-9, ma
             if barrier <= end:
                 break
             barrier = max(end, 0.1 * barrier)  # stuck by rounding at this barrier
-    return _polish(program, state)
+    lower, upper = state.gaps(state.w)
+    near = point_at(program, state.w, state.t, state.y, state.iterations)
+    size = len(start)
+    return polish(program, near, state.z_lower > size * lower, state.z_upper > size * upper, state.y > state.s)
 
 
 class _State:
@@ -184,61 +137,3 @@ def _longest(values: FloatArray, change: FloatArray) -> float:
     """Longest step, at most 1, that leaves at least 0.5% of each positive value."""
     falling = change < 0
     return min(1.0, float((-0.995 * values[falling] / change[falling]).min(initial=1.0)))
-
-
-def _polish(program: Program, state: _State) -> Point:
-    """Newton's method with the limits that hold taken as equalities, as long as the residual falls."""
-    size = len(state.w)
-    lower, upper = state.gaps(state.w)
-    on_lower, on_upper = state.z_lower > size * lower, state.z_upper > size * upper
-    active = state.y > state.s
-    w = np.where(on_lower, program.lower, np.where(on_upper, program.upper, state.w))
-    free = ~(on_lower | on_upper)
-    best = _point(program, state.w, state.t, state.y, state.iterations)
-    if free.any():
-        w[free] += (program.total - w.sum()) * w[free] / w[free].sum()
-    if abs(w.sum() - program.total) > 1e-12 or (w < program.lower).any() or (w > program.upper).any():
-        return best
-    snapped = _point(program, w, state.t, np.where(active, state.y, 0.0), state.iterations)
-    if _worth(snapped) > 10 * max(_worth(best), 1e-9):
-        return best
-    point = snapped
-    if _worth(snapped) <= max(_worth(best), 1e-10):
-        best = snapped
-    for _ in range(6):
-        if _worth(best) <= 1e-13 or not free.any():
-            break
-        gradient, rows = program.derivatives(point.w)
-        price = kkt_residual(program, point.w, point.t, point.y)[1]
-        sigma = np.where(free, 0.0, 1e20)
-        slack = np.where(active, 0.0, 1e20)
-        newton = NewtonStep(program, point.w, point.y, (gradient, rows), sigma, slack)
-        slope = np.where(free, gradient + point.y @ rows + price, 0.0)
-        height = float(point.y @ program.epigraph) - 1
-        c = program.values(point.w)[1] - program.epigraph * point.t
-        dw, dt, dy, _ = newton.solve(-slope, height, np.where(active, -c, 0.0), 1e-6)
-        w = np.where(free, point.w + dw, point.w)
-        w[free] += (program.total - w.sum()) / free.sum()
-        if not np.isfinite(w).all() or (w < program.lower).any() or (w > program.upper).any():
-            break
-        y = np.where(active, np.maximum(point.y + dy, 0), 0.0)
-        trial = _point(program, w, point.t + dt, y, point.iterations + 1)
-        if not _worth(trial) < _worth(point):
-            break
-        point = trial
-        if _worth(point) < _worth(best):
-            best = point
-    return best
-
-
-def _worth(point: Point) -> float:
-    return max(point.residual, point.violation)
-
-
-def _point(program: Program, w: FloatArray, t: float, y: FloatArray, iterations: int) -> Point:
-    f, c = program.values(w)
-    if program.epigraph.any():
-        t = float(c[program.epigraph > 0].max())  # the least that t can be at w
-    violation = max(0.0, float((c - program.epigraph * t).max(initial=0)))
-    draft = Point(w, t, y, f + t, np.inf, violation, iterations)
-    return replace(draft, residual=kkt_residual(program, w, t, y)[0])

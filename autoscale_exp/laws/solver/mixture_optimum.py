@@ -21,11 +21,15 @@ from autoscale_exp.laws.solver.constraints import (
     check_constraints,
     check_shares,
 )
-from autoscale_exp.laws.solver.interior_point import Point, minimise
+from autoscale_exp.laws.solver.interior_point import minimise_by_interior_point
+from autoscale_exp.laws.solver.kkt import Point, worth
 from autoscale_exp.laws.solver.mixture_program import MixtureProblem, MixtureProgram, Predictions, WorstCase, divergence
+from autoscale_exp.laws.solver.slsqp import minimise_by_slsqp
 
 KKT_TOLERANCE = 1e-6
 VIOLATION_TOLERANCE = 1e-8
+ACCURACY = 1e-9  # KKT residual that is aimed for
+MOST_FOR_SLSQP = 100  # free domains; a step takes .8 s with 1,000
 NUM_STARTS = 8  # where the law is not convex
 
 
@@ -86,11 +90,17 @@ def expected_optimum(
     kl_weight: float = 0.0,
     prior: FloatArray | None = None,
     convex: bool | None = None,
+    start: FloatArray | None = None,
+    accuracy: float = ACCURACY,
 ) -> MixtureOptimum:
     """Minimises the mean over laws, such as draws of one, of the objective: the best under the fit's uncertainty.
 
     A worst case is the largest over validation domains of the mean over laws, and no_worse_than is about mean losses.
-    Arguments and errors are those of `mixture_optimum`.
+    Arguments and errors are those of `mixture_optimum`, and further
+
+    Args:
+        start: (K,) shares of a mixture near the best, if one is known.
+        accuracy: KKT residual that suffices.
     """
     if not laws:
         raise UserError("there is no law to optimise under; a law without draws has an optimum only by itself")
@@ -102,7 +112,8 @@ def expected_optimum(
         if objective.reference is not None:
             check_shares(objective.reference, len(domains), "the reference mixture of the worst case")
     prior = _check_prior(prior, kl_weight, constraints.upper(budget), domains)
-    task = _Task(Predictions(laws, budget, objective.metric), objective, constraints, kl_weight, prior, convex=convex)
+    predictions = Predictions(laws, budget, objective.metric)
+    task = _Task(predictions, objective, constraints, kl_weight, prior, convex=convex, start=start, accuracy=accuracy)
     if constraints.no_worse_than is not None:
         task.check_reference()
     return task.solve()
@@ -126,8 +137,12 @@ def _check_prior(prior: FloatArray | None, kl_weight: float, upper: FloatArray, 
 class _Task(MixtureProblem):
     """A problem with its starts and its result."""
 
-    def __init__(self, *problem: Any, convex: bool | None) -> None:
+    def __init__(
+        self, *problem: Any, convex: bool | None, start: FloatArray | None = None, accuracy: float = ACCURACY
+    ) -> None:
         super().__init__(*problem)
+        self.near, self.accuracy = start, accuracy
+        self.is_small = self.free.sum() <= MOST_FOR_SLSQP
         self.convex = self._is_convex() if convex is None else convex
 
     def _is_convex(self) -> bool:
@@ -154,12 +169,13 @@ class _Task(MixtureProblem):
             points.append((full, point, self._violation(full), self._value(full)))
         weights, point, violation, value = min(points, key=lambda p: (max(p[2] - VIOLATION_TOLERANCE, 0), p[3]))
         losses = self.predictions.values(weights)[0]
+        method = "SLSQP" if self.is_small else "interior point"
         active = self.constraints.describe(weights, self.budget, self.domains) + self._held(losses, point)
         return MixtureOptimum(
             tokens=int(self.budget),
             weights=weights,
             active_bounds=active,
-            method="interior point" if num_starts == 1 else f"interior point, best of {num_starts} starts",
+            method=method if num_starts == 1 else f"{method}, best of {num_starts} starts",
             objective_value=value,
             kkt_residual=point.residual,
             losses=losses,
@@ -197,16 +213,23 @@ class _Task(MixtureProblem):
         )
 
     def _start(self, index: int) -> FloatArray:
-        """(K,) strictly between the limits of all free domains; the first treats them alike."""
+        """(K,) strictly between the limits of all free domains; the first treats them alike, or is near a given one."""
         room = self.upper - self.lower
         pull = np.ones(len(room))
-        if index == 1 and self.constraints.no_worse_than is not None:  # which may be one of few that meet it
-            inside = np.clip(self.constraints.no_worse_than, self.lower, self.upper)
-            inside = 0.98 * inside + 0.02 * self._start(0)
+        # A mixture that is near, or the reference, which may be one of few that meet its limits.
+        given = self.near if index == 0 else self.constraints.no_worse_than if index == 1 else None
+        if given is not None:
+            middle = self._start(0) if index else self._between(pull)
+            inside = 0.98 * np.clip(given, self.lower, self.upper) + 0.02 * middle
             pull = np.clip((inside - self.lower) / np.where(self.free, room, 1.0), 1e-9, 1 - 1e-9)
             pull = -np.log1p(-pull)
         elif index:
             pull = np.random.default_rng(index).dirichlet(np.full(len(room), 0.5)) + 1e-3 / len(room)
+        return self._between(pull)
+
+    def _between(self, pull: FloatArray) -> FloatArray:
+        """(K,) shares that sum to 1, the further from their lower limits the more they are pulled."""
+        room = self.upper - self.lower
 
         def shares(log_time: float) -> FloatArray:
             return self.lower - room * np.expm1(-np.exp(log_time) * pull)
@@ -221,13 +244,16 @@ class _Task(MixtureProblem):
         best: tuple[FloatArray, Point] | None = None
         for _ in range(3):
             program = MixtureProgram(self, start)
-            point = minimise(program, start[self.free])
+            if self.is_small:
+                point = minimise_by_slsqp(program, start[self.free], self.accuracy)
+            else:
+                point = minimise_by_interior_point(program, start[self.free])
             weights = program.full(point.w)
-            if best is None or _key(point) < _key(best[1]):
+            if best is None or worth(point) < worth(best[1]):
                 best = weights, point
             gradient, rows = program.derivatives(point.w)
             # Slopes far smaller than at the start, where they set the units: again from here, with units to match.
-            if _key(point) <= 1e-8 and np.abs(gradient + point.y @ rows).max() > 0.05:
+            if worth(point) <= max(1e-8, self.accuracy) and np.abs(gradient + point.y @ rows).max() > 0.05:
                 break
             start = 0.9 * weights + 0.1 * start
         assert best is not None
@@ -256,7 +282,3 @@ class _Task(MixtureProblem):
         held = (losses >= limits - 1e-7 * np.maximum(1, np.abs(limits))) & (prices > 1e-7)
         name = self.constraints.reference_name
         return [f"no worse than {name}: {self.validation_domains[v]}" for v in np.flatnonzero(held)]
-
-
-def _key(point: Point) -> float:
-    return max(point.residual, point.violation)

@@ -1,4 +1,4 @@
-"""The search for a mixture as a program for the interior-point method: what is minimised, its limits and its units."""
+"""The search for a mixture as a program over shares: what is minimised, its limits and its units."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from autoscale_exp.base.errors import UserError
 from autoscale_exp.laws.law import LossLaw
 from autoscale_exp.laws.objective import Objective
 from autoscale_exp.laws.solver.constraints import Constraints, group_rows, implied_limits
+from autoscale_exp.laws.solver.ensemble import Ensemble
 
 FEWEST = 1e-12  # share at which slopes are taken for a domain without tokens, where a law need not have any
 
@@ -33,11 +34,12 @@ class Predictions:
 
     def __init__(self, laws: Sequence[LossLaw], budget: float, metric: str) -> None:
         self.laws, self.budget, self.metric = laws, budget, metric
+        self.ensemble = Ensemble(laws)
         self.evaluations = 0
 
     def values(self, w: FloatArray) -> tuple[FloatArray, FloatArray]:
         """(..., V) losses and levels of (..., K) shares."""
-        losses = np.array([law.predict(w * self.budget) for law in self.laws])
+        losses = self.ensemble.predict(w * self.budget)
         mean = losses.mean(axis=0)
         with np.errstate(over="ignore"):  # what is infinite is refused at the start, and no step goes there
             return mean, mean if self.metric == "loss" else np.exp(losses).mean(axis=0)
@@ -46,16 +48,12 @@ class Predictions:
         """(V, K) derivatives of both with respect to (K,) shares."""
         self.evaluations += 1
         tokens = np.maximum(w, FEWEST) * self.budget
-        scale = self.budget / len(self.laws)
-        shape = len(self.laws[0].validation_domains), len(w)
-        loss_slopes, level_slopes = np.zeros(shape), np.zeros(shape)
-        for law in self.laws:
-            slopes = law.slopes(tokens) * scale
-            loss_slopes = loss_slopes + slopes
-            if self.metric != "loss":
-                with np.errstate(over="ignore"):
-                    level_slopes = level_slopes + np.exp(law.predict(tokens))[:, None] * slopes
-        return loss_slopes, loss_slopes if self.metric == "loss" else level_slopes
+        slopes = self.ensemble.slopes(tokens) * self.budget
+        mean = slopes.mean(axis=0)
+        if self.metric == "loss":
+            return mean, mean
+        with np.errstate(over="ignore"):
+            return mean, (np.exp(self.ensemble.predict(tokens))[:, :, None] * slopes).mean(axis=0)
 
 
 class MixtureProblem:
@@ -85,7 +83,7 @@ class MixtureProblem:
 
 
 class MixtureProgram:
-    """A task as the interior-point method takes it: free domains only, scaled. Rows: worst case, groups, no worse."""
+    """A problem as a solver takes it: free domains only, scaled. Rows: worst case, groups, no worse."""
 
     def __init__(self, task: MixtureProblem, start: FloatArray) -> None:
         self.task, self.free = task, task.free

@@ -1,0 +1,20 @@
+"""Says on the log how far a long computation is."""
+
+import logging
+import time
+
+SECONDS = 5.0  # between two lines: what takes less says nothing
+
+
+class Progress:
+    """A line every few seconds, however often it is asked for one."""
+
+    def __init__(self, log: logging.Logger, what: str) -> None:
+        """Takes the log, and what is being done, such as 'fitting the law'."""
+        self.log, self.what, self.said = log, what, time.monotonic()
+
+    def tell(self, how_far: str) -> None:
+        """Logs `how_far` unless the last line, or the start, was a moment ago."""
+        if time.monotonic() - self.said >= SECONDS:
+            self.log.info("%s: %s", self.what, how_far)
+            self.said = time.monotonic()
