@@ -93,12 +93,15 @@ def law_class(name: str) -> type[Law]:
     """The class of a law.
 
     Raises:
-        UserError: there is no such law.
+        UserError: there is no such law, or its class has another name.
     """
     if name not in LAWS:
         raise UserError(f"law.name is '{name}'; allowed are {', '.join(LAWS)}")
     module, attribute = LAWS[name]
-    return getattr(import_module(f"autoscale_exp.laws.{module}"), attribute)
+    law = getattr(import_module(f"autoscale_exp.laws.{module}"), attribute)
+    if law.name != name:
+        raise UserError(f"{attribute}.name is '{law.name}', but its key in LAWS is '{name}'; give both one name")
+    return law
 
 
 def fit_law(name: str, table: RunTable) -> Law:
