@@ -86,7 +86,7 @@ def unknown_key(path: str, known: Iterable[str]) -> str:
 def _describe_unknown_key(error: Any) -> str:
     if not is_dataclass(error.object_type):  # a mapping that may get any key
         section, _, key = error.full_key.rpartition(".")
-        return f"{section} has no '{key}' yet; put a + before the key to add it, as in +{error.full_key}=..."
+        return f"{section} has no '{key}' yet; put ++ before the key to add it, as in ++{error.full_key}=..."
     return unknown_key(error.full_key, (key for key in error.parent_node if key != "hydra"))
 
 
