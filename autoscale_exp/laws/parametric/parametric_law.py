@@ -199,7 +199,8 @@ class ParametricLaw(ABC):
 
     def _check_finite(self, start: FloatArray, tokens: FloatArray, runs: Sequence[str]) -> None:
         """Raises UserError if a loss or a derivative is not finite for some run where the fit starts."""
-        losses, by_name, by_log_tokens = self.formula(self._values(start), tokens)
+        with np.errstate(all="ignore"):  # told below
+            losses, by_name, by_log_tokens = self.formula(self._values(start), tokens)
         derivatives = {f"derivatives by {name}": values for name, values in by_name.items()}
         for what, values in {"losses": losses, **derivatives, "derivatives by log tokens": by_log_tokens}.items():
             if not np.isfinite(values).all():
