@@ -23,18 +23,20 @@ from omegaconf.errors import (
     MissingMandatoryValue,
     OmegaConfBaseException,
 )
-from yaml import YAMLError
+from yaml import MarkedYAMLError
+from yaml.reader import ReaderError
 
 from autoscale_exp.base.errors import first_line
 from autoscale_exp.base.overrides import describe_unreadable, quoted_override
 
+BROKEN_FILE = (MarkedYAMLError, ReaderError)  # what yaml raises of a file that it cannot read
 LIST = "a list is written [a,b], also one of a single value"
 
 
 def describe(error: BaseException) -> str:
     """The part of a message that is for the user; Hydra and omegaconf add where in their code it came up."""
     message = re.sub(r"^\w+ raised while resolving interpolation: ", "", first_line(error))
-    if isinstance(error, YAMLError):
+    if isinstance(error, BROKEN_FILE):
         return _describe_broken_file(error)
     if isinstance(error, MissingMandatoryValue | InterpolationToMissingValueError):
         missing = re.sub(r".*[mM]issing mandatory value: ", "", message)

@@ -15,9 +15,8 @@ import hydra
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
-from autoscale_exp.base.config_errors import describe, unknown_key, without_schema
+from autoscale_exp.base.config_errors import BROKEN_FILE, describe, unknown_key, without_schema
 from autoscale_exp.base.errors import UserError, refusal
 from autoscale_exp.base.help import asked_for_help, describe_job
 from autoscale_exp.base.overrides import readable
@@ -120,7 +119,7 @@ def user_errors() -> Iterator[None]:
     """Turns errors that the user caused into one line and exit code 2."""
     try:
         yield
-    except (HydraException, OmegaConfBaseException, YAMLError, UserError) as error:
+    except (HydraException, OmegaConfBaseException, *BROKEN_FILE, UserError) as error:
         sys.stderr.write(f"error: {describe(error)}\n")
         raise SystemExit(2) from None
 
