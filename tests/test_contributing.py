@@ -31,18 +31,25 @@ def blocks(text):
 
 
 def add_lines(file, diff):
-    """Applies a diff that has lines to find, which begin with a space, and lines to add."""
+    """Applies a diff that has lines to find, which begin with a space, and lines to add, unless they are there."""
     lines = diff.splitlines(keepends=True)
     assert all(line[0] in " +" for line in lines)
     found = "".join(line[1:] for line in lines if line[0] == " ")
-    text = file.read_text()
-    assert text.count(found) == 1, f"{file} has {text.count(found)} times\n{found}"
-    file.write_text(text.replace(found, "".join(line[1:] for line in lines)))
+    text, made = file.read_text(), "".join(line[1:] for line in lines)
+    if made not in text:
+        assert text.count(found) == 1, f"{file} has {text.count(found)} times\n{found}"
+        file.write_text(text.replace(found, made))
+
+
+def write(file, body):
+    """Writes a file, which may be there as it is; another of its name would be lost."""
+    assert not file.exists() or file.read_text() == body, f"{file} is there already; the example needs another name"
+    file.write_text(body)
 
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
-    """A copy of the checkout in which CONTRIBUTING.md was followed from top to bottom."""
+    """A copy of the checkout in which CONTRIBUTING.md was followed from top to bottom, maybe not for the first time."""
     folder = tmp_path_factory.mktemp("checkout")
     for name in ("autoscale_exp", "conf", "tests"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -56,8 +63,7 @@ def checkout(tmp_path_factory):
         elif block.kind == "diff":
             add_lines(folder / block.path, block.body)
         else:
-            assert not (folder / block.path).exists(), f"{block.path} is there already; the example needs another name"
-            (folder / block.path).write_text(block.body)
+            write(folder / block.path, block.body)
     return folder
 
 
@@ -110,3 +116,14 @@ def test_lines_are_added_after_those_found_once(tmp_path):
     assert file.read_text() == "LAWS = {\n    0,\n    1,\n}\n"
     with pytest.raises(AssertionError, match="has 0 times"):
         add_lines(file, " DESIGNS = {\n+    0,\n")
+
+
+def test_a_page_that_was_followed_can_be_followed_again(tmp_path):
+    file = tmp_path / "laws.py"
+    write(file, "LAWS = {\n    1,\n}\n")
+    write(file, "LAWS = {\n    1,\n}\n")
+    with pytest.raises(AssertionError, match="is there already"):
+        write(file, "LAWS = {}\n")
+    for _ in range(2):
+        add_lines(file, "     1,\n+    2,\n")
+    assert file.read_text() == "LAWS = {\n    1,\n    2,\n}\n"

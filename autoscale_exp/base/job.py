@@ -3,35 +3,23 @@
 import functools
 import logging
 import os
-import re
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.errors import (
-    ConfigCompositionException,
-    HydraException,
-    InstantiationException,
-    MissingConfigException,
-    OverrideParseException,
-)
+from hydra.errors import HydraException
 from omegaconf import OmegaConf
-from omegaconf.errors import (
-    ConfigAttributeError,
-    ConfigKeyError,
-    InterpolationToMissingValueError,
-    MissingMandatoryValue,
-    OmegaConfBaseException,
-)
+from omegaconf.errors import OmegaConfBaseException
 
-from autoscale_exp.base.errors import UserError, first_line, refusal
+from autoscale_exp.base.config_errors import BROKEN_FILE, describe, unknown_key, without_schema
+from autoscale_exp.base.errors import UserError, refusal
 from autoscale_exp.base.help import asked_for_help, describe_job
-from autoscale_exp.base.overrides import describe_unreadable, quoted_override, readable
+from autoscale_exp.base.overrides import readable
 from autoscale_exp.base.stopping import SIGNALS, Stopped, handle_signals, restore_signals, stop_at
 
 _PACKAGE = Path(__file__).parent.parent
@@ -77,7 +65,7 @@ def job(
             nonlocal begun
             begun = False
             sys.argv[1:] = readable(sys.argv[1:])
-            with _stopped_in_one_line(kept), user_errors(), _folder_errors(lambda: begun):
+            with _stopped_in_one_line(kept), user_errors(), _errors_before(lambda: begun):
                 overrides = asked_for_help()
                 if overrides is None:
                     run()
@@ -91,13 +79,17 @@ def job(
 
 
 @contextmanager
-def _folder_errors(begun: Callable[[], bool]) -> Iterator[None]:
-    """Turns an error of the file system into a UserError before the job has begun, when Hydra makes its folder."""
+def _errors_before(begun: Callable[[], bool]) -> Iterator[None]:
+    """Turns errors before the job has begun into UserErrors: Hydra reads defaults lists, and makes the job's folder."""
     try:
         yield
     except (OSError, ValueError) as error:
+        if begun():
+            raise
+        if type(error) is ValueError and "default" in str(error):
+            raise UserError(f"{error}; write a list, as in defaults: [/schema/files@_here_, _self_]") from None
         refused = error.__cause__ if isinstance(error, ValueError) else error  # logging makes one of the other
-        if begun() or not isinstance(refused, OSError) or refused.filename is None:
+        if not isinstance(refused, OSError) or refused.filename is None:
             raise
         raise UserError(
             f"the job's folder '{refused.filename}' cannot be made or written: {refusal(refused)}; give another one "
@@ -128,45 +120,9 @@ def user_errors() -> Iterator[None]:
     """Turns errors that the user caused into one line and exit code 2."""
     try:
         yield
-    except (HydraException, OmegaConfBaseException, UserError) as error:
+    except (HydraException, OmegaConfBaseException, *BROKEN_FILE, UserError) as error:
         sys.stderr.write(f"error: {describe(error)}\n")
         raise SystemExit(2) from None
-
-
-def describe(error: BaseException) -> str:
-    """The part of a message that is for the user; Hydra and omegaconf add where in their code it came up."""
-    message = re.sub(r"^\w+ raised while resolving interpolation: ", "", first_line(error))
-    if isinstance(error, MissingMandatoryValue | InterpolationToMissingValueError):
-        key = error.full_key or re.sub(r".*[mM]issing mandatory value: ", "", message)
-        return f"{key} is not set; give it a value, as in {key}=..."
-    if isinstance(error, OverrideParseException):
-        return describe_unreadable(error.override, message)
-    if ambiguous := re.match("Ambiguous value for argument '(.*)'$", message):
-        quoted = quoted_override(ambiguous[1])
-        return f"{message}; a list is written [a,b], also one of a single value; a text is quoted, as in {quoted}"
-    if re.match(".*not a ListConfig|Cannot merge DictConfig with ListConfig", message):
-        return f"{message}; a list is written [a,b], also one of a single value"
-    if isinstance(error, MissingConfigException) and error.options:
-        return f"{message}; there are {', '.join(error.options)}"
-    if isinstance(error, ConfigCompositionException) and isinstance(
-        error.__cause__, ConfigAttributeError | ConfigKeyError
-    ):
-        return _describe_unknown_key(error.__cause__)
-    if isinstance(error, InstantiationException) and error.__cause__ is not None:
-        target = re.sub(r".*?'(.*?)'.*", r"\1", message)
-        if message.startswith("Error locating"):
-            return f"_target_ is '{target}', which cannot be found; give the full name of a class"
-        return f"{target} does not take its section of the config: {describe(error.__cause__)}; correct that section"
-    if isinstance(error, HydraException) and error.__cause__ is not None:
-        return f"{message} {describe(error.__cause__)}"
-    return message
-
-
-def _describe_unknown_key(error: Any) -> str:
-    if not is_dataclass(error.object_type):  # a mapping that may get any key
-        section, _, key = error.full_key.rpartition(".")
-        return f"{section} has no '{key}' yet; put a + before the key to add it, as in +{error.full_key}=..."
-    return unknown_key(error.full_key, (key for key in error.parent_node if key != "hydra"))
 
 
 def to_typed(composed: Any) -> Any:
@@ -175,7 +131,8 @@ def to_typed(composed: Any) -> Any:
     A text that starts with ~/ leads into the home folder.
 
     Raises:
-        UserError: a key was added to a section that does not have it, or a value is missing or cannot be resolved.
+        UserError: a key was added to a section that does not have it, a section has no schema, or a value is missing or
+            cannot be resolved.
     """
     try:
         typed = _at_home(OmegaConf.to_object(composed))
@@ -208,9 +165,6 @@ def _check_keys(value: Any, path: str) -> None:
         for key, item in vars(value).items():
             if key not in known:
                 raise UserError(unknown_key(path + key, known))
+            if reason := without_schema(item, path + key):
+                raise UserError(reason)
             _check_keys(item, f"{path}{key}.")
-
-
-def unknown_key(path: str, known: Iterable[str]) -> str:
-    """What to tell of a key that its section does not have."""
-    return f"{path} is not known; allowed there are {', '.join(known)}"

@@ -38,7 +38,7 @@ class EnvironmentDataConf(DataConf):
 
 @dataclass
 class FilesConf:
-    """Where the documents of a domain are."""
+    """Where the documents of a domain are: an entry of `sources`, which is open so that an override can begin one."""
 
     files: list[str] = field(default_factory=list)  # paths and globs under data.path; hf:// and https:// URLs
     file_list: str | None = None  # a file that names them, one per line
@@ -53,7 +53,7 @@ class FilesDataConf(DataConf):
 
     path: str | None = None  # folder; a domain for which no files are named has <domain>.jsonl or the like in it
     files: list[str] = field(default_factory=list)  # of all domains that name none of their own
-    # FilesConf by domain; Any, so that +data.sources.web... may begin one
+    # by domain: files, file_list, text_field and keep of its own, as in ++data.sources.web.files=[cc/*.jsonl.zst]
     sources: dict[str, Any] = field(default_factory=dict)
     text_field: str = "text"  # keys joined by dots lead into nested fields
     group_field: str | None = None  # documents that share it stay on one side of the split; null: copies of a text do

@@ -199,12 +199,14 @@ def law_class(name: str) -> type[Law]:
     """The class of a law.
 
     Raises:
-        UserError: there is no such law.
+        UserError: there is no such law, or its class has another name.
     """
     if name not in LAWS:
         raise UserError(f"law.name is '{name}'; allowed are {', '.join(LAWS)}")
-    module = import_module(f"autoscale_exp.laws.{LAWS[name].module}")
-    return getattr(module, LAWS[name].attribute)
+    law = getattr(import_module(f"autoscale_exp.laws.{LAWS[name].module}"), LAWS[name].attribute)
+    if law.name != name:
+        raise UserError(f"{law.__name__}.name is '{law.name}', but its key in LAWS is '{name}'; give both one name")
+    return law
 
 
 def fit_law(name: str, table: RunTable) -> Law:

@@ -23,7 +23,7 @@ MISTAKES = {
     "train ++modell=3": "modell is not known; allowed there are name, ",
     "train +stages=[{start:5,weigths:[1]}]": "weigths is not known; allowed there are start, weights",
     "prepare data.sources.web.keep={}": (
-        "data.sources has no 'web' yet; put a + before the key to add it, as in +data.sources.web=..."
+        "data.sources has no 'web' yet; put ++ before the key to add it, as in ++data.sources.web=..."
     ),
     "train data.domains=web,code": "Ambiguous value for argument 'data.domains=web,code'; a list is written [a,b]",
     "fit target_tokens=5": "Error merging override target_tokens=5 Invalid value assigned: int is not a ListConfig, ",

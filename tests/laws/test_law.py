@@ -57,7 +57,7 @@ def test_help_of_a_fit_ends_with_the_list(tmp_path):
 def test_the_table_in_the_docs_is_the_list():
     rows = [
         f"| `{name}` | {entry.formula} | "
-        + re.sub(r"([^;]+), arXiv (\d+\.\d+)", r"[\1](https://arxiv.org/abs/\2)", entry.source)
+        + re.sub(r"([^;\s][^;]*), arXiv (\d+\.\d+)", r"[\1](https://arxiv.org/abs/\2)", entry.source)
         + f" | {', '.join(entry.abilities)} |"
         for name, entry in LAWS.items()
     ]

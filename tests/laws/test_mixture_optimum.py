@@ -497,3 +497,6 @@ def test_what_cannot_be_optimised_is_refused():
     steep.slopes = lambda tokens: LAW3.slopes(tokens) * 1e3
     with pytest.raises(UserError, match=r"perplexity values or slopes that are not finite .* loss as metric"):
         mixture_optimum(steep, mean(LAW3, "perplexity"), BUDGET, bounded(LAW3))
+    steep.slopes = lambda tokens: LAW3.slopes(tokens) * np.nan
+    with pytest.raises(UserError, match=r"loss values or slopes that are not finite at .* tokens; check its fit$"):
+        mixture_optimum(steep, mean(LAW3), BUDGET, bounded(LAW3))

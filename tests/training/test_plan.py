@@ -324,7 +324,7 @@ def test_the_domains_of_a_design_are_those_of_the_store(store: TokenStore):
     assert conf.run_name == "fruit_x3_1K"
 
 
-@pytest.mark.parametrize("given", ["data=local", "data.seq_len=32", "+data.sources.web.files=[x]"])
+@pytest.mark.parametrize("given", ["data=local", "data.seq_len=32", "++data.sources.web.files=[x]"])
 def test_a_store_and_keys_of_data_are_not_given_together(given, compose_train, store: TokenStore):
     conf = replace(compose_train(), store=str(store.folder))
     with pytest.raises(

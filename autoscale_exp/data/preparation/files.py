@@ -133,7 +133,7 @@ def _given(conf: FilesDataConf) -> dict[str, FilesConf]:
 
 
 def _by_domain(sources: Mapping[str, Any], domains: Sequence[str]) -> dict[str, Any]:
-    """`data.sources` by domain; +data.sources.cc.v2.files=[...] has put what is said of cc.v2 into a mapping cc."""
+    """`data.sources` by domain; ++data.sources.cc.v2.files=[...] has put what is said of cc.v2 into a mapping cc."""
     found = copy.deepcopy(dict(sources))
     for domain in domains:
         *parents, last = domain.split(".")

@@ -56,11 +56,11 @@ def check_data(conf: DataConf) -> None:
     for domain in domains:
         if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*", domain):
             raise UserError(f"data.domains names '{domain}'; a name has letters, digits, '_', '-' and '.' in it only")
-    if len(conf.domains) < 2 or len(set(domains)) != len(domains):
-        raise UserError(
-            f"data.domains must name at least two different domains, but is {conf.domains}"
-            + (f", and data.held_out_domains others, but is {conf.held_out_domains}" if conf.held_out_domains else "")
-        )
+        if domains.count(domain) > 1:
+            keys = "data.domains" + " and data.held_out_domains together" * bool(conf.held_out_domains)
+            raise UserError(f"{keys} name '{domain}' {domains.count(domain)} times; name each domain once")
+    if len(conf.domains) < 2:
+        raise UserError(f"data.domains is {conf.domains}; name at least two domains")
     check_range({"data.seq_len": conf.seq_len, "data.validation_rows": conf.validation_rows}, 2)
     check_range({"data.min_characters": conf.min_characters, "data.max_characters": conf.max_characters}, 1)
     if conf.preparation not in PREPARATIONS:

@@ -118,7 +118,7 @@ class ParametricLaw(ABC):
             own: (V,) training domain of each validation domain, or -1.
 
         Raises:
-            UserError: too few runs, or the law has no use for such domains.
+            UserError: too few runs, the law has no use for such domains, or its formula is not finite.
         """
         totals = table.domain_tokens.sum(axis=1)
         unit, scaled = float(np.median(totals)), differ_in_budget(table.domain_tokens)
@@ -134,6 +134,7 @@ class ParametricLaw(ABC):
             )
         tokens, losses = table.domain_tokens / unit, table.losses.T
         prior, starts = law.prior(losses)
+        law._check_finite(starts[0], tokens, table.runs)
         with np.errstate(over="ignore", invalid="ignore"):  # a trial step too far; it is not taken
             fit = robust_fit(lambda parameters: law._curve(parameters, tokens), losses, prior, starts)
         law = replace(law, parameters=fit.parameters, covariance=fit.covariance, lower=prior.lower, upper=prior.upper)
@@ -206,6 +207,19 @@ class ParametricLaw(ABC):
             derivatives[:, :, start:stop] = by_name[name] if parameter.per_domain else by_name[name][:, :, None]
             start = stop
         return losses, derivatives
+
+    def _check_finite(self, start: FloatArray, tokens: FloatArray, runs: Sequence[str]) -> None:
+        """Raises UserError if a loss or a derivative is not finite for some run where the fit starts."""
+        with np.errstate(all="ignore"):  # told below
+            losses, by_name, by_log_tokens = self.formula(self._values(start), tokens)
+        derivatives = {f"derivatives by {name}": values for name, values in by_name.items()}
+        for what, values in {"losses": losses, **derivatives, "derivatives by log tokens": by_log_tokens}.items():
+            if not np.isfinite(values).all():
+                run = runs[int(np.argwhere(~np.isfinite(values))[0, 1])]
+                raise UserError(
+                    f"the law '{self.name}' gives {what} that are not finite, for run '{run}' among others, where its "
+                    "fit starts; correct its formula, or choose another law"
+                )
 
     def prior(self, losses: FloatArray) -> tuple[Prior, list[FloatArray]]:
         """The prior and (V, P) starts, from the layout and (V, R) losses."""

@@ -106,7 +106,8 @@ class MixtureProgram:
         if not (np.isfinite(gradient).all() and np.isfinite(rows).all()):
             raise UserError(
                 f"the law '{task.predictions.laws[0].name}' predicts {task.predictions.metric} values or slopes that "
-                f"are not finite at {task.budget:,.0f} tokens; check its fit, or use the loss as metric"
+                f"are not finite at {task.budget:,.0f} tokens; check its fit"
+                + (", or use the loss as metric" if task.predictions.metric == "perplexity" else "")
             )
         if not gradient.any() and not rows[self.epigraph > 0].any():
             raise UserError(

@@ -23,10 +23,15 @@ def design_runs(design: DesignConf, request: RunRequest) -> list[RunSpec]:
     """All runs of a design, in the order of their indices.
 
     Raises:
-        UserError: a value of the design's section is not allowed.
+        UserError: the section has no schema of a design, or a value of it is not allowed.
     """
-    runs_of = next(runs for schema, runs in DESIGNS.values() if type(design) is schema)
-    return runs_of(design, request)
+    for schema, runs_of in DESIGNS.values():
+        if type(design) is schema:
+            return runs_of(design, request)
+    raise UserError(
+        f"design has no schema; begin its file with the line defaults: [/schema/<design>@_here_, _self_], <design> "
+        f"being one of {', '.join(DESIGNS)}"
+    )
 
 
 def select_run(runs: Sequence[RunSpec], index: int) -> RunSpec:

@@ -308,7 +308,7 @@ def test_a_value_that_yaml_has_read_as_something_else_keeps_the_texts_it_was_wri
 @pytest.mark.parametrize(
     "sources",
     [
-        {"cc": {"v2": {"files": ["a.jsonl"]}, "files": ["b.jsonl"]}},  # as +data.sources.cc.v2.files=[...] makes it
+        {"cc": {"v2": {"files": ["a.jsonl"]}, "files": ["b.jsonl"]}},  # as ++data.sources.cc.v2.files=[...] makes it
         {"cc.v2": {"files": ["a.jsonl"]}, "cc": {"files": ["b.jsonl"]}},
     ],
 )

@@ -651,9 +651,12 @@ def test_a_missing_domain_is_an_error_that_names_it(conf):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"domains": ["web"]}, "data.domains must name at least two different domains"),
-        ({"domains": ["web", "web"]}, "data.domains must name at least two different domains"),
-        ({"held_out_domains": ["web"]}, r"two different domains, but is .*, and data.held_out_domains others"),
+        ({"domains": ["web"]}, r"data.domains is \['web'\]; name at least two domains"),
+        ({"domains": ["web", "books", "web"]}, "data.domains name 'web' 2 times; name each domain once"),
+        (
+            {"held_out_domains": ["web"]},
+            "data.domains and data.held_out_domains together name 'web' 2 times; name each",
+        ),
         (
             {"domains": ["web", "a/b"]},
             "data.domains names 'a/b'; a name has letters, digits, '_', '-' and '.' in it only",

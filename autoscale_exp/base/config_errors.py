@@ -1,0 +1,139 @@
+"""What to tell of a mistake in the config, in a file of it or on the command line: one line with what is allowed."""
+
+import inspect
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    InstantiationException,
+    MissingConfigException,
+    OverrideParseException,
+)
+from omegaconf import OmegaConf
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    InterpolationKeyError,
+    InterpolationToMissingValueError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+)
+from yaml import MarkedYAMLError
+from yaml.reader import ReaderError
+
+from autoscale_exp.base.errors import first_line
+from autoscale_exp.base.overrides import describe_unreadable, quoted_override
+
+BROKEN_FILE = (MarkedYAMLError, ReaderError)  # what yaml raises of a file that it cannot read
+LIST = "a list is written [a,b], also one of a single value"
+
+
+def describe(error: BaseException) -> str:
+    """The part of a message that is for the user; Hydra and omegaconf add where in their code it came up."""
+    message = re.sub(r"^\w+ raised while resolving interpolation: ", "", first_line(error))
+    if isinstance(error, BROKEN_FILE):
+        return _describe_broken_file(error)
+    if isinstance(error, MissingMandatoryValue | InterpolationToMissingValueError):
+        missing = re.sub(r".*[mM]issing mandatory value: ", "", message)
+        key = missing if isinstance(error, InterpolationToMissingValueError) else error.full_key or missing
+        return f"{key} is not set; give it a value, as in {key}=..."
+    if isinstance(error, InterpolationKeyError):
+        return f"{message}; a value of the config names it in ${{...}}: correct the name there"
+    if isinstance(error, OverrideParseException):
+        return describe_unreadable(error.override, message)
+    if ambiguous := re.match("Ambiguous value for argument '(.*)'$", message):
+        quoted = quoted_override(ambiguous[1])
+        return f"{message}; {LIST}; a text is quoted, as in {quoted}"
+    if re.match(".*not a ListConfig|Cannot merge DictConfig with ListConfig", message):
+        return f"{message}; {LIST}"
+    if isinstance(error, MissingConfigException) and "'schema/" in message:
+        return f"{message.rstrip('.')}; there are {', '.join(_schemas())}"
+    if isinstance(error, MissingConfigException) and error.options:
+        return f"{message}; there are {', '.join(error.options)}"
+    if isinstance(error, ConfigCompositionException) and isinstance(
+        error.__cause__, ConfigAttributeError | ConfigKeyError
+    ):
+        return _describe_unknown_key(error.__cause__)
+    if isinstance(error.__context__, OmegaConfBaseException) and (
+        composed := re.match(r"In '(.*)': \w+ raised while composing config:$", message)
+    ):
+        return f"In '{composed[1]}': {_describe_in_file(composed[1], error.__context__)}"
+    if isinstance(error, InstantiationException) and error.__cause__ is not None:
+        target = re.sub(r".*?'(.*?)'.*", r"\1", message)
+        if message.startswith("Error locating"):
+            return f"_target_ is '{target}', which cannot be found; give the full name of a class"
+        return f"{target} does not take its section of the config: {describe(error.__cause__)}; correct that section"
+    if isinstance(error, HydraException) and error.__cause__ is not None:
+        return f"{message} {describe(error.__cause__)}"
+    return message
+
+
+def _describe_broken_file(error: Any) -> str:
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:  # a character that no YAML may have
+        return f"'{error.name}' is no YAML: {first_line(error)}"
+    return f"'{mark.name}', line {mark.line + 1}, is no YAML: {', '.join(filter(None, (error.context, error.problem)))}"
+
+
+def unknown_key(path: str, known: Iterable[str]) -> str:
+    """What to tell of a key that its section does not have."""
+    return f"{path} is not known; allowed there are {', '.join(known)}"
+
+
+def _describe_unknown_key(error: Any) -> str:
+    if not is_dataclass(error.object_type):  # a mapping that may get any key
+        section, _, key = error.full_key.rpartition(".")
+        return f"{section} has no '{key}' yet; put ++ before the key to add it, as in ++{error.full_key}=..."
+    return unknown_key(error.full_key, (key for key in error.parent_node if key != "hydra"))
+
+
+def _describe_in_file(config: str, error: Any) -> str:
+    """The key, its value and what is allowed, of a mistake in the file of a config such as `data/local`."""
+    if isinstance(error, ConfigAttributeError | ConfigKeyError):
+        if error.full_key == config.partition("/")[0]:
+            return "its keys are those of the whole job, so its first line must be # @package _global_"
+        schemas = [name for name, schema in _schemas_below(error.object_type) if error.key in _keys(schema)]
+        return _describe_unknown_key(error) + (f"; allowed with {_line_of(schemas)}" if schemas else "")
+    types = _keys(error.object_type) if is_dataclass(error.object_type) else {}
+    if error.key not in types:
+        reason = first_line(error).partition(". value: ")[0]
+        return f"{reason}; a section has lines of key: value, and its defaults name a schema of its group; {LIST}"
+    allowed = inspect.formatannotation(types[error.key])
+    written = f"; {LIST}" if allowed.startswith("list") else ""
+    return f"{error.full_key} is {error.value!r}; it must be of type {allowed}{written}"
+
+
+def without_schema(section: object, path: str) -> str | None:
+    """What to tell of a section whose file does not say which of several schemas it has; None if all is well."""
+    registered = [schema for _, schema in _schemas_below(object)]
+    schemas = [name for name, _ in _schemas_below(type(section))]
+    if type(section) in registered or not schemas:
+        return None
+    return f"{path} has no schema; begin its file with {_line_of(schemas)}"
+
+
+def _line_of(schemas: list[str]) -> str:
+    others = f", or {', '.join(schemas[1:])} in the place of {schemas[0]}" if schemas[1:] else ""
+    return f"the line defaults: [/schema/{schemas[0]}@_here_, _self_]{others}"
+
+
+def _keys(schema: Any) -> dict[str, Any]:
+    """The keys of a schema, and the type of each."""
+    return {field.name: field.type for field in fields(schema)}
+
+
+def _schemas_below(base: Any) -> Iterator[tuple[str, type]]:
+    """Name and dataclass of the schemas that are of a kind, but not the kind itself."""
+    for name in _schemas():
+        schema = OmegaConf.get_type(ConfigStore.instance().load(f"schema/{name}.yaml").node)
+        if schema is not None and schema is not base and issubclass(schema, base):
+            yield name, schema
+
+
+def _schemas() -> list[str]:
+    return [name.removesuffix(".yaml") for name in ConfigStore.instance().list("schema")]
