@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.laws.law import fit_law
-from autoscale_exp.laws.pooled import pooled_transfer, pooling, solution
+from autoscale_exp.laws.pooled import pooled_transfer, pooling
 from autoscale_exp.laws.pooled.formula import OTHER_WEIGHT, OWN_WEIGHT, PRIORS, Formula, Scalar
 from autoscale_exp.laws.pooled.pooled_transfer import GUESSING, PooledTransferLaw
 from autoscale_exp.runs.table import RunTable
@@ -243,7 +243,7 @@ def test_parameters_far_from_their_population_are_named(table, monkeypatch):
 
 
 def test_a_fit_that_does_not_converge_says_so(table, monkeypatch):
-    monkeypatch.setattr(solution, "ITERATIONS", 1)
+    monkeypatch.setattr(pooling, "ITERATIONS", 1)
     monkeypatch.setattr(pooling, "ROUNDS", 1)
     law = PooledTransferLaw.fit(table, OWN)
     assert not law.diagnostics["converged"]

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 ROUNDS = 8  # halving the distance to the populations each time leaves less than 1 %
 # Of the last round, which most end sooner, and of those before: what these leave, the next takes up, while populations
 # and noise still move.
-ITERATIONS, EARLY_ITERATIONS = 100, 20
+ITERATIONS, EARLY_ITERATIONS = 100, 50
 JOINT_ROUNDS = 3  # the last rounds, in which losses of a run are taken to share noise
 
 NOISE_FLOOR = 0.002  # nats: what rounding and evaluation leave of any loss
