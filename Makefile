@@ -39,14 +39,9 @@ define add
 	PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt $(PIP) install --quiet --editable $(1)
 endef
 
-# The main job, command by command as in the README. Interrupted, it goes on where it was.
+# Prepare, search, fit, train, report. Interrupted, it goes on where it was.
 quickstart: install
-	$(RUN).prepare data=environment
-	$(RUN).train experiment=quickstart
-	$(RUN).fit experiment=quickstart_fit
-	$(RUN).fit experiment=quickstart_fit law=autoscale
-	$(RUN).train experiment=quickstart_targets
-	$(RUN).report search=outputs/quickstart
+	$(RUN).study experiment=quickstart
 
 test: check
 	$(BIN)/python -m pytest -n 2 --dist loadfile

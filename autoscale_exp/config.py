@@ -34,6 +34,7 @@ from autoscale_exp.reweighting.conf import AdoConf, DoremiConf, ReweightingConf
 from autoscale_exp.runs.design import DesignConf, RunRequest
 from autoscale_exp.runs.designs import DESIGNS, design_runs, select_run
 from autoscale_exp.runs.record import read_records
+from autoscale_exp.runs.rival import RivalConf
 
 DEFAULT_LAW = "pooled_transfer"  # law=default; its fit of a sweep is the one that reports and target runs take
 
@@ -49,8 +50,8 @@ class PrepareConf:
 
 
 @dataclass
-class TrainConf:
-    """The `train` job: a single run, or one of a design; a multirun trains all of a design."""
+class TrainingConf:
+    """What all runs of a study share."""
 
     name: str = MISSING  # of the experiment
     output_dir: str = MISSING  # folder of the sweep, with its run table and runs/<run_name>/
@@ -58,27 +59,47 @@ class TrainConf:
     store: str | None = None  # folder of the token store, which then says all about the data; null: that of `data`
     data: DataConf = MISSING
     model: ModelConf = MISSING
-    mixture: MixtureConf = MISSING
     design: DesignConf = MISSING
-    search: str | None = None  # folder of a search whose fits give mixture=fitted and mixture=autoscale
-    token_budget: int | None = None  # for design=single; a design over scales brings its own
-    stages: list[StageConf] = field(default_factory=list)  # mixture, then these weights; for design=single
-    reweighting: ReweightingConf | None = None  # sets weights from the losses of the run; null: they stay
-    seed: int = 0  # of initialisation, order of rows and dropout
     max_epochs: int = 4  # times that a domain's pool may be repeated
-    num_validations: int = 1  # points of the validation curve, evenly spaced in tokens; the last is the end
     micro_batch_rows: int | None = None  # rows per device and forward pass; null: the whole share of a step
     num_workers: int = 0  # data loader processes
-    num_threads: int | None = None  # CPU threads of the run; null: torch's choice
+    num_threads: int | None = None  # CPU threads of a run; null: torch's choice
     checkpoint_minutes: float = 5.0  # between checkpoints for resumption
     save_model: bool = False  # keep the trained weights as a Hugging Face folder
     trainer: dict[str, Any] = MISSING  # arguments of Lightning's Trainer
     logger: dict[str, Any] | None = None  # a Lightning logger; null: none
 
+
+@dataclass
+class TrainConf(TrainingConf):
+    """The `train` job: a single run, or one of a design; a multirun trains all of a design."""
+
+    mixture: MixtureConf = MISSING
+    search: str | None = None  # folder of a search whose fits give mixture=fitted and mixture=autoscale
+    token_budget: int | None = None  # for design=single; a design over scales brings its own
+    stages: list[StageConf] = field(default_factory=list)  # mixture, then these weights; for design=single
+    reweighting: ReweightingConf | None = None  # sets weights from the losses of the run; null: they stay
+    seed: int = 0  # of initialisation, order of rows and dropout
+    num_validations: int = 1  # points of the validation curve, evenly spaced in tokens; the last is the end
+
     @property
     def mixture_name(self) -> str:
         """In results and run names: the mixture's, or the method's that sets the weights."""
         return self.reweighting.name if self.reweighting else self.mixture.name
+
+
+@dataclass
+class StudyConf(TrainingConf):
+    """The `study` job: prepare, search, fit, target runs, evaluation and report, as commands of the other jobs."""
+
+    rivals: dict[str, RivalConf] = field(default_factory=dict)  # the mixtures to compare: rivals=[uniform,fitted]
+    objective: ObjectiveConf = MISSING
+    bounds: BoundsConf = field(default_factory=BoundsConf)
+    token_budgets: list[int] = MISSING  # of target runs: the last is the target; smaller ones tell what is saved
+    seeds: list[int] = field(default_factory=list)  # of target runs
+    num_validations: int = 20  # points of the validation curve of a target run
+    reference: str = "uniform"  # the rival that the others are compared with
+    evaluations: dict[str, list[str]] = field(default_factory=dict)  # of every target run: {glue: [task=glue, ...]}
 
 
 @dataclass
@@ -168,6 +189,7 @@ def _register() -> None:
     for name, schema in {
         "base_prepare": PrepareConf,
         "base_train": TrainConf,
+        "base_study": StudyConf,
         "base_fit": FitConf,
         "base_report": ReportConf,
         "base_import_runs": ImportRunsConf,
@@ -186,6 +208,7 @@ def _register() -> None:
         "mixture": MixtureConf,
         "doremi": DoremiConf,
         "ado": AdoConf,
+        "rival": RivalConf,
         "law": LawConf,
         "objective": ObjectiveConf,
         "perplexity": PerplexityTaskConf,
@@ -249,7 +272,7 @@ def _num_parallel_runs() -> int:
 
 def _fit_folder(runs: str | None, law: str) -> str:
     """Where a fit goes if nothing is said: of a sweep, beside its runs, in fit/ or in a folder with the law's name."""
-    if runs is None or not Path(runs).expanduser().is_dir():
+    if runs is None or Path(runs).suffix == ".csv" or Path(runs).expanduser().is_file():
         return "outputs/fit"
     return f"{runs}/{'fit' if law == DEFAULT_LAW else law}"
 

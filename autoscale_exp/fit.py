@@ -80,7 +80,7 @@ def main(conf: FitConf) -> None:
         log.warning("no mixture is written: target_tokens=[...] says for which budgets")
     more = f", and to a folder there for each of {', '.join(conf.objectives)}" if conf.objectives else ""
     log.info("written to '%s'%s", conf.output_dir, more)
-    log.info(after_fit(conf.runs, conf.output_dir, fits[None], HydraConfig.get().runtime.choices.get("experiment")))
+    log.info(after_fit(conf.runs, conf.output_dir, fits[None]))
 
 
 def objectives_of(conf: FitConf) -> dict[str, ObjectiveConf]:

@@ -19,6 +19,7 @@ LAYERS = [
     "reporting",
     "config",
     "training",
+    "studies",
 ]
 PURE = {"torch", "hydra", "pytorch_lightning", "transformers", "datasets", "wandb"}
 

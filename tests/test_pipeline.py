@@ -13,7 +13,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-TINY = [
+STUDY = [
+    "output_dir=out",
+    "design.scales=[1_600,4_800]",
+    "token_budgets=[9_600]",
+    "rivals=[uniform,fitted,autoscale]",
+    'rivals.fitted.fit=["num_draws=20"]',
+    'rivals.autoscale.fit=["law=autoscale","num_draws=20"]',
+    "bounds.lower=0.02",
+    "num_validations=4",
+    '+evaluations.perplexity=["task=perplexity","logger=csv"]',
     "model.n_embd=16",
     "model.optimizer.batch_rows=8",
     "model.optimizer.lr=5e-3",
@@ -30,17 +39,25 @@ def run(cwd: Path, job: str, *arguments: str) -> str:
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory, store) -> Path:
     folder = tmp_path_factory.mktemp("pipeline")
-    search = [f"store={store.folder}", "design.scales=[1_600,4_800]", "output_dir=out"]
-    run(folder, "train", "experiment=search", *TINY, *search)
-    asked = ["objective=mean_perplexity", "bounds.lower=0.02", "target_tokens=[9_600]", "num_draws=20"]
-    run(folder, "fit", "runs=out", *asked)
-    run(folder, "fit", "runs=out", "law=autoscale", *asked)
-    targets = ["token_budget=9_600", "num_validations=4", "save_model=true"]
-    run(folder, "train", "experiment=targets", "search=out", *TINY, *targets)
-    trained = ",".join(str(path.relative_to(folder)) for path in sorted(folder.glob("out/targets/runs/*")))
-    run(folder, "evaluate", f"run={trained}", "logger=csv", "hydra.mode=MULTIRUN")
-    run(folder, "report", "search=out")
+    run(folder, "study", f"store={store.folder}", *STUDY)
     return folder / "out"
+
+
+def test_a_finished_study_does_nothing_when_asked_again(outputs, store):
+    before = {path: path.stat().st_mtime_ns for path in outputs.rglob("*") if path.suffix in (".json", ".html", ".csv")}
+    told = run(outputs.parent, "study", f"store={store.folder}", *STUDY)
+    assert "to do: 0 runs" in told
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_the_commands_that_a_study_tells_do_its_stages(outputs, store):
+    told = run(outputs.parent, "study", f"store={store.folder}", *STUDY)
+    commands = re.findall(r"^  python -m autoscale_exp\.(\w+) (.*)$", told, re.M)
+    assert [job for job, _ in commands] == ["train", "fit", "fit", "train", "evaluate", "report"]
+    fit = outputs / "fit" / "fit.json"
+    before = json.loads(fit.read_text())
+    run(outputs.parent, "fit", *shlex.split(commands[1][1]))
+    assert json.loads(fit.read_text()) == before
 
 
 def test_every_file_of_the_contract_is_there(outputs):
@@ -77,7 +94,11 @@ def test_the_summary_adds_up(outputs):
         "search_seconds",
         "seconds",
     }
-    assert {name: len(values) for name, values in summary["final"].items()} == {"uniform": 2, "fitted": 2}
+    assert {name: len(values) for name, values in summary["final"].items()} == {
+        "uniform": 2,
+        "fitted": 2,
+        "autoscale": 2,
+    }
     tokens = sum(int(value) for row in rows for key, value in row.items() if key.startswith("tokens."))
     assert summary["search_tokens"] == tokens
     assert summary["seconds"] > summary["search_seconds"] > 0
@@ -87,7 +108,7 @@ def test_evaluations_are_reported_beside_what_training_measured(outputs):
     downstream = json.loads((outputs / "summary.json").read_text())["downstream"]
     for domain in ("fruit", "code", "sums"):
         row = downstream[f"perplexity/tiny perplexity.{domain}"]
-        assert set(row) == {"uniform", "fitted"}
+        assert set(row) == {"uniform", "fitted", "autoscale"}
         for mixture, values in row.items():
             for seed, value in enumerate(values):
                 result = outputs / "targets" / "runs" / f"{mixture}_9.6K_seed{seed}" / "result.json"

@@ -1,5 +1,6 @@
 """Numbers by domain as a config gives them: a list in the order of the domains, or a mapping from their names."""
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -47,6 +48,12 @@ def in_order(value: Any, domains: Sequence[str], *, key: str, others: float | No
         if isinstance(number, bool) or not isinstance(number, int | float):
             raise UserError(f"{key} of '{name}' is {number!r}, which is no number")
     return numbers
+
+
+def mapping_text(numbers: Mapping[str, Any]) -> str:
+    """The text of a mapping from names to numbers, as `in_order` reads it, whatever the letters of the names."""
+    pairs = (f"{json.dumps(str(name), ensure_ascii=False)}: {number}" for name, number in numbers.items())
+    return f"{{{', '.join(pairs)}}}"
 
 
 def _mapping_of(text: str, key: str) -> dict[str, Any]:

@@ -23,7 +23,8 @@ from omegaconf import DictConfig, OmegaConf
 LEAD = """{module}: {purpose}
 
 Choose an option of a group with group=option; the first is the default. Set a key with key=value. Options change the
-keys: `--help design=ddo` lists those of design=ddo. `--hydra-help` lists Hydra's own flags.
+keys: `--help design=ddo` lists those of design=ddo. Of `rivals` several are chosen: rivals=[uniform,fitted].
+`--hydra-help` lists Hydra's own flags.
 """
 
 
@@ -56,8 +57,10 @@ def _groups(conf_dir: Path, job: str) -> Iterator[tuple[str, list[str]]]:
         paths = sorted((conf_dir / group).glob("*.yaml"))
         if group == "experiment":
             paths = [path for path in paths if is_experiment_of(path, job)]
-        options = [path.stem for path in paths] + ["null"] * (entry[group] is None)
-        yield group, sorted(options, key=lambda option: (option != (entry[group] or "null"), option))
+        options, chosen = [path.stem for path in paths], entry[group]
+        first = chosen if isinstance(chosen, list) else [chosen or "null"]
+        options += ["null"] * (chosen is None)
+        yield group, sorted(options, key=lambda option: (option not in first, option))
 
 
 def is_experiment_of(path: Path, job: str) -> bool:

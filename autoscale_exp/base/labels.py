@@ -1,4 +1,4 @@
-"""Short names of token budgets."""
+"""Short names of token budgets, and round ones."""
 
 
 def budget_label(num_tokens: int) -> str:
@@ -12,3 +12,9 @@ def budget_label(num_tokens: int) -> str:
 def short_label(num_tokens: float) -> str:
     """A token budget to three digits, for tables and axes: 599_872 is '0.6M'."""
     return budget_label(round(float(f"{num_tokens:.3g}")))
+
+
+def round_down(tokens: float) -> int:
+    """The largest of 1, 2, 3, 5 times a power of ten that is no larger; 0 below 1,000."""
+    steps = [step * 10**power for power in range(3, 18) for step in (1, 2, 3, 5)]
+    return max((step for step in steps if step <= tokens), default=0)

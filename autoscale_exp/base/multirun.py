@@ -2,7 +2,7 @@
 
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import hydra
@@ -28,13 +28,18 @@ class MultirunCheck(Callback):
             check_outputs(config)
 
 
-def jobs_of(config: DictConfig) -> Iterator[tuple[list[str], Any]]:
-    """Overrides and typed config of every job of a multirun, in the order in which they are launched."""
+def jobs_of(config: DictConfig, sweeps: Sequence[str] = ()) -> Iterator[tuple[list[str], Any]]:
+    """Overrides and typed config of every job of a multirun, in the order in which they are launched.
+
+    Args:
+        config: of the multirun, Hydra's section included.
+        sweeps: overrides with choices, such as seed=0,1, that the config was composed without.
+    """
     params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
     # As typed: an override such as run_name=lr_${model.optimizer.lr} has another value in every job.
     task: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
     loader = GlobalHydra.instance().config_loader()  # what glob(...) among the overrides looks through
-    parsed = OverridesParser.create(config_loader=loader).parse_overrides([*params, *task])
+    parsed = OverridesParser.create(config_loader=loader).parse_overrides([*params, *task, *sweeps])
     for overrides in BasicSweeper.split_arguments(parsed, None)[0]:
         yield overrides, to_typed(hydra.compose(config_name=config.hydra.job.config_name, overrides=overrides))
 

@@ -3,7 +3,8 @@
 import os
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
@@ -86,6 +87,28 @@ def dotted_override(section: str, name: str, key: str, value: str) -> str:
     path, value = _with_readable_key(f"{section}.{name}.{key}", value)
     typed = f"++{path}={value}"
     return shlex.quote(typed) if re.search(r"[\s{}\\'\"]", typed) else typed
+
+
+def override_of(key: str, value: Any) -> str:
+    """An override, as Hydra's grammar reads it, that gives a key this value: a number, text, list, mapping or None."""
+    path, written = _with_readable_key(key, _written(value))
+    return f"{path}={written}"
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"{{{','.join(f'{_escaped(str(name))}:{_written(item)}' for name, item in value.items())}}}"
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(_written, value))}]"
+    if isinstance(value, str):
+        return value if value and _is_read(f"x={value}") and _value_of(value) == value else _quoted(value)
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+def _value_of(text: str) -> Any:
+    return OverridesParser.create().parse_override(f"x={text}").value()
 
 
 def _with_readable_key(key: str, value: str) -> tuple[str, str]:

@@ -6,20 +6,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from autoscale_exp.base.help import is_experiment_of
 from autoscale_exp.base.job import CONF_DIR
-from autoscale_exp.base.labels import budget_label
+from autoscale_exp.base.labels import budget_label, round_down
 from autoscale_exp.laws.fit_file import FIT, Fit
 from autoscale_exp.runs.record import MIXTURE, read_record, read_records
 from autoscale_exp.runs.repeat import read_yaml
 
-LARGEST_SCALE = 3_000_000  # of the search that is proposed: minutes on a CPU
+LARGEST_TARGET = 10_000_000  # of the study that is proposed: minutes on a CPU
 CARRIED = (
     r"\+*(model|trainer|max_epochs|micro_batch_rows|num_workers|num_threads)(\.[\w.]+)?="  # from search to targets
 )
 
 
 def after_prepare(store: str, domain_tokens: Sequence[int], choice: str, overrides: Sequence[str]) -> str:
-    """The search on a token store.
+    """The study on a token store.
 
     Args:
         store: its folder.
@@ -27,21 +28,18 @@ def after_prepare(store: str, domain_tokens: Sequence[int], choice: str, overrid
         choice: the config of the group `data` that it was prepared with.
         overrides: as typed.
     """
-    if not any(re.match(r"\+*data\.", override) for override in overrides) and (experiment := _search_of_data(choice)):
-        return next_command("train", f"experiment={experiment}")
-    # Three times a domain's tokens then go through its text twice at the most.
-    largest = _round_down(min(LARGEST_SCALE, 2 * min(domain_tokens) * len(domain_tokens) / 3))
-    scales = ",".join(f"{scale:_}" for scale in sorted({_round_down(largest / 3), largest}))
-    return next_command("train", "experiment=search", f"store={store}", f"design.scales=[{scales}]")
+    if not any(re.match(r"\+*data\.", override) for override in overrides) and (experiment := _study_of_data(choice)):
+        return next_command("study", f"experiment={experiment}")
+    target = max(round_down(min(LARGEST_TARGET, 2 * min(domain_tokens) * len(domain_tokens))), 1000)
+    return next_command("study", f"store={store}", f"token_budgets=[{target:_}]")
 
 
-def after_sweep(folder: Path, *, is_design: bool, experiment: str | None, search: str | None) -> str:
+def after_sweep(folder: Path, *, is_design: bool, search: str | None) -> str:
     """The fit of a search, the report of target runs, or where to look at other runs.
 
     Args:
         folder: of the sweep.
         is_design: whether its runs are those of a design, and no single ones.
-        experiment: the config of the group `experiment` that it was trained with.
         search: folder of the search whose mixtures were trained.
     """
     if search is not None:
@@ -49,8 +47,6 @@ def after_sweep(folder: Path, *, is_design: bool, experiment: str | None, search
         return next_command("report", f"search={search}", *elsewhere)
     if not is_design:
         return f"next: look at '{folder}/runs.csv', which has the losses of every run"
-    if experiment and _is_experiment(f"{experiment}_fit"):
-        return next_command("fit", f"experiment={experiment}_fit")
     largest = max(record.token_budget for record in read_records(folder))
     return next_command("fit", f"runs={folder}", f"target_tokens=[{_target_of(largest):_}]")
 
@@ -70,14 +66,13 @@ def after_run(folder: Path) -> str:
     )
 
 
-def after_fit(runs: str | None, folder: str, fit: Fit, experiment: str | None) -> str:
+def after_fit(runs: str | None, folder: str, fit: Fit) -> str:
     """Target runs of the fit of a search; the export of a mixture of other runs; or the fit with a target.
 
     Args:
         runs: the run table or the sweep's folder that was fitted; None for given optima.
         folder: of the fit.
         fit: what was found.
-        experiment: the config of the group `experiment`.
     """
     if not fit.targets:
         source = f"runs={runs}" if runs else "optima=<optima.csv>"
@@ -89,9 +84,6 @@ def after_fit(runs: str | None, folder: str, fit: Fit, experiment: str | None) -
     if runs is None or not Path(runs).is_dir():
         return next_command("export", f"mixture_file={mixture_file}", "format=megatron")
     of_search = Path(folder) in (Path(runs) / "fit", Path(runs) / "autoscale")
-    targets = f"{(experiment or '').removesuffix('_fit')}_targets"
-    if of_search and (experiment or "").endswith("_fit") and _is_experiment(targets):
-        return next_command("train", f"experiment={targets}")
     asked = ["experiment=targets", f"search={runs}", f"token_budget={budget:_}"]
     if not of_search:
         asked += ["mixture=from_file", f"mixture.name={fit.law}_{fit.objective.name}", f"mixture.path={mixture_file}"]
@@ -149,25 +141,14 @@ def _carried(search: Path) -> list[str]:
     return kept
 
 
-def _is_experiment(name: str) -> bool:
-    return (CONF_DIR / "experiment" / f"{name}.yaml").is_file()
-
-
-def _search_of_data(choice: str) -> str | None:
-    """The experiment that is a search on a config of the group `data`, if there is one."""
+def _study_of_data(choice: str) -> str | None:
+    """The first study on a config of the group `data`, if there is one."""
     for path in sorted((CONF_DIR / "experiment").glob("*.yaml")):
-        defaults = (read_yaml(path) or {}).get("defaults") or []
-        if {"override /data": choice} in defaults and {"override /design": "ddo"} in defaults:
+        if is_experiment_of(path, "study") and {"override /data": choice} in read_yaml(path)["defaults"]:
             return path.stem
     return None
 
 
 def _target_of(scale: int) -> int:
     """A round number of tokens, about three times a scale or more."""
-    return _round_down(5 * scale)
-
-
-def _round_down(tokens: float) -> int:
-    """The largest of 1, 2, 3, 5 times a power of ten that is no larger, at least 1,000."""
-    steps = [step * 10**power for power in range(3, 18) for step in (1, 2, 3, 5)]
-    return max((step for step in steps if step <= tokens), default=1000)
+    return max(round_down(5 * scale), 1000)

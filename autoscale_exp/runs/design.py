@@ -1,7 +1,7 @@
 """What a design consists of: the runs of a search, as a pure function of the config. See runs/designs for each."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -17,6 +17,13 @@ class DesignConf:
 
     index: int = 0  # which run of the design; a sweep goes over all
     match_repetition: int | None = None  # token budget of a target run: proxy runs repeat text as often; null: no
+
+
+@dataclass
+class ScaledDesignConf(DesignConf):
+    """A design of proxy runs at several scales."""
+
+    scales: list[int] = field(default_factory=list)  # token budgets of the scales' base runs
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,12 @@ import numpy as np
 import torch
 import transformers
 from hydra.utils import instantiate
+from pytorch_lightning.plugins.environments import LightningEnvironment
 
 from autoscale_exp.base.errors import UserError, first_line
 from autoscale_exp.base.loggers import open_logger
 from autoscale_exp.base.stopping import StopRequest
+from autoscale_exp.config import TrainConf
 from autoscale_exp.data.datamodule import MixtureDataModule
 from autoscale_exp.data.tokenizer import load_tokenizer
 from autoscale_exp.lm.language_model import LanguageModel
@@ -85,6 +87,7 @@ def _train(plan: RunPlan, folder: Path, request: StopRequest) -> None:
     with open_logger(conf.logger, folder) as logger:
         trainer = instantiate(
             conf.trainer,
+            **single_process(conf),
             max_steps=plan.num_steps,
             max_epochs=1,
             accumulate_grad_batches=accumulation,
@@ -122,6 +125,12 @@ def _train(plan: RunPlan, folder: Path, request: StopRequest) -> None:
         record = record_of(plan, module, realised, curve, resume_point.seconds)
         write_record(folder, replace(record, weights_curve=weights_curve_of(plan, reweighting)))
         resume_point.path.unlink(missing_ok=True)
+
+
+def single_process(conf: TrainConf) -> dict[str, Any]:
+    """What tells Lightning that a run on one device is a process of its own, however many tasks Slurm allots."""
+    alone = num_devices(conf) == 1 and not conf.trainer.get("plugins")
+    return {"plugins": LightningEnvironment()} if alone else {}
 
 
 def describe_plan(plan: RunPlan) -> dict[str, Any]:

@@ -130,10 +130,8 @@ class SweepCallback(Callback):
         if failed:
             raise SystemExit(1)
         watch.say(f"{len(runs)} runs are finished; their table is '{self._folder / TABLE}'")
-        choices = config.hydra.runtime.choices
         is_design = OmegaConf.get_type(config.design) is not SingleConf
-        experiment, search = choices.get("experiment"), config.search
-        watch.say(after_sweep(self._folder, is_design=is_design, experiment=experiment, search=search))
+        watch.say(after_sweep(self._folder, is_design=is_design, search=config.search))
 
 
 def is_worker() -> bool:
@@ -206,6 +204,7 @@ class SweepWatch:
         self.runs = runs
         self._console = Console(highlight=False, soft_wrap=True)
         self._started = time.time()
+        self._training: tuple[float, int] | None = None  # since when a run trains, and tokens that were done then
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
         self._ended = {run.name for run in runs if run.finished}
@@ -283,6 +282,8 @@ class SweepWatch:
             self.say(f"{subject} being trained by {other}; waiting for the result")
 
     def _report_ended(self) -> None:
+        if self._training is None and (running := self._running()):
+            self._training = time.time(), sum(content["tokens"] for _, content in running)
         for run in self.runs:
             if run.name in self._ended:
                 continue
@@ -299,28 +300,39 @@ class SweepWatch:
                 self._say_ended(run, f"failed: {read_failure(run.folder).splitlines()[0]} ")
 
     def _say_ended(self, run: PlannedRun, what: str) -> None:
-        elapsed = time.time() - self._started
-        left = (self._num_tokens - self._done_tokens) / self._done_tokens if self._done_tokens else math.nan
         count = f"[{len(self._ended):>{len(str(len(self.runs)))}}/{len(self.runs)}]"
-        self._console.print(
-            f"{count} {run.name:<24} {what}  {_minutes(elapsed)} gone, {_minutes(elapsed * left)} left", markup=False
+        times = f"{_minutes(time.time() - self._started)} gone, {_minutes(self._seconds_left())} left"
+        self._console.print(f"{count} {run.name:<24} {what}  {times}", markup=False)
+
+    def _running(self) -> list[tuple[PlannedRun, dict[str, Any]]]:
+        """The runs in progress, each with what it tells of itself."""
+        running = []
+        for run in self.runs:
+            progress = run.folder / "progress.json"
+            with suppress(FileNotFoundError):
+                if run.name not in self._ended and progress.stat().st_mtime >= self._started:
+                    running.append((run, json.loads(progress.read_text(encoding="utf-8"))))
+        return running
+
+    def _seconds_left(self) -> float:
+        """At the pace since the first run began to train, as workers take a while to start; NaN before."""
+        tokens = self._done_tokens + sum(content["tokens"] for _, content in self._running())
+        started, before = self._training or (math.nan, 0)
+        return (
+            (time.time() - started) * (self._num_tokens - tokens) / (tokens - before) if tokens > before else math.nan
         )
 
     def _table(self) -> Table:
         """The runs in progress and the whole."""
         table = Table.grid("", "", "", "", padding=(0, 2))
-        running, rate, tokens = 0, 0.0, self._done_tokens
-        for run in self.runs:
-            progress = run.folder / "progress.json"
-            if run.name in self._ended or not progress.exists() or progress.stat().st_mtime < self._started:
-                continue
-            content = json.loads(progress.read_text(encoding="utf-8"))
-            running, rate, tokens = running + 1, rate + content["tokens_per_second"], tokens + content["tokens"]
+        rate, tokens = 0.0, self._done_tokens
+        for run, content in self._running():
+            rate, tokens = rate + content["tokens_per_second"], tokens + content["tokens"]
             bar = ProgressBar(content["total_tokens"], content["tokens"], width=24)
             table.add_row(
                 run.name, bar, f"{content['tokens_per_second']:,.0f} tokens/s", f"loss {content['train_loss']:.3f}"
             )
-        left = _minutes((self._num_tokens - tokens) / rate if rate else math.nan)
+        left = _minutes(self._seconds_left())
         whole = ProgressBar(self._num_tokens, tokens, width=24)
         table.add_row(f"{len(self._ended)} of {len(self.runs)} runs", whole, f"{rate:,.0f} tokens/s", f"{left} left")
         return table

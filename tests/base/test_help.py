@@ -27,7 +27,7 @@ def test_every_job_lists_its_own_groups_and_keys(job):
     text = describe_job(CONF_DIR, job, "a purpose", [])
     assert text.startswith(f"python -m autoscale_exp.{job}: a purpose\n")
     assert keys_of(text)
-    assert ("\n  data " in text) == (job in ("prepare", "train"))
+    assert ("\n  data " in text) == (job in ("prepare", "train", "study"))
     assert ("\n  law " in text) == (job == "fit")
 
 
@@ -54,9 +54,9 @@ def test_a_choice_changes_the_keys_that_are_listed():
 def test_experiments_are_listed_for_the_job_that_their_command_names():
     listed = {job: re.search(r"^  experiment +(.*)", describe_job(CONF_DIR, job, "", []), re.M) for job in JOBS}
     options = {job: match[1].split(" | ") for job, match in listed.items() if match}
-    assert set(options) == {"train", "fit"}
+    assert set(options) == {"train", "study"}
     assert [of_job.pop(0) for of_job in options.values()] == ["null", "null"]
-    assert sorted(options["train"] + options["fit"]) == sorted(p.stem for p in CONF_DIR.glob("experiment/*.yaml"))
+    assert sorted(options["train"] + options["study"]) == sorted(p.stem for p in CONF_DIR.glob("experiment/*.yaml"))
 
 
 def test_help_is_printed_and_nothing_is_done(tmp_path: Path):

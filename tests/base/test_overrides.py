@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import given
+from hypothesis import strategies as st
 
 from autoscale_exp.base.job import CONF_DIR, to_typed
-from autoscale_exp.base.overrides import dotted_override, readable
+from autoscale_exp.base.overrides import dotted_override, override_of, readable
 
 
 def value_of(argument):
@@ -104,7 +106,7 @@ def test_an_advised_override_of_an_entry_can_be_typed_whatever_its_name(name):
 
 @pytest.mark.parametrize("plus", ["", "+", "++"])
 def test_a_mapping_by_domain_takes_the_place_of_the_one_in_the_config(plus):
-    conf = composed("fit", "experiment=quickstart_fit", f"{plus}objective.weights={{web: .5, Wikipedia (en):0.5}}")
+    conf = composed("fit", "objective=quickstart/reading", f"{plus}objective.weights={{web: .5, Wikipedia (en):0.5}}")
     assert conf.objective.weights == "{web: .5, Wikipedia (en):0.5}"
 
 
@@ -122,3 +124,17 @@ def test_a_folder_of_a_job_may_be_beneath_home_in_a_yaml(tmp_path: Path, monkeyp
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         conf = compose("fit", ['output_dir="~/out"'], return_hydra_config=True)
     assert conf.hydra.run.dir == f"{tmp_path}/out"
+
+
+NAMES = st.from_regex(r"[a-z][a-z0-9 ._()-]{0,6}[a-z0-9)]", fullmatch=True).filter(lambda name: "  " not in name)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(VALUES)
+def test_an_override_gives_the_value_that_it_is_made_of(value):
+    parsed = OverridesParser.create().parse_override(override_of("key", value))
+    assert parsed.value() == value

@@ -35,32 +35,28 @@ def started(sweep: Path, run: str, overrides: list[str], choices: dict[str, str]
     (folder / ".hydra" / "hydra.yaml").write_text(yaml.safe_dump({"hydra": {"runtime": {"choices": choices}}}))
 
 
-def test_after_a_store_of_own_text_comes_a_search_that_repeats_no_domain_often():
+def test_after_a_store_of_own_text_comes_a_study_whose_target_repeats_no_domain_often():
     line = after_prepare("out/my store", [2_000_000, 5_000_000, 9_000_000], "local", ["data=local", "data.name=mine"])
-    assert command(line) == ["train", "experiment=search", "store=out/my store", "design.scales=[1_000_000,3_000_000]"]
-    small = command(after_prepare("s", [30_000, 30_000], "local", []))
-    assert small[-1] == "design.scales=[10_000,30_000]"
-    assert command(after_prepare("s", [100, 100], "local", []))[-1] == "design.scales=[1_000]"
+    assert command(line) == ["study", "store=out/my store", "token_budgets=[10_000_000]"]
+    assert command(after_prepare("s", [30_000, 30_000], "local", []))[-1] == "token_budgets=[100_000]"
+    assert command(after_prepare("s", [100, 100], "local", []))[-1] == "token_budgets=[1_000]"
 
 
 def test_after_the_text_of_the_environment_comes_the_quickstart():
-    assert command(after_prepare("s", [9, 9], "environment", [])) == ["train", "experiment=quickstart"]
-    assert command(after_prepare("s", [9, 9], "environment", ["data.name=x"]))[:2] == ["train", "experiment=search"]
+    assert command(after_prepare("s", [9, 9], "environment", [])) == ["study", "experiment=quickstart"]
+    assert command(after_prepare("s", [9, 9], "environment", ["data.name=x"]))[:2] == ["study", "store=s"]
 
 
 def test_after_a_search_comes_its_fit(tmp_path: Path):
     write_record(tmp_path / "runs" / "base", make_record(token_budget=3_000_000))
-    line = after_sweep(tmp_path, is_design=True, experiment="search", search=None)
+    line = after_sweep(tmp_path, is_design=True, search=None)
     assert command(line) == ["fit", f"runs={tmp_path}", "target_tokens=[10_000_000]"]
-    line = after_sweep(tmp_path, is_design=True, experiment="quickstart", search=None)
-    assert command(line) == ["fit", "experiment=quickstart_fit"]
 
 
 def test_after_target_runs_comes_the_report():
-    asked = {"is_design": False, "experiment": "targets"}
-    assert command(after_sweep(Path("a/targets"), search="a", **asked)) == ["report", "search=a"]
-    assert command(after_sweep(Path("b"), search="a", **asked)) == ["report", "search=a", "targets=b"]
-    assert "'b/runs.csv'" in after_sweep(Path("b"), is_design=False, experiment=None, search=None)
+    assert command(after_sweep(Path("a/targets"), search="a", is_design=False)) == ["report", "search=a"]
+    assert command(after_sweep(Path("b"), search="a", is_design=False)) == ["report", "search=a", "targets=b"]
+    assert "'b/runs.csv'" in after_sweep(Path("b"), is_design=False, search=None)
 
 
 def test_a_single_run_says_how_to_look_at_it(tmp_path: Path):
@@ -91,22 +87,22 @@ def search(tmp_path: Path) -> Path:
 
 
 def test_after_the_fit_of_a_search_come_target_runs_of_the_same_model(search: Path):
-    line = after_fit(str(search), f"{search}/fit", FIT, None)
+    line = after_fit(str(search), f"{search}/fit", FIT)
     asked = ["experiment=targets", f"search={search}", "token_budget=400"]
     assert command(line) == ["train", *asked, "model=gpt2", "trainer=bf16"]
 
 
 def test_after_the_published_law_its_mixture_is_trained_beside_the_fitted_one(search: Path):
     asked = ["experiment=targets", f"search={search}", "token_budget=400"]
-    line = after_fit(str(search), f"{search}/autoscale", FIT, None)
+    line = after_fit(str(search), f"{search}/autoscale", FIT)
     assert command(line)[:5] == ["train", *asked, "mixture=uniform,autoscale"]
     write_fit(search / "fit", FIT)
-    line = after_fit(str(search), f"{search}/autoscale", FIT, None)
+    line = after_fit(str(search), f"{search}/autoscale", FIT)
     assert command(line)[:5] == ["train", *asked, "mixture=uniform,fitted,autoscale"]
 
 
 def test_a_fit_elsewhere_is_trained_from_its_mixture_file(search: Path):
-    line = after_fit(str(search), "out", FIT, None)
+    line = after_fit(str(search), "out", FIT)
     assert command(line)[4:7] == [
         "mixture=from_file",
         "mixture.name=autoscale_mean_loss",
@@ -114,18 +110,13 @@ def test_a_fit_elsewhere_is_trained_from_its_mixture_file(search: Path):
     ]
 
 
-def test_an_experiments_fit_leads_to_its_targets(search: Path):
-    line = after_fit(str(search), f"{search}/fit", FIT, "quickstart_fit")
-    assert command(line) == ["train", "experiment=quickstart_targets"]
-
-
 def test_after_the_fit_of_other_peoples_runs_comes_the_export():
-    line = after_fit("runs.csv", "out", FIT, None)
+    line = after_fit("runs.csv", "out", FIT)
     assert command(line) == ["export", "mixture_file=out/mixtures/0.4K.yaml", "format=megatron"]
 
 
 def test_a_fit_without_a_target_is_asked_for_one():
-    line = after_fit("runs.csv", "out", replace(FIT, targets=[]), None)
+    line = after_fit("runs.csv", "out", replace(FIT, targets=[]))
     assert command(line) == ["fit", "runs=runs.csv", "law=autoscale", "target_tokens=[1_000]"]
 
 

@@ -211,6 +211,15 @@ def test_two_devices_train_as_one(compose_train, train_overrides, store: TokenSt
     assert [point["losses"] for point in of_two] == [pytest.approx(point["losses"], abs=1e-5) for point in curve]
 
 
+def test_a_run_on_one_device_trains_where_slurm_allots_several_tasks(
+    compose_train, store: TokenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for name, value in {"SLURM_JOB_ID": "4711", "SLURM_JOB_NAME": "salloc", "SLURM_NTASKS": "4"}.items():
+        monkeypatch.setenv(name, value)
+    plan = plan_run(compose_train("token_budget=64"), store)
+    assert trained(plan, tmp_path / "run")["tokens"] == {"fruit": 32, "code": 16, "sums": 16}
+
+
 @pytest.mark.slow
 def test_an_interrupted_run_on_two_devices_ends_exactly_as_an_uninterrupted_one(
     train_overrides, store: TokenStore, tmp_path: Path

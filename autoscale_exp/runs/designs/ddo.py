@@ -1,19 +1,18 @@
 """Direct Data Optimization's design: one domain's tokens at a time, more and less of them."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.labels import budget_label
 from autoscale_exp.base.ranges import check_range
-from autoscale_exp.runs.design import DesignConf, RunRequest, RunSpec
+from autoscale_exp.runs.design import RunRequest, RunSpec, ScaledDesignConf
 
 
 @dataclass
-class DdoConf(DesignConf):
+class DdoConf(ScaledDesignConf):
     """At each scale a base run and, per domain, one with more and one with less of it (AutoScale, stage 1)."""
 
-    scales: list[int] = field(default_factory=list)  # token budgets of the base runs
     factor: float = 3.0  # one domain's tokens are multiplied and divided by it, the others stay
     base_repeats: int = 0  # further base runs per scale, with the next seeds: they measure the seed noise
 

@@ -1,0 +1,40 @@
+"""What is finished of a study, and what each rival's search is made of: study.json."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from autoscale_exp.base.versioned import parse, read_versioned, write_versioned
+
+FORMAT = 1
+STUDY = "study.json"
+REMEDY = "delete it; the study then looks at every stage again, and trains no finished run anew"
+
+
+@dataclass(frozen=True)
+class StudyFile:
+    """A study as far as it has come.
+
+    Attributes:
+        searches: by rival the folders, in the study's, of the runs that its mixture was found with.
+        finished: by stage the command that finished it.
+    """
+
+    searches: dict[str, list[str]] = field(default_factory=dict)
+    finished: dict[str, list[str]] = field(default_factory=dict)
+
+
+def write_study(folder: Path, study: StudyFile) -> None:
+    """Writes study.json."""
+    write_versioned(folder / STUDY, study, FORMAT)
+
+
+def read_study(folder: Path) -> StudyFile:
+    """The study in a folder; an empty one if none was begun.
+
+    Raises:
+        UserError: the file is damaged or of another format.
+    """
+    path = folder / STUDY
+    if not path.exists():
+        return StudyFile()
+    return parse(path, read_versioned(path, FORMAT, REMEDY), StudyFile, REMEDY)

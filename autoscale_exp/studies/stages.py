@@ -1,0 +1,189 @@
+"""The stages of a study: which commands it consists of, in which order, and what each of them costs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from string import Template
+
+from autoscale_exp.base.errors import UserError
+from autoscale_exp.config import StudyConf
+from autoscale_exp.data.store import TokenStore
+from autoscale_exp.laws.fit_file import FIT
+from autoscale_exp.runs.record import RECORD
+from autoscale_exp.runs.rival import RivalConf
+from autoscale_exp.runs.table import TABLE
+from autoscale_exp.studies.commands import Command, Sections
+from autoscale_exp.studies.costs import cost_of
+
+RUNS = ["model", "trainer", "logger", "max_epochs", "micro_batch_rows", "num_workers", "num_threads"]
+RUNS += ["checkpoint_minutes"]  # what every training has of the study
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One command of a study.
+
+    Attributes:
+        name: unique in the study.
+        command: that does it.
+        result: a file that is there once it is finished.
+        reads: names of the stages whose results it reads.
+    """
+
+    name: str
+    command: Command
+    result: Path
+    reads: Sequence[str] = ()
+
+
+@dataclass
+class StageList:
+    """Builds the stages of a study.
+
+    Attributes:
+        conf: the study.
+        scales: of its search.
+        sections: the same as other jobs get it.
+        store: its token store.
+        stages: built so far, in order.
+        searches: by rival the folders, in the study's, of the runs that its mixture is found with.
+    """
+
+    conf: StudyConf
+    scales: Sequence[int]
+    sections: Sections
+    store: TokenStore
+    stages: list[Stage] = field(default_factory=list)
+    searches: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        """The study's."""
+        return Path(self.conf.output_dir)
+
+    def build(self) -> list[Stage]:
+        """All stages after the token store's."""
+        rivals = self.conf.rivals
+        if any(rival.fit is not None and rival.search is None for rival in rivals.values()):
+            self.stages.append(Stage("search", self.own_search, self.folder / TABLE))
+        for rival in rivals.values():
+            if rival.search is not None:
+                self._add_search(rival.search, rival.design)
+        for name, rival in rivals.items():
+            self._add_fit(name, rival)
+            self._add_trainings(name, rival)
+        self._add_targets()
+        targets = [stage.name for stage in self.stages if stage.name.startswith("targets")]
+        for name, asked in self.conf.evaluations.items():
+            self._add_evaluation(name, asked, targets)
+        self._add_report(targets)
+        return self.stages
+
+    @cached_property
+    def own_search(self) -> Command:
+        """The proxy runs of the study's own design."""
+        asked = self._of_run(self.folder, self.conf.name, "search")
+        return self.sections.command("train", asked, [*RUNS, "design"], launched=True)
+
+    @cached_property
+    def search_tokens(self) -> int:
+        """What every rival may spend: the tokens of the study's own search."""
+        cost = cost_of(self.own_search, self.store)
+        assert cost is not None
+        return cost.tokens
+
+    def _add_search(self, name: str, design: Sequence[str]) -> None:
+        """The proxy runs of rivals, which may share them."""
+        stage, folder = f"search {name}", self.folder / name
+        asked = [*self._of_run(folder, name, "search"), *self._filled(design)]
+        command = self.sections.command("train", asked, RUNS, launched=True)
+        before = next((other for other in self.stages if other.name == stage), None)
+        if before is None:
+            self.stages.append(Stage(stage, command, folder / TABLE))
+        elif before.command != command:
+            raise UserError(
+                f"two rivals have the search '{name}', but other designs: {before.command.text} and {command.text}; "
+                "give one of them a search with a name of its own"
+            )
+
+    def _add_fit(self, name: str, rival: RivalConf) -> None:
+        if rival.fit is None:
+            return
+        runs = self.folder / (rival.search or "")
+        asked = [f"runs={runs}", *self._filled(rival.fit)]
+        targets = ",".join(str(budget) for budget in self.conf.token_budgets)
+        command = self.sections.command("fit", [*asked, f"target_tokens=[{targets}]"], ["objective", "bounds"])
+        (fitted,) = command.configs()
+        search = f"search {rival.search}" if rival.search else "search"
+        self.searches[name] = [rival.search or "."]
+        self.stages.append(Stage(f"fit {name}", command, Path(fitted.output_dir) / FIT, [search]))
+
+    def _add_trainings(self, name: str, rival: RivalConf) -> None:
+        """Runs that a rival finds its mixture with, each of which may start from the one before."""
+        folder = self.folder / name
+        before: list[str] = []
+        for run, overrides in rival.trainings.items():
+            asked = [*self._of_run(folder, name, None), f"run_name={run}", *self._filled(overrides)]
+            command = self.sections.command("train", asked, RUNS)
+            self.stages.append(Stage(f"train {name} {run}", command, folder / "runs" / run / RECORD, list(before)))
+            before.append(f"train {name} {run}")
+            self.searches[name] = [name]
+
+    def _add_targets(self) -> None:
+        """One sweep of all rivals that need no more than a mixture, and one for each of the others."""
+        alike = [name for name, rival in self.conf.rivals.items() if not rival.target]
+        budgets = f"token_budget={','.join(map(str, self.conf.token_budgets))}"
+        seeds = f"seed={','.join(map(str, self.conf.seeds))}"
+        found = [stage.name for stage in self.stages if stage.name.startswith(("fit", "train"))]
+        asked = ["experiment=targets", f"store={self.store.folder}", f"search={self.folder}"]
+        asked += ["save_model=true"] if self.conf.save_model or self.conf.evaluations else []
+        for name in [None] * bool(alike) + [name for name, rival in self.conf.rivals.items() if rival.target]:
+            own = [*self._filled(self.conf.rivals[name].target), f"mixture.name={name}"] if name else []
+            command = self.sections.command("train", [*asked, *own], [*RUNS, "num_validations"], launched=True)
+            mixtures = [] if name else [f"mixture={','.join(alike)}"]
+            command = replace(command, sweeps=[*mixtures, budgets, seeds])
+            stage = f"targets {name}" if name else "targets"
+            self.stages.append(Stage(stage, command, self.folder / "targets" / TABLE, found))
+
+    def _add_evaluation(self, name: str, asked: Sequence[str], targets: Sequence[str]) -> None:
+        runs = [conf.run_name for stage in self.stages if stage.name in targets for conf in stage.command.configs()]
+        folders = ",".join(str(self.folder / "targets" / "runs" / run) for run in runs)
+        command = Command("evaluate", ["hydra.mode=MULTIRUN", f"run={folders}", *asked])
+        last = self.folder / "targets" / "runs" / runs[-1] / "evaluation.json"
+        self.stages.append(Stage(f"evaluate {name}", command, last, list(targets)))
+
+    def _add_report(self, targets: Sequence[str]) -> None:
+        fits = [stage for stage in self.stages if stage.name.startswith("fit ")]
+        if not fits:
+            raise UserError(
+                f"rivals are {', '.join(self.conf.rivals)}, none of which is fitted; a study compares them by a fit's "
+                "objective: add fitted, or train and compare them yourself with `train` and `evaluate`"
+            )
+        asked = [f"search={self.folder}"]
+        default = self.folder / "fit" / FIT
+        if all(stage.result != default for stage in fits):
+            asked.append(f"fit={fits[0].result.parent}")
+        if self.conf.reference != "uniform":
+            asked.append(f"reference={self.conf.reference}")
+        reads = [*targets, *(stage.name for stage in fits)]
+        reads += [stage.name for stage in self.stages if stage.name.startswith("evaluate")]
+        self.stages.append(Stage("report", Command("report", asked), self.folder / "report.html", reads))
+
+    def _of_run(self, folder: Path, name: str, experiment: str | None) -> list[str]:
+        asked = [f"experiment={experiment}"] if experiment else []
+        return [*asked, f"name={name}", f"output_dir={folder}", f"store={self.store.folder}"]
+
+    def _filled(self, overrides: Sequence[str]) -> list[str]:
+        """A rival's overrides with the study's values in the place of their $names."""
+        if not any("$" in override for override in overrides):
+            return list(overrides)
+        scale = min(self.scales)
+        values = {
+            "folder": self.folder,
+            "target": self.conf.token_budgets[-1],
+            "scale": scale,
+            "search_tokens": self.search_tokens,
+            "num_runs": self.search_tokens // scale,
+        }
+        return [Template(override).safe_substitute(values) for override in overrides]

@@ -1,0 +1,116 @@
+"""The `study` job: prepare, search, fit, target runs, evaluation and report, as one command that goes on anywhere."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+
+from autoscale_exp.base.errors import UserError
+from autoscale_exp.base.job import job
+from autoscale_exp.base.labels import short_label
+from autoscale_exp.base.ranges import LARGEST_SEED, check_range
+from autoscale_exp.config import StudyConf
+from autoscale_exp.data.manifest import MANIFEST
+from autoscale_exp.data.store import TokenStore, open_store
+from autoscale_exp.reporting.tables import open_console, print_table
+from autoscale_exp.runs.design import ScaledDesignConf
+from autoscale_exp.studies.choices import choose_scales
+from autoscale_exp.studies.commands import Sections
+from autoscale_exp.studies.costs import cost_of
+from autoscale_exp.studies.progress import Progress
+from autoscale_exp.studies.stages import Stage, StageList
+
+log = logging.getLogger(__name__)
+
+
+@job("study", lambda: "finished runs and stages stay; the same command goes on from there")
+def main(conf: StudyConf) -> None:
+    """Carries out what is not finished yet."""
+    check(conf)
+    console, progress = open_console(), Progress(Path(conf.output_dir))
+    prepare = prepare_stage(conf)
+    for stage in progress.unfinished(prepare):
+        console.print(f"{stage.name}: {stage.command.text}", markup=False)
+        progress.carry_out(stage)
+    store = open_store(conf.store or conf.data.store, "store" if conf.store else "data.store")
+    design = with_scales(conf, store)
+    conf = replace(conf, design=design)
+    stages = StageList(conf, design.scales, Sections.of_job({"design.scales": design.scales}), store)
+    planned = [*prepare, *stages.build()]
+    left = progress.unfinished(planned)
+    show_plan(console, conf, store, planned, left)
+    progress.expect(stages.searches)
+    for number, stage in enumerate(left, 1):
+        console.print(f"\n{number} of {len(left)}: {stage.name}", style="bold")
+        progress.carry_out(stage)
+    log.info("the study is finished; its report is '%s'", planned[-1].result)
+
+
+def check(conf: StudyConf) -> None:
+    """Checks what can be checked without the token store.
+
+    Raises:
+        UserError: a value is not allowed.
+    """
+    for key in ("token_budgets", "seeds", "rivals"):
+        if not getattr(conf, key):
+            raise UserError(f"{key} is empty; give at least one, as in {key}=[...]")
+    for key in ("token_budgets", "seeds"):
+        values = getattr(conf, key)
+        if len(set(values)) < len(values):
+            raise UserError(f"{key} is {values}; give each value once")
+    check_range({f"token_budgets[{index}]": budget for index, budget in enumerate(conf.token_budgets)}, 1)
+    check_range({f"seeds[{index}]": seed for index, seed in enumerate(conf.seeds)}, 0, LARGEST_SEED)
+    if conf.token_budgets != sorted(conf.token_budgets):
+        raise UserError(f"token_budgets is {conf.token_budgets}; give them in rising order, the target last")
+    if conf.reference not in conf.rivals:
+        raise UserError(f"reference is '{conf.reference}', but the rivals are {', '.join(conf.rivals)}")
+
+
+def prepare_stage(conf: StudyConf) -> list[Stage]:
+    """The stage that makes the token store; none if the study was given one."""
+    if conf.store is not None:
+        return []
+    command = Sections.of_job().command("prepare", [], ["data"])
+    return [Stage("prepare", command, Path(conf.data.store) / MANIFEST)]
+
+
+def with_scales(conf: StudyConf, store: TokenStore) -> ScaledDesignConf:
+    """The design of the study's search, with chosen scales if the user gave none.
+
+    Raises:
+        UserError: the design has no scales, or none can be chosen.
+    """
+    if not isinstance(conf.design, ScaledDesignConf):
+        raise UserError("design=single is a single run; choose a design over scales for a study's search: design=ddo")
+    if conf.design.scales:
+        return conf.design
+    tokens = [store.num_rows("train", domain) * store.seq_len for domain in store.domains]
+    found = choose_scales(conf.token_budgets[-1], tokens)
+    log.info("design.scales is chosen as [%s], by the target and the text there is", ",".join(map(str, found)))
+    return replace(conf.design, scales=found)
+
+
+def show_plan(
+    console: Console, conf: StudyConf, store: TokenStore, planned: Sequence[Stage], left: Sequence[Stage]
+) -> None:
+    """Prints what there is to do: runs and tokens by stage, and the commands that do the same one by one."""
+    rows, totals = [], [0, 0]
+    for stage in planned:
+        cost = cost_of(stage.command, store)
+        if cost is not None and stage in left:
+            totals = [totals[0] + cost.runs, totals[1] + cost.tokens]
+        state = "to do" if stage in left else "finished"
+        rows.append([stage.name, str(cost.runs) if cost else "", short_label(cost.tokens) if cost else "", state])
+    target = short_label(conf.token_budgets[-1])
+    title = f"study {conf.name}: {', '.join(conf.rivals)} at {target} tokens, {len(conf.seeds)} seeds"
+    print_table(console, title, ["stage", "runs", "tokens", ""], rows)
+    console.print(f"to do: {totals[0]} runs, {short_label(totals[1])} tokens; the same, one by one:", markup=False)
+    for stage in planned:
+        console.print(f"  {stage.command.text}", markup=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+from collections.abc import Callable
+
+import pytest
+
+from autoscale_exp.base.errors import UserError
+from autoscale_exp.data.store import TokenStore
+from autoscale_exp.runs.rival import RivalConf
+from autoscale_exp.studies.costs import Cost, cost_of
+from autoscale_exp.studies.stages import Stage, StageList
+
+
+def of_swarm(law: str, scale: str = "$scale") -> RivalConf:
+    design = ["design=ddo", "design.base_repeats=0", f"design.scales=[{scale}]"]
+    return RivalConf(search="swarm", design=design, fit=[f"law={law}"])
+
+
+def names(stages: list[Stage]) -> list[str]:
+    return [stage.name for stage in stages]
+
+
+def test_a_study_is_a_search_its_fits_target_runs_and_a_report(stage_list: Callable[..., StageList]):
+    of_study = stage_list("rivals=[uniform,fitted,autoscale]")
+    stages = of_study.build()
+    assert names(stages) == ["search", "fit fitted", "fit autoscale", "targets", "report"]
+    assert stages[3].command.sweeps == ["mixture=uniform,fitted,autoscale", "token_budget=1600", "seed=0,1"]
+    assert set(stages[3].reads) == {"fit fitted", "fit autoscale"}
+    assert stages[1].result == of_study.folder / "fit" / "fit.json"
+    assert of_study.searches == {"fitted": ["."], "autoscale": ["."]}
+
+
+def test_the_cost_of_a_search_is_the_tokens_of_its_runs(stage_list: Callable[..., StageList], store: TokenStore):
+    """Of K = 3 domains and 20 or 60 rows of 16: base, then per domain all and two thirds more, or two ninths less."""
+    search = stage_list().build()[0]
+    shares = sum(1 + (factor - 1) / 3 for factor in (1, *(3, 1 / 3) * 3))
+    cost = cost_of(search.command, store)
+    assert cost is not None
+    assert cost.runs == 2 * 7
+    assert cost.tokens == pytest.approx(shares * (320 + 960), rel=0.02)  # whole rows
+
+
+def test_rivals_share_a_search_of_one_name(stage_list: Callable[..., StageList]):
+    of_study = stage_list("rivals=[uniform]", linear=of_swarm("linear"), additive=of_swarm("additive"))
+    stages = of_study.build()
+    assert names(stages) == ["search swarm", "fit linear", "fit additive", "targets", "report"]
+    assert "design.scales=[320]" in stages[0].command.overrides
+    assert of_study.searches == {"linear": ["swarm"], "additive": ["swarm"]}
+
+
+def test_two_designs_of_one_search_are_refused(stage_list: Callable[..., StageList]):
+    with pytest.raises(UserError, match="two rivals have the search 'swarm', but other designs"):
+        stage_list(linear=of_swarm("linear"), additive=of_swarm("additive", "640")).build()
+
+
+def test_a_rival_of_its_own_trainings_has_them_one_after_the_other(stage_list: Callable[..., StageList]):
+    trainings = {
+        "reference": ["token_budget=$search_tokens"],
+        "proxy": ["token_budget=320", "model.init_from=$folder/x"],
+    }
+    of_study = stage_list(mine=RivalConf(trainings=trainings, target=["mixture=natural"]))
+    stages = {stage.name: stage for stage in of_study.build()}
+    assert f"token_budget={of_study.search_tokens}" in stages["train mine reference"].command.overrides
+    assert f"model.init_from={of_study.folder}/x" in stages["train mine proxy"].command.overrides
+    assert stages["train mine proxy"].reads == ["train mine reference"]
+    assert stages["targets mine"].command.overrides[-2:] == ["mixture=natural", "mixture.name=mine"]
+    assert "mine" not in " ".join(stages["targets"].command.sweeps)
+
+
+def test_target_runs_keep_their_models_to_be_evaluated(stage_list: Callable[..., StageList]):
+    stages = stage_list("+evaluations.perplexity=['task=perplexity']").build()
+    targets, evaluation = stages[-3:-1]
+    assert "save_model=true" in targets.command.overrides
+    runs = next(o for o in evaluation.command.overrides if o.startswith("run="))
+    assert runs.count("/targets/runs/") == 4
+
+
+def test_a_study_without_a_fit_has_nothing_to_report(stage_list: Callable[..., StageList]):
+    with pytest.raises(UserError, match="rivals are uniform, natural, none of which is fitted"):
+        stage_list("rivals=[uniform,natural]").build()
+
+
+def test_a_target_beyond_the_text_is_told_before_anything_is_trained(
+    stage_list: Callable[..., StageList], store: TokenStore
+):
+    (targets,) = (s for s in stage_list("token_budgets=[100_000_000]").build() if s.name == "targets")
+    with pytest.raises(UserError, match=r"mixture uniform: run '.*': domain 'fruit' has .* rows and max_epochs is 4"):
+        cost_of(targets.command, store)
+
+
+def test_a_mixture_that_is_yet_to_be_found_costs_its_budget(stage_list: Callable[..., StageList], store: TokenStore):
+    (targets,) = (stage for stage in stage_list().build() if stage.name == "targets")
+    assert cost_of(targets.command, store) == Cost(4, 4 * 1600)
