@@ -8,7 +8,8 @@ import torch
 from autoscale_exp.data.datamodule import Batch, MixtureBatches, ResumableLoader
 from autoscale_exp.data.manifest import DomainEntry, FileEntry, Manifest, TokenizerEntry, TrainEntry, ValidationEntry
 from autoscale_exp.data.store import TokenStore
-from autoscale_exp.mixture.sampler import MixtureSampler
+from autoscale_exp.mixture.growing_sampler import GrowingSampler
+from autoscale_exp.mixture.sampler import MixtureSampler, RowOrder
 
 SEQ_LEN = 4
 STEP_ROWS = 24
@@ -44,7 +45,7 @@ def sampler(request: pytest.FixtureRequest) -> MixtureSampler:
     return MixtureSampler(list(POOLS), seed=3, unique_rows=list(POOLS.values()), **SAMPLERS[request.param])
 
 
-def batches_of(store: TokenStore, sampler: MixtureSampler, world_size: int, accumulation: int) -> list[MixtureBatches]:
+def batches_of(store: TokenStore, sampler: RowOrder, world_size: int, accumulation: int) -> list[MixtureBatches]:
     micro = STEP_ROWS // (world_size * accumulation)
     return [
         MixtureBatches(store, sampler, step_rows=STEP_ROWS, micro_batch_rows=micro, rank=rank, world_size=world_size)
@@ -107,6 +108,24 @@ def test_batches_count_the_rows_of_their_domains(world_size, accumulation, numbe
             assert batch.domain_rows.tolist() == [sum(row < 1000 for row in rows), sum(row >= 1000 for row in rows)]
             total += batch.domain_rows.numpy()
     assert total.tolist() == sampler.row_counts.tolist()
+
+
+@pytest.mark.parametrize("group_batches", [1, 3, 1000])
+def test_no_row_is_read_before_its_stage_is_told(group_batches, numbered):
+    stages = np.array([[40, 8], [1, 23], [30, 13]])  # two steps, one step, and two of which the last is not full
+    plan = MixtureSampler(list(POOLS), list(POOLS.values()), stages, seed=3, max_epochs=2)
+    growing = GrowingSampler(plan)
+    growing.append(stages[0])
+    (rank,) = batches_of(numbered, growing, 1, 2)
+    rank.group_batches = group_batches
+    ends, batches = {4: 1, 6: 2}, []
+    for batch in ResumableLoader(rank, lambda: 0):
+        batches.append(batch)
+        if len(batches) in ends:  # as a callback does between two batches
+            growing.append(stages[ends[len(batches)]])
+    domain, row = plan.rows(0, plan.num_rows)
+    assert numbers(batches) == (1000 * domain + row).tolist()
+    assert torch.cat([batch.domains for batch in batches]).tolist() == domain.tolist()
 
 
 @pytest.mark.parametrize("group_batches", [1, 2, 3, 1000])
