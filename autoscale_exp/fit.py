@@ -146,14 +146,16 @@ def proposals_path(folder: Path, target: FittedMixture) -> Path:
 
 
 def write_next_runs(folder: Path, fit: Fit) -> None:
-    """Writes the table of proposed runs of each target; see `runs.proposal`."""
-    for target in fit.targets:
-        if target.next_runs:
-            proposals = [
-                Proposal(run.run, run.token_budget, run.seed, tuple(run.domain_tokens.values()))
-                for run in target.next_runs
-            ]
-            write_proposals(proposals_path(folder, target), fit.domains, proposals)
+    """Writes the table of proposed runs of each target, and removes those of an earlier fit; see `runs.proposal`."""
+    targets = {budget_label(target.tokens): target for target in fit.targets if target.next_runs}
+    for label in _written_before(folder) - targets.keys():
+        (folder / PROPOSALS / f"{label}.csv").unlink(missing_ok=True)
+    for target in targets.values():
+        proposals = [
+            Proposal(run.run, run.token_budget, run.seed, tuple(run.domain_tokens.values()))
+            for run in target.next_runs or []
+        ]
+        write_proposals(proposals_path(folder, target), fit.domains, proposals)
 
 
 def tell_of_runs(table: RunTable) -> None:
@@ -257,7 +259,7 @@ def write_mixtures(folder: Path, fit: Fit) -> None:
 
 
 def _written_before(folder: Path) -> set[str]:
-    """Labels of the mixture files that an earlier fit wrote there; others in the folder are not its own."""
+    """Labels of the targets whose files an earlier fit wrote there; others in the folder are not its own."""
     try:
         return {budget_label(target.tokens) for target in read_fit(folder, "output_dir").targets}
     except UserError:  # there is none, or one of another version, whose files stay

@@ -45,6 +45,9 @@ def test_the_runs_proposed_for_a_target_are_a_table_that_an_optimal_design_train
         assert (proposal.run, proposal.seed, proposal.token_budget) == (run.run, run.seed, run.token_budget)
         assert list(proposal.tokens) == list(run.domain_tokens.values())
     assert 0 <= target.risk.after <= target.risk.now <= 0.5
+    write_fit(tmp_path, fit)
+    write_next_runs(tmp_path, replace(fit, targets=[replace(target, next_runs=None)]))
+    assert not list((tmp_path / "next_runs").iterdir())
 
 
 def test_so_many_runs_are_proposed_as_are_asked_for_at_the_token_budgets_asked_for():

@@ -65,7 +65,7 @@ def test_the_cap_of_unimax_is_of_the_runs_tokens_or_of_the_target_whose_repetiti
 def test_no_run_of_a_swarm_asks_for_more_than_max_epochs_of_a_domain(compose_train, store: TokenStore):
     pools = np.array([store.num_rows("train", domain) for domain in store.domains])
     budget = 16 * int(0.8 * pools.sum())
-    swarm = ["design=dirichlet", "design.num_runs=9", "mixture=natural", "max_epochs=2"]
+    swarm = ["design=dirichlet", "design.num_runs=9", "design.base_repeats=0", "mixture=natural", "max_epochs=2"]
     for matched in ([], [f"design.match_repetition={2 * budget}"]):
         design = [*swarm, f"design.scales=[{budget}]", *matched]
         plans = [plan_run(compose_train(*design, f"design.index={index}"), store) for index in range(10)]
