@@ -222,6 +222,7 @@ def _register() -> None:
         store.store(group="schema", name=name, node=schema)
     resolvers: dict[str, Callable[..., Any]] = {
         "at_home": os.path.expanduser,
+        "in_search": _in_search,
         "mixture_of_search": _mixture_of_search,
         "design_size": _design_size,
         "domains_of": _domains_of,
@@ -282,10 +283,16 @@ def _fit_folder(runs: str | None, law: str) -> str:
 
 def _mixture_of_search(search: str | None, fit: str, token_budget: int | None) -> str:
     """The mixture file that a fit of a search wrote for a token budget."""
-    if search is None or token_budget is None:
-        key = "search" if search is None else "token_budget"
-        raise UserError(f"{key} is not set; mixture=fitted and mixture=autoscale need search=<folder> token_budget=...")
-    return f"{search}/{fit}/mixtures/{budget_label(token_budget)}.yaml"
+    if token_budget is None:
+        raise UserError("token_budget is not set; a mixture that a fit finds needs search=<folder> token_budget=...")
+    return _in_search(search, f"{fit}/mixtures/{budget_label(token_budget)}.yaml")
+
+
+def _in_search(search: str | None, path: str) -> str:
+    """A file in the folder of a search."""
+    if search is None:
+        raise UserError("search is not set; a mixture that a search finds needs search=<folder> token_budget=...")
+    return f"{search}/{path}"
 
 
 def _typed(section: Any) -> Any:

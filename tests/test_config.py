@@ -22,6 +22,7 @@ GROUPS = [path for path in sorted(CONF_DIR.glob("*/*.yaml")) if path.parent.name
 EXPERIMENTS = [path.stem for path in sorted((CONF_DIR / "experiment").glob("*.yaml"))]
 STUDIES = [e for e in EXPERIMENTS if is_experiment_of(CONF_DIR / "experiment" / f"{e}.yaml", "study")]
 NEXT_RUNS = ROOT / "tests" / "runs" / "next_runs.csv"  # of the domains of data=environment
+FOUND = ["fitted", "autoscale", "regmix", "mixing_law", "olmix", "doremi"]  # mixtures that searches find
 # What a user must give, for options that have no sensible default.
 GIVEN = {
     "data=local": ["data.domains=[a,b]", "data.path=somewhere"],
@@ -32,11 +33,10 @@ GIVEN = {
     "design=ddo": ["design.scales=[1000]"],
     "design=dirichlet": ["design.scales=[1000]", "design.num_runs=2"],
     "design=optimal": [f"design.path={NEXT_RUNS}"],
-    "experiment=next_runs": ["search=somewhere", "store=null", f"design.path={NEXT_RUNS}"],
-    "mixture=fitted": ["search=somewhere"],
+    "experiment=next_runs": ["search=somewhere", "store=null", "name=a_search", f"design.path={NEXT_RUNS}"],
+    **{f"mixture={name}": ["search=somewhere"] for name in FOUND},
     "experiment=search": ["design.scales=[1000]"],
     "experiment=targets": ["search=somewhere", "store=null", "token_budget=1000"],
-    "mixture=autoscale": ["search=somewhere"],
 }
 NEEDED = {
     "train": ["token_budget=1000"],
@@ -155,12 +155,18 @@ def test_the_files_of_a_domain_may_be_named_on_the_command_line(prefix):
     assert conf.data.sources == {"web": {"keep": {"meta.language": "en"}}}
 
 
-@pytest.mark.parametrize(("given", "missing"), [([], "search"), (["search=somewhere"], "token_budget")])
-def test_a_mixture_of_a_search_says_what_it_needs(given, missing):
+@pytest.mark.parametrize(
+    ("mixture", "given", "missing"),
+    [
+        ("fitted", ["token_budget=1000"], "search is not set; a mixture that a search finds"),
+        ("doremi", [], "search is not set; a mixture that a search finds"),
+        ("fitted", ["search=somewhere"], "token_budget is not set; a mixture that a fit finds"),
+    ],
+)
+def test_a_mixture_of_a_search_says_what_it_needs(mixture, given, missing):
     with pytest.raises(UserError) as error:
-        composed("train", "mixture=fitted", "run_name=r", *given)
-    remedy = "mixture=fitted and mixture=autoscale need search=<folder> token_budget=..."
-    assert str(error.value) == f"{missing} is not set; {remedy}"
+        composed("train", f"mixture={mixture}", "run_name=r", *given)
+    assert str(error.value) == f"{missing} needs search=<folder> token_budget=..."
 
 
 def test_the_default_law_is_the_one_whose_fit_reports_take():

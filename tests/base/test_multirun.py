@@ -48,7 +48,7 @@ def test_no_job_leaves_a_folder_multirun(job):
     [
         (
             ["mixture=fitted", "token_budget=1000", "run_name=${seed}"],
-            "search is not set; mixture=fitted and mixture=autoscale need search=<folder> token_budget=...",
+            "search is not set; a mixture that a search finds needs search=<folder> token_budget=...",
         ),
         (["experiment=targets", "token_budget=1000"], "search is not set; give the folder of a search, as in search="),
     ],
