@@ -10,21 +10,23 @@ import hydra
 import numpy as np
 from hydra.core.hydra_config import HydraConfig
 
+from autoscale_exp.base.arrays import Int64Array
 from autoscale_exp.base.by_domain import in_order
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.job import job, to_typed
-from autoscale_exp.base.labels import budget_label, short_label
+from autoscale_exp.base.labels import short_label
 from autoscale_exp.base.ranges import LARGEST_SEED, check_range
 from autoscale_exp.config import FitConf
 from autoscale_exp.laws.conf import ObjectiveConf
-from autoscale_exp.laws.fit_file import Fit, FittedMixture, read_fit, write_fit
+from autoscale_exp.laws.fit_file import Fit, FitObjective, FittedMixture, write_fit
+from autoscale_exp.laws.fit_folder import check_place, earlier_fit, with_earlier_targets, write_mixtures
 from autoscale_exp.laws.law_file import write_law
 from autoscale_exp.laws.objective import make_objective
 from autoscale_exp.laws.optimum import make_bounds
+from autoscale_exp.laws.reach import check_targets, remarks_on
 from autoscale_exp.laws.request import Request
 from autoscale_exp.laws.solution import solve_each, solve_optima
 from autoscale_exp.laws.solver.constraints import Constraints, GroupCap
-from autoscale_exp.mixture.weights import write_mixture_file
 from autoscale_exp.reporting.next_steps import after_fit
 from autoscale_exp.reporting.tables import show_fit
 from autoscale_exp.runs.repeat import repeat_command
@@ -53,6 +55,7 @@ def main(conf: FitConf) -> None:
         domains, budgets, weights = read_optima(Path(conf.optima))
         bounds = make_bounds(conf.bounds.lower, conf.bounds.upper, domains)
         fit, law = solve_optima(domains, budgets, weights, bounds, conf.target_tokens)
+        check_place(Path(conf.output_dir), fit.law, fit.objective)
         fits = {None: fit}
     else:
         table = read_runs(Path(str(conf.runs)))
@@ -60,15 +63,23 @@ def main(conf: FitConf) -> None:
             log.warning("trained on, but no part of the objective, because no run has its loss: %s", ", ".join(unseen))
         asked = {None: conf.objective} | objectives_of(conf)
         requests = {name: make_request(replace(conf, objective=section), table) for name, section in asked.items()}
+        check_targets(conf.target_tokens, [median_tokens(table, rows) for rows in scales_of(table)])
+        for name, request in requests.items():
+            of_request = FitObjective.of(request.objective, table.validation_domains)
+            check_place(Path(conf.output_dir) / (name or ""), conf.law.name, of_request)
         tell_of_runs(table)
         found, fitted_law = solve_each(conf.law.name, table, list(requests.values()))
-        fits = {n: with_commands(fit, str(conf.runs)) for n, fit in zip(requests, found, strict=True)}
+        fits = {
+            name: with_remarks(with_commands(fit, str(conf.runs)), table, request)
+            for (name, request), fit in zip(requests.items(), found, strict=True)
+        }
         law = fitted_law.content()
     for name, fit in fits.items():
         folder = Path(conf.output_dir) / (name or "")
+        written = with_earlier_targets(fit, earlier_fit(folder))
         write_law(folder, law)
-        write_mixtures(folder, fit)
-        write_fit(folder, fit)  # last: it tells of the others
+        write_mixtures(folder, written)
+        write_fit(folder, written)  # last: it tells of the others
     for fit in fits.values():
         show_fit(fit)
     log.info("drawing figures")
@@ -116,11 +127,25 @@ def with_commands(fit: Fit, runs: str) -> Fit:
     return replace(fit, scales=[told(entry) for entry in fit.scales], targets=[told(entry) for entry in fit.targets])
 
 
+def with_remarks(fit: Fit, table: RunTable, request: Request) -> Fit:
+    """A fit whose notes tell of targets far beyond the runs, or beyond the text."""
+    unique: Sequence[float] | None = table.unique_tokens
+    if request.constraints.unique_tokens is not None:
+        unique = request.constraints.unique_tokens.tolist()
+    by_domain = None if unique is None else dict(zip(table.domains, unique, strict=True))
+    remarks = remarks_on(fit.targets, fit.scales[-1].tokens, by_domain)
+    return replace(fit, diagnostics=replace(fit.diagnostics, notes=[*fit.diagnostics.notes, *remarks]))
+
+
+def median_tokens(table: RunTable, rows: Int64Array) -> float:
+    """Tokens of a scale, which consists of these rows."""
+    return float(np.median(table.domain_tokens[rows].sum(axis=1)))
+
+
 def tell_of_runs(table: RunTable) -> None:
     """Says what was read: runs by scale, domains, and what the runs were validated on."""
-    totals = table.domain_tokens.sum(axis=1)
     scales = [
-        f"{len(rows)} at {table.scales[rows[0]] if table.scales else short_label(float(np.median(totals[rows])))}"
+        f"{len(rows)} at {table.scales[rows[0]] if table.scales else short_label(median_tokens(table, rows))}"
         for rows in scales_of(table)
     ]
     log.info("%d runs: %s", len(table.runs), ", ".join(scales))
@@ -182,26 +207,6 @@ def make_request(conf: FitConf, table: RunTable) -> Request:
         num_draws=conf.num_draws if conf.uncertainty == "intervals" else 0,
         seed=conf.seed,
     )
-
-
-def write_mixtures(folder: Path, fit: Fit) -> None:
-    """Writes a mixture file per target, and removes those that an earlier fit wrote there and this one does not."""
-    targets = {budget_label(target.tokens): target for target in fit.targets}
-    for label in _written_before(folder) - targets.keys():
-        (folder / "mixtures" / f"{label}.yaml").unlink(missing_ok=True)  # fit.json will no longer tell of it
-    for label, target in targets.items():
-        origin = f"{target.method}; law {fit.law}, objective {fit.objective.name}"
-        weights = np.array(list(target.weights.values()))
-        path = folder / "mixtures" / f"{label}.yaml"
-        write_mixture_file(path, fit.domains, weights, target.tokens, origin)
-
-
-def _written_before(folder: Path) -> set[str]:
-    """Labels of the mixture files that an earlier fit wrote there; others in the folder are not its own."""
-    try:
-        return {budget_label(target.tokens) for target in read_fit(folder, "output_dir").targets}
-    except UserError:  # there is none, or one of another version, whose files stay
-        return set()
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from autoscale_exp import predict
-from autoscale_exp.fit import write_mixtures
 from autoscale_exp.laws.fit_file import read_fit, write_fit
+from autoscale_exp.laws.fit_folder import write_mixtures
 from autoscale_exp.laws.law import fit_law, predicts_losses
 from autoscale_exp.laws.law_file import read_law, write_law
 from autoscale_exp.laws.objective import make_objective

@@ -12,7 +12,7 @@ import numpy as np
 
 from autoscale_exp.base.arrays import FloatArray, Int64Array
 from autoscale_exp.base.errors import UserError
-from autoscale_exp.base.labels import budget_label, short_label
+from autoscale_exp.base.labels import short_label
 from autoscale_exp.laws.autoscale.ddo import find_design
 from autoscale_exp.laws.backtest import backtest, fit_smaller_scales
 from autoscale_exp.laws.fit_file import (
@@ -92,7 +92,7 @@ def decide(evidence: Evidence, request: Request) -> Fit:
     candidates = candidate_runs(table)
 
     def decided(budget: int) -> FittedMixture:
-        log.info("objective %s: mixture for %s tokens", objective.name, budget_label(budget))
+        log.info("objective %s: mixture for %s tokens", objective.name, short_label(budget))
         return decide_at(law, evidence.draws, budget, base, request, candidates)
 
     budgets = [round(float(np.median(totals[rows]))) for rows in groups]
