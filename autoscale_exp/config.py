@@ -136,7 +136,7 @@ class PredictConf:
     output: str = MISSING  # CSV to write
     tokens: int | None = None  # token budget of mixtures given as shares; null: the one they bring
     objective: ObjectiveConf | None = None  # null: that of the fit beside law_file
-    num_draws: int = 200  # for the spread of predictions
+    num_draws: int = 100  # of the law, for intervals; as in a fit, whose draws they then are
     seed: int = 0  # of the draws
 
 

@@ -91,6 +91,8 @@ def main(conf: FitConf) -> None:
         log.warning("no mixture is written: target_tokens=[...] says for which budgets")
     more = f", and to a folder there for each of {', '.join(conf.objectives)}" if conf.objectives else ""
     log.info("written to '%s'%s", conf.output_dir, more)
+    if any("cannot be told apart" in (target.verdict or "") and target.next_runs for target in fits[None].targets):
+        log.info("the proxy runs above come first, as this fit may tell with them; the next line is for going ahead")
     log.info(after_fit(conf.runs, conf.output_dir, fits[None]))
 
 

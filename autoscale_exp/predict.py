@@ -3,6 +3,7 @@
 import csv
 import io
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from autoscale_exp.base import atomic
 from autoscale_exp.base.arrays import FloatArray
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.job import job
+from autoscale_exp.base.labels import short_label
 from autoscale_exp.base.ranges import LARGEST_SEED, check_range
 from autoscale_exp.config import PredictConf
 from autoscale_exp.laws.fit_file import FIT, Fit, read_fit
@@ -18,6 +20,8 @@ from autoscale_exp.laws.law import Law, predicts_losses
 from autoscale_exp.laws.law_file import read_law
 from autoscale_exp.laws.objective import Objective, make_objective
 from autoscale_exp.laws.prediction import Prediction, compare, predict_losses
+from autoscale_exp.reporting.next_steps import after_predict
+from autoscale_exp.reporting.tables import open_console, print_table
 from autoscale_exp.runs.mixtures import read_mixtures
 
 log = logging.getLogger(__name__)
@@ -46,7 +50,11 @@ def main(conf: PredictConf) -> None:
     if objective is not None:
         predictions += compare(law, draws, objective, tokens, fitted_weights(fit, law, tokens))
     write_predictions(Path(conf.output), names, predictions)
+    if objective is not None:
+        show_predictions(names, objective.name, predictions)
     log.info("%d mixtures predicted in '%s'", len(names), conf.output)
+    if told := after_predict(Path(conf.law_file), round(float(tokens.sum(axis=1).max()))):
+        log.info(told)
 
 
 def fit_beside(law_file: Path, law: Law) -> Fit | None:
@@ -97,6 +105,35 @@ def write_predictions(path: Path, names: list[str], predictions: list[Prediction
     for name, *row in zip(names, *columns.values(), strict=True):
         writer.writerow([name, *("" if np.isnan(x) else f"{x:.{d}f}" for x, d in zip(row, digits, strict=True))])
     atomic.write_text(path, text.getvalue())
+
+
+def show_predictions(names: Sequence[str], objective: str, predictions: Sequence[Prediction]) -> None:
+    """Prints the objective of each mixture, best first, and how far it is from uniform and the fitted mixture."""
+    columns = {column: values for prediction in predictions for column, values in prediction.items()}
+    rows = []
+    for r in np.argsort(columns["objective"], kind="stable"):
+        value = columns["objective"][r]
+        row = [names[r], short_label(columns["tokens"][r]), f"{value:.4f}{_interval(columns, 'objective', r)}"]
+        for reference in ("uniform", "fitted"):
+            # The table has differences, lower is better; the file has gains.
+            gain = columns[f"gain_over_{reference}"][r]
+            share = (
+                f"{-gain / (value + gain):+.1%}{_interval(columns, f'gain_over_{reference}', r, -1 / (value + gain))}"
+            )
+            row.append("" if np.isnan(gain) else share)
+        rows.append(row)
+    title = f"{objective} that the law expects, lower is better; 90 % intervals"
+    header = ["mixture", "tokens", objective, "against uniform", "against the fitted mixture"]
+    print_table(open_console(), title, header, rows)
+
+
+def _interval(columns: Prediction, column: str, row: int, scale: float | None = None) -> str:
+    """The interval of a number in brackets, as shares if there is a scale; nothing where the law has no draws."""
+    ends = [columns[f"{column}.{end}"][row] for end in ("low", "high")]
+    if np.isnan(ends).any():
+        return ""
+    low, high = (f"{end:.4f}" if scale is None else f"{end:+.1%}" for end in sorted(e * (scale or 1) for e in ends))
+    return f" ({low} to {high})"
 
 
 if __name__ == "__main__":

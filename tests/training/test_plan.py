@@ -103,6 +103,30 @@ def test_a_folder_of_another_run_is_an_error_that_names_what_differs(
         is_finished(plan_run(compose_train(override), store), tmp_path)
 
 
+def test_a_run_of_another_mixture_of_that_name_is_told_to_have_a_name_of_its_own(
+    compose_train, store: TokenStore, tmp_path: Path
+):
+    write_identity(tmp_path, plan_run(compose_train(), store).identity)
+    (tmp_path / "result.json").write_text("{}")
+    weights = ["mixture=custom", "mixture.weights=[.5,.25,.25]", "mixture.name=uniform"]
+    with pytest.raises(UserError, match="choose another mixture.name, as the run there is of another mixture"):
+        is_finished(plan_run(compose_train(*weights), store), tmp_path)
+
+
+def test_a_mixture_file_that_a_fit_has_not_written_is_named_with_those_there_are_and_the_fit(
+    compose_train, store: TokenStore, tmp_path: Path
+):
+    asked = ["mixture=from_file", "token_budget=2_500_000", f"mixture.path={tmp_path}/fit/mixtures/2.5M.yaml"]
+    asked.append("search=a")
+    command = r"this fit writes it: python -m autoscale_exp.fit runs=a 'target_tokens=\[2_500_000\]'"
+    with pytest.raises(UserError, match=rf"mixtures/2.5M.yaml', which does not exist \(there is no other\); {command}"):
+        plan_run(compose_train(*asked), store)
+    (tmp_path / "fit" / "mixtures").mkdir(parents=True)
+    (tmp_path / "fit" / "mixtures" / "3M.yaml").touch()
+    with pytest.raises(UserError, match=r"which does not exist \(there is 3M.yaml\); this fit writes it: "):
+        plan_run(compose_train(*asked), store)
+
+
 @pytest.mark.parametrize(
     "override", ["num_workers=2", "micro_batch_rows=4", "num_threads=2", "checkpoint_minutes=1", "save_model=true"]
 )
