@@ -215,6 +215,7 @@ def _register() -> None:
         "design_size": _design_size,
         "domains_of": _domains_of,
         "fit_folder": _fit_folder,
+        "folder_for": _folder_for,
         "folder_if_there": lambda folder: folder if Path(folder).expanduser().is_dir() else None,
         "folder_name": lambda *paths: Path(next((path for path in paths if path), "")).name,
         "num_parallel_runs": _num_parallel_runs,
@@ -266,6 +267,13 @@ def _fit_folder(runs: str | None, law: str) -> str:
     if runs is None or Path(runs).suffix == ".csv" or Path(runs).expanduser().is_file():
         return "outputs/fit"
     return f"{runs}/{'fit' if law == DEFAULT_LAW else law}"
+
+
+def _folder_for(output_dir: str, key: str, source: str | None) -> str:
+    """The folder of a job's results, once what it reads is there: a job that cannot begin leaves no folder behind."""
+    if source is not None and not Path(source).expanduser().exists():
+        raise UserError(f"{key} is '{source}', which does not exist")
+    return os.path.expanduser(output_dir)
 
 
 def _mixture_of_search(search: str | None, fit: str, token_budget: int | None) -> str:

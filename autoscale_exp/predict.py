@@ -108,32 +108,25 @@ def write_predictions(path: Path, names: list[str], predictions: list[Prediction
 
 
 def show_predictions(names: Sequence[str], objective: str, predictions: Sequence[Prediction]) -> None:
-    """Prints the objective of each mixture, best first, and how far it is from uniform and the fitted mixture."""
+    """Prints the objective of each mixture, best first, and its difference from uniform and the fitted mixture."""
     columns = {column: values for prediction in predictions for column, values in prediction.items()}
     rows = []
     for r in np.argsort(columns["objective"], kind="stable"):
-        value = columns["objective"][r]
-        row = [names[r], short_label(columns["tokens"][r]), f"{value:.4f}{_interval(columns, 'objective', r)}"]
+        value, *ends = _with_ends(columns, "objective", r)
+        interval = "" if np.isnan(ends).any() else f" ({ends[0]:.4f} to {ends[1]:.4f})"
+        row = [names[r], short_label(columns["tokens"][r]), f"{value:.4f}{interval}"]
         for reference in ("uniform", "fitted"):
-            # The table has differences, lower is better; the file has gains.
-            gain = columns[f"gain_over_{reference}"][r]
-            share = (
-                f"{-gain / (value + gain):+.1%}{_interval(columns, f'gain_over_{reference}', r, -1 / (value + gain))}"
-            )
-            row.append("" if np.isnan(gain) else share)
+            gain, *ends = _with_ends(columns, f"gain_over_{reference}", r)
+            share = -1 / (value + gain)  # a gain is positive where the objective is lower
+            interval = "" if np.isnan(ends).any() else f" ({ends[1] * share:+.1%} to {ends[0] * share:+.1%})"
+            row.append("" if np.isnan(gain) else f"{gain * share:+.1%}{interval}")
         rows.append(row)
-    title = f"{objective} that the law expects, lower is better; 90 % intervals"
-    header = ["mixture", "tokens", objective, "against uniform", "against the fitted mixture"]
-    print_table(open_console(), title, header, rows)
+    title = f"{objective} that the law expects, best first; 90 % intervals"
+    print_table(open_console(), title, ["mixture", "tokens", objective, "against uniform", "against fitted"], rows)
 
 
-def _interval(columns: Prediction, column: str, row: int, scale: float | None = None) -> str:
-    """The interval of a number in brackets, as shares if there is a scale; nothing where the law has no draws."""
-    ends = [columns[f"{column}.{end}"][row] for end in ("low", "high")]
-    if np.isnan(ends).any():
-        return ""
-    low, high = (f"{end:.4f}" if scale is None else f"{end:+.1%}" for end in sorted(e * (scale or 1) for e in ends))
-    return f" ({low} to {high})"
+def _with_ends(columns: Prediction, column: str, row: int) -> list[float]:
+    return [float(columns[f"{column}{end}"][row]) for end in ("", ".low", ".high")]
 
 
 if __name__ == "__main__":

@@ -145,6 +145,8 @@ def describe(error: BaseException) -> str:
         return f"{message}; a list is written [a,b], also one of a single value; a text is quoted, as in {quoted}"
     if re.match(".*not a ListConfig|Cannot merge DictConfig with ListConfig", message):
         return f"{message}; a list is written [a,b], also one of a single value"
+    if "could not be converted to Integer" in message:
+        return f"{message}; a whole number is written out, as in 2_500_000"
     if isinstance(error, MissingConfigException) and error.options:
         return f"{message}; there are {', '.join(error.options)}"
     if isinstance(error, ConfigCompositionException) and isinstance(

@@ -109,7 +109,7 @@ def test_a_run_of_another_mixture_of_that_name_is_told_to_have_a_name_of_its_own
     write_identity(tmp_path, plan_run(compose_train(), store).identity)
     (tmp_path / "result.json").write_text("{}")
     weights = ["mixture=custom", "mixture.weights=[.5,.25,.25]", "mixture.name=uniform"]
-    with pytest.raises(UserError, match="choose another mixture.name, as the run there is of another mixture"):
+    with pytest.raises(UserError, match=r"choose another mixture.name, as the run there is of another mixture"):
         is_finished(plan_run(compose_train(*weights), store), tmp_path)
 
 
