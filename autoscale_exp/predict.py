@@ -15,7 +15,7 @@ from autoscale_exp.base.job import job
 from autoscale_exp.base.labels import short_label
 from autoscale_exp.base.ranges import LARGEST_SEED, check_range
 from autoscale_exp.config import PredictConf
-from autoscale_exp.laws.fit_file import FIT, Fit, read_fit
+from autoscale_exp.laws.fit_file import FIT, Fit, FittedMixture, read_fit
 from autoscale_exp.laws.law import Law, predicts_losses
 from autoscale_exp.laws.law_file import read_law
 from autoscale_exp.laws.objective import Objective, make_objective
@@ -53,7 +53,9 @@ def main(conf: PredictConf) -> None:
     if objective is not None:
         show_predictions(names, objective.name, predictions)
     log.info("%d mixtures predicted in '%s'", len(names), conf.output)
-    if told := after_predict(Path(conf.law_file), round(float(tokens.sum(axis=1).max()))):
+    largest = float(tokens.sum(axis=1).max())
+    target = None if fit is None else mixture_for(fit.targets, largest)
+    if told := after_predict(Path(conf.law_file), round(largest) if target is None else target.tokens):
         log.info(told)
 
 
@@ -85,14 +87,18 @@ def fitted_weights(fit: Fit | None, law: Law, tokens: FloatArray) -> FloatArray:
     known = [] if fit is None else [*fit.targets, *fit.scales]
     totals = tokens.sum(axis=1)
     for row, total in zip(weights, totals, strict=True):
-        # Whole rows of text make a run's tokens a little fewer than its budget.
-        if at := [mixture for mixture in known if abs(mixture.tokens - total) <= 0.01 * total]:
-            nearest = min(at, key=lambda mixture: abs(mixture.tokens - total))
-            row[:] = [nearest.weights[domain] for domain in law.domains]
+        if mixture := mixture_for(known, total):
+            row[:] = [mixture.weights[domain] for domain in law.domains]
     if fit is not None and (missing := sorted({round(total) for total in totals[np.isnan(weights[:, 0])].tolist()})):
         budgets = ",".join(map(str, missing[:3])) + (",..." if len(missing) > 3 else "")
         log.warning("the fit has no mixture for these budgets to compare with; fit with target_tokens=[%s]", budgets)
     return weights
+
+
+def mixture_for(known: Sequence[FittedMixture], tokens: float) -> FittedMixture | None:
+    """The mixture for a number of tokens; whole rows of text make a run's tokens a little fewer than its budget."""
+    at = [mixture for mixture in known if abs(mixture.tokens - tokens) <= 0.01 * tokens]
+    return min(at, key=lambda mixture: abs(mixture.tokens - tokens), default=None)
 
 
 def write_predictions(path: Path, names: list[str], predictions: list[Prediction]) -> None:

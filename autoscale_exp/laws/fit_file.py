@@ -249,7 +249,7 @@ class Fit:
         objective: what was minimised.
         domains: (K,) names, in the order of data.domains.
         scales: the optimum at each scale of the runs, smallest first.
-        targets: the mixture at each token budget asked for, in that order.
+        targets: the mixture at each token budget asked for, in that order, then at those of earlier fits.
         diagnostics: what to know.
     """
 

@@ -131,7 +131,8 @@ class SweepCallback(Callback):
             raise SystemExit(1)
         watch.say(f"{len(runs)} runs are finished; their table is '{self._folder / TABLE}'")
         is_design = OmegaConf.get_type(config.design) is not SingleConf
-        mixture_file = OmegaConf.select(config, "mixture.path")  # of the one mixture, if the sweep is not over several
+        # Of the one mixture; of a sweep over several, or over what its path depends on, there is none.
+        mixture_file = OmegaConf.select(config, "mixture.path", throw_on_resolution_failure=False)
         watch.say(after_sweep(self._folder, is_design=is_design, search=config.search, mixture_file=mixture_file))
 
 
