@@ -77,6 +77,7 @@ def main(conf: FitConf) -> None:
     for name, fit in fits.items():
         folder = Path(conf.output_dir) / (name or "")
         written = with_earlier_targets(fit, earlier_fit(folder))
+        written = replace(written, overrides=list(HydraConfig.get().overrides.task))
         write_law(folder, law)
         write_mixtures(folder, written)
         write_fit(folder, written)  # last: it tells of the others

@@ -11,10 +11,10 @@ from autoscale_exp.base.help import is_experiment_of
 from autoscale_exp.base.job import CONF_DIR
 from autoscale_exp.base.labels import budget_label, round_down
 from autoscale_exp.laws.fit_file import FIT, Fit, FittedMixture
-from autoscale_exp.laws.fit_folder import SAME
+from autoscale_exp.laws.fit_folder import SAME, earlier_fit
 from autoscale_exp.laws.reach import MANY_EPOCHS, ROUNDING, epochs
 from autoscale_exp.runs.record import RECORD, RunRecord, read_records
-from autoscale_exp.runs.repeat import read_yaml, typed_for
+from autoscale_exp.runs.repeat import read_yaml
 
 LARGEST_TARGET = 10_000_000  # of the study that is proposed: minutes on a CPU
 CARRIED = (
@@ -134,18 +134,18 @@ def after_predict(law_file: Path, budget: int) -> str | None:
 
 
 def fit_again(runs: Path | None, folder: Path, *changed: str) -> str | None:
-    """The fit in a folder as it was typed, but for some overrides; None if the folder does not tell.
+    """The fit in a folder as it was typed, but for some overrides; None if there is none that tells.
 
     Args:
         runs: the sweep's folder that it must be of; None: any.
         folder: of the fit.
         changed: overrides in the place of those with the same keys.
     """
-    typed = typed_for(folder)
-    if typed is None or (runs is not None and f"runs={runs}" not in typed) or not (folder / FIT).is_file():
+    fit = earlier_fit(folder)
+    if fit is None or not fit.overrides or (runs is not None and f"runs={runs}" not in fit.overrides):
         return None
     keys = {override.partition("=")[0] for override in changed}
-    return next_command("fit", *(o for o in typed if o.lstrip("+").partition("=")[0] not in keys), *changed)
+    return next_command("fit", *(o for o in fit.overrides if o.lstrip("+").partition("=")[0] not in keys), *changed)
 
 
 def after_verdict(mixture: str, fit: str | None, budget: int) -> str:

@@ -1,4 +1,4 @@
-"""How finished work was started, read from its folder: what was typed, and the command that repeats a run."""
+"""How a finished run was started, read from its folder: the command that repeats it with another seed."""
 
 import re
 import shlex
@@ -24,9 +24,9 @@ def repeat_command(sweep: Path, run: str, name: str, seed: int) -> str | None:
         The command; None if the run's folder does not tell how it was started.
     """
     folder = sweep / "runs" / run
-    overrides, conf = typed_for(folder), read_yaml(folder / ".hydra" / "config.yaml")
+    overrides, conf = read_yaml(folder / ".hydra" / "overrides.yaml"), read_yaml(folder / ".hydra" / "config.yaml")
     record = read_yaml(folder / "result.json")  # JSON is YAML
-    if overrides is None or not isinstance(conf, dict) or not isinstance(record, dict):
+    if not isinstance(overrides, list) or not isinstance(conf, dict) or not isinstance(record, dict):
         return None
     kept = [override for override in overrides if not re.match(OWN, override)]
     if conf.get("output_dir") != str(sweep):
@@ -34,12 +34,6 @@ def repeat_command(sweep: Path, run: str, name: str, seed: int) -> str | None:
     offset = record["seed"] - conf["seed"]  # of a run that repeats the design's base run
     added = [f"seed={seed - offset}", f"run_name={name}", "hydra.mode=RUN"]
     return shlex.join(["python", "-m", "autoscale_exp.train", *kept, *added])
-
-
-def typed_for(folder: Path) -> list[str] | None:
-    """The overrides that were typed for the job whose results lie in a folder; None if the folder does not tell."""
-    overrides = read_yaml(folder / ".hydra" / "overrides.yaml")
-    return overrides if isinstance(overrides, list) else None
 
 
 def read_yaml(path: Path) -> Any:

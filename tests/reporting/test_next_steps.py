@@ -106,9 +106,7 @@ def test_after_one_more_run_of_a_search_comes_its_fit_as_it_was_typed(tmp_path: 
     after = lambda: command(after_run(run, is_design=True, search=None))  # noqa: E731
     assert after() == ["fit", f"runs={tmp_path}", "target_tokens=[10_000_000]"]
     typed = [f"runs={tmp_path}", "objective=mean_loss", "target_tokens=[8_000_000]"]
-    write_fit(tmp_path / "fit", FIT)
-    (tmp_path / "fit" / ".hydra").mkdir()
-    (tmp_path / "fit" / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(typed))
+    write_fit(tmp_path / "fit", replace(FIT, overrides=typed))
     assert after() == ["fit", *typed]
 
 
@@ -190,11 +188,7 @@ def test_text_may_be_repeated_as_often_as_train_does_by_itself():
 
 def test_after_a_prediction_comes_the_export_of_the_fitted_mixture_or_the_fit_of_one(tmp_path: Path):
     assert after_predict(tmp_path / "law.json", 400) is None
-    write_fit(tmp_path, FIT)
-    (tmp_path / ".hydra").mkdir()
-    (tmp_path / ".hydra" / "overrides.yaml").write_text(
-        yaml.safe_dump(["runs=a.csv", "target_tokens=[9]", "law=linear"])
-    )
+    write_fit(tmp_path, replace(FIT, overrides=["runs=a.csv", "target_tokens=[9]", "law=linear"]))
     line = after_predict(tmp_path / "law.json", 400)
     assert command(line) == ["fit", "runs=a.csv", "law=linear", "target_tokens=[400]"]
     (tmp_path / "mixtures").mkdir()
