@@ -27,7 +27,7 @@ from autoscale_exp.laws.reach import check_targets, remarks_on
 from autoscale_exp.laws.request import Request
 from autoscale_exp.laws.solution import solve_each, solve_optima
 from autoscale_exp.laws.solver.constraints import Constraints, GroupCap
-from autoscale_exp.reporting.next_steps import after_fit
+from autoscale_exp.reporting.next_steps import after_fit, runs_first
 from autoscale_exp.reporting.tables import show_fit
 from autoscale_exp.runs.repeat import repeat_command
 from autoscale_exp.runs.table import RunTable, read_optima, read_runs, scales_of
@@ -92,8 +92,8 @@ def main(conf: FitConf) -> None:
         log.warning("no mixture is written: target_tokens=[...] says for which budgets")
     more = f", and to a folder there for each of {', '.join(conf.objectives)}" if conf.objectives else ""
     log.info("written to '%s'%s", conf.output_dir, more)
-    if any("cannot be told apart" in (target.verdict or "") and target.next_runs for target in fits[None].targets):
-        log.info("the proxy runs above come first, as this fit may tell with them; the next line is for going ahead")
+    if line := runs_first(fits[None]):
+        log.info(line)
     log.info(after_fit(conf.runs, conf.output_dir, fits[None]))
 
 

@@ -120,6 +120,13 @@ def after_fit(runs: str | None, folder: str, fit: Fit) -> str:
     return next_command("train", *asked, *carried)
 
 
+def runs_first(fit: Fit) -> str | None:
+    """Which of two ways on to take while the verdict is open and proxy runs would tell more; None if there is one."""
+    if not any("cannot be told apart" in (target.verdict or "") and target.next_runs for target in fit.targets):
+        return None
+    return "the proxy runs above come first, and then this fit again: they cost less than target runs, which are next"
+
+
 def after_predict(law_file: Path, budget: int) -> str | None:
     """The export of the fit's mixture for a budget, or the fit that finds one; None if the folder does not tell.
 

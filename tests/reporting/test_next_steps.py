@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from autoscale_exp.config import TrainingConf
-from autoscale_exp.laws.fit_file import write_fit
+from autoscale_exp.laws.fit_file import NextRun, write_fit
 from autoscale_exp.laws.reach import MANY_EPOCHS
 from autoscale_exp.reporting.next_steps import (
     after_fit,
@@ -16,6 +16,7 @@ from autoscale_exp.reporting.next_steps import (
     after_sweep,
     after_verdict,
     more_seeds,
+    runs_first,
 )
 from autoscale_exp.runs.record import write_record
 from tests.reporting.test_page import FIT, fitted
@@ -180,6 +181,14 @@ def test_a_fit_that_changed_is_trained_under_another_name(tmp_path: Path):
         "mixture.name=fitted_2",
         f"mixture.path={tmp_path}/fit/mixtures/0.4K.yaml",
     ]
+
+
+def test_proxy_runs_come_before_target_runs_while_the_verdict_is_open():
+    run = NextRun("base_seed1", "base", {"a": 1.0}, 1, 0.5)
+    for verdict, is_open in {"cannot be told apart from uniform": True, "better than uniform": False}.items():
+        target = replace(fitted(400), verdict=verdict, next_runs=[run])
+        assert bool(runs_first(replace(FIT, targets=[target]))) == is_open
+    assert runs_first(FIT) is None
 
 
 def test_text_may_be_repeated_as_often_as_train_does_by_itself():

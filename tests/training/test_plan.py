@@ -63,6 +63,7 @@ def test_stages_take_the_place_of_the_mixture_from_their_starts_on(compose_train
 
 def test_proxy_runs_that_match_a_targets_repetition_have_their_scales_pools(compose_train, store: TokenStore):
     design = ["design=ddo", "design.scales=[1472,2944]", "design.match_repetition=4416", "max_epochs=30"]
+    design.append("design.base_repeats=0")
     plans = [plan_run(compose_train(*design, f"design.index={index}"), store) for index in range(14)]
     whole = np.array([store.num_rows("train", domain) for domain in store.domains])
     for number, plan in enumerate(plans):
@@ -317,7 +318,7 @@ def test_a_run_that_is_told_of_its_store_alone_is_the_run_that_names_all_its_dat
 
 def test_the_domains_of_a_design_are_those_of_the_store(store: TokenStore):
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        conf = compose("train", [f"store={store.folder}", "design=ddo", "design.scales=[1000]", "design.index=1"])
+        conf = compose("train", [f"store={store.folder}", "design=ddo", "design.scales=[1000]", "design.index=2"])
     assert conf.run_name == "fruit_x3_1K"
 
 
