@@ -76,8 +76,8 @@ def main(conf: FitConf) -> None:
         law = fitted_law.content()
     for name, fit in fits.items():
         folder = Path(conf.output_dir) / (name or "")
-        written = with_earlier_targets(fit, earlier_fit(folder))
-        written = replace(written, overrides=list(HydraConfig.get().overrides.task))
+        typed = replace(fit, overrides=list(HydraConfig.get().overrides.task))
+        written = with_earlier_targets(typed, earlier_fit(folder))
         write_law(folder, law)
         write_mixtures(folder, written)
         write_fit(folder, written)  # last: it tells of the others

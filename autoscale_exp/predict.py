@@ -123,9 +123,9 @@ def show_predictions(names: Sequence[str], objective: str, predictions: Sequence
         row = [names[r], short_label(columns["tokens"][r]), f"{value:.4f}{interval}"]
         for reference in ("uniform", "fitted"):
             gain, *ends = _with_ends(columns, f"gain_over_{reference}", r)
-            share = -1 / (value + gain)  # a gain is positive where the objective is lower
-            interval = "" if np.isnan(ends).any() else f" ({ends[1] * share:+.1%} to {ends[0] * share:+.1%})"
-            row.append("" if np.isnan(gain) else f"{gain * share:+.1%}{interval}")
+            change, high, low = (round(-x / (value + gain), 4) + 0.0 for x in (gain, *ends))  # a gain lowers; no -0
+            interval = "" if np.isnan(ends).any() else f" ({low:+.1%} to {high:+.1%})"
+            row.append("" if np.isnan(gain) else f"{change:+.1%}{interval}")
         rows.append(row)
     title = f"{objective} that the law expects, best first; 90 % intervals"
     print_table(open_console(), title, ["mixture", "tokens", objective, "against uniform", "against fitted"], rows)

@@ -50,27 +50,30 @@ def _described(law: str, objective: FitObjective) -> str:
 
 
 def with_earlier_targets(fit: Fit, before: Fit | None) -> Fit:
-    """A fit and, after its own targets, those of an earlier fit that gave the same answer at every scale.
+    """A fit and, after its own targets, those of an earlier fit that are still right; what is not is told.
 
-    The same mixtures at all scales come of the same runs, bounds and draws, so that those targets are still right. What
-    is not is told.
+    They are if all but the targets was typed alike and every scale has the same mixture, which takes the same runs.
     """
     asked = {target.tokens for target in fit.targets}
     others = [] if before is None else [target for target in before.targets if target.tokens not in asked]
     if before is None or not others:
         return fit
     budgets = ", ".join(short_label(target.tokens) for target in others)
-    if _same_scales(fit, before):
+    if _settings(fit) == _settings(before) and _same_scales(fit, before):
         log.info("the mixtures that an earlier fit found for %s tokens stay", budgets)
         return replace(fit, targets=[*fit.targets, *others])
     again = ",".join(f"{target.tokens:_}" for target in [*others, *fit.targets])
     log.warning(
-        "the mixtures for %s tokens, which an earlier fit found with other runs or bounds, are removed; "
+        "the mixtures for %s tokens, which an earlier fit found with other runs or settings, are removed; "
         "target_tokens=[%s] finds them anew",
         budgets,
         again,
     )
     return fit
+
+
+def _settings(fit: Fit) -> list[str]:
+    return sorted(override for override in fit.overrides if not override.startswith("target_tokens="))
 
 
 def _same_scales(fit: Fit, before: Fit) -> bool:

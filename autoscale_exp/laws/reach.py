@@ -7,7 +7,7 @@ from autoscale_exp.base.labels import short_label
 from autoscale_exp.laws.fit_file import FittedMixture
 
 FAR = 10  # times the largest scale; beyond it, the intervals and the back-test say nothing of how far a law may be off
-ROUNDING = 0.01  # whole rows make a scale's tokens a little more or fewer than its budget
+ROUNDING = 0.01  # whole rows make tokens a little more or fewer than a budget
 MANY_EPOCHS = 4  # up to which repeated text is worth nearly as much as fresh text (Muennighoff et al., 2305.16264)
 
 
@@ -53,7 +53,7 @@ def remarks_on(
                 f"back-test do not tell how far a law is off so far beyond its runs, so add a scale nearer to it"
             )
         repeated = {} if unique_tokens is None else epochs(target, unique_tokens)
-        if max(repeated.values(), default=0.0) > MANY_EPOCHS:
+        if max(repeated.values(), default=0.0) > MANY_EPOCHS * (1 + ROUNDING):
             told = ", ".join(f"{domain} {times:.1f}" for domain, times in repeated.items())
             remarks.append(
                 f"target {label} goes through its text so often: {told} epochs; the law knows of no repetition, and a "

@@ -124,7 +124,7 @@ def runs_first(fit: Fit) -> str | None:
     """Which of two ways on to take while the verdict is open and proxy runs would tell more; None if there is one."""
     if not any("cannot be told apart" in (target.verdict or "") and target.next_runs for target in fit.targets):
         return None
-    return "the proxy runs above come first, and then this fit again: they cost less than target runs, which are next"
+    return "the proxy runs above come first, and then this fit again: they cost less than target runs"
 
 
 def after_predict(law_file: Path, budget: int) -> str | None:

@@ -42,7 +42,7 @@ def test_earlier_targets_stay_while_the_runs_give_the_same_answer(tmp_path, capl
     caplog.set_level(logging.INFO)
     write_mixtures(tmp_path, EARLIER)
     write_fit(tmp_path, EARLIER)
-    fit = with_earlier_targets(replace(EARLIER, targets=[fitted(3_000_000)]), EARLIER)
+    fit = with_earlier_targets(replace(EARLIER, targets=[fitted(3_000_000)], overrides=["target_tokens=[3]"]), EARLIER)
     assert [target.tokens for target in fit.targets] == [3_000_000, 400]
     assert caplog.messages == ["the mixtures that an earlier fit found for 0.4K tokens stay"]
     write_mixtures(tmp_path, fit)
@@ -51,14 +51,17 @@ def test_earlier_targets_stay_while_the_runs_give_the_same_answer(tmp_path, capl
     assert first == "# the mixture for 3M tokens by law autoscale, objective mean_loss (given); see ../fit.json"
 
 
-def test_earlier_targets_of_other_runs_are_removed_and_told(tmp_path, caplog):
+MOVED = replace(fitted(40), weights={"a": 0.31, "b": 0.69})
+
+
+@pytest.mark.parametrize("changed", [{"scales": [MOVED]}, {"overrides": ["bounds.lower=0.1"]}])
+def test_earlier_targets_of_other_runs_or_settings_are_removed_and_told(changed, tmp_path, caplog):
     write_mixtures(tmp_path, EARLIER)
     write_fit(tmp_path, EARLIER)
-    moved = replace(fitted(40), weights={"a": 0.31, "b": 0.69})
-    fit = with_earlier_targets(replace(EARLIER, scales=[moved], targets=[fitted(3_000_000)]), EARLIER)
+    fit = with_earlier_targets(replace(EARLIER, targets=[fitted(3_000_000)], **changed), EARLIER)
     assert [target.tokens for target in fit.targets] == [3_000_000]
     (line,) = caplog.messages
-    assert line.startswith("the mixtures for 0.4K tokens, which an earlier fit found with other runs or bounds, are ")
+    assert line.startswith("the mixtures for 0.4K tokens, which an earlier fit found with other runs or settings, are ")
     assert "target_tokens=[400,3_000_000] finds them anew" in line
     write_mixtures(tmp_path, fit)
     assert [path.name for path in (tmp_path / "mixtures").iterdir()] == ["3M.yaml"]
