@@ -13,7 +13,13 @@ from tests.training.processes import Start, ended, table_of
 pytestmark = pytest.mark.slow
 
 PROXY_RUNS = ["base", "fruit_x3", "fruit_x0.333", "code_x3", "code_x0.333", "sums_x3", "sums_x0.333"]
-DDO = ["design=ddo", "design.scales=[640,1280]", "design.index=range(0,14)", "checkpoint_minutes=0"]
+DDO = [
+    "design=ddo",
+    "design.scales=[640,1280]",
+    "design.base_repeats=0",
+    "design.index=range(0,14)",
+    "checkpoint_minutes=0",
+]
 FIRST_SCALE = "design.index=range(0,7)"
 NAMES = [f"{run}_{scale}" for scale in ("0.64K", "1.28K") for run in PROXY_RUNS]
 
