@@ -145,7 +145,7 @@ class PredictConf:
     output: str = MISSING  # CSV to write
     tokens: int | None = None  # token budget of mixtures given as shares; null: the one they bring
     objective: ObjectiveConf | None = None  # null: that of the fit beside law_file
-    num_draws: int = 200  # for the spread of predictions
+    num_draws: int = 100  # of the law, for intervals; as in a fit, whose draws they then are
     seed: int = 0  # of the draws
 
 
@@ -227,6 +227,7 @@ def _register() -> None:
         "design_size": _design_size,
         "domains_of": _domains_of,
         "fit_folder": _fit_folder,
+        "folder_for": _folder_for,
         "folder_if_there": lambda folder: folder if Path(folder).expanduser().is_dir() else None,
         "folder_name": lambda *paths: Path(next((path for path in paths if path), "")).name,
         "num_parallel_runs": _num_parallel_runs,
@@ -279,6 +280,13 @@ def _fit_folder(runs: str | None, law: str) -> str:
     if runs is None or Path(runs).suffix == ".csv" or Path(runs).expanduser().is_file():
         return "outputs/fit"
     return f"{runs}/{'fit' if law == DEFAULT_LAW else law}"
+
+
+def _folder_for(output_dir: str, key: str, source: str | None) -> str:
+    """The folder of a job's results, once what it reads is there: a job that cannot begin leaves no folder behind."""
+    if source is not None and not Path(source).expanduser().exists():
+        raise UserError(f"{key} is '{source}', which does not exist")
+    return os.path.expanduser(output_dir)
 
 
 def _mixture_of_search(search: str | None, fit: str, token_budget: int | None) -> str:

@@ -74,6 +74,16 @@ FORMATS: dict[str, Callable[[Weights], str]] = {
 }
 
 
+PREFIXES = "put the path prefix of each domain's .bin and .idx files in the place of its name, then give this to"
+USES = {  # what is left to do with each
+    "megatron": f"{PREFIXES} Megatron-LM as --data-path, or a file of it as --data-args-path",
+    "hugging_face": "load a data set in the place of each name, then call datasets.interleave_datasets with these",
+    "mosaic": "put the folder of each domain's shards after local, then make a Stream of each for StreamingDataset",
+    "litdata": "open a StreamingDataset in the place of each name, then call CombinedStreamingDataset with these",
+    "olmo": "fill in the paths of each domain, then build a SourceMixtureList of the sources",
+}
+
+
 @job("export")
 def main(conf: ExportConf) -> None:
     """Prints the mixture, or writes it to `output`."""
@@ -85,6 +95,7 @@ def main(conf: ExportConf) -> None:
     else:
         text = megatron(weights, for_shell=False) if conf.format == "megatron" else FORMATS[conf.format](weights)
         atomic.write_text(Path(conf.output), text)
+    sys.stderr.write(f"next: {USES[conf.format]}\n")  # the log goes where the export may go
 
 
 def weights_to_export(path: Path) -> Weights:
@@ -98,7 +109,7 @@ def weights_to_export(path: Path) -> Weights:
     domains, listed, _ = read_mixture_file(path, "mixture_file")
     weights = dict(zip(domains, check_weights(listed, domains, key=f"the weights in '{path}'").tolist(), strict=True))
     if unused := [domain for domain, weight in weights.items() if weight == 0]:
-        sys.stderr.write(f"left out, with weight 0: {', '.join(unused)}\n")  # the log goes where the export may go
+        sys.stderr.write(f"left out, with weight 0: {', '.join(unused)}\n")
     return {domain: weight for domain, weight in weights.items() if weight > 0}
 
 

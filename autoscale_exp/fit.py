@@ -10,27 +10,33 @@ import hydra
 import numpy as np
 from hydra.core.hydra_config import HydraConfig
 
-from autoscale_exp.base.arrays import FloatArray
+from autoscale_exp.base.arrays import FloatArray, Int64Array
 from autoscale_exp.base.by_domain import in_order
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.job import job, to_typed
-from autoscale_exp.base.labels import budget_label, short_label
+from autoscale_exp.base.labels import short_label
 from autoscale_exp.base.ranges import LARGEST_SEED, check_range
 from autoscale_exp.config import FitConf
 from autoscale_exp.laws.conf import ObjectiveConf
-from autoscale_exp.laws.fit_file import Fit, FittedMixture, NextRun, read_fit, write_fit
+from autoscale_exp.laws.fit_file import Fit, FitObjective, FittedMixture, NextRun, write_fit
+from autoscale_exp.laws.fit_folder import (
+    check_place,
+    earlier_fit,
+    proposals_path,
+    with_earlier_targets,
+    write_mixtures,
+    write_next_runs,
+)
 from autoscale_exp.laws.law import describe_laws
 from autoscale_exp.laws.law_file import write_law
 from autoscale_exp.laws.objective import make_objective
 from autoscale_exp.laws.optimum import make_bounds
+from autoscale_exp.laws.reach import check_targets, remarks_on
 from autoscale_exp.laws.request import Request
 from autoscale_exp.laws.solution import solve_each, solve_optima
 from autoscale_exp.laws.solver.constraints import Constraints, GroupCap
-from autoscale_exp.mixture.weights import write_mixture_file
-from autoscale_exp.reporting.next_steps import after_fit, next_runs_command
+from autoscale_exp.reporting.next_steps import after_fit, next_runs_command, runs_first
 from autoscale_exp.reporting.tables import show_fit
-from autoscale_exp.runs.proposal import FOLDER as PROPOSALS
-from autoscale_exp.runs.proposal import Proposal, write_proposals
 from autoscale_exp.runs.repeat import repeat_command
 from autoscale_exp.runs.table import LEAST_TOKENS, RunTable, read_optima, read_runs, scales_of
 
@@ -59,6 +65,7 @@ def main(conf: FitConf) -> None:
         domains, budgets, weights = read_optima(Path(conf.optima))
         bounds = make_bounds(conf.bounds.lower, conf.bounds.upper, domains)
         fit, law = solve_optima(domains, budgets, weights, bounds, conf.target_tokens)
+        check_place(Path(conf.output_dir), fit.law, fit.objective)
         fits = {None: fit}
     else:
         table = read_runs(Path(str(conf.runs)))
@@ -66,13 +73,22 @@ def main(conf: FitConf) -> None:
             log.warning("trained on, but no part of the objective, because no run has its loss: %s", ", ".join(unseen))
         asked = {None: conf.objective} | objectives_of(conf)
         requests = {name: make_request(replace(conf, objective=section), table) for name, section in asked.items()}
+        check_targets(conf.target_tokens, [median_tokens(table, rows) for rows in scales_of(table)])
+        for name, request in requests.items():
+            of_request = FitObjective.of(request.objective, table.validation_domains)
+            check_place(Path(conf.output_dir) / (name or ""), conf.law.name, of_request)
         tell_of_runs(table)
         found, fitted_law = solve_each(conf.law.name, table, list(requests.values()))
-        fits = dict(zip(requests, found, strict=True))
+        fits = {
+            name: with_remarks(fit, table, request)
+            for (name, request), fit in zip(requests.items(), found, strict=True)
+        }
         law = fitted_law.content()
     for name in fits:
         folder = Path(conf.output_dir) / (name or "")
-        fits[name] = fit = with_commands(fits[name], str(conf.runs), folder)
+        told = with_commands(fits[name], str(conf.runs), folder)
+        typed = replace(told, overrides=list(HydraConfig.get().overrides.task))
+        fits[name] = fit = with_earlier_targets(typed, earlier_fit(folder))
         write_law(folder, law)
         write_mixtures(folder, fit)
         write_next_runs(folder, fit)
@@ -82,7 +98,7 @@ def main(conf: FitConf) -> None:
     if conf.runs is not None and Path(conf.runs).is_dir():
         for target in (target for target in fits[None].targets if target.next_runs):
             command = next_runs_command(conf.runs, proposals_path(Path(conf.output_dir), target))
-            log.info("all runs proposed for %s tokens: %s", budget_label(target.tokens), command)
+            log.info("all runs proposed for %s tokens: %s", short_label(target.tokens), command)
     log.info("drawing figures")
     from autoscale_exp.reporting.figures import save_fit_figures  # matplotlib takes a while, once all is written
 
@@ -92,6 +108,8 @@ def main(conf: FitConf) -> None:
         log.warning("no mixture is written: target_tokens=[...] says for which budgets")
     more = f", and to a folder there for each of {', '.join(conf.objectives)}" if conf.objectives else ""
     log.info("written to '%s'%s", conf.output_dir, more)
+    if line := runs_first(fits[None]):
+        log.info(line)
     log.info(after_fit(conf.runs, conf.output_dir, fits[None]))
 
 
@@ -140,29 +158,25 @@ def with_commands(fit: Fit, runs: str, folder: Path) -> Fit:
     )
 
 
-def proposals_path(folder: Path, target: FittedMixture) -> Path:
-    """The table of the runs that a fit in a folder proposes for a target."""
-    return folder / PROPOSALS / f"{budget_label(target.tokens)}.csv"
+def with_remarks(fit: Fit, table: RunTable, request: Request) -> Fit:
+    """A fit whose notes tell of targets far beyond the runs, or beyond the text."""
+    unique: Sequence[float] | None = table.unique_tokens
+    if request.constraints.unique_tokens is not None:
+        unique = request.constraints.unique_tokens.tolist()
+    by_domain = None if unique is None else dict(zip(table.domains, unique, strict=True))
+    remarks = remarks_on(fit.targets, fit.scales[-1].tokens, by_domain)
+    return replace(fit, diagnostics=replace(fit.diagnostics, notes=[*fit.diagnostics.notes, *remarks]))
 
 
-def write_next_runs(folder: Path, fit: Fit) -> None:
-    """Writes the table of proposed runs of each target, and removes those of an earlier fit; see `runs.proposal`."""
-    targets = {budget_label(target.tokens): target for target in fit.targets if target.next_runs}
-    for label in _written_before(folder) - targets.keys():
-        (folder / PROPOSALS / f"{label}.csv").unlink(missing_ok=True)
-    for target in targets.values():
-        proposals = [
-            Proposal(run.run, run.token_budget, run.seed, tuple(run.domain_tokens.values()))
-            for run in target.next_runs or []
-        ]
-        write_proposals(proposals_path(folder, target), fit.domains, proposals)
+def median_tokens(table: RunTable, rows: Int64Array) -> float:
+    """Tokens of a scale, which consists of these rows."""
+    return float(np.median(table.domain_tokens[rows].sum(axis=1)))
 
 
 def tell_of_runs(table: RunTable) -> None:
     """Says what was read: runs by scale, domains, and what the runs were validated on."""
-    totals = table.domain_tokens.sum(axis=1)
     scales = [
-        f"{len(rows)} at {table.scales[rows[0]] if table.scales else short_label(float(np.median(totals[rows])))}"
+        f"{len(rows)} at {table.scales[rows[0]] if table.scales else short_label(median_tokens(table, rows))}"
         for rows in scales_of(table)
     ]
     log.info("%d runs: %s", len(table.runs), ", ".join(scales))
@@ -244,26 +258,6 @@ def prior_of(conf: FitConf, table: RunTable) -> FloatArray | None:
             "give weights, in the order of the domains or by name"
         )
     return np.array(tokens) / sum(tokens)
-
-
-def write_mixtures(folder: Path, fit: Fit) -> None:
-    """Writes a mixture file per target, and removes those that an earlier fit wrote there and this one does not."""
-    targets = {budget_label(target.tokens): target for target in fit.targets}
-    for label in _written_before(folder) - targets.keys():
-        (folder / "mixtures" / f"{label}.yaml").unlink(missing_ok=True)  # fit.json will no longer tell of it
-    for label, target in targets.items():
-        origin = f"{target.method}; law {fit.law}, objective {fit.objective.name}"
-        weights = np.array(list(target.weights.values()))
-        path = folder / "mixtures" / f"{label}.yaml"
-        write_mixture_file(path, fit.domains, weights, target.tokens, origin)
-
-
-def _written_before(folder: Path) -> set[str]:
-    """Labels of the targets whose files an earlier fit wrote there; others in the folder are not its own."""
-    try:
-        return {budget_label(target.tokens) for target in read_fit(folder, "output_dir").targets}
-    except UserError:  # there is none, or one of another version, whose files stay
-        return set()
 
 
 if __name__ == "__main__":

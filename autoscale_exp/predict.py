@@ -3,6 +3,7 @@
 import csv
 import io
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,16 @@ from autoscale_exp.base import atomic
 from autoscale_exp.base.arrays import FloatArray
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.job import job
+from autoscale_exp.base.labels import short_label
 from autoscale_exp.base.ranges import LARGEST_SEED, check_range
 from autoscale_exp.config import PredictConf
-from autoscale_exp.laws.fit_file import FIT, Fit, read_fit
+from autoscale_exp.laws.fit_file import FIT, Fit, FittedMixture, read_fit
 from autoscale_exp.laws.law import Law, predicts_losses
 from autoscale_exp.laws.law_file import read_law
 from autoscale_exp.laws.objective import Objective, make_objective
 from autoscale_exp.laws.prediction import Prediction, compare, predict_losses
+from autoscale_exp.reporting.next_steps import after_predict
+from autoscale_exp.reporting.tables import open_console, print_table
 from autoscale_exp.runs.mixtures import read_mixtures
 
 log = logging.getLogger(__name__)
@@ -46,7 +50,13 @@ def main(conf: PredictConf) -> None:
     if objective is not None:
         predictions += compare(law, draws, objective, tokens, fitted_weights(fit, law, tokens))
     write_predictions(Path(conf.output), names, predictions)
+    if objective is not None:
+        show_predictions(names, objective.name, predictions)
     log.info("%d mixtures predicted in '%s'", len(names), conf.output)
+    largest = float(tokens.sum(axis=1).max())
+    target = None if fit is None else mixture_for(fit.targets, largest)
+    if told := after_predict(Path(conf.law_file), round(largest) if target is None else target.tokens):
+        log.info(told)
 
 
 def fit_beside(law_file: Path, law: Law) -> Fit | None:
@@ -77,14 +87,18 @@ def fitted_weights(fit: Fit | None, law: Law, tokens: FloatArray) -> FloatArray:
     known = [] if fit is None else [*fit.targets, *fit.scales]
     totals = tokens.sum(axis=1)
     for row, total in zip(weights, totals, strict=True):
-        # Whole rows of text make a run's tokens a little fewer than its budget.
-        if at := [mixture for mixture in known if abs(mixture.tokens - total) <= 0.01 * total]:
-            nearest = min(at, key=lambda mixture: abs(mixture.tokens - total))
-            row[:] = [nearest.weights[domain] for domain in law.domains]
+        if mixture := mixture_for(known, total):
+            row[:] = [mixture.weights[domain] for domain in law.domains]
     if fit is not None and (missing := sorted({round(total) for total in totals[np.isnan(weights[:, 0])].tolist()})):
         budgets = ",".join(map(str, missing[:3])) + (",..." if len(missing) > 3 else "")
         log.warning("the fit has no mixture for these budgets to compare with; fit with target_tokens=[%s]", budgets)
     return weights
+
+
+def mixture_for(known: Sequence[FittedMixture], tokens: float) -> FittedMixture | None:
+    """The mixture for a number of tokens; whole rows of text make a run's tokens a little fewer than its budget."""
+    at = [mixture for mixture in known if abs(mixture.tokens - tokens) <= 0.01 * tokens]
+    return min(at, key=lambda mixture: abs(mixture.tokens - tokens), default=None)
 
 
 def write_predictions(path: Path, names: list[str], predictions: list[Prediction]) -> None:
@@ -97,6 +111,28 @@ def write_predictions(path: Path, names: list[str], predictions: list[Prediction
     for name, *row in zip(names, *columns.values(), strict=True):
         writer.writerow([name, *("" if np.isnan(x) else f"{x:.{d}f}" for x, d in zip(row, digits, strict=True))])
     atomic.write_text(path, text.getvalue())
+
+
+def show_predictions(names: Sequence[str], objective: str, predictions: Sequence[Prediction]) -> None:
+    """Prints the objective of each mixture, best first, and its difference from uniform and the fitted mixture."""
+    columns = {column: values for prediction in predictions for column, values in prediction.items()}
+    rows = []
+    for r in np.argsort(columns["objective"], kind="stable"):
+        value, *ends = _with_ends(columns, "objective", r)
+        interval = "" if np.isnan(ends).any() else f" ({ends[0]:.4f} to {ends[1]:.4f})"
+        row = [names[r], short_label(columns["tokens"][r]), f"{value:.4f}{interval}"]
+        for reference in ("uniform", "fitted"):
+            gain, *ends = _with_ends(columns, f"gain_over_{reference}", r)
+            change, high, low = (round(-x / (value + gain), 4) + 0.0 for x in (gain, *ends))  # a gain lowers; no -0
+            interval = "" if np.isnan(ends).any() else f" ({low:+.1%} to {high:+.1%})"
+            row.append("" if np.isnan(gain) else f"{change:+.1%}{interval}")
+        rows.append(row)
+    title = f"{objective} that the law expects, best first; 90 % intervals"
+    print_table(open_console(), title, ["mixture", "tokens", objective, "against uniform", "against fitted"], rows)
+
+
+def _with_ends(columns: Prediction, column: str, row: int) -> list[float]:
+    return [float(columns[f"{column}{end}"][row]) for end in ("", ".low", ".high")]
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from autoscale_exp.mixture.weights import read_mixture_file
 from autoscale_exp.reporting.next_steps import after_run
 from autoscale_exp.runs.design import RunRequest
 from autoscale_exp.runs.designs import design_runs
+from autoscale_exp.runs.designs.single import SingleConf
 from autoscale_exp.runs.record import FAILURE, read_failure, write_failure
 from autoscale_exp.runs.table import refresh_run_table
 from autoscale_exp.training.claim import claimed, command_started
@@ -49,7 +50,8 @@ def main(conf: TrainConf) -> None:
             if not finished:
                 train_once(plan, folder)
         if watch and is_first_process(conf):
-            watch.say(after_run(folder))
+            is_design = not isinstance(conf.design, SingleConf)
+            watch.say(after_run(folder, is_design=is_design, search=conf.search, mixture_file=conf.mixture.path))
     except Stopped:
         if is_worker():
             leave_to_sweep()

@@ -1,6 +1,7 @@
 import itertools
 import json
 import shlex
+import sys
 from collections import Counter
 
 import datasets
@@ -8,7 +9,7 @@ import pytest
 import yaml
 
 from autoscale_exp.base.errors import UserError
-from autoscale_exp.export import FORMATS, megatron, weights_to_export
+from autoscale_exp.export import FORMATS, USES, main, megatron, weights_to_export
 
 # An unquoted no is false in YAML, and 1e-05 is a text.
 WEIGHTS = {"web": 1 / 3, "no": 0.1 + 0.2, "Wikipedia (en)": 1 - 1 / 3 - (0.1 + 0.2) - 1e-5, "It's 本": 1e-5}
@@ -55,6 +56,17 @@ def test_a_domain_of_weight_0_is_left_out_and_told(mixture, capsys):
     assert weights == {"web": 0.75, "code": 0.25}
     output = capsys.readouterr()
     assert (output.out, output.err) == ("", "left out, with weight 0: books, wiki\n")
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_what_is_left_to_do_stands_beside_the_export(form, mixture, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    asked = [f"mixture_file={mixture({'web': 0.75, 'code': 0.25})}", f"format={form}", "hydra/job_logging=none"]
+    monkeypatch.setattr(sys, "argv", ["export", *asked])
+    main()
+    output = capsys.readouterr()
+    assert read_back(form, output.out) == {"web": 0.75, "code": 0.25}
+    assert output.err == f"next: {USES[form]}\n"
 
 
 def test_hugging_face_draws_from_the_exported_domains_by_their_weights(mixture):

@@ -22,12 +22,12 @@ from tests.runs.records import make_record
     ("overrides", "message"),
     [
         ([], "give either runs=<runs.csv or sweep folder> or optima=<optima.csv>, one of the two"),
-        (["runs=a.csv", "optima=b.csv"], "give either runs=<runs.csv or sweep folder> or optima=<optima.csv>"),
-        (["runs=a.csv", "target_tokens=[9,0]"], "target_tokens[1] is 0; it must lie between 1 and "),
-        (["runs=a.csv", "target_tokens=[10000000000000000000]"], "target_tokens[0] is 10000000000000000000; it must"),
-        (["runs=a.csv", "uncertainty=some"], "uncertainty is 'some'; allowed are intervals and none"),
-        (["runs=a.csv", "num_draws=-1"], "num_draws is -1; it must be at least 0"),
-        (["runs=a.csv", "seed=-1"], "seed is -1; it must lie between 0 and 4294967295"),
+        (["runs=.", "optima=b.csv"], "give either runs=<runs.csv or sweep folder> or optima=<optima.csv>"),
+        (["runs=.", "target_tokens=[9,0]"], "target_tokens[1] is 0; it must lie between 1 and "),
+        (["runs=.", "target_tokens=[10000000000000000000]"], "target_tokens[0] is 10000000000000000000; it must"),
+        (["runs=.", "uncertainty=some"], "uncertainty is 'some'; allowed are intervals and none"),
+        (["runs=.", "num_draws=-1"], "num_draws is -1; it must be at least 0"),
+        (["runs=.", "seed=-1"], "seed is -1; it must lie between 0 and 4294967295"),
         (["runs=a.csv"], "runs is 'a.csv', which does not exist"),
         (["optima=a.csv"], "optima is 'a.csv', which does not exist"),
         (["optima=a.csv", "objectives=[mean_loss]"], "objectives is given with optima, whose objective nobody knows; "),
@@ -53,7 +53,7 @@ def test_what_a_fit_reads_is_told(caplog):
     assert caplog.messages == ["14 runs: 7 at 30000, 7 at 100000", "domains: a, b, c", "validation domains: a, index"]
     caplog.clear()
     tell_of_runs(replace(ddo_table(), scales=None))
-    assert caplog.messages[0] == "14 runs: 7 at 30K, 7 at 0.1M"
+    assert caplog.messages[0] == "14 runs: 7 at 30K, 7 at 100K"
 
 
 @pytest.fixture
@@ -100,3 +100,24 @@ def test_an_objective_named_twice_is_refused(refused, tmp_path: Path):
     write_record(tmp_path / "runs" / "run", make_record())
     line = refused("fit", "runs=.", "output_dir=out", "objectives=[mean_loss,mean_loss]")
     assert line == "objectives names 'mean_loss' twice; name each of them once"
+
+
+def test_a_target_below_the_smallest_scale_ends_the_job_before_any_work(run_table: Path, refused):
+    line = refused("fit", f"runs={run_table}", "output_dir=out", "target_tokens=[9_000]")
+    assert line.startswith("target_tokens[0] is 9_000, below the smallest scale of the runs, 30_000 tokens; ")
+
+
+def test_a_fit_of_another_objective_into_the_same_folder_is_refused_before_any_work(
+    run_table: Path, refused, monkeypatch
+):
+    asked = ["fit", f"runs={run_table}", "output_dir=out", "law=linear", "num_draws=0", "hydra/job_logging=none"]
+    monkeypatch.chdir(run_table.parent)
+    monkeypatch.setattr(sys, "argv", [*asked, "objective=mean_loss", "target_tokens=[400_000]"])
+    fit.main()
+    line = refused(*asked[:-1], "objective=mean_loss", "objective.name=mine", "objective.weights={a: .5, b: .5}")
+    assert line.startswith("output_dir is 'out', which holds the fit of law linear, objective mean_loss; this one is ")
+    monkeypatch.setattr(sys, "argv", [*asked, "objective=mean_loss", "target_tokens=[2_000_000]"])
+    fit.main()
+    found = read_fit(run_table.parent / "out", "fit")
+    assert [target.tokens for target in found.targets] == [2_000_000, 400_000]
+    assert any(note.startswith("target 2M is 20 times the largest scale, 100K; ") for note in found.diagnostics.notes)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from autoscale_exp import predict
-from autoscale_exp.fit import write_mixtures
+from autoscale_exp.config import FitConf, PredictConf
 from autoscale_exp.laws.fit_file import read_fit, write_fit
+from autoscale_exp.laws.fit_folder import write_mixtures
 from autoscale_exp.laws.law import fit_law, predicts_losses
 from autoscale_exp.laws.law_file import read_law, write_law
 from autoscale_exp.laws.objective import make_objective
@@ -154,3 +155,20 @@ def test_the_fit_of_another_law_is_not_taken(fits, predicted, capsys, tmp_path):
     row = predicted(f"law_file={tmp_path}/law.json", f"mixtures={fits}/mixtures.csv", "tokens=300_000")["skewed"]
     assert "objective" not in row
     assert "is of another law than" in capsys.readouterr().out
+
+
+def test_the_terminal_has_the_answer_best_first(fits, predicted, capsys):
+    files = [f"law_file={fits}/transfer/law.json", f"mixtures=[{fits}/skewed.yaml,{fits}/transfer/mixtures/0.3M.yaml]"]
+    rows = predicted(*files)
+    lines = capsys.readouterr().out.splitlines()
+    fitted, skewed = (next(line for line in lines if name in line) for name in ("0.3M ", "skewed "))
+    assert lines.index(fitted) < lines.index(skewed)
+    for line, name in ((fitted, "0.3M"), (skewed, "skewed")):
+        gain, value = float(rows[name]["gain_over_uniform"]), float(rows[name]["objective"])
+        assert f"{value:.4f} ({float(rows[name]['objective.low']):.4f} to " in line
+        assert f"{-gain / (value + gain):+.1%} (" in line
+
+
+def test_predictions_use_the_draws_of_a_fit():
+    assert PredictConf().num_draws == FitConf().num_draws
+    assert PredictConf().seed == FitConf().seed

@@ -53,6 +53,8 @@ def describe(error: BaseException) -> str:
         return f"{message}; {LIST}"
     if isinstance(error, MissingConfigException) and "'schema/" in message:
         return f"{message.rstrip('.')}; there are {', '.join(_schemas())}"
+    if "could not be converted to Integer" in message:
+        return f"{message}; a whole number is written out, as in 2_500_000"
     if isinstance(error, MissingConfigException) and error.options:
         return f"{message}; there are {', '.join(error.options)}"
     if isinstance(error, ConfigCompositionException) and isinstance(

@@ -20,12 +20,10 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-LEAD = """{module}: {purpose}
-
-Choose an option of a group with group=option; the first is the default. Set a key with key=value. Options change the
-keys: `--help design=ddo` lists those of design=ddo. Of `rivals` several are chosen: rivals=[uniform,fitted].
-`--hydra-help` lists Hydra's own flags.
-"""
+GROUPS = """Choose an option of a group with group=option; the first is the default. Options change the keys:
+`--help {example}` lists those of {example}."""
+SEVERAL = "Of `rivals` several are chosen: rivals=[uniform,fitted]."
+KEYS = "Set a key with key=value. `--hydra-help` lists Hydra's own flags."
 
 
 def describe_job(conf_dir: Path, job: str, purpose: str, overrides: Sequence[str]) -> str:
@@ -41,9 +39,14 @@ def describe_job(conf_dir: Path, job: str, purpose: str, overrides: Sequence[str
         conf = compose(job, [*overrides])
     groups = list(_groups(conf_dir, job))
     width = max((len(name) for name, _ in groups), default=0)
-    lines = [LEAD.format(module=f"python -m autoscale_exp.{job}", purpose=purpose)]
+    lines = [f"python -m autoscale_exp.{job}: {purpose}", ""]
+    choices = {name: options for name, options in groups if len(options) > 1}
+    if choices:  # the design changes most of the keys
+        group = "design" if "design" in choices else next(iter(choices))
+        lines.append(GROUPS.format(example=f"{group}={choices[group][1]}"))
+    lines += [SEVERAL] * ("rivals" in choices) + [KEYS, ""]
     lines += ["Groups", *(f"  {name:<{width}}  {' | '.join(options)}" for name, options in groups), ""] * bool(groups)
-    keys = list(_keys(conf, ""))
+    keys = list(_keys(conf, "", ""))
     width = min(48, max(len(key) for key, _ in keys))
     return "\n".join([*lines, "Keys", *(f"  {key:<{width}}  {text}".rstrip() for key, text in keys), ""])
 
@@ -68,15 +71,15 @@ def is_experiment_of(path: Path, job: str) -> bool:
     return bool(re.search(command, path.read_text(encoding="utf-8")))
 
 
-def _keys(section: DictConfig, prefix: str) -> Iterator[tuple[str, str]]:
-    """key=value and comment of every key, those of sections below in place."""
+def _keys(section: DictConfig, prefix: str, of_section: str) -> Iterator[tuple[str, str]]:
+    """key=value and comment of every key, those of sections below in place; in an open section, the section's."""
     schema = OmegaConf.get_type(section)
-    comments = _comments(schema) if is_dataclass(schema) else {}
+    comments = _comments(schema) if is_dataclass(schema) else dict.fromkeys(map(str, section), of_section)
     for key in section:
         node: Any = section._get_node(key)
         name, comment = f"{prefix}{key!s}", comments.get(str(key), "")
         if isinstance(node, DictConfig) and not node._is_none() and not node._is_missing() and len(node):
-            yield from _keys(node, f"{name}.")
+            yield from _keys(node, f"{name}.", comment)
         else:
             yield f"{name}={_shown(node)}", comment
 

@@ -6,9 +6,8 @@ UNITS = {"T": 10**12, "B": 10**9, "M": 10**6, "K": 10**3}
 
 
 def budget_label(num_tokens: int) -> str:
-    """A short exact name of a token budget: 600_000 is '0.6M', 25_000_000_000 is '25B'."""
-    unit = next((unit for unit, size in UNITS.items() if num_tokens >= size / 10), "K")
-    return f"{num_tokens / UNITS[unit]:.12g}{unit}"
+    """A short exact name of a token budget, for files and runs: 600_000 is '0.6M', 25_000_000_000 is '25B'."""
+    return _label(num_tokens, least=0.1)
 
 
 def budget_of_label(label: str) -> int | None:
@@ -18,8 +17,14 @@ def budget_of_label(label: str) -> int | None:
 
 
 def short_label(num_tokens: float) -> str:
-    """A token budget to three digits, for tables and axes: 599_872 is '0.6M'."""
-    return budget_label(round(float(f"{num_tokens:.3g}")))
+    """A number of tokens to three digits, for people: 599_872 is '600K', 100_000_000 is '100M'."""
+    return _label(round(float(f"{num_tokens:.3g}")), least=1)
+
+
+def _label(num_tokens: int, least: float) -> str:
+    """The number in the largest unit of which it has at least so many."""
+    unit = next((unit for unit, size in UNITS.items() if num_tokens >= size * least), "K")
+    return f"{num_tokens / UNITS[unit]:.12g}{unit}"
 
 
 def round_down(tokens: float) -> int:

@@ -14,7 +14,7 @@ import numpy as np
 
 from autoscale_exp.base.arrays import FloatArray, Int64Array
 from autoscale_exp.base.errors import UserError
-from autoscale_exp.base.labels import budget_label
+from autoscale_exp.base.labels import short_label
 from autoscale_exp.base.progress import Progress
 from autoscale_exp.laws.autoscale.ddo import find_design
 from autoscale_exp.laws.backtest import backtest, fit_smaller_scales
@@ -83,7 +83,7 @@ def decide(evidence: Evidence, request: Request) -> Fit:
     candidates = candidate_runs(table, request.next_scales)
 
     def decided(budget: int) -> FittedMixture:
-        log.info("objective %s: mixture for %s tokens", objective.name, budget_label(budget))
+        log.info("objective %s: mixture for %s tokens", objective.name, short_label(budget))
         return decide_at(law, evidence.draws, budget, base, request, candidates)
 
     budgets = [round(float(np.median(totals[rows]))) for rows in groups]
@@ -145,7 +145,7 @@ def decide_at(
     point, other = best_under([law]), METRICS[1 - METRICS.index(objective.metric)]
     # Draws are of the law's form, so convex where it is, and their optima lie near the one of their mean.
     offered = best_under(draws, convex=point.convex, start=point.weights) if draws else point
-    progress, optima = Progress(log, f"mixture for {budget_label(budget)} tokens"), []
+    progress, optima = Progress(log, f"mixture for {short_label(budget)} tokens"), []
     for number, draw in enumerate(draws, 1):
         optima.append(best_under([draw], convex=point.convex, start=offered.weights, accuracy=DRAW_ACCURACY))
         progress.tell(f"draw {number} of {len(draws)}")

@@ -272,8 +272,9 @@ class Fit:
         objective: what was minimised.
         domains: (K,) names, in the order of data.domains.
         scales: the optimum at each scale of the runs, smallest first.
-        targets: the mixture at each token budget asked for, in that order.
+        targets: the mixture at each token budget asked for, in that order, then at those of earlier fits.
         diagnostics: what to know.
+        overrides: of the command that made it, as typed.
     """
 
     law: str
@@ -282,6 +283,7 @@ class Fit:
     scales: list[FittedMixture]
     targets: list[FittedMixture]
     diagnostics: Diagnostics
+    overrides: list[str] = field(default_factory=list)
 
 
 def write_fit(folder: Path, fit: Fit) -> None:

@@ -98,7 +98,7 @@ class MixtureSampler:
                 remedy = "lower its weight or design.match_repetition"
             raise UserError(
                 f"domain '{self.domains[i]}' has {has} and max_epochs is {self.max_epochs}, but the mixture asks for "
-                f"{count} rows; {remedy}, raise max_epochs or prepare more text"
+                f"{count} rows ({count / max(pool, 1):.1f} epochs); {remedy}, raise max_epochs or prepare more text"
             )
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -3,12 +3,15 @@
 import re
 import shlex
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from autoscale_exp.base.labels import budget_label, round_down
-from autoscale_exp.laws.fit_file import FIT, Fit
-from autoscale_exp.runs.record import MIXTURE, read_record, read_records
+from autoscale_exp.laws.fit_file import FIT, Fit, FittedMixture
+from autoscale_exp.laws.fit_folder import SAME, earlier_fit
+from autoscale_exp.laws.reach import MANY_EPOCHS, ROUNDING, epochs
+from autoscale_exp.runs.record import MIXTURE, RECORD, RunRecord, read_record, read_records
 from autoscale_exp.runs.repeat import read_yaml
 
 LARGEST_TARGET = 10_000_000  # of the study that is proposed: minutes on a CPU
@@ -28,30 +31,46 @@ def after_prepare(store: str, domain_tokens: Sequence[int]) -> str:
     return next_command("study", f"store={store}", f"token_budgets=[{target:_}]")
 
 
-def after_sweep(folder: Path, *, is_design: bool, search: str | None) -> str:
+def after_sweep(folder: Path, *, is_design: bool, search: str | None, mixture_file: str | None = None) -> str:
     """The fit of a search, the report of target runs, or where to look at other runs.
 
     Args:
         folder: of the sweep.
         is_design: whether its runs are those of a design, and no single ones.
         search: folder of the search whose mixtures were trained.
+        mixture_file: the one that was trained, if it was one.
     """
     if search is not None:
         elsewhere = [] if Path(folder) == Path(search) / "targets" else [f"targets={folder}"]
-        return next_command("report", f"search={search}", *elsewhere)
+        names = {record.mixture for record in _records_in(folder)}
+        reference = ["reference=natural"] if "natural" in names and "uniform" not in names else []
+        fit = _fit_trained(Path(search), mixture_file)
+        return next_command("report", f"search={search}", *fit, *elsewhere, *reference)
     if not is_design:
         return f"next: look at '{folder}/runs.csv', which has the losses of every run"
     largest = max(record.token_budget for record in read_records(folder))
-    return next_command("fit", f"runs={folder}", f"target_tokens=[{_target_of(largest):_}]")
+    return fit_again(folder, folder / "fit") or next_command(
+        "fit", f"runs={folder}", f"target_tokens=[{_target_of(largest):_}]"
+    )
 
 
-def after_run(folder: Path) -> str:
-    """The training on the mixture that a run has found, or how to look at it."""
+def after_run(folder: Path, *, is_design: bool, search: str | None, mixture_file: str | None = None) -> str:
+    """What comes after a run: training on the mixture that it found, what comes after its sweep, or a look at it.
+
+    Args:
+        folder: of the run, in the sweep's folder `runs`.
+        is_design: see `after_sweep`, as the others.
+        search: folder of a search.
+        mixture_file: that was trained.
+    """
     if (folder / MIXTURE).is_file():
         record = read_record(folder)
         mixture = ["mixture=from_file", f"mixture.name={record.mixture}", f"mixture.path={folder / MIXTURE}"]
         budget = f"token_budget={_target_of(record.token_budget):_}"
         return next_command("train", f"store={record.store}", f"model={record.model}", *mixture, budget)
+    sweep = folder.parent.parent
+    if search is not None or (is_design and len(read_records(sweep)) > 1):
+        return after_sweep(sweep, is_design=is_design, search=search, mixture_file=mixture_file)
     if (folder / "model").is_dir():
         return next_command("evaluate", f"run={folder}")
     return (
@@ -63,28 +82,76 @@ def after_run(folder: Path) -> str:
 def after_fit(runs: str | None, folder: str, fit: Fit) -> str:
     """Target runs of the fit of a search; the export of a mixture of other runs; or the fit with a target.
 
+    A target that the search's text does not last for is asked for anew, within the text.
+
     Args:
         runs: the run table or the sweep's folder that was fitted; None for given optima.
         folder: of the fit.
-        fit: what was found.
+        fit: what was found, with the targets that were asked for.
     """
     if not fit.targets:
         source = f"runs={runs}" if runs else "optima=<optima.csv>"
-        target = f"target_tokens=[{_target_of(max(scale.tokens for scale in fit.scales)):_}]"
+        proposed = f"target_tokens=[{_target_of(max(scale.tokens for scale in fit.scales)):_}]"
         law = [] if fit.law in ("pooled_transfer", "autoscale_path") else [f"law={fit.law}"]
-        return next_command("fit", source, *law, target)
-    budget = max(target.tokens for target in fit.targets)
-    mixture_file = f"{folder}/mixtures/{budget_label(budget)}.yaml"
+        return next_command("fit", source, *law, proposed)
+    target = max(fit.targets, key=lambda target: target.tokens)
+    mixture_file = f"{folder}/mixtures/{budget_label(target.tokens)}.yaml"
     if runs is None or not Path(runs).is_dir():
         return next_command("export", f"mixture_file={mixture_file}", "format=megatron")
-    of_search = Path(folder) in (Path(runs) / "fit", Path(runs) / "autoscale")
-    asked = ["experiment=targets", f"search={runs}", f"token_budget={budget:_}"]
-    if not of_search:
-        asked += ["mixture=from_file", f"mixture.name={fit.law}_{fit.objective.name}", f"mixture.path={mixture_file}"]
+    carried = _carried(Path(runs))
+    unique, limit = read_records(Path(runs))[0].unique_tokens, _max_epochs(carried)
+    if max(epochs(target, unique).values(), default=0.0) > limit * (1 + ROUNDING):
+        lasts = max(min(target.tokens, round_down(limit * sum(unique.values()))), 1)
+        within = [f"target_tokens=[{lasts:_}]", f"bounds.max_epochs={limit}"]
+        return fit_again(Path(runs), Path(folder), *within) or next_command("fit", f"runs={runs}", *within)
+    asked = ["experiment=targets", f"search={runs}", f"token_budget={target.tokens:_}"]
+    is_tight = target.tokens > limit * (1 + ROUNDING) * len(unique) * min(unique.values())
+    reference = "natural" if is_tight else "uniform"  # natural goes through all text equally often
+    if Path(folder) not in (Path(runs) / "fit", Path(runs) / "autoscale"):
+        asked += _from_file(f"{fit.law}_{fit.objective.name}", mixture_file)
     elif Path(folder).name == "autoscale":
         fitted = "fitted," * (Path(runs) / "fit" / FIT).is_file()
-        asked.append(f"mixture=uniform,{fitted}autoscale")
-    return next_command("train", *asked, *_carried(Path(runs)))
+        asked.append(f"mixture={reference},{fitted}autoscale")
+    elif name := _other_name(Path(runs) / "targets", target):
+        asked += _from_file(name, mixture_file)
+    elif is_tight:
+        asked.append(f"mixture={reference},fitted")
+    return next_command("train", *asked, *carried)
+
+
+def runs_first(fit: Fit) -> str | None:
+    """Which of two ways on to take while the verdict is open and proxy runs would tell more; None if there is one."""
+    if not any("cannot be told apart" in (target.verdict or "") and target.next_runs for target in fit.targets):
+        return None
+    return "the proxy runs above come first, and then this fit again: they cost less than target runs"
+
+
+def after_predict(law_file: Path, budget: int) -> str | None:
+    """The export of the fit's mixture for a budget, or the fit that finds one; None if the folder does not tell.
+
+    Args:
+        law_file: of the law that predicted.
+        budget: of the mixtures predicted.
+    """
+    mixture_file = law_file.parent / "mixtures" / f"{budget_label(budget)}.yaml"
+    if mixture_file.is_file():
+        return next_command("export", f"mixture_file={mixture_file}", "format=megatron")
+    return fit_again(None, law_file.parent, f"target_tokens=[{budget:_}]")
+
+
+def fit_again(runs: Path | None, folder: Path, *changed: str) -> str | None:
+    """The fit in a folder as it was typed, but for some overrides; None if there is none that tells.
+
+    Args:
+        runs: the sweep's folder that it must be of; None: any.
+        folder: of the fit.
+        changed: overrides in the place of those with the same keys.
+    """
+    fit = earlier_fit(folder)
+    if fit is None or not fit.overrides or (runs is not None and f"runs={runs}" not in fit.overrides):
+        return None
+    keys = {override.partition("=")[0] for override in changed}
+    return next_command("fit", *(o for o in fit.overrides if o.lstrip("+").partition("=")[0] not in keys), *changed)
 
 
 def next_runs_command(search: str, table: Path, index: int | None = None) -> str:
@@ -125,6 +192,40 @@ def more_seeds(targets: Path, search: str, mixtures: Sequence[str], wanted: int)
 def next_command(job: str, *overrides: str) -> str:
     """The line that tells a command."""
     return "next: " + shlex.join(["python", "-m", f"autoscale_exp.{job}", *overrides])
+
+
+def _from_file(name: str, path: str) -> list[str]:
+    return ["mixture=from_file", f"mixture.name={name}", f"mixture.path={path}"]
+
+
+def _fit_trained(search: Path, mixture_file: str | None) -> list[str]:
+    """The override of `report` for the fit whose mixture was trained, if it is not the one that report takes."""
+    taken = search / "fit"
+    trained = taken if mixture_file is None else Path(mixture_file).parent.parent
+    if not (taken / FIT).is_file() and mixture_file is None:
+        trained = search / "autoscale"
+    is_beside = trained == search / "autoscale" and (taken / FIT).is_file()  # which report shows anyway
+    return [] if trained == taken or is_beside or not (trained / FIT).is_file() else [f"fit={trained}"]
+
+
+def _other_name(targets: Path, target: FittedMixture) -> str | None:
+    """A name for the fitted mixture where target runs are of another one called fitted; None where none is needed."""
+    records = _records_in(targets)
+    trained = [r.requested_weights for r in records if (r.mixture, r.token_budget) == ("fitted", target.tokens)]
+    if all(abs(weights.get(d, 0.0) - weight) <= SAME for weights in trained for d, weight in target.weights.items()):
+        return None
+    taken = {record.mixture for record in records}
+    return next(name for name in map("fitted_{}".format, count(2)) if name not in taken)
+
+
+def _records_in(sweep: Path) -> list[RunRecord]:
+    return read_records(sweep) if any(sweep.glob(f"runs/*/{RECORD}")) else []
+
+
+def _max_epochs(overrides: Sequence[str]) -> int:
+    """What the overrides of a run say, or what `train` does by itself."""
+    typed = [override.partition("=")[2] for override in overrides if re.match(r"\+*max_epochs=", override)]
+    return int(typed[-1]) if typed else MANY_EPOCHS
 
 
 def _carried(search: Path) -> list[str]:

@@ -25,6 +25,7 @@ from autoscale_exp.lm.families import FAMILIES
 from autoscale_exp.mixture.allocation import allocate_stages
 from autoscale_exp.mixture.sampler import MixtureSampler
 from autoscale_exp.mixture.weights import resolve_weights
+from autoscale_exp.reporting.next_steps import fit_again, next_command
 from autoscale_exp.runs.design import RunRequest, RunSpec, matched_pool
 from autoscale_exp.runs.designs import design_runs, select_run
 from autoscale_exp.runs.designs.single import SingleConf
@@ -89,6 +90,7 @@ def plan_run(conf: TrainConf, store: TokenStore) -> RunPlan:
     _check_numbers(conf)
     micro_batch(conf.model.optimizer.batch_rows, conf.micro_batch_rows, num_devices(conf))
     pool_rows = [store.num_rows("train", domain) for domain in store.domains]
+    _check_mixture_file(conf)
     runs = design_runs(conf.design, RunRequest(store.domains, conf.token_budget, conf.mixture_name, conf.seed))
     spec = select_run(runs, conf.design.index)
     target = conf.design.match_repetition
@@ -131,6 +133,22 @@ def plan_run(conf: TrainConf, store: TokenStore) -> RunPlan:
         reweighting=reweighting_identity(conf, reference),
     )
     return RunPlan(conf, store, spec, requested_tokens, sampler, seed, identity, initial, reference)
+
+
+def _check_mixture_file(conf: TrainConf) -> None:
+    """Checks that the mixture file that a fit was to write is there.
+
+    Raises:
+        UserError: it is not; the message names those of other budgets, and the fit that writes it.
+    """
+    path = Path(conf.mixture.path or "")
+    if conf.mixture.kind != "file" or path.is_file() or path.parent.name != "mixtures" or conf.token_budget is None:
+        return
+    there = ", ".join(sorted(other.name for other in path.parent.glob("*.yaml"))) or "no other"
+    target = f"target_tokens=[{conf.token_budget:_}]"
+    runs = [] if conf.search is None else [f"runs={conf.search}"]
+    command = (fit_again(None, path.parent.parent, target) or next_command("fit", *runs, target)).removeprefix("next: ")
+    raise UserError(f"mixture.path is '{path}', which does not exist (there is {there}); this fit writes it: {command}")
 
 
 def store_of(conf: TrainConf, overrides: Sequence[str]) -> TokenStore:
@@ -309,9 +327,13 @@ def is_finished(plan: RunPlan, folder: Path) -> bool:
     if (finished or (folder / RESUME_POINT).exists() or holder(folder)) and (folder / IDENTITY).exists():
         stored = read_identity(folder)
         if differences := differing_keys(stored.content, plan.identity.content):
+            of_rows = all(key.startswith("rows.") for key in differences)
+            other = "output_dir or name"
+            if of_rows and isinstance(plan.conf.design, SingleConf):
+                other = "mixture.name, as the run there is of another mixture of this name"
             raise UserError(
                 f"'{folder}' holds run '{stored.run}' with another config ({'; '.join(differences)}); "
-                "delete that folder, or choose another output_dir or name"
+                f"delete that folder, or choose another {other}"
             )
     if finished and read_record(folder).fingerprint != plan.identity.fingerprint:
         raise UserError(f"'{folder}' holds the result of another run; delete that folder, or choose another output_dir")

@@ -131,7 +131,9 @@ class SweepCallback(Callback):
             raise SystemExit(1)
         watch.say(f"{len(runs)} runs are finished; their table is '{self._folder / TABLE}'")
         is_design = OmegaConf.get_type(config.design) is not SingleConf
-        watch.say(after_sweep(self._folder, is_design=is_design, search=config.search))
+        # Of the one mixture; of a sweep over several, or over what its path depends on, there is none.
+        mixture_file = OmegaConf.select(config, "mixture.path", throw_on_resolution_failure=False)
+        watch.say(after_sweep(self._folder, is_design=is_design, search=config.search, mixture_file=mixture_file))
 
 
 def is_worker() -> bool:
@@ -208,6 +210,7 @@ class SweepWatch:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
         self._ended = {run.name for run in runs if run.finished}
+        self._width = max(24, *(len(run.name) for run in runs))
         self._num_tokens = sum(run.num_tokens for run in runs if not run.finished)
         self._done_tokens = 0
         self._known_commands = {this_command()}
@@ -293,7 +296,7 @@ class SweepWatch:
                 self._done_tokens += run.num_tokens
                 record = read_record(run.folder)
                 loss = sum(record.losses.values()) / len(record.losses)
-                self._say_ended(run, f"mean loss {loss:.4f}  {record.tokens_per_second:>9,.0f} tokens/s")
+                self._say_ended(run, f"mean loss {loss:.4f} nats  {record.tokens_per_second:>9,.0f} tokens/s")
             elif failure.exists() and failure.stat().st_mtime >= self._started:
                 self._ended.add(run.name)
                 self._num_tokens -= run.num_tokens
@@ -302,7 +305,7 @@ class SweepWatch:
     def _say_ended(self, run: PlannedRun, what: str) -> None:
         count = f"[{len(self._ended):>{len(str(len(self.runs)))}}/{len(self.runs)}]"
         times = f"{_minutes(time.time() - self._started)} gone, {_minutes(self._seconds_left())} left"
-        self._console.print(f"{count} {run.name:<24} {what}  {times}", markup=False)
+        self._console.print(f"{count} {run.name:<{self._width}} {what}  {times}", markup=False)
 
     def _running(self) -> list[tuple[PlannedRun, dict[str, Any]]]:
         """The runs in progress, each with what it tells of itself."""

@@ -51,6 +51,25 @@ def test_a_choice_changes_the_keys_that_are_listed():
     assert "  design.index=0 " in text
 
 
+@pytest.mark.parametrize("job", JOBS)
+def test_the_example_of_an_option_is_one_of_the_job(job):
+    text = describe_job(CONF_DIR, job, "", [])
+    lead, _, groups = text.partition("\nKeys\n")[0].partition("\nGroups\n")
+    example = re.search(r"`--help (\w+)=(\w+)`", lead)
+    assert bool(example) == bool(groups)
+    if example:
+        options = re.search(rf"^  {example[1]} +(.*)", groups, re.MULTILINE)
+        assert example[2] in options[1].split(" | ")
+    assert ("rivals" in lead) == (job == "study")
+
+
+def test_a_key_of_a_trainer_says_whose_it_is():
+    lines = describe_job(CONF_DIR, "train", "", []).splitlines()
+    of_trainer = [line for line in lines if line.startswith("  trainer.")]
+    assert of_trainer
+    assert all(line.endswith("  arguments of Lightning's Trainer") for line in of_trainer)
+
+
 def test_experiments_are_listed_for_the_job_that_their_command_names():
     listed = {job: re.search(r"^  experiment +(.*)", describe_job(CONF_DIR, job, "", []), re.M) for job in JOBS}
     options = {job: match[1].split(" | ") for job, match in listed.items() if match}

@@ -52,6 +52,14 @@ def test_a_value_that_is_not_set_is_named_by_its_whole_key():
     assert describe(error.value) == "data.domains is not set; give it a value, as in data.domains=..."
 
 
+def test_a_number_with_a_unit_is_told_how_to_write_it():
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"), pytest.raises(HydraException) as error:
+        to_typed(compose("fit", ["runs=runs.csv", "target_tokens=[2.5M]"]))
+    line = describe(error.value)
+    assert "target_tokens=[2.5M] Value '2.5M' of type 'str' could not be converted to Integer" in line
+    assert line.endswith("; a whole number is written out, as in 2_500_000")
+
+
 def test_the_line_is_all_that_is_printed(tmp_path: Path):
     command = [sys.executable, "-m", "autoscale_exp.fit", "runs=runs.csv", "law=best"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
@@ -63,8 +71,8 @@ def test_the_line_is_all_that_is_printed(tmp_path: Path):
 @pytest.mark.parametrize(
     ("job", "given", "folder"),
     [
-        ("fit", ["runs=runs.csv", "output_dir=file/out"], "file/out"),
-        ("report", ["output_dir=file"], "file"),
+        ("fit", ["runs=.", "output_dir=file/out"], "file/out"),
+        ("report", ["search=.", "output_dir=file"], "file"),
         ("train", ["token_budget=1000", "run_name=r", "output_dir=file"], "file/runs/r"),
         (
             "prepare",
@@ -81,10 +89,24 @@ def test_a_job_whose_folder_cannot_be_made_says_so(job, given, folder, refused, 
     assert line.endswith("; give another one (output_dir, or data.store for prepare)")
 
 
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("fit runs=mistyped", "runs is 'mistyped', which does not exist"),
+        ("report search=~/mistyped", "which does not exist"),
+        ("report search=mistyped", "search is 'mistyped', which does not exist"),
+    ],
+)
+def test_a_job_that_finds_nothing_to_read_leaves_no_folder(command, message, refused, tmp_path: Path):
+    job, override = command.split(" ")
+    assert message in refused(job, override)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_job_whose_log_cannot_be_written_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
     (tmp_path / "out" / "fit.log").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["fit", "runs=runs.csv", "output_dir=out"])
+    monkeypatch.setattr("sys.argv", ["fit", "runs=.", "output_dir=out"])
     with pytest.raises(SystemExit, match="2"):
         fit.main()
     line = capsys.readouterr().err
@@ -105,7 +127,7 @@ def test_an_error_that_is_nobodys_mistake_keeps_its_traceback(monkeypatch: pytes
         raise OSError(5, "Input/output error", str(path))
 
     monkeypatch.setattr(fit, "read_runs", broken)
-    monkeypatch.setattr("sys.argv", ["fit", "runs=x", f"output_dir={tmp_path}", "hydra/job_logging=none"])
+    monkeypatch.setattr("sys.argv", ["fit", f"runs={tmp_path}", f"output_dir={tmp_path}", "hydra/job_logging=none"])
     with pytest.raises(OSError, match="Input/output error"):
         fit.main()
 

@@ -35,7 +35,7 @@ def test_a_job_that_is_stopped_says_in_one_line_what_is_kept(signum, code, tmp_p
     script = tmp_path / "job.py"
     script.write_text(JOB)
     process = subprocess.Popen(
-        [sys.executable, script, "runs=runs.csv", f"output_dir={tmp_path}"],
+        [sys.executable, script, "runs=.", f"output_dir={tmp_path}"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

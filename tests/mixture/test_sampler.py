@@ -219,7 +219,7 @@ def test_a_billion_rows_of_fifty_domains_take_little_memory():
 def test_a_shrunk_pool_is_named_when_it_is_too_small():
     message = (
         r"domain 'web' has a pool of 10 of its 90 rows because of design.match_repetition and max_epochs is 2, but the "
-        r"mixture asks for 21 rows; lower its weight or design.match_repetition"
+        r"mixture asks for 21 rows \(2.1 epochs\); lower its weight or design.match_repetition"
     )
     with pytest.raises(UserError, match=message):
         MixtureSampler(["web"], [10], [[11], [10]], seed=0, max_epochs=2, unique_rows=[90])

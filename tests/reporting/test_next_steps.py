@@ -5,17 +5,21 @@ from pathlib import Path
 import pytest
 import yaml
 
-from autoscale_exp.laws.fit_file import write_fit
+from autoscale_exp.config import TrainingConf
+from autoscale_exp.laws.fit_file import NextRun, write_fit
+from autoscale_exp.laws.reach import MANY_EPOCHS
 from autoscale_exp.reporting.next_steps import (
     after_fit,
+    after_predict,
     after_prepare,
     after_run,
     after_sweep,
     after_verdict,
     more_seeds,
+    runs_first,
 )
 from autoscale_exp.runs.record import write_record
-from tests.reporting.test_page import FIT
+from tests.reporting.test_page import FIT, fitted
 from tests.runs.records import make_record
 
 
@@ -30,7 +34,7 @@ def command(line: str) -> list[str]:
 def started(sweep: Path, run: str, overrides: list[str], choices: dict[str, str], **record: object) -> None:
     folder = sweep / "runs" / run
     write_record(folder, make_record(run, **record))
-    (folder / ".hydra").mkdir()
+    (folder / ".hydra").mkdir(exist_ok=True)
     (folder / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(overrides))
     (folder / ".hydra" / "hydra.yaml").write_text(yaml.safe_dump({"hydra": {"runtime": {"choices": choices}}}))
 
@@ -54,16 +58,63 @@ def test_after_target_runs_comes_the_report():
     assert "'b/runs.csv'" in after_sweep(Path("b"), is_design=False, search=None)
 
 
+def test_target_runs_of_a_fit_elsewhere_are_reported_by_that_fit(tmp_path: Path):
+    search, own = str(tmp_path), tmp_path / "fit_reading"
+    targets = tmp_path / "targets"
+    write_fit(tmp_path / "fit", FIT)
+    write_fit(own, FIT)
+    line = after_sweep(targets, is_design=False, search=search, mixture_file=f"{own}/mixtures/3M.yaml")
+    assert command(line) == ["report", f"search={search}", f"fit={own}"]
+    for beside in ("fit", "autoscale"):
+        write_fit(tmp_path / beside, FIT)
+        file = f"{tmp_path}/{beside}/mixtures/3M.yaml"
+        assert command(after_sweep(targets, is_design=False, search=search, mixture_file=file))[1:] == [
+            f"search={search}"
+        ]
+
+
+def test_the_only_fit_of_a_search_is_the_one_that_reports(tmp_path: Path):
+    write_fit(tmp_path / "autoscale", FIT)
+    line = after_sweep(tmp_path / "targets", is_design=False, search=str(tmp_path))
+    assert command(line) == ["report", f"search={tmp_path}", f"fit={tmp_path}/autoscale"]
+
+
+def test_target_runs_without_uniform_are_compared_with_natural(tmp_path: Path):
+    for mixture in ("natural", "fitted"):
+        write_record(tmp_path / "targets" / "runs" / mixture, make_record(mixture, mixture=mixture))
+    line = after_sweep(tmp_path / "targets", is_design=False, search=str(tmp_path))
+    assert command(line) == ["report", f"search={tmp_path}", "reference=natural"]
+
+
 def test_a_single_run_says_how_to_look_at_it(tmp_path: Path):
-    assert f"'{tmp_path}/result.json'" in after_run(tmp_path)
-    (tmp_path / "model").mkdir()
-    assert command(after_run(tmp_path)) == ["evaluate", f"run={tmp_path}"]
+    run = tmp_path / "runs" / "run"
+    write_record(run, make_record())
+    for is_design in (False, True):  # the first run of a design is not enough for a fit
+        assert f"'{run}/result.json'" in after_run(run, is_design=is_design, search=None)
+    (run / "model").mkdir()
+    assert command(after_run(run, is_design=False, search=None)) == ["evaluate", f"run={run}"]
+
+
+def test_after_one_more_run_of_a_search_comes_its_fit_as_it_was_typed(tmp_path: Path):
+    for run in ("base", "base_seed1"):
+        write_record(tmp_path / "runs" / run, make_record(run, token_budget=3_000_000))
+    run = tmp_path / "runs" / "base_seed1"
+    after = lambda: command(after_run(run, is_design=True, search=None))  # noqa: E731
+    assert after() == ["fit", f"runs={tmp_path}", "target_tokens=[10_000_000]"]
+    typed = [f"runs={tmp_path}", "objective=mean_loss", "target_tokens=[8_000_000]"]
+    write_fit(tmp_path / "fit", replace(FIT, overrides=typed))
+    assert after() == ["fit", *typed]
+
+
+def test_after_one_target_run_comes_the_report(tmp_path: Path):
+    run = tmp_path / "targets" / "runs" / "fitted"
+    assert command(after_run(run, is_design=False, search=str(tmp_path))) == ["report", f"search={tmp_path}"]
 
 
 def test_after_a_run_that_found_a_mixture_comes_training_on_it(tmp_path: Path):
     write_record(tmp_path, make_record(mixture="doremi", token_budget=1_000_000))
     (tmp_path / "mixture.yaml").touch()
-    assert command(after_run(tmp_path)) == [
+    assert command(after_run(tmp_path, is_design=False, search=None)) == [
         "train",
         "store=outputs/stores/test",
         "model=gpt2_tiny",
@@ -77,7 +128,8 @@ def test_after_a_run_that_found_a_mixture_comes_training_on_it(tmp_path: Path):
 @pytest.fixture
 def search(tmp_path: Path) -> Path:
     typed = ["design.index=0", "experiment=search", "store=s", "model=gpt2", "trainer=bf16", "design.scales=[4]"]
-    started(tmp_path, "base", typed, {"experiment": "search", "model": "gpt2", "trainer": "bf16"})
+    text = {"a": 1_000, "b": 1_000}
+    started(tmp_path, "base", typed, {"experiment": "search", "model": "gpt2", "trainer": "bf16"}, unique_tokens=text)
     return tmp_path
 
 
@@ -103,6 +155,64 @@ def test_a_fit_elsewhere_is_trained_from_its_mixture_file(search: Path):
         "mixture.name=autoscale_mean_loss",
         "mixture.path=out/mixtures/0.4K.yaml",
     ]
+
+
+def of_text(search: Path, budget: int, unique: dict[str, int]) -> list[str]:
+    """What comes after a fit for a budget, of a search whose domains have so many tokens."""
+    started(search, "base", ["max_epochs=5"], {"experiment": "search"}, unique_tokens=unique)
+    weights = {"a": 0.3, "b": 0.7}
+    target = replace(fitted(budget), domain_tokens={domain: budget * share for domain, share in weights.items()})
+    return command(after_fit(str(search), f"{search}/fit", replace(FIT, targets=[target])))
+
+
+def test_a_target_beyond_the_text_is_fitted_anew_within_it(tmp_path: Path):
+    asked = of_text(tmp_path, 100_000_000, {"a": 4_000_000, "b": 4_000_000})  # 17.5 epochs of b
+    assert asked == ["fit", f"runs={tmp_path}", "target_tokens=[30_000_000]", "bounds.max_epochs=5"]
+
+
+def test_a_mixture_within_the_text_is_trained_beside_natural_where_uniform_is_not(tmp_path: Path):
+    asked = of_text(tmp_path, 10_000_000, {"a": 700_000, "b": 9_000_000})  # uniform goes through a 7.1 times
+    assert asked[1:4] == ["experiment=targets", f"search={tmp_path}", "token_budget=10_000_000"]
+    assert asked[4:] == ["mixture=natural,fitted", "max_epochs=5"]
+
+
+def test_a_fit_that_changed_is_trained_under_another_name(tmp_path: Path):
+    plenty = {"a": 1_000_000, "b": 1_000_000}
+    same = {"requested_weights": {"a": 0.3, "b": 0.7}, "token_budget": 400, "mixture": "fitted"}
+    write_record(tmp_path / "targets" / "runs" / "fitted", make_record("fitted", **same))
+    assert of_text(tmp_path, 400, plenty)[4:] == ["max_epochs=5"]
+    write_record(
+        tmp_path / "targets" / "runs" / "fitted", make_record(**same | {"requested_weights": {"a": 0.4, "b": 0.6}})
+    )
+    asked = of_text(tmp_path, 400, plenty)
+    assert asked[4:7] == [
+        "mixture=from_file",
+        "mixture.name=fitted_2",
+        f"mixture.path={tmp_path}/fit/mixtures/0.4K.yaml",
+    ]
+
+
+def test_proxy_runs_come_before_target_runs_while_the_verdict_is_open():
+    run = NextRun("base_seed1", "base", {"a": 1.0}, 1, 100, 0.5)
+    for verdict, is_open in {"cannot be told apart from uniform": True, "better than uniform": False}.items():
+        target = replace(fitted(400), verdict=verdict, next_runs=[run])
+        assert bool(runs_first(replace(FIT, targets=[target]))) == is_open
+    assert runs_first(FIT) is None
+
+
+def test_text_may_be_repeated_as_often_as_train_does_by_itself():
+    assert TrainingConf().max_epochs == MANY_EPOCHS
+
+
+def test_after_a_prediction_comes_the_export_of_the_fitted_mixture_or_the_fit_of_one(tmp_path: Path):
+    assert after_predict(tmp_path / "law.json", 400) is None
+    write_fit(tmp_path, replace(FIT, overrides=["runs=a.csv", "target_tokens=[9]", "law=linear"]))
+    line = after_predict(tmp_path / "law.json", 400)
+    assert command(line) == ["fit", "runs=a.csv", "law=linear", "target_tokens=[400]"]
+    (tmp_path / "mixtures").mkdir()
+    (tmp_path / "mixtures" / "0.4K.yaml").touch()
+    line = after_predict(tmp_path / "law.json", 400)
+    assert command(line) == ["export", f"mixture_file={tmp_path}/mixtures/0.4K.yaml", "format=megatron"]
 
 
 def test_after_the_fit_of_other_peoples_runs_comes_the_export():

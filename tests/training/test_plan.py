@@ -90,6 +90,7 @@ def test_stages_take_the_place_of_the_mixture_from_their_starts_on(compose_train
 
 def test_proxy_runs_that_match_a_targets_repetition_have_their_scales_pools(compose_train, store: TokenStore):
     design = ["design=ddo", "design.scales=[1472,2944]", "design.match_repetition=4416", "max_epochs=30"]
+    design.append("design.base_repeats=0")
     plans = [plan_run(compose_train(*design, f"design.index={index}"), store) for index in range(14)]
     whole = np.array([store.num_rows("train", domain) for domain in store.domains])
     for number, plan in enumerate(plans):
@@ -128,6 +129,30 @@ def test_a_folder_of_another_run_is_an_error_that_names_what_differs(
     (tmp_path / begun).write_text("{}")
     with pytest.raises(UserError, match=rf"with another config \(.*{key}.*\); delete that folder"):
         is_finished(plan_run(compose_train(override), store), tmp_path)
+
+
+def test_a_run_of_another_mixture_of_that_name_is_told_to_have_a_name_of_its_own(
+    compose_train, store: TokenStore, tmp_path: Path
+):
+    write_identity(tmp_path, plan_run(compose_train(), store).identity)
+    (tmp_path / "result.json").write_text("{}")
+    weights = ["mixture=custom", "mixture.weights=[.5,.25,.25]", "mixture.name=uniform"]
+    with pytest.raises(UserError, match=r"choose another mixture.name, as the run there is of another mixture"):
+        is_finished(plan_run(compose_train(*weights), store), tmp_path)
+
+
+def test_a_mixture_file_that_a_fit_has_not_written_is_named_with_those_there_are_and_the_fit(
+    compose_train, store: TokenStore, tmp_path: Path
+):
+    asked = ["mixture=from_file", "token_budget=2_500_000", f"mixture.path={tmp_path}/fit/mixtures/2.5M.yaml"]
+    asked.append("search=a")
+    command = r"this fit writes it: python -m autoscale_exp.fit runs=a 'target_tokens=\[2_500_000\]'"
+    with pytest.raises(UserError, match=rf"mixtures/2.5M.yaml', which does not exist \(there is no other\); {command}"):
+        plan_run(compose_train(*asked), store)
+    (tmp_path / "fit" / "mixtures").mkdir(parents=True)
+    (tmp_path / "fit" / "mixtures" / "3M.yaml").touch()
+    with pytest.raises(UserError, match=r"which does not exist \(there is 3M.yaml\); this fit writes it: "):
+        plan_run(compose_train(*asked), store)
 
 
 @pytest.mark.parametrize(
@@ -320,7 +345,7 @@ def test_a_run_that_is_told_of_its_store_alone_is_the_run_that_names_all_its_dat
 
 def test_the_domains_of_a_design_are_those_of_the_store(store: TokenStore):
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        conf = compose("train", [f"store={store.folder}", "design=ddo", "design.scales=[1000]", "design.index=1"])
+        conf = compose("train", [f"store={store.folder}", "design=ddo", "design.scales=[1000]", "design.index=2"])
     assert conf.run_name == "fruit_x3_1K"
 
 

@@ -13,7 +13,13 @@ from tests.training.processes import Start, ended, table_of
 pytestmark = pytest.mark.slow
 
 PROXY_RUNS = ["base", "fruit_x3", "fruit_x0.333", "code_x3", "code_x0.333", "sums_x3", "sums_x0.333"]
-DDO = ["design=ddo", "design.scales=[640,1280]", "design.index=range(0,14)", "checkpoint_minutes=0"]
+DDO = [
+    "design=ddo",
+    "design.scales=[640,1280]",
+    "design.base_repeats=0",
+    "design.index=range(0,14)",
+    "checkpoint_minutes=0",
+]
 FIRST_SCALE = "design.index=range(0,7)"
 NAMES = [f"{run}_{scale}" for scale in ("0.64K", "1.28K") for run in PROXY_RUNS]
 
@@ -72,13 +78,13 @@ def test_a_sweep_over_folders_of_other_runs_is_refused_before_it_starts(finished
 def test_a_finished_run_asked_for_alone_is_not_trained_again(finished: Path, start: Start):
     result = finished / "runs" / "fruit_x3_0.64K" / "result.json"
     before = result.stat().st_mtime_ns
-    process = ended(start(finished, *DDO[:2], "design.index=1", mode="RUN"))
+    process = ended(start(finished, *DDO[:3], "design.index=1", mode="RUN"))
     assert process.returncode == 0, process.stderr
     assert result.stat().st_mtime_ns == before
 
 
 def test_another_run_is_refused_the_folder_of_a_finished_one(finished: Path, start: Start):
-    process = ended(start(finished, *DDO[:2], "design.index=1", "seed=7", mode="RUN"))
+    process = ended(start(finished, *DDO[:3], "design.index=1", "seed=7", mode="RUN"))
     assert process.returncode == 2
     (line,) = process.stderr.splitlines()
     assert "fruit_x3_0.64K' with another config (seed: 0, not 7); delete that folder" in line
