@@ -4,7 +4,7 @@ import numpy as np
 
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.laws.fit_file import Backtest
-from autoscale_exp.laws.law import LossLaw, fit_law, predicts_losses
+from autoscale_exp.laws.law import LossLaw, fit_law, predict_runs, predicts_losses
 from autoscale_exp.laws.objective import Objective
 from autoscale_exp.runs.table import RunTable, scales_of, select_runs
 
@@ -25,7 +25,7 @@ def fit_smaller_scales(name: str, table: RunTable) -> LossLaw | None:
 def backtest(law: LossLaw, table: RunTable, objective: Objective) -> Backtest:
     """The errors at the largest scale of a law that was fitted to the others."""
     left_out = scales_of(table)[-1]
-    errors = objective(law.predict(table.domain_tokens[left_out])) - objective(table.losses[left_out])
+    errors = objective(predict_runs(law, select_runs(table, left_out))) - objective(table.losses[left_out])
     true = objective(table.losses[left_out])
     return Backtest(
         tokens=round(float(np.median(table.domain_tokens[left_out].sum(axis=1)))),

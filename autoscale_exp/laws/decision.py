@@ -27,7 +27,7 @@ from autoscale_exp.laws.fit_file import (
     Response,
     named,
 )
-from autoscale_exp.laws.law import LossLaw
+from autoscale_exp.laws.law import LossLaw, predict_runs
 from autoscale_exp.laws.objective import METRICS, Objective
 from autoscale_exp.laws.optimum import Optimum
 from autoscale_exp.laws.request import Request
@@ -95,20 +95,28 @@ def decide(evidence: Evidence, request: Request) -> Fit:
     base = (table.domain_tokens / totals[:, None])[groups[-1]].mean(axis=0)
     candidates = candidate_runs(table)
     outcomes = candidate_outcomes(evidence.draws, objective, candidates) if evidence.draws else None
+    sizes = [None if table.params is None else round(float(table.params[rows[0]])) for rows in groups]
+    target_size = request.params or (sizes[-1] if table.params is None else round(float(table.params.max())))
+    of_size = {params: _at_size(evidence, params) for params in {*sizes, target_size}}
 
-    def decided(budget: int) -> FittedMixture:
-        log.info("objective %s: mixture for %s tokens", objective.name, budget_label(budget))
-        return decide_at(law, evidence.draws, budget, base, request, candidates, outcomes)
+    def decided(budget: int, params: int | None) -> FittedMixture:
+        size = "" if params is None else f" and {short_label(params)} parameters"
+        log.info("objective %s: mixture for %s tokens%s", objective.name, budget_label(budget), size)
+        here, draws = of_size[params]
+        return replace(decide_at(here, draws, budget, base, request, candidates, outcomes), params=params)
 
     budgets = [round(float(np.median(totals[rows]))) for rows in groups]
     without = evidence.without_largest
-    residuals = objective(law.predict(table.domain_tokens)) - objective(table.losses)
+    residuals = objective(predict_runs(law, table)) - objective(table.losses)
     return Fit(
         law=law.name,
         objective=FitObjective.of(objective, law.validation_domains),
         domains=law.domains,
-        scales=[decided(budget).with_runs(len(rows)) for budget, rows in zip(budgets, groups, strict=True)],
-        targets=[decided(budget) for budget in request.targets],
+        scales=[
+            decided(budget, params).with_runs(len(rows))
+            for budget, params, rows in zip(budgets, sizes, groups, strict=True)
+        ],
+        targets=[decided(budget, target_size) for budget in request.targets],
         diagnostics=Diagnostics(
             **law.diagnostics,
             num_runs=len(table.runs),
@@ -119,6 +127,14 @@ def decide(evidence: Evidence, request: Request) -> Fit:
             responses=_responses(law, table, groups, objective),
         ),
     )
+
+
+def _at_size(evidence: Evidence, params: int | None) -> tuple[LossLaw, Sequence[LossLaw]]:
+    """The law and its draws for models of `params` parameters, as they are if the runs tell of one size and of no other."""
+    law, draws, sizes = evidence.law, evidence.draws, evidence.table.params
+    if params is None or (sizes is not None and (sizes == params).all()):
+        return law, draws
+    return law.at_size(params), [draw.at_size(params) for draw in draws]
 
 
 def decide_at(
@@ -154,16 +170,21 @@ def decide_at(
                 raise UserError(f"objective.kl_weight needs a law with slopes, which law={law.name} has not") from None
             return sampled_optimum(law, replace(objective, metric=metric), budget, request.constraints)
 
-    point, other = best_under([law]), METRICS[1 - METRICS.index(objective.metric)]
+    # Optima are of formulas, which most laws have convex; what a law is off by, its discrepancy, comes on top.
+    formula, formulas = law.by_formula(), [draw.by_formula() for draw in draws]
+    point, other = best_under([formula]), METRICS[1 - METRICS.index(objective.metric)]
     # Draws are of the law's form, so convex where it is, and their optima lie near the one of their mean.
-    offered = best_under(draws, convex=point.convex, start=point.weights) if draws else point
+    offered = best_under(formulas, convex=point.convex, start=point.weights) if draws else point
     progress, optima = Progress(log, f"mixture for {budget_label(budget)} tokens"), []
-    for number, draw in enumerate(draws, 1):
+    for number, draw in enumerate(formulas, 1):
         optima.append(best_under([draw], convex=point.convex, start=offered.weights, accuracy=DRAW_ACCURACY))
         progress.tell(f"draw {number} of {len(draws)}")
-    under_other = named(law.domains, best_under([law], other).weights)
+    under_other = named(law.domains, best_under([formula], other).weights)
+    interval = weight_intervals(draws, objective, optima, budget) if draws else None
+    corrected, plain = (objective_draws(l, objective, offered.weights, budget) for l in (draws or [law], formulas or [formula]))
     entry = replace(
-        FittedMixture.of(offered, law.domains, weight_intervals(optima) if draws else None),
+        FittedMixture.of(offered, law.domains, interval),
+        objective_value=None if offered.objective_value is None else offered.objective_value + float((corrected - plain).mean()),
         converged=point.converged and offered.converged,
         convex=point.convex,
         point_weights=named(law.domains, point.weights),
@@ -318,9 +339,16 @@ def useful_runs(
     ]
 
 
-def weight_intervals(optima: Sequence[Optimum]) -> FloatArray:
-    """(2, K) ends of the 90 % intervals of the draws' own optima."""
-    return np.quantile([optimum.weights for optimum in optima], INTERVAL, axis=0)
+def weight_intervals(
+    draws: Sequence[LossLaw], objective: Objective, optima: Sequence[Optimum], budget: float
+) -> FloatArray:
+    """(2, K) ends of the 90 % intervals of the draws' own optima.
+
+    Under its discrepancy a draw is not convex: its optimum is the best for it of the optima of all draws' formulas.
+    """
+    weights = np.stack([optimum.weights for optimum in optima])
+    chosen = objective(Ensemble(draws).predict(weights * budget)).argmin(axis=1)
+    return np.quantile(weights[chosen], INTERVAL, axis=0)
 
 
 def _responses(

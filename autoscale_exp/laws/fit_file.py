@@ -102,6 +102,7 @@ class FittedMixture:
         verdict: a sentence for whoever decides.
         next_runs: the proxy runs that would tell most of the gain over uniform, best first.
         runs: at this scale; None for a target.
+        params: parameters of the models that it is for; None where the runs do not tell.
     """
 
     tokens: int
@@ -124,6 +125,7 @@ class FittedMixture:
     verdict: str | None = None
     next_runs: list[NextRun] | None = None
     runs: int | None = None
+    params: int | None = None
 
     @staticmethod
     def of(optimum: Optimum, domains: Sequence[str], interval: FloatArray | None = None) -> "FittedMixture":

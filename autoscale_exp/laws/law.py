@@ -13,7 +13,7 @@ import numpy as np
 
 from autoscale_exp.base.arrays import FloatArray, Int64Array
 from autoscale_exp.base.errors import UserError
-from autoscale_exp.runs.table import RunTable
+from autoscale_exp.runs.table import RunTable, has_sizes
 
 
 class Law(Protocol):
@@ -70,7 +70,19 @@ class LossLaw(Law, Protocol):
         ...
 
     def slopes(self, domain_tokens: FloatArray) -> FloatArray:
-        """(V, K) derivatives of the losses with respect to tokens, at (K,) tokens > 0."""
+        """(V, K) derivatives of `by_formula`'s losses with respect to tokens, at (K,) tokens > 0."""
+        ...
+
+    def by_formula(self) -> Self:
+        """The law by its formula alone, without what the runs near a mixture say of it: what an optimum is sought for."""
+        ...
+
+    def at_size(self, params: float) -> Self:
+        """The law of models with `params` parameters; before, it is of the largest of its runs.
+
+        Raises:
+            UserError: the law takes no model sizes, or its runs do not tell theirs.
+        """
         ...
 
 
@@ -195,6 +207,10 @@ def describe_laws() -> str:
     return "\n".join([*lines, "", "What laws can do", *meanings, ""])
 
 
+# Laws in model size as well as in tokens.
+SIZED_LAWS = ("pooled_transfer", "joint")
+
+
 def law_class(name: str) -> type[Law]:
     """The class of a law.
 
@@ -211,9 +227,26 @@ def fit_law(name: str, table: RunTable) -> Law:
     """Fits a law to all runs of a table.
 
     Raises:
-        UserError: there is no such law, or the table has too few runs for it.
+        UserError: there is no such law, the table has too few runs for it, or models of sizes that it does not take.
     """
-    return law_class(name).fit(table, own_domains(table))
+    law = law_class(name)
+    if has_sizes(table) and name not in SIZED_LAWS:
+        raise UserError(
+            f"law.name={name} takes no model sizes, but the runs are of models of {len(np.unique(table.params))} sizes; "
+            f"choose {' or '.join(SIZED_LAWS)}, or give the runs of one size"
+        )
+    return law.fit(table, own_domains(table))
+
+
+def predict_runs(law: LossLaw, table: RunTable) -> FloatArray:
+    """(R, V) losses that a law predicts for the runs of a table, each at the size of its model."""
+    if not has_sizes(table):
+        return law.predict(table.domain_tokens)
+    losses = np.empty_like(table.losses)
+    for params in np.unique(table.params):
+        rows = np.flatnonzero(table.params == params)
+        losses[rows] = law.at_size(params).predict(table.domain_tokens[rows])
+    return losses
 
 
 def predicts_losses(law: Law) -> TypeGuard[LossLaw]:

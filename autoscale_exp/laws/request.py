@@ -20,6 +20,7 @@ class Request:
         prior: (K,) weights; None for equal ones.
         num_draws: for intervals; 0 for none.
         seed: of the draws.
+        params: model size that the targets are for; None for the largest of the runs.
     """
 
     targets: Sequence[int]
@@ -29,3 +30,4 @@ class Request:
     prior: FloatArray | None = None
     num_draws: int = 100
     seed: int = 0
+    params: int | None = None
