@@ -181,10 +181,14 @@ def decide_at(
         progress.tell(f"draw {number} of {len(draws)}")
     under_other = named(law.domains, best_under([formula], other).weights)
     interval = weight_intervals(draws, objective, optima, budget) if draws else None
-    corrected, plain = (objective_draws(l, objective, offered.weights, budget) for l in (draws or [law], formulas or [formula]))
+    corrected, plain = (
+        objective_draws(l, objective, offered.weights, budget) for l in (draws or [law], formulas or [formula])
+    )
     entry = replace(
         FittedMixture.of(offered, law.domains, interval),
-        objective_value=None if offered.objective_value is None else offered.objective_value + float((corrected - plain).mean()),
+        objective_value=None
+        if offered.objective_value is None
+        else offered.objective_value + float((corrected - plain).mean()),
         converged=point.converged and offered.converged,
         convex=point.convex,
         point_weights=named(law.domains, point.weights),

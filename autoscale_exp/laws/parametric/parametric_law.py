@@ -174,6 +174,7 @@ class ParametricLaw(ABC):
             own=np.tile(first.own, len(laws)),
             parameters=np.concatenate([law.parameters for law in laws]),
         )
+
     def by_formula(self) -> Self:
         """Itself."""
         return self
@@ -184,7 +185,9 @@ class ParametricLaw(ABC):
         Raises:
             UserError: always.
         """
-        raise UserError(f"target_params is {params:g}, but law.name={self.name} takes no model sizes; choose another law")
+        raise UserError(
+            f"target_params is {params:g}, but law.name={self.name} takes no model sizes; choose another law"
+        )
 
     def content(self) -> dict[str, Any]:
         """Plain JSON from which `from_content` makes the same law again."""

@@ -117,7 +117,9 @@ class LightGbmLaw:
         Raises:
             UserError: always.
         """
-        raise UserError(f"target_params is {params:g}, but law.name={self.name} takes no model sizes; choose another law")
+        raise UserError(
+            f"target_params is {params:g}, but law.name={self.name} takes no model sizes; choose another law"
+        )
 
     def content(self) -> dict[str, Any]:
         """Plain JSON from which `from_content` makes the same law again."""

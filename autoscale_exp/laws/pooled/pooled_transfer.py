@@ -91,7 +91,13 @@ class PooledTransferLaw:
         reference = float(np.median(totals))
         unit = float(np.log(reference / np.quantile(totals, SMALL_QUANTILE)))
         sizes = table.params if has_sizes(table) else None
-        formula = Formula(own, len(table.domains), reference, unit, None if sizes is None else float(np.exp(np.log(np.unique(sizes)).mean())))
+        formula = Formula(
+            own,
+            len(table.domains),
+            reference,
+            unit,
+            None if sizes is None else float(np.exp(np.log(np.unique(sizes)).mean())),
+        )
         fit = fit_pooled(formula, table.domain_tokens, table.losses, sizes)
         discrepancy = discrepancy_of(
             table.domain_tokens,

@@ -175,9 +175,13 @@ def prior_sizes(theta: FloatArray, rng: np.random.Generator | None) -> FloatArra
     shape = theta.shape[:-1]
     columns = []
     for prior in SIZE_PRIORS.values():
-        means, deviations = (np.zeros((len(theta), 1)), np.zeros(shape)) if rng is None else (
-            rng.standard_normal((len(theta), 1)),
-            rng.standard_normal(shape),
+        means, deviations = (
+            (np.zeros((len(theta), 1)), np.zeros(shape))
+            if rng is None
+            else (
+                rng.standard_normal((len(theta), 1)),
+                rng.standard_normal(shape),
+            )
         )
         columns.append(prior.mean + prior.mean_sd * means + prior.spread * deviations)
     size, floor = np.stack(columns, axis=-1), np.exp(theta[..., Scalar.IRREDUCIBLE])
