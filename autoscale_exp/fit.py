@@ -29,7 +29,7 @@ from autoscale_exp.mixture.weights import write_mixture_file
 from autoscale_exp.reporting.next_steps import after_fit
 from autoscale_exp.reporting.tables import show_fit
 from autoscale_exp.runs.repeat import repeat_command
-from autoscale_exp.runs.table import RunTable, read_optima, read_runs, scales_of
+from autoscale_exp.runs.table import RunTable, has_sizes, read_optima, read_runs, scales_of
 
 log = logging.getLogger(__name__)
 
@@ -43,12 +43,15 @@ def main(conf: FitConf) -> None:
         raise UserError("give either runs=<runs.csv or sweep folder> or optima=<optima.csv>, one of the two")
     for index, budget in enumerate(conf.target_tokens):
         check_range({f"target_tokens[{index}]": budget}, 1, MOST_TOKENS)
+    check_range({"target_params": conf.target_params}, 1)
     check_range({"num_draws": conf.num_draws}, 0)
     check_range({"seed": conf.seed}, 0, LARGEST_SEED)
     if conf.uncertainty not in ("intervals", "none"):
         raise UserError(f"uncertainty is '{conf.uncertainty}'; allowed are intervals and none")
     fits: dict[str | None, Fit]
     if conf.optima is not None:
+        if conf.target_params is not None:
+            raise UserError("target_params is given with optima, which tell of no model size; give runs=... instead")
         if conf.objectives:
             raise UserError("objectives is given with optima, whose objective nobody knows; give runs=... instead")
         domains, budgets, weights = read_optima(Path(conf.optima))
@@ -122,6 +125,11 @@ def tell_of_runs(table: RunTable) -> None:
     totals = table.domain_tokens.sum(axis=1)
     scales = [
         f"{len(rows)} at {table.scales[rows[0]] if table.scales else short_label(float(np.median(totals[rows])))}"
+        + (
+            f" of {short_label(table.params[rows[0]])} parameters"
+            if table.params is not None and has_sizes(table)
+            else ""
+        )
         for rows in scales_of(table)
     ]
     log.info("%d runs: %s", len(table.runs), ", ".join(scales))
@@ -182,6 +190,7 @@ def make_request(conf: FitConf, table: RunTable) -> Request:
         else np.array(in_order(section.prior, table.domains, key="objective.prior")),
         num_draws=conf.num_draws if conf.uncertainty == "intervals" else 0,
         seed=conf.seed,
+        params=conf.target_params,
     )
 
 

@@ -16,7 +16,7 @@ from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.labels import budget_label, short_label
 from autoscale_exp.base.progress import Progress
 from autoscale_exp.laws.autoscale.ddo import find_design
-from autoscale_exp.laws.backtest import backtest, fit_smaller_scales
+from autoscale_exp.laws.backtest import Trial, backtest, fit_without_largest
 from autoscale_exp.laws.fit_file import (
     Diagnostics,
     Fit,
@@ -34,7 +34,7 @@ from autoscale_exp.laws.request import Request
 from autoscale_exp.laws.solver.ensemble import Ensemble
 from autoscale_exp.laws.solver.mixture_optimum import MixtureOptimum, WorstCase, expected_optimum
 from autoscale_exp.laws.solver.sampled_optimum import sampled_optimum
-from autoscale_exp.runs.table import RunTable, scales_of
+from autoscale_exp.runs.table import RunTable, has_sizes, scales_of
 
 log = logging.getLogger(__name__)
 
@@ -68,13 +68,13 @@ class Evidence:
         law: fitted to all runs.
         table: the runs.
         draws: of the law; empty without intervals.
-        without_largest: the law fitted without the largest scale, or None.
+        trials: laws fitted without the largest runs.
     """
 
     law: LossLaw
     table: RunTable
     draws: Sequence[LossLaw]
-    without_largest: LossLaw | None
+    trials: list[Trial]
 
 
 def gather_evidence(law: LossLaw, table: RunTable, request: Request) -> Evidence:
@@ -83,8 +83,8 @@ def gather_evidence(law: LossLaw, table: RunTable, request: Request) -> Evidence
     if request.num_draws:
         log.info("drawing %d laws that the runs leave open", request.num_draws)
         draws = law.draws(request.num_draws, np.random.default_rng(request.seed))
-    log.info("back-test: fitting without the largest scale")
-    return Evidence(law, table, draws, fit_smaller_scales(law.name, table))
+    log.info("back-test: fitting without the largest runs")
+    return Evidence(law, table, draws, fit_without_largest(law.name, table))
 
 
 def decide(evidence: Evidence, request: Request) -> Fit:
@@ -97,7 +97,7 @@ def decide(evidence: Evidence, request: Request) -> Fit:
     outcomes = candidate_outcomes(evidence.draws, objective, candidates) if evidence.draws else None
     sizes = [None if table.params is None else round(float(table.params[rows[0]])) for rows in groups]
     target_size = request.params or (sizes[-1] if table.params is None else round(float(table.params.max())))
-    of_size = {params: _at_size(evidence, params) for params in {*sizes, target_size}}
+    of_size = {params: _at_size(evidence, request, params) for params in {*sizes, target_size}}
 
     def decided(budget: int, params: int | None) -> FittedMixture:
         size = "" if params is None else f" and {short_label(params)} parameters"
@@ -106,7 +106,7 @@ def decide(evidence: Evidence, request: Request) -> Fit:
         return replace(decide_at(here, draws, budget, base, request, candidates, outcomes), params=params)
 
     budgets = [round(float(np.median(totals[rows]))) for rows in groups]
-    without = evidence.without_largest
+    tests = [backtest(trial, table, objective) for trial in evidence.trials]
     residuals = objective(predict_runs(law, table)) - objective(table.losses)
     return Fit(
         law=law.name,
@@ -118,23 +118,44 @@ def decide(evidence: Evidence, request: Request) -> Fit:
         ],
         targets=[decided(budget, target_size) for budget in request.targets],
         diagnostics=Diagnostics(
-            **law.diagnostics,
+            **law.diagnostics | {"notes": law.diagnostics["notes"] + _notes_on_targets(table, request, target_size)},
             num_runs=len(table.runs),
             base_mixture=named(table.domains, base),
             residual=float(residuals.std()),
             run_noise=named(table.validation_domains, law.run_noise),
-            backtest=None if without is None else backtest(without, table, objective),
+            backtest=tests[0] if tests else None,
+            further_backtests=tests[1:],
             responses=_responses(law, table, groups, objective),
         ),
     )
 
 
-def _at_size(evidence: Evidence, params: int | None) -> tuple[LossLaw, Sequence[LossLaw]]:
-    """The law and its draws for models of `params` parameters, as they are if the runs tell of one size and of no other."""
-    law, draws, sizes = evidence.law, evidence.draws, evidence.table.params
+def _notes_on_targets(table: RunTable, request: Request, params: int | None) -> list[str]:
+    """What to know of targets far from the runs."""
+    if params is None or table.params is None or not request.targets:
+        return []
+    notes, largest = [], float(table.params.max())
+    if not has_sizes(table) and params != largest:
+        notes.append(
+            f"All runs are of models of {short_label(largest)} parameters, so what {short_label(params)} change comes "
+            "from the priors."
+        )
+    beyond = [budget for budget in request.targets if budget > table.domain_tokens.sum(axis=1).max()]
+    if beyond and params > largest:
+        notes.append(
+            f"The target of {short_label(max(beyond))} tokens and {short_label(params)} parameters is beyond all runs "
+            "in both; the back-test tells how far the law may be off."
+        )
+    return notes
+
+
+def _at_size(evidence: Evidence, request: Request, params: int | None) -> tuple[LossLaw, Sequence[LossLaw]]:
+    """The law and its draws for models of `params` parameters: the same ones at each size."""
+    law, sizes = evidence.law, evidence.table.params
     if params is None or (sizes is not None and (sizes == params).all()):
-        return law, draws
-    return law.at_size(params), [draw.at_size(params) for draw in draws]
+        return law, evidence.draws
+    there = law.at_size(params)
+    return there, there.draws(request.num_draws, np.random.default_rng(request.seed)) if request.num_draws else []
 
 
 def decide_at(
@@ -182,7 +203,7 @@ def decide_at(
     under_other = named(law.domains, best_under([formula], other).weights)
     interval = weight_intervals(draws, objective, optima, budget) if draws else None
     corrected, plain = (
-        objective_draws(l, objective, offered.weights, budget) for l in (draws or [law], formulas or [formula])
+        objective_draws(laws, objective, offered.weights, budget) for laws in (draws or [law], formulas or [formula])
     )
     entry = replace(
         FittedMixture.of(offered, law.domains, interval),

@@ -74,7 +74,7 @@ class LossLaw(Law, Protocol):
         ...
 
     def by_formula(self) -> Self:
-        """The law by its formula alone, without what the runs near a mixture say of it: what an optimum is sought for."""
+        """The law by its formula alone, without what runs say of mixtures near them: what an optimum is sought for."""
         ...
 
     def at_size(self, params: float) -> Self:
@@ -232,15 +232,15 @@ def fit_law(name: str, table: RunTable) -> Law:
     law = law_class(name)
     if has_sizes(table) and name not in SIZED_LAWS:
         raise UserError(
-            f"law.name={name} takes no model sizes, but the runs are of models of {len(np.unique(table.params))} sizes; "
-            f"choose {' or '.join(SIZED_LAWS)}, or give the runs of one size"
+            f"law.name={name} takes no model sizes, but the runs are of models of {len(np.unique(table.params))} "
+            f"sizes; choose {' or '.join(SIZED_LAWS)}, or give the runs of one size"
         )
     return law.fit(table, own_domains(table))
 
 
 def predict_runs(law: LossLaw, table: RunTable) -> FloatArray:
     """(R, V) losses that a law predicts for the runs of a table, each at the size of its model."""
-    if not has_sizes(table):
+    if table.params is None or law.name not in SIZED_LAWS:
         return law.predict(table.domain_tokens)
     losses = np.empty_like(table.losses)
     for params in np.unique(table.params):

@@ -19,8 +19,8 @@ from autoscale_exp.base.errors import UserError
 from autoscale_exp.laws.discrepancy import Correction, Discrepancy, discrepancy_of
 from autoscale_exp.laws.pooled.formula import Formula, Scalar
 from autoscale_exp.laws.pooled.model_size import Size
-from autoscale_exp.laws.pooled.populations import prior_sizes
 from autoscale_exp.laws.pooled.pooling import SEED, PooledFit, fit_pooled
+from autoscale_exp.laws.pooled.populations import prior_sizes
 from autoscale_exp.laws.pooled.solution import NOISE_SD
 from autoscale_exp.runs.table import RunTable, has_sizes
 

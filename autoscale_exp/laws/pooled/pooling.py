@@ -65,7 +65,7 @@ class PooledFit:
 def fit_pooled(
     formula: Formula, domain_tokens: FloatArray, losses: FloatArray, params: FloatArray | None = None
 ) -> PooledFit:
-    """Fits the formula to runs with domain tokens (R, K) and losses (R, V), and (R,) sizes `params` if it takes them."""
+    """Fits the formula to runs with domain tokens (R, K), losses (R, V) and, if it takes them, (R,) sizes `params`."""
     (num_runs, num_validation), populations = losses.shape, populations_of(formula)
     prior_mean = prior_means(formula, populations, losses)
     mean, spread = prior_mean.copy(), np.empty_like(prior_mean)
