@@ -142,7 +142,8 @@ class Discrepancy:
     @classmethod
     def from_content(cls, content: dict[str, Any]) -> "Discrepancy":
         """The process that `content` was made of."""
-        return cls(**{key: np.array(v) if isinstance(v, list) else v for key, v in content.items()})
+        fields: dict[str, Any] = {key: np.array(v) if isinstance(v, list) else v for key, v in content.items()}
+        return cls(**fields)
 
     def mean(self, predicted: FloatArray) -> Correction:
         """The expected correction of a law that predicts (R, V) for the runs."""
@@ -164,7 +165,7 @@ class Discrepancy:
         tokens = np.maximum(domain_tokens, 0.0)
         totals = np.maximum(tokens.sum(axis=1), 1.0)
         shares = tokens / totals[:, None]
-        log_size = np.broadcast_to(np.log(self.params.max() if params is None else params), len(tokens))
+        log_size = np.broadcast_to(0.0 if params is None else np.log(params / self.params.max()), len(tokens))
         return np.column_stack([np.sqrt(shares), np.log(shares + KERNEL.least_share), np.log(totals), log_size])
 
     def beyond(self, points: FloatArray) -> FloatArray:

@@ -208,7 +208,7 @@ def describe_laws() -> str:
 
 
 # Laws in model size as well as in tokens.
-SIZED_LAWS = ("pooled_transfer", "joint")
+SIZED_LAWS = ("pooled_transfer", "additive", "joint")
 
 
 def law_class(name: str) -> type[Law]:
@@ -230,7 +230,7 @@ def fit_law(name: str, table: RunTable) -> Law:
         UserError: there is no such law, the table has too few runs for it, or models of sizes that it does not take.
     """
     law = law_class(name)
-    if has_sizes(table) and name not in SIZED_LAWS:
+    if table.params is not None and has_sizes(table) and name not in SIZED_LAWS:
         raise UserError(
             f"law.name={name} takes no model sizes, but the runs are of models of {len(np.unique(table.params))} "
             f"sizes; choose {' or '.join(SIZED_LAWS)}, or give the runs of one size"

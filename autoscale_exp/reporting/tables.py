@@ -67,8 +67,8 @@ def show_fit(fit: Fit) -> None:
         unit = unit_of(fit.objective.metric)
         console.print(
             f"back-test: without the {tested.runs} runs of the {tested.left_out} ({short_label(tested.tokens)} tokens) "
-            f"the law predicts their mean off by {tested.level_error:+.4f}{unit} and their differences within {tested.difference_error:.4f}{unit}, "
-            f"where they spread by {tested.difference_spread:.4f}{unit}"
+            f"the law predicts their mean off by {tested.level_error:+.4f}{unit} and their differences within "
+            f"{tested.difference_error:.4f}{unit}, where they spread by {tested.difference_spread:.4f}{unit}"
         )
     for note in fit.diagnostics.notes:
         console.print(f"note: {note}")
