@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 from autoscale_exp.base.errors import UserError
-from autoscale_exp.laws.law import LAWS, SIZED_LAWS, fit_law, law_class, predict_runs
+from autoscale_exp.laws.law import LAWS, fit_law, law_class, predict_runs, takes_sizes
 from autoscale_exp.laws.pooled.formula import Formula, Scalar
 from autoscale_exp.laws.pooled.model_size import Size
 from autoscale_exp.runs.table import RunTable, select_runs
 
 NAMES = ["a", "b", "c"]
 OWN = np.arange(3)
+SIZED_LAWS = [name for name in LAWS if takes_sizes(name)]
 SIZES = (1e8, 3e8, 7e8)
 
 
@@ -89,7 +90,9 @@ def test_another_size_than_the_only_one_seen_is_the_priors_guess_and_widens_inte
 
 
 def test_laws_without_model_size_refuse_several_of_them():
-    message = "law.name=linear takes no model sizes, but the runs are of models of 3 sizes; choose pooled_transfer or additive or joint"
+    message = (
+        r"takes no model sizes, but the runs are of models of 3 sizes; choose pooled_transfer or additive or joint"
+    )
     with pytest.raises(UserError, match=message):
         fit_law("linear", table())
 
@@ -97,17 +100,25 @@ def test_laws_without_model_size_refuse_several_of_them():
 @pytest.mark.parametrize("name", ["linear", "lightgbm"])
 def test_laws_without_model_size_refuse_to_be_asked_for_one(name):
     runs = table(sizes=(3e8,), runs_per_size=60)
-    with pytest.raises(UserError, match=f"target_params is 1e[+]09, but law.name={name} takes no model sizes"):
+    with pytest.raises(UserError, match=rf"target_params is 1e\+09, but law.name={name} takes no model sizes"):
         fit_law(name, runs).at_size(1e9)
 
 
 @pytest.mark.parametrize("name", SIZED_LAWS)
 def test_a_size_cannot_be_asked_for_where_the_runs_do_not_tell_theirs(name):
     law = fit_law(name, replace(table(sizes=(3e8,)), params=None))
-    with pytest.raises(UserError, match="target_params is 1e[+]09, but the run table has no column params; add it"):
+    with pytest.raises(UserError, match=r"target_params is 1e\+09, but the run table has no column params; add it"):
         law.at_size(1e9)
 
 
-def test_sized_laws_are_laws():
-    assert set(SIZED_LAWS) <= set(LAWS)
-    assert all(hasattr(law_class(name), "at_size") for name in SIZED_LAWS)
+def test_a_fit_of_apples_laws_to_one_size_does_not_guess_at_others():
+    message = (
+        r"target_params is 1e\+09, but all runs are of models of 3e\+08 parameters, and law.name=joint has no idea"
+    )
+    with pytest.raises(UserError, match=message):
+        fit_law("joint", table(sizes=(3e8,))).at_size(1e9)
+
+
+def test_the_list_of_laws_tells_which_parametric_laws_take_sizes():
+    parametric = {name: law_class(name) for name in LAWS if hasattr(law_class(name), "takes_sizes")}
+    assert {name: law.takes_sizes for name, law in parametric.items()} == {n: takes_sizes(n) for n in parametric}

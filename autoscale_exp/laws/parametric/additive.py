@@ -1,7 +1,7 @@
 """Apple's laws for optimal mixtures.
 
     additive  L_v(N, h, D) = E_v + 1 / (sum_i C_vi h_i^gamma_vi) + A_v / N^alpha_v + B_v / D^beta_v
-    joint     the same with A_v(h) = (sum_i CA_vi h_i)^gammaA_v and B_v(h) alike, so that the best mixture moves with N, D
+    joint     the same with A_v(h) = (sum_i CA_vi h_i)^gammaA_v, and B_v(h) alike: the best mixture moves with N and D
 
 Source: Shukor et al., Scaling Laws for Optimal Data Mixtures, arXiv 2507.09404; h are domain weights, D total tokens, N
 the model's parameters. The term in N is there where the runs have several sizes. Robust fit and priors are ours.
