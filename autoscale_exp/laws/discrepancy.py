@@ -102,6 +102,8 @@ class Correction:
     @staticmethod
     def side_by_side(corrections: Sequence["Correction"]) -> "Correction":
         """All of several draws' in turn, as one of as many times V validation domains."""
+        if len(corrections) == 1:
+            return corrections[0]
         return Correction(
             corrections[0].discrepancy,
             np.concatenate([each.at_runs for each in corrections], axis=1),

@@ -138,7 +138,11 @@ class ParametricLaw(ABC):
             scaled,
             params,
             reference,
-            *[none] * len(ARRAYS[1:]),
+            none,
+            none,
+            none,
+            none,
+            none,
             {},
         )
         law.check_domains()
@@ -219,7 +223,7 @@ class ParametricLaw(ABC):
     def _inputs(self, domain_tokens: FloatArray, params: FloatArray | float | None) -> FloatArray:
         """What `formula` takes, of (R, K) tokens and the runs' model sizes."""
         tokens = domain_tokens / self.unit
-        if self.reference_params is None:
+        if self.reference_params is None or params is None:
             return tokens
         return np.column_stack([tokens, np.broadcast_to(np.log(params / self.reference_params), len(tokens))])
 
