@@ -204,7 +204,10 @@ def test_draws_lie_about_the_law_and_are_reproducible(law):
 
 
 def test_intervals_cover_the_truth_nine_times_in_ten():
-    """90 % intervals of losses and of differences between mixtures, over problems of the law's own form."""
+    """90 % intervals of losses and of differences between mixtures, over problems of the law's own form.
+
+    Nothing is repeated, so that noise is taken for the law's error in part: with it, intervals may be too wide.
+    """
     inside = []
     for seed in range(NUM_PROBLEMS):
         rng = np.random.default_rng(1000 + seed)
@@ -213,21 +216,24 @@ def test_intervals_cover_the_truth_nine_times_in_ten():
         law = PooledTransferLaw.fit(make_table(tokens, losses_of(truth, tokens) + noise), OWN)
         unseen = np.concatenate([mixtures(rng, 20, budgets=[BUDGET]), np.full((1, NUM_DOMAINS), BUDGET / NUM_DOMAINS)])
         expected = losses_of(truth, unseen)
-        drawn = np.array([draw.predict(unseen) for draw in law.draws(200, rng)])
-        covered = []
-        for draws, values in (
-            (drawn, expected),
-            ((drawn[:, :-1] - drawn[:, -1:]).mean(axis=2), (expected[:-1] - expected[-1]).mean(axis=1)),
+        laws, covered = law.draws(200, rng), []
+        for drawn in (
+            np.array([draw.by_formula().predict(unseen) for draw in laws]),
+            np.array([draw.predict(unseen) for draw in laws]),
         ):
-            low, high = np.quantile(draws, [0.05, 0.95], axis=0)
-            covered.append(np.mean((low <= values) & (values <= high)))
+            for draws, values in (
+                (drawn, expected),
+                ((drawn[:, :-1] - drawn[:, -1:]).mean(axis=2), (expected[:-1] - expected[-1]).mean(axis=1)),
+            ):
+                low, high = np.quantile(draws, [0.05, 0.95], axis=0)
+                covered.append(np.mean((low <= values) & (values <= high)))
         inside.append(covered)
     coverage = np.mean(inside, axis=0)
     # Points of one problem are covered or missed together, so the sampling error comes from the problems: two standard
     # errors of their mean are allowed on either side of 85 to 95 %.
     tolerance = 2 * np.std(inside, axis=0) / np.sqrt(NUM_PROBLEMS)
     assert (coverage > 0.85 - tolerance).all(), coverage
-    assert (coverage < 0.95 + tolerance).all(), coverage
+    assert (coverage[:2] < 0.95 + tolerance[:2]).all(), coverage
 
 
 def test_one_budget_does_not_identify_the_scale():
