@@ -3,10 +3,8 @@
     loss = L_v(n) + delta_v(n) + noise         delta_v ~ GP(0, s_v s_v' k)
 
 after Kennedy and O'Hagan (2001). Where runs are near, delta corrects the law; away from them it widens intervals. Noise
-is what a repeat with another seed shows. The kernel k is half rough, so that each mixture has a deviation of its own,
-and half smooth: in the square roots of shares (Hellinger's distance) and in the logarithm of each share by itself. All
-of it is less alike at other budgets and model sizes. Beyond those of the runs, delta grows, and so does an error of
-level that all mixtures have in common.
+is what a repeat with another seed shows. The kernel k is of mixtures and scales (see mixture_kernel). Beyond the runs'
+budgets and sizes delta grows, and so does an error of level that all mixtures have in common.
 
 A draw of delta is a path of the prior, made of random Fourier features (Rahimi and Recht 2007), conditioned on the runs
 by Matheron's rule (Wilson et al. 2020), so that one draw is one function of the mixture.
@@ -22,28 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from autoscale_exp.base.arrays import FloatArray
-
-
-class Kernel(NamedTuple):
-    """Of the discrepancy. Chosen on the ladder's sizes up to 680M, RegMix and synthetic truths.
-
-    Attributes:
-        rough: its part that is each mixture's own.
-        rough_length: of that part, in Hellinger's distance.
-        length: of the smooth part, in Hellinger's distance.
-        log_length: of the smooth part, in the log of a share.
-        least_share: added to shares before their log.
-        rough_scale: how far the rough part reaches in log budget and log model size.
-        scale: how far the smooth part does.
-    """
-
-    rough: float = 0.3
-    rough_length: float = 0.12
-    length: float = 0.7
-    log_length: float = 1.2
-    least_share: float = 0.01
-    rough_scale: float = 0.2
-    scale: float = 1.5
+from autoscale_exp.laws.mixture_kernel import KERNEL, kernel_between, random_features
 
 
 class Reach(NamedTuple):
@@ -62,7 +39,7 @@ class Reach(NamedTuple):
     common: float = 0.7
 
 
-KERNEL, REACH = Kernel(), Reach()
+REACH = Reach()
 # Of the variance about the law, where nothing is repeated. It counts as so many repeats where something is.
 SEED_PART, SEED_COUNT = 0.15, 3.0
 LEAST_PART = 0.1  # of the variance about the law, which is discrepancy whatever the repeats say
@@ -189,7 +166,7 @@ class Discrepancy:
     @cached_property
     def seen_from(self) -> Callable[[bytes], tuple[FloatArray, FloatArray]]:
         """Of points' bytes: the (X, R) kernel to the runs and (X, F) features. Draws ask of the same points in turn."""
-        frequencies, phases = self._frequencies
+        frequencies, phases = random_features(self.domain_tokens.shape[1], NUM_FEATURES)
 
         @lru_cache(maxsize=4)
         def seen(content: bytes) -> tuple[FloatArray, FloatArray]:
@@ -208,22 +185,6 @@ class Discrepancy:
         covariances[:, diagonal, diagonal] += self.noise.T
         return np.asarray(np.linalg.inv(covariances))
 
-    @cached_property
-    def _frequencies(self) -> tuple[FloatArray, FloatArray]:
-        """(F, 2 K + 2) frequencies and (F,) phases of features whose products are the kernel on average."""
-        rng, num_domains = np.random.default_rng(0), self.domain_tokens.shape[1]
-        frequencies = np.zeros((NUM_FEATURES, 2 * num_domains + 2))
-        num_rough = round(KERNEL.rough * NUM_FEATURES)
-        for index, row in enumerate(frequencies):
-            if index < num_rough:
-                row[:num_domains] = rng.standard_normal(num_domains) / KERNEL.rough_length
-            elif index % 2:
-                row[:num_domains] = rng.standard_normal(num_domains) / KERNEL.length
-            else:
-                row[num_domains + rng.integers(num_domains)] = rng.standard_normal() / KERNEL.log_length
-            row[-2:] = rng.standard_normal(2) / (KERNEL.rough_scale if index < num_rough else KERNEL.scale)
-        return frequencies, rng.uniform(0, 2 * np.pi, NUM_FEATURES)
-
     def _conditioned(self, residuals: FloatArray) -> FloatArray:
         """(R, V) coefficients of the kernel from (R, V) residuals."""
         solved = (self._inverses @ residuals.T[:, :, None])[:, :, 0].T
@@ -233,21 +194,6 @@ class Discrepancy:
         """(V, size) standard normal numbers that validation domains share in part."""
         own = rng.standard_normal((len(self.sd), size))
         return np.sqrt(1 - self.shared) * own + np.sqrt(self.shared) * rng.standard_normal(size)
-
-
-def kernel_between(points: FloatArray, others: FloatArray) -> FloatArray:
-    """(X, Y) correlations of delta at points (X, 2 K + 2) and (Y, 2 K + 2)."""
-    num_domains = points.shape[1] // 2 - 1
-    roots, logs, scales = slice(0, num_domains), slice(num_domains, 2 * num_domains), slice(-2, None)
-    squares = _squared_distances(points[:, roots], others[:, roots])
-    smooth = np.exp(-squares / (2 * KERNEL.length**2))
-    by_share = np.zeros_like(squares)
-    for column in range(logs.start, logs.stop):
-        by_share += np.exp(-((points[:, None, column] - others[None, :, column]) ** 2) / (2 * KERNEL.log_length**2))
-    apart = _squared_distances(points[:, scales], others[:, scales])
-    smooth = (smooth + by_share / num_domains) / 2 * np.exp(-apart / (2 * KERNEL.scale**2))
-    rough = np.exp(-squares / (2 * KERNEL.rough_length**2) - apart / (2 * KERNEL.rough_scale**2))
-    return np.asarray(KERNEL.rough * rough + (1 - KERNEL.rough) * smooth)
 
 
 def seed_variance(
@@ -295,9 +241,3 @@ def discrepancy_of(
     relative = np.exp(2 * exponent * (log_total - log_total.mean()))
     noise = relative[:, None] * seed / np.maximum(weights, SMALLEST_WEIGHT)
     return Discrepancy(domain_tokens, params, losses, np.sqrt(own), exponent, noise, shared, slopes)
-
-
-def _squared_distances(points: FloatArray, others: FloatArray) -> FloatArray:
-    """(X, Y) of (X, C) and (Y, C); not below 0 by rounding."""
-    squares = (points**2).sum(axis=1)[:, None] + (others**2).sum(axis=1) - 2 * points @ others.T
-    return np.asarray(np.maximum(squares, 0.0))

@@ -10,9 +10,9 @@ from autoscale_exp.laws.discrepancy import (
     SEED_COUNT,
     SEED_PART,
     Discrepancy,
-    kernel_between,
     seed_variance,
 )
+from autoscale_exp.laws.mixture_kernel import kernel_between
 
 NUM_DOMAINS = 3
 
