@@ -110,6 +110,7 @@ class FitConf:
     runs: str | None = None  # a runs.csv or the folder of a sweep
     optima: str | None = None  # a CSV of known optima, instead of runs
     target_tokens: list[int] = field(default_factory=list)  # token budgets to find mixtures for
+    target_params: int | None = None  # model size that targets are for; null: the largest of the runs
     law: LawConf = MISSING
     objective: ObjectiveConf = MISSING
     objectives: list[str] = field(default_factory=list)  # further ones by name, each into <output_dir>/<objective>/
@@ -144,6 +145,7 @@ class PredictConf:
     mixtures: Any = MISSING  # CSV with run and tokens.<domain> or weights.<domain>; or mixture files, a list or folder
     output: str = MISSING  # CSV to write
     tokens: int | None = None  # token budget of mixtures given as shares; null: the one they bring
+    params: int | None = None  # model size to predict for; null: the largest of the runs
     objective: ObjectiveConf | None = None  # null: that of the fit beside law_file
     num_draws: int = 100  # of the law, for intervals; as in a fit, whose draws they then are
     seed: int = 0  # of the draws

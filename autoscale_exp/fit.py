@@ -38,7 +38,7 @@ from autoscale_exp.laws.solver.constraints import Constraints, GroupCap
 from autoscale_exp.reporting.next_steps import after_fit, next_runs_command, runs_first
 from autoscale_exp.reporting.tables import show_fit
 from autoscale_exp.runs.repeat import repeat_command
-from autoscale_exp.runs.table import LEAST_TOKENS, RunTable, read_optima, read_runs, scales_of
+from autoscale_exp.runs.table import LEAST_TOKENS, RunTable, has_sizes, read_optima, read_runs, scales_of
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +52,7 @@ def main(conf: FitConf) -> None:
         raise UserError("give either runs=<runs.csv or sweep folder> or optima=<optima.csv>, one of the two")
     for index, budget in enumerate(conf.target_tokens):
         check_range({f"target_tokens[{index}]": budget}, 1, MOST_TOKENS)
+    check_range({"target_params": conf.target_params}, 1)
     for index, budget in enumerate(conf.next_scales):
         check_range({f"next_scales[{index}]": budget}, LEAST_TOKENS, MOST_TOKENS)
     check_range({"num_draws": conf.num_draws, "num_next_runs": conf.num_next_runs}, 0)
@@ -60,6 +61,8 @@ def main(conf: FitConf) -> None:
         raise UserError(f"uncertainty is '{conf.uncertainty}'; allowed are intervals and none")
     fits: dict[str | None, Fit]
     if conf.optima is not None:
+        if conf.target_params is not None:
+            raise UserError("target_params is given with optima, which tell of no model size; give runs=... instead")
         if conf.objectives:
             raise UserError("objectives is given with optima, whose objective nobody knows; give runs=... instead")
         domains, budgets, weights = read_optima(Path(conf.optima))
@@ -177,6 +180,11 @@ def tell_of_runs(table: RunTable) -> None:
     """Says what was read: runs by scale, domains, and what the runs were validated on."""
     scales = [
         f"{len(rows)} at {table.scales[rows[0]] if table.scales else short_label(median_tokens(table, rows))}"
+        + (
+            f" of {short_label(table.params[rows[0]])} parameters"
+            if table.params is not None and has_sizes(table)
+            else ""
+        )
         for rows in scales_of(table)
     ]
     log.info("%d runs: %s", len(table.runs), ", ".join(scales))
@@ -237,6 +245,7 @@ def make_request(conf: FitConf, table: RunTable) -> Request:
         seed=conf.seed,
         num_next_runs=conf.num_next_runs,
         next_scales=conf.next_scales,
+        params=conf.target_params,
     )
 
 

@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 def main(conf: PredictConf) -> None:
     """Writes a CSV with a row per mixture: losses, objective and gains, and how far the fit may be off."""
     check_range({"num_draws": conf.num_draws}, 0)
+    check_range({"params": conf.params}, 1)
     check_range({"seed": conf.seed}, 0, LARGEST_SEED)
     if not (isinstance(conf.mixtures, str) or (isinstance(conf.mixtures, list) and conf.mixtures)):
         raise UserError(f"mixtures is {conf.mixtures}; give a CSV, or one or several mixture files")
@@ -40,6 +41,8 @@ def main(conf: PredictConf) -> None:
             f"law_file is '{conf.law_file}', of law '{law.name}', which predicts mixtures but no losses; fit another "
             "law"
         )
+    if conf.params is not None:
+        law = law.at_size(conf.params)
     names, tokens = read_mixtures(conf.mixtures, law.domains, conf.tokens)
     fit = fit_beside(Path(conf.law_file), law)
     objective = objective_of(conf, fit, law)
@@ -48,7 +51,7 @@ def main(conf: PredictConf) -> None:
         log.warning("law '%s' has no draws, so the cells of std and intervals are left blank", law.name)
     predictions = [predict_losses(law, draws, tokens)]
     if objective is not None:
-        predictions += compare(law, draws, objective, tokens, fitted_weights(fit, law, tokens))
+        predictions += compare(law, draws, objective, tokens, fitted_weights(fit, law, tokens, conf.params))
     write_predictions(Path(conf.output), names, predictions)
     if objective is not None:
         show_predictions(names, objective.name, predictions)
@@ -81,10 +84,11 @@ def objective_of(conf: PredictConf, fit: Fit | None, law: Law) -> Objective | No
     return objective
 
 
-def fitted_weights(fit: Fit | None, law: Law, tokens: FloatArray) -> FloatArray:
-    """(R, K) weights of the mixture fitted for the budget of each row, NaN where the fit has none."""
+def fitted_weights(fit: Fit | None, law: Law, tokens: FloatArray, params: int | None = None) -> FloatArray:
+    """(R, K) weights of the mixture fitted for the budget of each row and model size, NaN where the fit has none."""
     weights = np.full(tokens.shape, np.nan)
     known = [] if fit is None else [*fit.targets, *fit.scales]
+    known = [mixture for mixture in known if params in (None, mixture.params)]
     totals = tokens.sum(axis=1)
     for row, total in zip(weights, totals, strict=True):
         if mixture := mixture_for(known, total):

@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from autoscale_exp import fit
@@ -30,6 +31,8 @@ from tests.runs.records import make_record
         (["runs=.", "seed=-1"], "seed is -1; it must lie between 0 and 4294967295"),
         (["runs=a.csv"], "runs is 'a.csv', which does not exist"),
         (["optima=a.csv"], "optima is 'a.csv', which does not exist"),
+        (["optima=a.csv", "target_params=9"], "target_params is given with optima, which tell of no model size; give "),
+        (["runs=.", "target_params=0"], "target_params is 0; it must be at least 1"),
         (["optima=a.csv", "objectives=[mean_loss]"], "objectives is given with optima, whose objective nobody knows; "),
     ],
 )
@@ -54,6 +57,9 @@ def test_what_a_fit_reads_is_told(caplog):
     caplog.clear()
     tell_of_runs(replace(ddo_table(), scales=None))
     assert caplog.messages[0] == "14 runs: 7 at 30K, 7 at 100K"
+    caplog.clear()
+    tell_of_runs(replace(ddo_table(), params=np.repeat([1e6, 4e6], 7)))
+    assert caplog.messages[0] == "14 runs: 7 at 30000 of 1M parameters, 7 at 100000 of 4M parameters"
 
 
 @pytest.fixture

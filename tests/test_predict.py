@@ -34,6 +34,8 @@ def laws(tmp_path_factory) -> Path:
     ("law", "overrides", "message"),
     [
         ("transfer", ["num_draws=-1"], "num_draws is -1; it must be at least 0"),
+        ("transfer", ["params=0"], "params is 0; it must be at least 1"),
+        ("transfer", ["params=9"], "target_params is 9, but law.name=transfer takes no model sizes"),
         ("transfer", ["seed=-1"], "seed is -1; it must lie between 0 and 4294967295"),
         ("transfer", ["mixtures=nowhere.csv"], "mixtures is 'nowhere.csv', which does not exist"),
         ("transfer", ["output=.", "objective=mean_loss"], "'.' is a folder; give the path of a file"),

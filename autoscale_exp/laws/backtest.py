@@ -1,35 +1,75 @@
-"""How far a law would have been off: fitted without the largest scale, it predicts the runs there."""
+"""How far a law would have been off: fitted without the largest runs, it predicts these."""
+
+from dataclasses import dataclass
 
 import numpy as np
 
+from autoscale_exp.base.arrays import Int64Array
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.laws.fit_file import Backtest
-from autoscale_exp.laws.law import LossLaw, fit_law, predicts_losses
+from autoscale_exp.laws.law import LossLaw, fit_law, predict_runs, predicts_losses
 from autoscale_exp.laws.objective import Objective
-from autoscale_exp.runs.table import RunTable, scales_of, select_runs
+from autoscale_exp.runs.table import RunTable, has_sizes, scales_of, select_runs
 
 
-def fit_smaller_scales(name: str, table: RunTable) -> LossLaw | None:
-    """The law without the largest scale; None if there is one scale only, or the rest is too little for the law."""
-    scales = scales_of(table)
-    if len(scales) < 2:
-        return None
-    try:
-        law = fit_law(name, select_runs(table, np.sort(np.concatenate(scales[:-1]))))
-    except UserError:
-        return None
-    assert predicts_losses(law)
-    return law
+@dataclass(frozen=True)
+class Trial:
+    """A law that has not seen some runs.
+
+    Attributes:
+        left_out: which runs, in words.
+        rows: of these.
+        law: fitted to the others.
+    """
+
+    left_out: str
+    rows: Int64Array
+    law: LossLaw
 
 
-def backtest(law: LossLaw, table: RunTable, objective: Objective) -> Backtest:
-    """The errors at the largest scale of a law that was fitted to the others."""
-    left_out = scales_of(table)[-1]
-    errors = objective(law.predict(table.domain_tokens[left_out])) - objective(table.losses[left_out])
-    true = objective(table.losses[left_out])
+def largest_runs(table: RunTable) -> dict[str, Int64Array]:
+    """Rows of the runs that a back-test leaves out: of the largest budget; of the largest size; or of either."""
+    totals, scales = table.domain_tokens.sum(axis=1), scales_of(table)
+    if table.params is None or not has_sizes(table):
+        return {"largest budget": scales[-1]} if len(scales) > 1 else {}
+    largest = table.params == table.params.max()
+    budget = max(float(np.median(totals[rows])) for rows in scales)
+    of_budget = np.zeros(len(totals), dtype=bool)
+    for rows in scales:
+        of_budget[rows] = np.isclose(np.median(totals[rows]), budget, rtol=0.01)
+    parts = {"largest size": largest, "largest budget": of_budget, "largest size and budget": largest | of_budget}
+    kept: dict[str, Int64Array] = {}
+    for name, rows in parts.items():
+        if not rows.all() and not any(np.array_equal(np.flatnonzero(rows), other) for other in kept.values()):
+            kept[name] = np.flatnonzero(rows)
+    return kept
+
+
+def fit_without_largest(name: str, table: RunTable) -> list[Trial]:
+    """The law without the largest runs; none if there is one scale only, or the rest is too little for the law."""
+    trials = []
+    for left_out, rows in largest_runs(table).items():
+        others = np.setdiff1d(np.arange(len(table.runs)), rows)
+        try:
+            law = fit_law(name, select_runs(table, others))
+        except UserError:
+            continue
+        assert predicts_losses(law)
+        if has_sizes(table) and not has_sizes(select_runs(table, others)):
+            continue  # one size does not tell of another
+        trials.append(Trial(left_out, rows, law))
+    return trials
+
+
+def backtest(trial: Trial, table: RunTable, objective: Objective) -> Backtest:
+    """The errors of a law at the runs that it has not seen."""
+    left_out = select_runs(table, trial.rows)
+    true = objective(left_out.losses)
+    errors = objective(predict_runs(trial.law, left_out)) - true
     return Backtest(
-        tokens=round(float(np.median(table.domain_tokens[left_out].sum(axis=1)))),
-        runs=len(left_out),
+        left_out=trial.left_out,
+        tokens=round(float(np.median(left_out.domain_tokens.sum(axis=1)))),
+        runs=len(trial.rows),
         level_error=float(errors.mean()),
         difference_error=float(errors.std()),
         difference_spread=float(true.std()),

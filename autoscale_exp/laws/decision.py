@@ -17,7 +17,7 @@ from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.labels import short_label
 from autoscale_exp.base.progress import Progress
 from autoscale_exp.laws.autoscale.ddo import find_design
-from autoscale_exp.laws.backtest import backtest, fit_smaller_scales
+from autoscale_exp.laws.backtest import Trial, backtest, fit_without_largest
 from autoscale_exp.laws.candidates import Candidates, candidate_runs
 from autoscale_exp.laws.fit_file import (
     Diagnostics,
@@ -30,7 +30,7 @@ from autoscale_exp.laws.fit_file import (
     Risk,
     named,
 )
-from autoscale_exp.laws.law import LossLaw
+from autoscale_exp.laws.law import LossLaw, predict_runs
 from autoscale_exp.laws.next_runs import differences_at, propose_runs
 from autoscale_exp.laws.objective import METRICS, Objective
 from autoscale_exp.laws.optimum import Optimum
@@ -38,7 +38,7 @@ from autoscale_exp.laws.request import Request
 from autoscale_exp.laws.solver.ensemble import Ensemble
 from autoscale_exp.laws.solver.mixture_optimum import MixtureOptimum, WorstCase, expected_optimum
 from autoscale_exp.laws.solver.sampled_optimum import DrawnMixtures, draw_mixtures
-from autoscale_exp.runs.table import RunTable, scales_of
+from autoscale_exp.runs.table import RunTable, has_sizes, scales_of
 
 log = logging.getLogger(__name__)
 
@@ -55,13 +55,13 @@ class Evidence:
         law: fitted to all runs.
         table: the runs.
         draws: of the law; empty without intervals.
-        without_largest: the law fitted without the largest scale, or None.
+        trials: laws fitted without the largest runs.
     """
 
     law: LossLaw
     table: RunTable
     draws: Sequence[LossLaw]
-    without_largest: LossLaw | None
+    trials: list[Trial]
 
 
 def gather_evidence(law: LossLaw, table: RunTable, request: Request) -> Evidence:
@@ -70,8 +70,8 @@ def gather_evidence(law: LossLaw, table: RunTable, request: Request) -> Evidence
     if request.num_draws:
         log.info("drawing %d laws that the runs leave open", request.num_draws)
         draws = law.draws(request.num_draws, np.random.default_rng(request.seed))
-    log.info("back-test: fitting without the largest scale")
-    return Evidence(law, table, draws, fit_smaller_scales(law.name, table))
+    log.info("back-test: fitting without the largest runs")
+    return Evidence(law, table, draws, fit_without_largest(law.name, table))
 
 
 def decide(evidence: Evidence, request: Request) -> Fit:
@@ -81,30 +81,67 @@ def decide(evidence: Evidence, request: Request) -> Fit:
     totals = table.domain_tokens.sum(axis=1)
     base = (table.domain_tokens / totals[:, None])[groups[-1]].mean(axis=0)
     candidates = candidate_runs(table, request.next_scales)
+    sizes = [None if table.params is None else round(float(table.params[rows[0]])) for rows in groups]
+    target_size = request.params or (sizes[-1] if table.params is None else round(float(table.params.max())))
+    of_size = {params: _at_size(evidence, request, params) for params in {*sizes, target_size}}
 
-    def decided(budget: int) -> FittedMixture:
-        log.info("objective %s: mixture for %s tokens", objective.name, short_label(budget))
-        return decide_at(law, evidence.draws, budget, base, request, candidates)
+    def decided(budget: int, params: int | None) -> FittedMixture:
+        size = "" if params is None else f" and {short_label(params)} parameters"
+        log.info("objective %s: mixture for %s tokens%s", objective.name, short_label(budget), size)
+        here, draws = of_size[params]
+        return replace(decide_at(here, draws, budget, base, request, candidates, evidence.draws), params=params)
 
     budgets = [round(float(np.median(totals[rows]))) for rows in groups]
-    without = evidence.without_largest
-    residuals = objective(law.predict(table.domain_tokens)) - objective(table.losses)
+    tests = [backtest(trial, table, objective) for trial in evidence.trials]
+    residuals = objective(predict_runs(law, table)) - objective(table.losses)
     return Fit(
         law=law.name,
         objective=FitObjective.of(objective, law.validation_domains),
         domains=law.domains,
-        scales=[decided(budget).with_runs(len(rows)) for budget, rows in zip(budgets, groups, strict=True)],
-        targets=[decided(budget) for budget in request.targets],
+        scales=[
+            decided(budget, params).with_runs(len(rows))
+            for budget, params, rows in zip(budgets, sizes, groups, strict=True)
+        ],
+        targets=[decided(budget, target_size) for budget in request.targets],
         diagnostics=Diagnostics(
-            **law.diagnostics,
+            **law.diagnostics | {"notes": law.diagnostics["notes"] + _notes_on_targets(table, request, target_size)},
             num_runs=len(table.runs),
             base_mixture=named(table.domains, base),
             residual=float(residuals.std()),
             run_noise=named(table.validation_domains, law.run_noise),
-            backtest=None if without is None else backtest(without, table, objective),
+            backtest=tests[0] if tests else None,
+            further_backtests=tests[1:],
             responses=_responses(law, table, groups, objective),
         ),
     )
+
+
+def _notes_on_targets(table: RunTable, request: Request, params: int | None) -> list[str]:
+    """What to know of targets far from the runs."""
+    if params is None or table.params is None or not request.targets:
+        return []
+    notes, largest = [], float(table.params.max())
+    if not has_sizes(table) and params != largest:
+        notes.append(
+            f"All runs are of models of {short_label(largest)} parameters, so what {short_label(params)} change comes "
+            "from the priors."
+        )
+    beyond = [budget for budget in request.targets if budget > table.domain_tokens.sum(axis=1).max()]
+    if beyond and params > largest:
+        notes.append(
+            f"The target of {short_label(max(beyond))} tokens and {short_label(params)} parameters is beyond all runs "
+            "in both; the back-test tells how far the law may be off."
+        )
+    return notes
+
+
+def _at_size(evidence: Evidence, request: Request, params: int | None) -> tuple[LossLaw, Sequence[LossLaw]]:
+    """The law and its draws for models of `params` parameters: the same ones at each size."""
+    law, sizes = evidence.law, evidence.table.params
+    if params is None or (sizes is not None and (sizes == params).all()):
+        return law, evidence.draws
+    there = law.at_size(params)
+    return there, there.draws(request.num_draws, np.random.default_rng(request.seed)) if request.num_draws else []
 
 
 def decide_at(
@@ -114,6 +151,7 @@ def decide_at(
     base: FloatArray,
     request: Request,
     candidates: Candidates | None = None,
+    of_runs: Sequence[LossLaw] = (),
 ) -> FittedMixture:
     """The mixture offered at a budget.
 
@@ -124,6 +162,7 @@ def decide_at(
         base: (K,) mixture that proxy runs vary.
         request: what is asked.
         candidates: proxy runs that might be trained next; None for no proposals.
+        of_runs: the draws at the model size of the runs.
     """
     objective = request.objective
 
@@ -142,16 +181,25 @@ def decide_at(
                 raise UserError(f"objective.kl_weight needs a law with slopes, which law={law.name} has not") from None
             return drawn().optimum(replace(objective, metric=metric))
 
-    point, other = best_under([law]), METRICS[1 - METRICS.index(objective.metric)]
+    # Optima are of formulas, which most laws have convex; what a law is off by, its discrepancy, comes on top.
+    formula, formulas = law.by_formula(), [draw.by_formula() for draw in draws]
+    point, other = best_under([formula]), METRICS[1 - METRICS.index(objective.metric)]
     # Draws are of the law's form, so convex where it is, and their optima lie near the one of their mean.
-    offered = best_under(draws, convex=point.convex, start=point.weights) if draws else point
+    offered = best_under(formulas, convex=point.convex, start=point.weights) if draws else point
     progress, optima = Progress(log, f"mixture for {short_label(budget)} tokens"), []
-    for number, draw in enumerate(draws, 1):
+    for number, draw in enumerate(formulas, 1):
         optima.append(best_under([draw], convex=point.convex, start=offered.weights, accuracy=DRAW_ACCURACY))
         progress.tell(f"draw {number} of {len(draws)}")
-    under_other = named(law.domains, best_under([law], other).weights)
+    under_other = named(law.domains, best_under([formula], other).weights)
+    interval = weight_intervals(draws, objective, optima, budget) if draws else None
+    corrected, plain = (
+        objective_draws(laws, objective, offered.weights, budget) for laws in (draws or [law], formulas or [formula])
+    )
     entry = replace(
-        FittedMixture.of(offered, law.domains, weight_intervals(optima) if draws else None),
+        FittedMixture.of(offered, law.domains, interval),
+        objective_value=None
+        if offered.objective_value is None
+        else offered.objective_value + float((corrected - plain).mean()),
         converged=point.converged and offered.converged,
         convex=point.convex,
         point_weights=named(law.domains, point.weights),
@@ -172,7 +220,7 @@ def decide_at(
         best = [offered.weights, *(optimum.weights for optimum in optima)]
         differences = differences_at(draws, objective, [references["uniform"], *best], budget)
         runs = candidates.with_mixtures(best)
-        useful, risk = propose_runs(draws, runs, differences, request.num_next_runs, candidates.table.runs)
+        useful, risk = propose_runs(of_runs or draws, runs, differences, request.num_next_runs, candidates.table.runs)
     low, high = np.quantile(values, INTERVAL).tolist()
     return replace(
         entry,
@@ -231,9 +279,16 @@ def verdict(gain: Gain, reference: str, useful: Sequence[NextRun], risk: Risk | 
     return f"{text}; the most useful next proxy runs are {listed}" if useful else text
 
 
-def weight_intervals(optima: Sequence[Optimum]) -> FloatArray:
-    """(2, K) ends of the 90 % intervals of the draws' own optima."""
-    return np.quantile([optimum.weights for optimum in optima], INTERVAL, axis=0)
+def weight_intervals(
+    draws: Sequence[LossLaw], objective: Objective, optima: Sequence[Optimum], budget: float
+) -> FloatArray:
+    """(2, K) ends of the 90 % intervals of the draws' own optima.
+
+    Under its discrepancy a draw is not convex: its optimum is the best for it of the optima of all draws' formulas.
+    """
+    weights = np.stack([optimum.weights for optimum in optima])
+    chosen = objective(Ensemble(draws).predict(weights * budget)).argmin(axis=1)
+    return np.quantile(weights[chosen], INTERVAL, axis=0)
 
 
 def _responses(

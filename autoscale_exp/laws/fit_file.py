@@ -8,6 +8,7 @@ import numpy as np
 
 from autoscale_exp.base.arrays import FloatArray
 from autoscale_exp.base.errors import UserError
+from autoscale_exp.base.labels import short_label
 from autoscale_exp.base.versioned import parse, read_versioned, write_versioned
 from autoscale_exp.laws.objective import Objective, make_objective
 from autoscale_exp.laws.optimum import Optimum
@@ -124,6 +125,7 @@ class FittedMixture:
         next_runs: the proxy runs that would tell most per token of how mixtures compare here, best first.
         risk: that the choice between this mixture and uniform is wrong.
         runs: at this scale; None for a target.
+        params: parameters of the models that it is for; None where the runs do not tell.
     """
 
     tokens: int
@@ -147,6 +149,7 @@ class FittedMixture:
     next_runs: list[NextRun] | None = None
     risk: Risk | None = None
     runs: int | None = None
+    params: int | None = None
 
     @staticmethod
     def of(optimum: Optimum, domains: Sequence[str], interval: FloatArray | None = None) -> "FittedMixture":
@@ -165,6 +168,13 @@ class FittedMixture:
     def with_runs(self, count: int) -> "FittedMixture":
         """The same, of a scale with so many runs."""
         return replace(self, runs=count)
+
+    @property
+    def label(self) -> str:
+        """Budget and, where it is known, size, such as '20B tokens, 310M parameters'."""
+        return f"{short_label(self.tokens)} tokens" + (
+            f", {short_label(self.params)} parameters" if self.params else ""
+        )
 
     def weights_under(self, metric: str) -> dict[str, float] | None:
         """The optimum under the mean of the metric that the objective is not of."""
@@ -209,16 +219,18 @@ class Response:
 
 @dataclass(frozen=True)
 class Backtest:
-    """Errors at the largest scale of a law fitted to the others.
+    """Errors at runs that a law has not seen, which was fitted to the others.
 
     Attributes:
-        tokens: of the scale left out, the median over its runs.
+        left_out: which runs: of the largest budget, the largest size of model, or both.
+        tokens: of the runs left out, the median.
         runs: predicted.
         level_error: mean of predicted less true objective.
         difference_error: root mean square error of the runs' differences from their mean.
         difference_spread: root mean square of the true differences, to compare with.
     """
 
+    left_out: str
     tokens: int
     runs: int
     level_error: float
@@ -240,7 +252,8 @@ class Diagnostics:
         run_noise: of a single run's losses, by validation domain.
         seed_noise: standard deviation of the objective over repeated runs.
         path_residual: of AutoScale's path through more than two scales, in log tokens.
-        backtest: without the largest scale.
+        backtest: without the largest budget, or, of runs of several sizes, without the largest size.
+        further_backtests: of runs of several sizes, without the largest budget, and without both.
         responses: by scale and domain, where the runs hold a DDO design.
         scale_identified: whether the runs tell how losses fall with the budget.
         shared_noise: correlation of a run's deviations between validation domains.
@@ -257,6 +270,7 @@ class Diagnostics:
     seed_noise: float | None = None
     path_residual: float | None = None
     backtest: Backtest | None = None
+    further_backtests: list[Backtest] = field(default_factory=list)
     responses: list[list[Response]] = field(default_factory=list)
     scale_identified: bool | None = None
     shared_noise: float | None = None

@@ -13,7 +13,7 @@ import numpy as np
 
 from autoscale_exp.base.arrays import FloatArray, Int64Array
 from autoscale_exp.base.errors import UserError
-from autoscale_exp.runs.table import RunTable
+from autoscale_exp.runs.table import RunTable, has_sizes
 
 
 class Law(Protocol):
@@ -70,7 +70,19 @@ class LossLaw(Law, Protocol):
         ...
 
     def slopes(self, domain_tokens: FloatArray) -> FloatArray:
-        """(V, K) derivatives of the losses with respect to tokens, at (K,) tokens > 0."""
+        """(V, K) derivatives of `by_formula`'s losses with respect to tokens, at (K,) tokens > 0."""
+        ...
+
+    def by_formula(self) -> Self:
+        """The law by its formula alone, without what runs say of mixtures near them: what an optimum is sought for."""
+        ...
+
+    def at_size(self, params: float) -> Self:
+        """The law of models with `params` parameters; before, it is of the largest of its runs.
+
+        Raises:
+            UserError: the law takes no model sizes, or its runs do not tell theirs.
+        """
         ...
 
 
@@ -97,6 +109,7 @@ class LawEntry:
 ABILITIES = {
     "losses": "predicts the losses of any mixture",
     "tokens": "predicts at token budgets other than those of the runs",
+    "model size": "takes runs of models of several sizes, and predicts at others",
     "held-out domains": "takes validation domains that no run trains on",
     "intervals": "comes with draws of what the runs leave open",
 }
@@ -111,9 +124,9 @@ LAWS = {
     "pooled_transfer": LawEntry(
         "pooled.pooled_transfer",
         "PooledTransferLaw",
-        "E + A S^(-γ/ρ) + B G^(-α), S and G sums over domains",
+        "E + C N^(-κ) + N^(-η) (A S^(-γ/ρ) + B G^(-α)), S and G sums over domains",
         "ours; the default",
-        ("losses", "tokens", "held-out domains", "intervals"),
+        ("losses", "tokens", "model size", "held-out domains", "intervals"),
     ),
     "transfer": LawEntry(
         "parametric.transfer",
@@ -146,35 +159,35 @@ LAWS = {
     "bimix": LawEntry(
         "parametric.bimix",
         "BimixLaw",
-        "(A / r_v^α) (B / N^β + C)",
+        "(A / r_v^α) (B / D^β + C)",
         "BiMix, arXiv 2405.14908",
         ("losses", "tokens", "intervals"),
     ),
     "additive": LawEntry(
         "parametric.additive",
         "AdditiveLaw",
-        "E + 1 / Σ C_i r_i^γ_i + B / N^β",
+        "E + 1 / Σ C_i r_i^γ_i + A / N^α + B / D^β",
         "Shukor et al., arXiv 2507.09404",
-        ("losses", "tokens", "held-out domains", "intervals"),
+        ("losses", "tokens", "model size", "held-out domains", "intervals"),
     ),
     "joint": LawEntry(
         "parametric.additive",
         "JointLaw",
-        "E + 1 / Σ C_i r_i^γ_i + B / N^β, B a function of the mixture",
+        "E + 1 / Σ C_i r_i^γ_i + A / N^α + B / D^β, A and B functions of the mixture",
         "Shukor et al., arXiv 2507.09404",
-        ("losses", "tokens", "held-out domains", "intervals"),
+        ("losses", "tokens", "model size", "held-out domains", "intervals"),
     ),
     "linear": LawEntry(
         "parametric.linear",
         "LinearLaw",
-        "linear in the shares and in log N",
+        "linear in the shares and in log D",
         "a baseline",
         ("losses", "tokens", "held-out domains", "intervals"),
     ),
     "lightgbm": LawEntry(
         "parametric.trees",
         "LightGbmLaw",
-        "boosted trees on the shares, and on log N where budgets differ",
+        "boosted trees on the shares, and on log D where budgets differ",
         "RegMix, arXiv 2407.01492",
         ("losses", "held-out domains"),
     ),
@@ -183,7 +196,7 @@ LAWS = {
 
 def describe_laws() -> str:
     """The list of laws for people: name, formula, source and abilities, and what the abilities mean."""
-    lines = ["", "Laws (n_i domain tokens, N their sum, r_i = n_i / N)"]
+    lines = ["", "Laws (n_i domain tokens, D their sum, r_i = n_i / D, N parameters of the model)"]
     width = max(map(len, LAWS))
     for name, entry in LAWS.items():
         lines += [
@@ -193,6 +206,11 @@ def describe_laws() -> str:
     width = max(map(len, ABILITIES))
     meanings = [f"  {ability:<{width}}  {meaning}" for ability, meaning in ABILITIES.items()]
     return "\n".join([*lines, "", "What laws can do", *meanings, ""])
+
+
+def takes_sizes(name: str) -> bool:
+    """Whether a law is one in model size as well as in tokens."""
+    return "model size" in LAWS[name].abilities
 
 
 def law_class(name: str) -> type[Law]:
@@ -213,9 +231,27 @@ def fit_law(name: str, table: RunTable) -> Law:
     """Fits a law to all runs of a table.
 
     Raises:
-        UserError: there is no such law, or the table has too few runs for it.
+        UserError: there is no such law, the table has too few runs for it, or models of sizes that it does not take.
     """
-    return law_class(name).fit(table, own_domains(table))
+    law = law_class(name)
+    if table.params is not None and has_sizes(table) and not takes_sizes(name):
+        others = " or ".join(filter(takes_sizes, LAWS))
+        raise UserError(
+            f"law.name={name} takes no model sizes, but the runs are of models of {len(np.unique(table.params))} "
+            f"sizes; choose {others}, or give the runs of one size"
+        )
+    return law.fit(table, own_domains(table))
+
+
+def predict_runs(law: LossLaw, table: RunTable) -> FloatArray:
+    """(R, V) losses that a law predicts for the runs of a table, each at the size of its model."""
+    if table.params is None or not takes_sizes(law.name):
+        return law.predict(table.domain_tokens)
+    losses = np.empty_like(table.losses)
+    for params in np.unique(table.params):
+        rows = np.flatnonzero(table.params == params)
+        losses[rows] = law.at_size(params).predict(table.domain_tokens[rows])
+    return losses
 
 
 def predicts_losses(law: Law) -> TypeGuard[LossLaw]:

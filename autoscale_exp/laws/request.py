@@ -22,6 +22,7 @@ class Request:
         seed: of the draws.
         num_next_runs: proxy runs to propose.
         next_scales: token budgets of new ones; empty for those of the runs.
+        params: model size that the targets are for; None for the largest of the runs.
     """
 
     targets: Sequence[int]
@@ -33,3 +34,4 @@ class Request:
     seed: int = 0
     num_next_runs: int = 3
     next_scales: Sequence[int] = ()
+    params: int | None = None

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from autoscale_exp.base.arrays import FloatArray
+from autoscale_exp.base.errors import UserError
 from autoscale_exp.laws.autoscale.law import AutoscaleLaw
 from autoscale_exp.laws.autoscale.path import ScalePath
 from autoscale_exp.laws.autoscale.solution import solve_with_autoscale
@@ -42,6 +43,10 @@ def solve_each(name: str, table: RunTable, requests: Sequence[Request]) -> tuple
         evidence = gather_evidence(law, table, requests[0])
         return [decide(evidence, request) for request in requests], law
     assert isinstance(law, AutoscaleLaw)
+    if requests[0].params is not None:
+        raise UserError(
+            f"target_params is {requests[0].params}, but law.name={name} takes no model sizes; choose another law"
+        )
     fits = []
     for request in requests:
         log.info("objective %s: mixtures, each with %d resamples", request.objective.name, request.num_draws)

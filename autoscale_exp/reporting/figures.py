@@ -61,31 +61,46 @@ def _token_axis(axes: Axes, tokens: list[int]) -> None:
 
 
 def plot_weights(fit: Fit) -> Figure:
-    """Optimal weight of each domain against the token budget, with 90 % intervals; extrapolations are hollow."""
+    """Optimal weight of each domain against the token budget, with 90 % intervals; extrapolations are hollow.
+
+    A panel for each model size.
+    """
+    sizes = sorted({entry.params or 0 for entry in fit.scales + fit.targets})
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(5.8, _height(len(fit.domains))))
-        entries = sorted(fit.scales + fit.targets, key=lambda entry: entry.tokens)
-        tokens = [entry.tokens for entry in entries]
-        targets = {entry.tokens for entry in fit.targets}
-        last_scale = max(entry.tokens for entry in fit.scales)
-        for i, domain in enumerate(fit.domains):
-            colour, marker = look(i)
-            shift = 1.03 ** (i - (len(fit.domains) - 1) / 2)  # so that intervals do not hide one another
-            weights = [entry.weights[domain] for entry in entries]
-            known = [k for k, t in enumerate(tokens) if t <= last_scale]
-            beyond = [k for k, t in enumerate(tokens) if t >= last_scale]
-            for part, style in ((known, "-"), (beyond, "--")):
-                axes.plot([tokens[k] * shift for k in part], [weights[k] for k in part], style, color=colour, lw=1.6)
-            for k, entry in enumerate(entries):
-                if entry.interval:
-                    axes.plot([tokens[k] * shift] * 2, entry.interval[domain], color=colour, lw=1, alpha=0.6)
-                fill = "white" if tokens[k] in targets else colour
-                label = domain if k == 0 else None
-                axes.plot(tokens[k] * shift, weights[k], marker, color=colour, mfc=fill, ms=6, label=label)
-        _token_axis(axes, tokens)
-        axes.set(xlabel="token budget, tokens", ylabel="domain weight, share of tokens", ylim=(0, None))
-        _legend_outside(figure, axes, 4)
+        figure, panels = plt.subplots(
+            1, len(sizes), figsize=(max(5.8, 3.6 * len(sizes)), _height(len(fit.domains))), sharey=True, squeeze=False
+        )
+        for axes, params in zip(panels[0], sizes, strict=True):
+            _draw_weights(axes, fit, params)
+            axes.set(xlabel="token budget, tokens", ylim=(0, None))
+            if len(sizes) > 1:
+                axes.set_title(f"{short_label(params)} parameters", fontsize=10)
+        panels[0][0].set_ylabel("domain weight, share of tokens")
+        _legend_outside(figure, panels[0][0], 4)
         return figure
+
+
+def _draw_weights(axes: Axes, fit: Fit, params: int) -> None:
+    """A line per domain through the mixtures of one model size, 0 where sizes are not known."""
+    entries = [entry for entry in fit.scales + fit.targets if (entry.params or 0) == params]
+    entries.sort(key=lambda entry: entry.tokens)
+    tokens, targets = [entry.tokens for entry in entries], {id(entry) for entry in fit.targets}
+    last_scale = max((entry.tokens for entry in entries if id(entry) not in targets), default=0)
+    for i, domain in enumerate(fit.domains):
+        colour, marker = look(i)
+        shift = 1.03 ** (i - (len(fit.domains) - 1) / 2)  # so that intervals do not hide one another
+        weights = [entry.weights[domain] for entry in entries]
+        known = [k for k, t in enumerate(tokens) if t <= last_scale]
+        beyond = [k for k, t in enumerate(tokens) if t >= last_scale]
+        for part, style in ((known, "-"), (beyond, "--")):
+            axes.plot([tokens[k] * shift for k in part], [weights[k] for k in part], style, color=colour, lw=1.6)
+        for k, entry in enumerate(entries):
+            if entry.interval:
+                axes.plot([tokens[k] * shift] * 2, entry.interval[domain], color=colour, lw=1, alpha=0.6)
+            fill = "white" if id(entry) in targets else colour
+            label = domain if k == 0 else None
+            axes.plot(tokens[k] * shift, weights[k], marker, color=colour, mfc=fill, ms=6, label=label)
+    _token_axis(axes, tokens)
 
 
 def plot_responses(fit: Fit) -> Figure:

@@ -45,32 +45,38 @@ def show_fit(fit: Fit) -> None:
     console = open_console()
     for entry in fit.targets:
         if entry.verdict:
-            console.print(f"{short_label(entry.tokens)} tokens, {fit.objective.name}: {entry.verdict}")
+            console.print(f"{entry.label}, {fit.objective.name}: {entry.verdict}")
         _show_next_runs(console, entry)
     entries = fit.scales + fit.targets
     kinds = ["scale"] * len(fit.scales) + ["target"] * len(fit.targets)
-    columns = [f"{kind} {short_label(entry.tokens)}" for kind, entry in zip(kinds, entries, strict=True)]
+    labels = [entry.label if several_sizes(fit) else short_label(entry.tokens) for entry in entries]
+    columns = [f"{kind} {label}" for kind, label in zip(kinds, labels, strict=True)]
     rows = [[domain, *(_weight_cell(entry, domain) for entry in entries)] for domain in fit.domains]
     title = f"domain weights (shares of the tokens, 90 % intervals), law {fit.law}, objective {fit.objective.name}"
     print_table(console, title, ["domain", *columns], rows)
-    for entry in entries:
-        label = short_label(entry.tokens)
+    for label, entry in zip(labels, entries, strict=True):
         for bound in entry.active_bounds:
             console.print(f"{label}: on a bound: {bound}")
     for entry in fit.targets:
         if entry.converged is False:
             console.print(f"{short_label(entry.tokens)}: this is no exact optimum ({entry.method}); do not rely on it")
         _show_other_metric(console, fit, entry)
-    tested = fit.diagnostics.backtest
-    if tested:
+    for tested in [fit.diagnostics.backtest, *fit.diagnostics.further_backtests]:
+        if tested is None:
+            continue
         unit = unit_of(fit.objective.metric)
         console.print(
-            f"back-test: without the runs at {short_label(tested.tokens)} tokens the law predicts their mean off by "
-            f"{tested.level_error:+.4f}{unit} and their differences within {tested.difference_error:.4f}{unit}, "
-            f"where they spread by {tested.difference_spread:.4f}{unit}"
+            f"back-test: without the {tested.runs} runs of the {tested.left_out} ({short_label(tested.tokens)} tokens) "
+            f"the law predicts their mean off by {tested.level_error:+.4f}{unit} and their differences within "
+            f"{tested.difference_error:.4f}{unit}, where they spread by {tested.difference_spread:.4f}{unit}"
         )
     for note in fit.diagnostics.notes:
         console.print(f"note: {note}")
+
+
+def several_sizes(fit: Fit) -> bool:
+    """Whether mixtures of a fit are for models of several sizes."""
+    return len({entry.params for entry in fit.scales + fit.targets}) > 1
 
 
 def unit_of(metric: str | None) -> str:

@@ -26,8 +26,9 @@ TABLE = "runs.csv"
 LEAST_TOKENS = 1000  # of a run; less is a share, a percentage or a number of millions
 SUM_TOLERANCE = 0.01  # of shares about 1: RegMix's rows, rounded to .001, sum to 0.996 to 1.003
 LARGEST_LOSS = 20.0  # nats per token; a model that knows nothing needs e^20 = 485 million tokens to reach it
+OPTIONAL_NUMBERS = {"seed": 0.0, "params": 1.0}  # columns that not every table has, with the least allowed in each
 OWN_COLUMNS = ("model", "params", "steps", "seconds")  # that `train` writes for people
-READ_COLUMNS = "run, scale, seed, tokens.<domain>, loss.<domain> or perplexity.<domain>"
+READ_COLUMNS = "run, scale, seed, params, tokens.<domain>, loss.<domain> or perplexity.<domain>"
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class RunTable:
         losses: (R, V) validation losses in nats per token.
         scales: (R,) labels of the scale, or None where the table has none.
         seeds: (R,) seeds, or None.
+        params: (R,) parameters of each run's model, or None where the table does not tell.
         unique_tokens: (K,) tokens that the store of the runs has of each domain, or None where that is not known.
     """
 
@@ -52,6 +54,7 @@ class RunTable:
     losses: FloatArray
     scales: list[str] | None = None
     seeds: list[int] | None = None
+    params: FloatArray | None = None
     unique_tokens: list[int] | None = None
 
 
@@ -64,16 +67,29 @@ def select_runs(table: RunTable, rows: Int64Array) -> RunTable:
         losses=table.losses[rows],
         scales=None if table.scales is None else [table.scales[r] for r in rows],
         seeds=None if table.seeds is None else [table.seeds[r] for r in rows],
+        params=None if table.params is None else table.params[rows],
     )
+
+
+def has_sizes(table: RunTable) -> bool:
+    """Whether the runs are of models of several sizes."""
+    return table.params is not None and bool((table.params != table.params[0]).any())
 
 
 def scales_of(table: RunTable) -> list[Int64Array]:
     """Row indices of each scale, smallest first: by the labels of the column `scale`, or else by the runs' tokens.
 
+    Runs of models of different sizes are of different scales; these go by tokens times parameters.
+
     Raises:
         UserError: there are no labels, and the tokens do not tell either.
     """
     totals = table.domain_tokens.sum(axis=1)
+    if table.params is not None and has_sizes(table):
+        compute = totals * table.params
+        of_sizes = [np.flatnonzero(table.params == params) for params in np.unique(table.params)]
+        scales = [rows[scale] for rows in of_sizes for scale in scales_of(select_runs(table, rows))]
+        return sorted(scales, key=lambda rows: float(np.median(compute[rows])))
     labels = table.scales
     groups = group_by_tokens(table.domain_tokens) if labels is None else group_by_label(labels)
     return sorted(groups, key=lambda rows: float(np.median(totals[rows])))
@@ -111,6 +127,7 @@ def table_of_records(records: Sequence[RunRecord]) -> RunTable:
         losses=np.array([list(record.losses.values()) for record in records]),
         scales=[record.scale for record in records],
         seeds=[record.seed for record in records],
+        params=np.array([record.params for record in records], dtype=np.float64),
         unique_tokens=list(first.unique_tokens.values()),
     )
 
@@ -176,7 +193,8 @@ def parse_run_table(text: str, name: str) -> RunTable:
     """Parses a run table, one row per finished run; `name` says in messages where it came from.
 
     Columns: `run`; `tokens.<domain>` for each training domain, or `tokens` and shares `weights.<domain>`;
-    `loss.<validation domain>` in nats per token or `perplexity.<validation domain>`; optional `scale` and `seed`.
+    `loss.<validation domain>` in nats per token or `perplexity.<validation domain>`; optional `scale`,
+    `seed` and `params`.
     Others are left out, and the log says which.
 
     Raises:
@@ -193,10 +211,12 @@ def table_of_sheet(sheet: Sheet) -> RunTable:
     validation_domains = sheet.suffixes(metric)
     least = token_columns(sheet) | {f"{metric}.{v}": 0.0 if metric == "loss" else 1.0 for v in validation_domains}
     has_scale = "scale" in sheet.columns and any(sheet.cells("scale"))
-    fixed = ["run", *(["scale"] if has_scale else []), *(["seed"] if "seed" in sheet.columns else [])]
+    has_params = "params" in sheet.columns and any(sheet.cells("params"))
+    optional = {"scale": has_scale, "seed": "seed" in sheet.columns, "params": has_params}
+    fixed = ["run", *(column for column, is_there in optional.items() if is_there)]
     sheet.tell_unread([*least, *fixed, "scale", *OWN_COLUMNS], READ_COLUMNS)
     runs = sheet.names("run")
-    numbers = sheet.numbers(least | ({"seed": 0.0} if "seed" in fixed else {}))
+    numbers = sheet.numbers(least | {c: OPTIONAL_NUMBERS[c] for c in fixed if c in OPTIONAL_NUMBERS})
     domains, tokens = domain_tokens(sheet, numbers)
     values = np.stack([numbers[f"{metric}.{v}"] for v in validation_domains], axis=1)
     losses = values if metric == "loss" else np.log(values)
@@ -209,6 +229,7 @@ def table_of_sheet(sheet: Sheet) -> RunTable:
         losses=losses,
         scales=_scale_labels(sheet) if has_scale else None,
         seeds=_seeds(sheet, numbers["seed"]) if "seed" in fixed else None,
+        params=numbers["params"] if has_params else None,
     )
 
 

@@ -1,12 +1,12 @@
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
 
 from autoscale_exp.base.errors import UserError
-from autoscale_exp.laws.backtest import backtest, fit_smaller_scales
+from autoscale_exp.laws.backtest import backtest, fit_without_largest, largest_runs
 from autoscale_exp.laws.decision import decide_at, gain_over, verdict
-from autoscale_exp.laws.fit_file import NextRun, Response, Risk
+from autoscale_exp.laws.fit_file import Gain, NextRun, Response, Risk
 from autoscale_exp.laws.objective import make_objective
 from autoscale_exp.laws.optimum import make_bounds
 from autoscale_exp.laws.request import Request
@@ -28,6 +28,9 @@ class OwnTokens:
 
     def predict(self, tokens):
         return 10 * np.asarray(tokens) ** -self.exponent
+
+    def by_formula(self):
+        return self
 
 
 def test_gain_is_the_mean_of_paired_differences_with_their_quantiles():
@@ -72,9 +75,9 @@ def test_a_gain_that_lies_below_zero_is_called_worse():
 
 def test_the_back_test_predicts_the_scale_left_out():
     table = ddo_table()
-    law = fit_smaller_scales("transfer", table)
-    assert law is not None
-    tested = backtest(law, table, OBJECTIVE)
+    (trial,) = fit_without_largest("transfer", table)
+    tested = backtest(trial, table, OBJECTIVE)
+    assert tested.left_out == "largest budget"
     assert tested.runs == 7
     assert tested.tokens == pytest.approx(100_000, rel=0.01)
     assert abs(tested.level_error) < 0.3
@@ -83,7 +86,31 @@ def test_the_back_test_predicts_the_scale_left_out():
 
 def test_one_scale_has_no_back_test():
     table = ddo_table()
-    assert fit_smaller_scales("transfer", select_runs(table, np.arange(7))) is None
+    assert fit_without_largest("transfer", select_runs(table, np.arange(7))) == []
+
+
+def test_the_back_test_leaves_out_the_largest_size_and_budget_of_runs_of_several_sizes():
+    table = replace(ddo_table(scales=(30_000, 100_000, 30_001)), params=np.repeat([1e6, 1e6, 4e6], 7))
+    parts = largest_runs(table)
+    assert list(parts) == ["largest size", "largest budget", "largest size and budget"]
+    np.testing.assert_array_equal(parts["largest size"], np.arange(14, 21))
+    np.testing.assert_array_equal(parts["largest budget"], np.arange(7, 14))
+    np.testing.assert_array_equal(parts["largest size and budget"], np.arange(7, 21))
+
+
+@pytest.mark.parametrize(
+    ("interval", "probability", "starts"),
+    [
+        ((0.01, 0.2), 0.95, "better than uniform"),
+        ((0.01, 0.2), 0.94, "cannot be told apart"),
+        ((0.0, 0.2), 0.99, "cannot be told apart"),
+        ((-0.2, -0.01), 0.05, "worse than uniform"),
+        ((-0.2, -0.01), 0.06, "cannot be told apart"),
+        ((-0.2, 0.0), 0.01, "cannot be told apart"),
+    ],
+)
+def test_a_verdict_needs_probability_and_an_interval_off_0(interval, probability, starts):
+    assert verdict(Gain(sum(interval) / 2, interval, probability, 0.01), "uniform", []).startswith(starts)
 
 
 class WithoutSlopes(OwnTokens):

@@ -153,6 +153,41 @@ def test_bad_requests_are_refused(options, message):
         request_for(ddo_table(), *options)
 
 
+def test_targets_are_of_the_size_asked_for():
+    params = np.repeat([1e6, 4e6], 7)
+    table = replace(ddo_table(noise=0.002, scales=(100_000, 100_001)), params=params)
+    table = replace(table, losses=table.losses + 0.3 * (params[:, None] / 1e6) ** -0.3)
+    asked = ("objective=mean_loss", "target_tokens=[300_000]", "num_draws=10")
+    fit, _ = solve("pooled_transfer", table, request_for(table, *asked, "target_params=16_000_000"))
+    assert [entry.params for entry in fit.scales + fit.targets] == [1_000_000, 4_000_000, 16_000_000]
+    assert [entry.runs for entry in fit.scales] == [7, 7]
+    assert fit.targets[0].objective_value < fit.scales[1].objective_value < fit.scales[0].objective_value
+    assert "beyond all runs in both" in fit.diagnostics.notes[-1]
+    largest, _ = solve("pooled_transfer", table, request_for(table, *asked))
+    assert largest.targets[0].params == 4_000_000
+    one = replace(ddo_table(), params=np.full(14, 1e6))
+    far, _ = solve("pooled_transfer", one, request_for(one, *asked, "target_params=16_000_000"))
+    assert "All runs are of models of 1M parameters, so what 16M change comes from the priors." in far.diagnostics.notes
+
+
+def test_objective_and_losses_hold_what_the_law_is_off_by(clean):
+    fit, law = clean
+    target = fit.targets[0]
+    weights = np.array(list(target.weights.values()))
+    draws = law.draws(40, np.random.default_rng(0))
+    values = [draw.predict(weights * 300_000).mean() for draw in draws]
+    assert target.objective_value == pytest.approx(np.mean(values), abs=1e-9)
+    assert target.objective_value != pytest.approx(
+        np.mean([draw.by_formula().predict(weights * 300_000).mean() for draw in draws]), abs=1e-7
+    )
+
+
+def test_autoscale_takes_no_model_size():
+    table = replace(ddo_table(), params=np.full(14, 1e6))
+    with pytest.raises(UserError, match=r"target_params is 9, but law\.name=autoscale takes no model sizes"):
+        solve("autoscale", table, request_for(table, "target_params=9"))
+
+
 def test_autoscale_refuses_what_it_cannot_meet():
     table = ddo_table(repeats=1)
     with pytest.raises(UserError, match=r"law=autoscale knows no objective.kl_weight.*law=default"):

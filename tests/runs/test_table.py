@@ -258,3 +258,19 @@ def test_a_file_that_cannot_be_read_is_named_by_its_key(key, name, message, tmp_
 def test_text_that_is_no_csv_is_an_error():
     with pytest.raises(UserError, match=r"'runs.csv' is no CSV: field larger than field limit .*; give a table with"):
         parse_run_table("x" * 200_000, "runs.csv")
+
+
+SIZED = "run,params,tokens.a,tokens.b,loss.a\n"
+
+
+def test_model_sizes_are_read_and_make_scales_of_their_own():
+    table = parse_run_table(SIZED + "x,1000000,5000,5000,3\ny,4000000,5000,5000,2\n", "runs.csv")
+    np.testing.assert_array_equal(table.params, [1e6, 4e6])
+    assert [rows.tolist() for rows in scales_of(table)] == [[0], [1]]
+    assert parse_run_table(SIZED + "x,,5000,5000,3\ny,,5000,5000,2\n", "runs.csv").params is None
+
+
+@pytest.mark.parametrize("cell", ["", "0", "large"])
+def test_a_model_size_that_is_missing_or_none_is_refused(cell):
+    with pytest.raises(UserError, match="row 3, column params"):
+        parse_run_table(SIZED + f"x,1000000,5000,5000,3\ny,{cell},5000,5000,2\n", "runs.csv")

@@ -1,11 +1,12 @@
 """Apple's laws for optimal mixtures.
 
-    additive  L_v(h, D) = E_v + 1 / (sum_i C_vi h_i^gamma_vi) + B_v / D^beta_v
-    joint     the same with B_v(h) = (sum_i CB_vi h_i)^gammaB_v, so that the best mixture moves with D
+    additive  L_v(N, h, D) = E_v + 1 / (sum_i C_vi h_i^gamma_vi) + A_v / N^alpha_v + B_v / D^beta_v
+    joint     the same with A_v(h) = (sum_i CA_vi h_i)^gammaA_v, and B_v(h) alike: the best mixture moves with N and D
 
-Source: Shukor et al., Scaling Laws for Optimal Data Mixtures, arXiv 2507.09404; h are domain weights, D total tokens.
-Their term in model size is left out: one run table has one model size. Robust fit and priors are ours.
-Limits: many parameters (2K + 3 and 3K + 3) for each validation domain; additive's best mixture ignores the budget.
+Source: Shukor et al., Scaling Laws for Optimal Data Mixtures, arXiv 2507.09404; h are domain weights, D total tokens, N
+the model's parameters. The term in N is there where the runs have several sizes. Robust fit and priors are ours.
+Limits: many parameters (2K + 3 and 3K + 3, in N 2 and K + 3 more) for each validation domain; additive's best mixture
+ignores budget and size.
 """
 
 from typing import ClassVar
@@ -31,9 +32,10 @@ class AdditiveLaw(ParametricLaw):
     """Mixture and budget add up. C is fitted as 1 / amplitude times weight."""
 
     name: ClassVar[str] = "additive"
+    takes_sizes: ClassVar[bool] = True
 
     def layout(self) -> dict[str, Parameter]:
-        """Level and odds, log C, log gammas, odds of the budget term, log beta."""
+        """Level and odds, log C, log gammas, odds of the budget term, log beta; the same two of the size term."""
         steepness = Parameter(
             np.log(0.5), 0.6, np.log(0.02), np.log(6), tuple(np.log([0.5, 0.3, 1.0, 0.2])), per_domain=True
         )
@@ -42,9 +44,13 @@ class AdditiveLaw(ParametricLaw):
             "log_odds": ODDS,
             "log_weight": Parameter(-1.0, 1.5, -14.0, 10.0, per_domain=True, own=1.5),
             "log_steepness": steepness,
-            "log_odds_budget": BUDGET_ODDS,
-            "log_budget_exponent": BUDGET_EXPONENT,
+            **{key: value for term in self.terms for key, value in _layout_of(term).items()},
         }
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """The terms of scale: in the budget, and in model size where the runs tell of it."""
+        return ("budget",) if self.reference_params is None else ("budget", "size")
 
     def num_free(self) -> int:
         """Less the amplitude."""
@@ -52,40 +58,49 @@ class AdditiveLaw(ParametricLaw):
 
     def formula(self, values: Values, tokens: FloatArray) -> Terms:
         """See the module's formula."""
-        weights, log_total = split_tokens(tokens)
+        weights, log_total = split_tokens(tokens[:, : len(self.domains)])
+        log_scales = {"budget": log_total, "size": tokens[:, -1]}
         level, steepness = np.exp(values["log_level"]), np.exp(values["log_steepness"])
-        floor, shares = split_level(values["log_level"], values["log_odds"], values["log_odds_budget"])
+        odds = [values[f"log_odds_{term}"] for term in self.terms]
+        floor, shares = split_level(values["log_level"], values["log_odds"], *odds)
         even = even_mixture(len(self.domains))
         log_sum, parts, even_parts = weighted_sum(
             values["log_weight"], powers(weights, steepness), powers(even, steepness)
         )
         mixing = decay(level * shares[0], np.ones_like(floor), log_sum)
         slope = -mixing[:, :, None]
-        by_share = slope * parts * steepness
-        log_factor, factor_derivatives, factor_by_share = self.budget_factor(values, weights)
-        exponent = np.exp(values["log_budget_exponent"])
-        budget = decay(level * shares[1] * np.exp(log_factor), exponent, log_total)
-        losses = floor + mixing + budget
         derivatives = {
-            "log_level": losses,
-            "log_odds": mixing - shares[0] * losses,
-            "log_odds_budget": budget - shares[1] * losses,
             "log_weight": slope * (parts - even_parts),
             "log_steepness": slope * steepness * (parts * log_or_zero(weights) - even_parts * np.log(even)),
-            "log_budget_exponent": -exponent * budget * log_total,
         }
-        for name, by_name in factor_derivatives.items():
-            derivatives[name] = by_name * (budget[:, :, None] if by_name.ndim == 3 else budget)
-        by_share = by_share + budget[:, :, None] * factor_by_share
-        return losses, derivatives, by_log_tokens(by_share, -exponent * budget, weights)
+        losses, by_share, by_total = floor + mixing, slope * parts * steepness, np.zeros_like(mixing)
+        parts_of_level = {"log_odds": mixing}
+        for term, share in zip(self.terms, shares[1:], strict=True):
+            log_factor, by_name, factor_by_share = self.factor(values, weights, term)
+            exponent = np.exp(values[f"log_{term}_exponent"])
+            lack = decay(level * share * np.exp(log_factor), exponent, log_scales[term])
+            parts_of_level[f"log_odds_{term}"] = lack
+            derivatives[f"log_{term}_exponent"] = -exponent * lack * log_scales[term]
+            for name, derivative in by_name.items():
+                derivatives[name] = derivative * (lack[:, :, None] if derivative.ndim == 3 else lack)
+            losses, by_share = losses + lack, by_share + lack[:, :, None] * factor_by_share
+            by_total = by_total - exponent * lack * (term == "budget")
+        derivatives["log_level"] = losses
+        for (name, part), share in zip(parts_of_level.items(), shares, strict=True):
+            derivatives[name] = part - share * losses
+        return losses, derivatives, by_log_tokens(by_share, by_total, weights)
 
-    def budget_factor(self, values: Values, weights: FloatArray) -> Terms:
-        """(V, R) log of B(h) over B at the even mixture, its derivatives by name and those by log domain weights."""
+    def factor(self, values: Values, weights: FloatArray, term: str) -> Terms:
+        """(V, R) log of a term's amplitude over that at the even mixture, its derivatives by name, by log weights."""
         return np.zeros((1, 1)), {}, np.zeros((1, 1, 1))
 
 
+def _layout_of(term: str) -> dict[str, Parameter]:
+    return {f"log_odds_{term}": BUDGET_ODDS, f"log_{term}_exponent": BUDGET_EXPONENT}
+
+
 class JointLaw(AdditiveLaw):
-    """The mixture also decides how much more data brings. CB is fitted as an amplitude times weights.
+    """The mixture also decides how much more data and larger models bring. CB is fitted as an amplitude times weights.
 
     Power and weights of CB trade off along a curve, so its draws are wider than what the runs leave open.
     """
@@ -93,23 +108,23 @@ class JointLaw(AdditiveLaw):
     name: ClassVar[str] = "joint"
 
     def layout(self) -> dict[str, Parameter]:
-        """Those of the additive law, log CB and gammaB."""
-        return super().layout() | {
-            "log_budget_weight": Parameter(0.0, 1.0, -14.0, 10.0, per_domain=True),
-            "budget_power": Parameter(0.0, 1.0, -6.0, 6.0, (0.5, -0.5, 1.0, -1.0)),
-        }
+        """Those of the additive law, log CB and gammaB; the same of CA."""
+        weight = Parameter(0.0, 1.0, -14.0, 10.0, per_domain=True)
+        power = Parameter(0.0, 1.0, -6.0, 6.0, (0.5, -0.5, 1.0, -1.0))
+        names = [(f"log_{term}_weight", f"{term}_power") for term in self.terms]
+        return super().layout() | {key: value for w, p in names for key, value in ((w, weight), (p, power))}
 
     def num_free(self) -> int:
-        """Less both amplitudes."""
-        return self.num_fitted() - 2
+        """Less all amplitudes."""
+        return self.num_fitted() - 1 - len(self.terms)
 
-    def budget_factor(self, values: Values, weights: FloatArray) -> Terms:
+    def factor(self, values: Values, weights: FloatArray, term: str) -> Terms:
         """See the additive law, where it is 1."""
         even = even_mixture(len(self.domains))
-        log_sum, parts, even_parts = weighted_sum(values["log_budget_weight"], weights, even)
-        power = values["budget_power"]
+        log_sum, parts, even_parts = weighted_sum(values[f"log_{term}_weight"], weights, even)
+        power = values[f"{term}_power"]
         derivatives = {
-            "log_budget_weight": power[:, :, None] * (parts - even_parts),
-            "budget_power": log_sum,
+            f"log_{term}_weight": power[:, :, None] * (parts - even_parts),
+            f"{term}_power": log_sum,
         }
         return power * log_sum, derivatives, power[:, :, None] * parts

@@ -15,7 +15,7 @@ from autoscale_exp.base.arrays import FloatArray, Int64Array
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.laws.parametric.robust_fit import Prior, RobustFit, robust_fit
 from autoscale_exp.runs.scales import differ_in_budget
-from autoscale_exp.runs.table import RunTable
+from autoscale_exp.runs.table import RunTable, has_sizes
 
 NUM_STARTS = 4
 CHUNK = 2048  # mixtures evaluated at once: about 100 MB at 20 domains
@@ -62,6 +62,8 @@ class ParametricLaw(ABC):
         own: (V,) training domain of each validation domain, or -1.
         unit: tokens that count as 1.
         scaled: whether the runs differ in total tokens.
+        params: model size that predictions are for; None where the runs do not tell.
+        reference_params: that size is a multiple of, where the law takes it and the runs have several; else None.
         parameters: (V, P), in the order of `layout`.
         covariance: (V, P, P) of the parameters.
         lower: (V, P) their limits.
@@ -69,11 +71,14 @@ class ParametricLaw(ABC):
     """
 
     name: ClassVar[str]
+    takes_sizes: ClassVar[bool] = False
     domains: list[str]
     validation_domains: list[str]
     own: Int64Array
     unit: float
     scaled: bool
+    params: float | None
+    reference_params: float | None
     parameters: FloatArray
     covariance: FloatArray
     lower: FloatArray
@@ -91,7 +96,7 @@ class ParametricLaw(ABC):
 
         Args:
             values: by name (V, 1), or (V, 1, K) for parameters per domain.
-            tokens: (R, K) in units.
+            tokens: (R, K) in units; (R, K + 1) with the log of the size where there is a `reference_params`.
 
         Returns:
             (V, R) losses; by name their derivatives, (V, R) or (V, R, K); (V, R, K) derivatives by log tokens.
@@ -123,8 +128,22 @@ class ParametricLaw(ABC):
         totals = table.domain_tokens.sum(axis=1)
         unit, scaled = float(np.median(totals)), differ_in_budget(table.domain_tokens)
         none = np.empty((len(own), 0))
+        params = None if table.params is None else float(table.params.max())
+        reference = params if cls.takes_sizes and has_sizes(table) else None
         law = cls(
-            table.domains, table.validation_domains, np.asarray(own), unit, scaled, none, none, none, none, none, {}
+            table.domains,
+            table.validation_domains,
+            np.asarray(own),
+            unit,
+            scaled,
+            params,
+            reference,
+            none,
+            none,
+            none,
+            none,
+            none,
+            {},
         )
         law.check_domains()
         if len(table.runs) < law.num_free():
@@ -132,7 +151,7 @@ class ParametricLaw(ABC):
                 f"law.name={cls.name} needs at least {law.num_free()} runs for {len(law.domains)} domains, but there "
                 f"are {len(table.runs)}; train more runs, or choose a law with fewer parameters (see laws/law.py)"
             )
-        tokens, losses = table.domain_tokens / unit, table.losses.T
+        tokens, losses = law._inputs(table.domain_tokens, table.params), table.losses.T
         prior, starts = law.prior(losses)
         law._check_finite(starts[0], tokens, table.runs)
         with np.errstate(over="ignore", invalid="ignore"):  # a trial step too far; it is not taken
@@ -146,15 +165,15 @@ class ParametricLaw(ABC):
 
     def predict(self, domain_tokens: FloatArray) -> FloatArray:
         """(..., V) losses in nats per token of (..., K) domain tokens."""
-        tokens = np.asarray(domain_tokens, dtype=np.float64) / self.unit
-        flat, values = tokens.reshape(-1, len(self.domains)), self._values(self.parameters)
+        tokens = np.asarray(domain_tokens, dtype=np.float64)
+        flat, values = self._inputs(tokens.reshape(-1, len(self.domains)), self.params), self._values(self.parameters)
         chunks = [self.formula(values, flat[i : i + CHUNK])[0].T for i in range(0, max(len(flat), 1), CHUNK)]
         return np.concatenate(chunks).reshape(*tokens.shape[:-1], len(self.validation_domains))
 
     def slopes(self, domain_tokens: FloatArray) -> FloatArray:
         """(V, K) derivatives of the losses with respect to tokens, at (K,) tokens > 0."""
         tokens = np.asarray(domain_tokens, dtype=np.float64)
-        return self.formula(self._values(self.parameters), tokens[None] / self.unit)[2][:, 0] / tokens
+        return self.formula(self._values(self.parameters), self._inputs(tokens[None], self.params))[2][:, 0] / tokens
 
     def draws(self, num_draws: int, rng: np.random.Generator) -> Sequence[Self]:
         """Laws with parameters drawn from their approximate normal distribution, within the limits."""
@@ -176,9 +195,42 @@ class ParametricLaw(ABC):
             parameters=np.concatenate([law.parameters for law in laws]),
         )
 
+    def by_formula(self) -> Self:
+        """Itself."""
+        return self
+
+    def at_size(self, params: float) -> Self:
+        """The law of models with `params` parameters.
+
+        Raises:
+            UserError: the law takes no sizes, or the runs do not tell of others.
+        """
+        if self.reference_params is not None:
+            return replace(self, params=float(params))
+        if self.takes_sizes and self.params is None:
+            raise UserError(
+                f"target_params is {params:g}, but the run table has no column params; add it, with the parameters of "
+                "each run's model"
+            )
+        if self.takes_sizes:
+            raise UserError(
+                f"target_params is {params:g}, but all runs are of models of {self.params:g} parameters, and "
+                f"law.name={self.name} has no idea of others; add runs of another size, or choose law=default"
+            )
+        raise UserError(
+            f"target_params is {params:g}, but law.name={self.name} takes no model sizes; choose another law"
+        )
+
+    def _inputs(self, domain_tokens: FloatArray, params: FloatArray | float | None) -> FloatArray:
+        """What `formula` takes, of (R, K) tokens and the runs' model sizes."""
+        tokens = domain_tokens / self.unit
+        if self.reference_params is None or params is None:
+            return tokens
+        return np.column_stack([tokens, np.broadcast_to(np.log(params / self.reference_params), len(tokens))])
+
     def content(self) -> dict[str, Any]:
         """Plain JSON from which `from_content` makes the same law again."""
-        plain = ("domains", "validation_domains", "unit", "scaled", "diagnostics")
+        plain = ("domains", "validation_domains", "unit", "scaled", "params", "reference_params", "diagnostics")
         return {
             "law": self.name,
             **{key: getattr(self, key) for key in plain},

@@ -107,6 +107,20 @@ class LightGbmLaw:
         """None: trees do not say what the runs leave open."""
         return []
 
+    def by_formula(self) -> Self:
+        """Itself."""
+        return self
+
+    def at_size(self, params: float) -> Self:
+        """There are no other sizes.
+
+        Raises:
+            UserError: always.
+        """
+        raise UserError(
+            f"target_params is {params:g}, but law.name={self.name} takes no model sizes; choose another law"
+        )
+
     def content(self) -> dict[str, Any]:
         """Plain JSON from which `from_content` makes the same law again."""
         keys = ("domains", "validation_domains", "unit", "scaled", "trees", "diagnostics")

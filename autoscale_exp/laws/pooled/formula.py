@@ -1,19 +1,23 @@
 """The formula of the pooled transfer law, its derivatives, and the priors of its parameters.
 
     L_v(n) = E_v + A_v S_v(n)^(-gamma_v / rho_v) + B_v G_v(n)^(-alpha_v)
-    S_v(n) = s_v + c_vo x_o^rho_v + sum_{i != o} c_vi x_i^sigma_v      o: v's own training domain
+    S_v(n) = s_v + c_vo y_o^rho_v + sum_{i != o} c_vi y_i^sigma_v      o: v's own training domain
     G_v(n) = q (g_0 + sum_i g_vi^(1 / alpha_v) x_i)                    x = n / (median total tokens of the runs)
+    y = x X^(lambda_v - 1),  X = sum_i x_i                             0 < lambda < 1
 
 S is what v sees of its own kind: its own domain, and others as imperfect substitutes with returns that diminish faster
 (sigma_v < rho_v as a rule), so that what other text teaches early does not pass for lasting substitution. G is what any
-text teaches. 0 < rho, sigma < 1 and all weights are positive, so S and G are concave in n, their negative powers
-convex, and so are L, exp(L) and every positive mean of them: an optimum is global at any budget.
+text teaches. lambda says how much of a domain's tokens counts as tokens, and how much as a share of the budget: a
+model's capacity is shared as well, so that what a mixture changes outlasts the budget, and at lambda = 0 never fades.
+0 < rho, sigma < 1 and all weights are positive, so at any given budget S and G are concave in n, their negative powers
+convex, and so are L, exp(L) and every positive mean of them: an optimum is global.
 A validation domain with no training domain of its own has sigma_v in place of rho_v throughout.
 
 The forms and their combination are ours; a constant elasticity of substitution (CES) is Arrow, Chenery, Minhas and
 Solow's (1961), effective data from transfer Hernandez et al.'s (arXiv 2102.01293).
 
-K training domains, V validation domains, R points, P = 8 + 2 K parameters of each validation domain.
+K training domains, V validation domains, R points, P = 9 + 2 K parameters of each validation domain, and 3 more where
+the law takes model sizes (see model_size). A point is K log tokens, and the log of the model's size.
 """
 
 from dataclasses import dataclass
@@ -24,6 +28,7 @@ from typing import NamedTuple
 import numpy as np
 
 from autoscale_exp.base.arrays import FloatArray, Int64Array
+from autoscale_exp.laws.pooled.model_size import Size, SizeTerms, size_jacobian, size_terms
 
 # log g_0: text that no run lacks, e^-12 of the reference; keeps the generic term finite without any tokens.
 LOG_NO_TEXT = -12.0
@@ -40,6 +45,7 @@ class Scalar(IntEnum):
     SPECIFIC_OFFSET = 5  # log s
     GENERIC_AMPLITUDE = 6  # log B
     GENERIC_DECAY = 7  # log alpha
+    BUDGET_PART = 8  # logit lambda
 
 
 class Prior(NamedTuple):
@@ -71,14 +77,27 @@ PRIORS = {
     Scalar.OTHER_EXPONENT: Prior(-1.0, 0.4, 0.25),
     # Part of the reference's effective data that is there without any tokens, as bounds the loss of untrained domains.
     Scalar.SPECIFIC_OFFSET: Prior(-1.0, 1.0, 0.5),
-    # About an eighth of the gap; narrow, as a large one from a single scale extrapolates absurdly.
+    # About an eighth of the gap at EARLY_TOKENS; narrow, as a large one from a single scale extrapolates absurdly.
     Scalar.GENERIC_AMPLITUDE: Prior(-2.0, 0.3, 0.3),
     # alpha about 2: what any text teaches is learnt early (tuned on scales; one scale cannot see it).
     Scalar.GENERIC_DECAY: Prior(0.7, 0.8, 0.2),
+    # lambda about a half: halves the errors of level at three times the largest budget (tuned on seven_tiny's targets
+    # and on checkpoints of the ladder).
+    Scalar.BUDGET_PART: Prior(0.0, 0.5, 0.2),
 }
+# What any text teaches is learnt within some ten million tokens. Where the smallest runs have more, the prior of its
+# amplitude is lower by EARLY_DECAY of the log ratio, and less sure by a third of that (tuned on the ladder).
+EARLY_TOKENS, EARLY_DECAY = 1e7, 0.5
 # log c of v's own domain: some 90 times the others', from strong kinship to none.
 OWN_WEIGHT = Prior(2.5, 1.0, 1.0)
 OTHER_WEIGHT = Prior(-2.0, 1.0, 1.2)
+SIZE_PRIORS = {
+    # Some 40 % of the gap at the sizes of the runs, as at Chinchilla's optimum (Hoffmann et al., arXiv 2203.15556).
+    Size.AMPLITUDE: Prior(float(np.log(0.4)), 0.4, 0.2),
+    Size.DECAY: Prior(float(np.log(0.25)), 0.3, 0.15),  # exponents of size in the literature are .1 to .4
+    # A mixture matters 5 % less to a model e times as large (seen on the ladder, sizes up to 680M).
+    Size.EASE: Prior(0.05, 0.05, 0.03),
+}
 # log g, nearly equal: what any text teaches, any text teaches. Freer weights overfit 32 runs.
 GENERIC_WEIGHT = Prior(0.0, 0.05, 0.05)
 
@@ -98,11 +117,15 @@ class Terms(NamedTuple):
     log_generic: FloatArray  # (V, R) log G
     specific_shares: FloatArray  # (V, R, K) each domain's part of S
     generic_shares: FloatArray  # (V, R, K) each domain's part of G
+    part: FloatArray  # (V, 1) lambda
+    log_total: FloatArray  # (R,) log X
+    size: SizeTerms | None  # where the law takes model sizes; its ease is in `specific` and `generic`
 
     @property
     def losses(self) -> FloatArray:
         """(R, V) in nats per token."""
-        return (self.irreducible + self.specific + self.generic).T
+        losses = self.irreducible + self.specific + self.generic
+        return (losses if self.size is None else losses + self.size.lack).T
 
 
 @dataclass(frozen=True)
@@ -115,17 +138,24 @@ class Formula:
         reference_tokens: that x is a multiple of.
         log_generic_unit: log q = log of the reference over a small run's tokens. The generic amplitude is measured at
             the smallest runs, where its term is not yet negligible.
+        reference_params: that N is a multiple of; None for a law that takes no model sizes.
     """
 
     own: Int64Array
     num_domains: int
     reference_tokens: float
     log_generic_unit: float
+    reference_params: float | None = None
 
     @property
     def num_params(self) -> int:
         """P, of each validation domain."""
-        return len(Scalar) + 2 * self.num_domains
+        return self.generic_weights.stop + (0 if self.reference_params is None else len(Size))
+
+    @property
+    def size_columns(self) -> slice:
+        """Columns of the size's parameters; empty for a law that takes no model sizes."""
+        return slice(self.generic_weights.stop, self.num_params)
 
     @property
     def specific_weights(self) -> slice:
@@ -135,7 +165,7 @@ class Formula:
     @property
     def generic_weights(self) -> slice:
         """Columns of log g."""
-        return slice(len(Scalar) + self.num_domains, self.num_params)
+        return slice(len(Scalar) + self.num_domains, len(Scalar) + 2 * self.num_domains)
 
     @cached_property
     def is_own(self) -> np.ndarray:
@@ -147,24 +177,37 @@ class Formula:
         with np.errstate(divide="ignore"):
             return np.log(np.asarray(domain_tokens, dtype=np.float64) / self.reference_tokens)
 
-    def terms(self, theta: FloatArray, log_tokens: FloatArray) -> Terms:
-        """The parts at parameters (V, P) and points (R, K); sums are of exponentials less the largest, for range."""
+    def points(self, domain_tokens: FloatArray, params: FloatArray | float | None = None) -> FloatArray:
+        """(R, K) log x, and with model sizes (R, K + 1) with log N, of (R, K) tokens and the sizes `params`."""
+        log_tokens = self.log_tokens(domain_tokens)
+        if self.reference_params is None:
+            return log_tokens
+        log_size = np.broadcast_to(np.log(np.asarray(params) / self.reference_params), len(log_tokens))
+        return np.column_stack([log_tokens, log_size])
+
+    def terms(self, theta: FloatArray, points: FloatArray) -> Terms:
+        """The parts at parameters (V, P) and R `points`; sums are of exponentials less the largest, for range."""
+        log_tokens = points[:, : self.num_domains]
         scalars = theta[:, : len(Scalar), None]  # (V, 8, 1)
         own = _sigmoid(scalars[:, Scalar.OWN_EXPONENT])
         other = _sigmoid(scalars[:, Scalar.OWN_EXPONENT] + scalars[:, Scalar.OTHER_EXPONENT])
         power = np.exp(scalars[:, Scalar.SPECIFIC_DECAY]) / np.where(self.own[:, None] >= 0, own, other)
         exponents = np.where(self.is_own, own, other)
-        log_parts = exponents[:, None, :] * log_tokens
+        part = _sigmoid(scalars[:, Scalar.BUDGET_PART])
+        log_total = np.log(np.maximum(np.exp(log_tokens).sum(axis=1), np.exp(LOG_NO_TEXT)))
+        log_parts = exponents[:, None, :] * (log_tokens + ((part - 1) * log_total)[:, :, None])
         log_parts += theta[:, None, self.specific_weights]
         log_specific, specific_shares = _log_sum(log_parts, scalars[:, Scalar.SPECIFIC_OFFSET])
         alpha = np.exp(scalars[:, Scalar.GENERIC_DECAY])
         log_parts = (theta[:, self.generic_weights] / alpha)[:, None, :] + log_tokens
         log_generic, generic_shares = _log_sum(log_parts, np.array(LOG_NO_TEXT))
         log_generic += self.log_generic_unit
+        size = None if self.reference_params is None else size_terms(theta[:, self.size_columns], points[:, -1])
+        ease = 1.0 if size is None else size.ease
         return Terms(
             irreducible=np.exp(scalars[:, Scalar.IRREDUCIBLE]),
-            specific=np.exp(scalars[:, Scalar.SPECIFIC_AMPLITUDE] - power * log_specific),
-            generic=np.exp(scalars[:, Scalar.GENERIC_AMPLITUDE] - alpha * log_generic),
+            specific=ease * np.exp(scalars[:, Scalar.SPECIFIC_AMPLITUDE] - power * log_specific),
+            generic=ease * np.exp(scalars[:, Scalar.GENERIC_AMPLITUDE] - alpha * log_generic),
             power=power,
             alpha=alpha,
             own=own,
@@ -174,14 +217,18 @@ class Formula:
             log_generic=log_generic,
             specific_shares=specific_shares,
             generic_shares=generic_shares,
+            part=part,
+            log_total=log_total,
+            size=size,
         )
 
-    def jacobian(self, theta: FloatArray, log_tokens: FloatArray, terms: Terms) -> FloatArray:
+    def jacobian(self, theta: FloatArray, points: FloatArray, terms: Terms) -> FloatArray:
         """(V, R, P) derivatives of each validation domain's losses with respect to its own parameters."""
+        log_tokens = points[:, : self.num_domains]
         log_seen = np.where(np.isfinite(log_tokens), log_tokens, 0.0)  # no tokens have no share, hence no effect
         jacobian = np.empty((*terms.specific.shape, self.num_params))
         slope = -terms.specific * terms.power  # of the loss to log S
-        moments = terms.specific_shares * log_seen
+        moments = terms.specific_shares * (log_seen + ((terms.part - 1) * terms.log_total)[:, :, None])
         own_moment = np.einsum("vrk,vk->vr", moments, self.is_own.astype(np.float64))
         other_moment = moments.sum(axis=2) - own_moment
         own_width, other_width = terms.own * (1 - terms.own), terms.other * (1 - terms.other)  # sigmoid's derivatives
@@ -200,11 +247,22 @@ class Formula:
         jacobian[:, :, Scalar.GENERIC_AMPLITUDE] = terms.generic
         jacobian[:, :, Scalar.GENERIC_DECAY] = terms.generic * (weighted - terms.alpha * terms.log_generic)
         np.multiply(-terms.generic[:, :, None], terms.generic_shares, out=jacobian[:, :, self.generic_weights])
+        by_part = terms.part * (1 - terms.part) * terms.log_total
+        jacobian[:, :, Scalar.BUDGET_PART] = slope * by_part * self._weighted_exponents(terms)
+        if terms.size is not None:
+            jacobian[:, :, self.size_columns] = size_jacobian(terms.size, terms.specific + terms.generic)
         return jacobian
 
-    def slopes(self, terms: Terms) -> FloatArray:
-        """(V, R, K) derivatives of the losses with respect to log x."""
-        specific = (terms.specific * terms.power)[:, :, None] * terms.specific_shares * terms.exponents[:, None, :]
+    def _weighted_exponents(self, terms: Terms) -> FloatArray:
+        """(V, R) mean exponent over the parts of S: the derivative of log S by the log of all y at once."""
+        return np.asarray((terms.specific_shares * terms.exponents[:, None, :]).sum(axis=2))
+
+    def slopes(self, terms: Terms, points: FloatArray) -> FloatArray:
+        """(V, R, K) derivatives of the losses with respect to log x, where a domain's tokens add to the budget."""
+        shares = np.exp(points[:, : self.num_domains] - terms.log_total[:, None])
+        by_budget = ((terms.part - 1) * self._weighted_exponents(terms))[:, :, None] * shares
+        specific = terms.specific_shares * terms.exponents[:, None, :] + by_budget
+        specific *= (terms.specific * terms.power)[:, :, None]
         return -specific - (terms.generic * terms.alpha)[:, :, None] * terms.generic_shares
 
 

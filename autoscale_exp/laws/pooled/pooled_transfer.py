@@ -2,9 +2,10 @@
 
     L_v(n) = E_v + A_v S_v(n)^(-gamma_v / rho_v) + B_v G_v(n)^(-alpha_v)
 
-with effective data S and G concave in domain tokens (see pooled_formula), so that L, exp(L) and all their positive
-means are convex. Validation domains lend each other strength through populations of parameters (see populations); the
-fit is robust and yields draws of all parameters (see pooling).
+with effective data S and G concave in the tokens of a budget (see formula), so that L, exp(L) and all their positive
+means are convex; model size comes in where the runs have several (see model_size). Validation domains lend each other
+strength through populations of parameters (see populations); the fit is robust and yields draws of all parameters (see
+pooling). What the formula gets wrong near the runs and away from them is a Gaussian process on top (see discrepancy).
 """
 
 from collections.abc import Sequence
@@ -15,9 +16,13 @@ import numpy as np
 
 from autoscale_exp.base.arrays import FloatArray, Int64Array
 from autoscale_exp.base.errors import UserError
+from autoscale_exp.laws.discrepancy import Correction, Discrepancy, discrepancy_of
 from autoscale_exp.laws.pooled.formula import Formula, Scalar
-from autoscale_exp.laws.pooled.pooling import PooledFit, fit_pooled
-from autoscale_exp.runs.table import RunTable
+from autoscale_exp.laws.pooled.model_size import Size
+from autoscale_exp.laws.pooled.pooling import SEED, PooledFit, fit_pooled
+from autoscale_exp.laws.pooled.populations import prior_sizes
+from autoscale_exp.laws.pooled.solution import NOISE_SD
+from autoscale_exp.runs.table import RunTable, has_sizes
 
 NAME = "pooled_transfer"
 FEWEST_RUNS = 4
@@ -45,6 +50,9 @@ class PooledTransferLaw:
         formula: with its units.
         theta: (V, P) parameters.
         posterior: (D, V, P) parameters drawn from what the runs leave open.
+        discrepancy: what the formula may be off by.
+        correction: of this law's losses; None for the formula by itself.
+        params: model size that predictions are for; None where the runs do not tell.
         ceiling: the highest loss predicted, nats: the formula grows beyond all measure where next to no tokens are
             left. The law is convex where it stays below.
         run_noise: (V,) standard deviation of a single run's losses about the law, on average over the runs fitted to.
@@ -58,6 +66,9 @@ class PooledTransferLaw:
     formula: Formula
     theta: FloatArray
     posterior: FloatArray
+    discrepancy: Discrepancy
+    correction: Correction | None
+    params: float | None
     ceiling: float
     run_noise: FloatArray
     diagnostics: dict[str, Any]
@@ -79,49 +90,113 @@ class PooledTransferLaw:
         totals = table.domain_tokens.sum(axis=1)
         reference = float(np.median(totals))
         unit = float(np.log(reference / np.quantile(totals, SMALL_QUANTILE)))
-        formula = Formula(own, len(table.domains), reference, unit)
-        fit = fit_pooled(formula, table.domain_tokens, table.losses)
-        return cls(
+        sizes = table.params if has_sizes(table) else None
+        formula = Formula(
+            own,
+            len(table.domains),
+            reference,
+            unit,
+            None if sizes is None else float(np.exp(np.log(np.unique(sizes)).mean())),
+        )
+        fit = fit_pooled(formula, table.domain_tokens, table.losses, sizes)
+        discrepancy = discrepancy_of(
+            table.domain_tokens,
+            table.params,
+            table.losses,
+            sd=NOISE_SD * fit.noise.sd,
+            exponent=fit.noise.exponent,
+            weights=fit.noise.weights,
+            shared=fit.noise.shared,
+            slopes=_budget_slopes(formula, fit.theta, table),
+        )
+        law = cls(
             domains=list(table.domains),
             validation_domains=list(table.validation_domains),
             formula=formula,
             theta=fit.theta,
             posterior=_rounded(fit.draws),
+            discrepancy=discrepancy,
+            correction=None,
+            params=None if table.params is None else float(table.params.max()),
             ceiling=max(GUESSING, ABOVE_RUNS * float(table.losses.max())),
             run_noise=fit.noise.run_sd,
             diagnostics=_diagnose(table, formula, fit),
         )
+        return law._corrected(None)
 
     def predict(self, domain_tokens: FloatArray) -> FloatArray:
         """(..., V) losses in nats per token of (..., K) domain tokens, at most the ceiling."""
         domain_tokens = np.asarray(domain_tokens, dtype=np.float64)
-        points = domain_tokens.reshape(-1, len(self.domains))
-        with np.errstate(over="ignore"):  # without tokens, alpha may take it to infinity, and so to the ceiling
-            losses = self.formula.terms(self.theta, self.formula.log_tokens(points)).losses
+        tokens = domain_tokens.reshape(-1, len(self.domains))
+        losses = self._formula_losses(tokens, self.params)
+        if self.correction is not None:
+            losses = losses + self.correction(tokens, self.params)
         shape = (*domain_tokens.shape[:-1], len(self.validation_domains))
         return np.minimum(losses, self.ceiling).reshape(shape)
 
     def slopes(self, domain_tokens: FloatArray) -> FloatArray:
-        """(V, K) derivatives of the losses with respect to tokens, at (K,) tokens; those below one count as one."""
+        """(V, K) derivatives of the formula's losses with respect to tokens, at (K,) tokens; those below 1 count as 1.
+
+        The correction's are left out: an optimum is sought under the formula, which is convex (see `by_formula`).
+        """
         tokens = np.maximum(np.asarray(domain_tokens, dtype=np.float64), 1.0)  # at 0 the slope is infinite
-        terms = self.formula.terms(self.theta, self.formula.log_tokens(tokens[None]))
+        points = self.formula.points(tokens[None], self.params)
+        terms = self.formula.terms(self.theta, points)
         below = terms.losses[0] < self.ceiling
-        return np.where(below[:, None], self.formula.slopes(terms)[:, 0] / tokens, 0.0)
+        return np.where(below[:, None], self.formula.slopes(terms, points)[:, 0] / tokens, 0.0)
 
     def draws(self, num_draws: int, rng: np.random.Generator) -> Sequence["PooledTransferLaw"]:
-        """Laws with parameters from the posterior, without repeats up to D; all but the parameters is shared."""
+        """Laws with parameters from the posterior, without repeats up to D, each with a discrepancy of its own."""
         chosen = rng.choice(len(self.posterior), size=num_draws, replace=num_draws > len(self.posterior))
-        return [replace(self, theta=self.posterior[index]) for index in chosen]
+        return [replace(self, theta=self.posterior[i])._corrected(np.random.default_rng((i, SEED))) for i in chosen]
+
+    def by_formula(self) -> "PooledTransferLaw":
+        """The law without its correction: convex, and with slopes that are all of its derivatives."""
+        return replace(self, correction=None)
+
+    def at_size(self, params: float) -> "PooledTransferLaw":
+        """The law of models with `params` parameters.
+
+        Raises:
+            UserError: the runs do not tell the size of their models.
+        """
+        if self.params is None:
+            raise UserError(
+                f"target_params is {params:g}, but the run table has no column params; add it, with the parameters of "
+                "each run's model"
+            )
+        if self.formula.reference_params is None and params != self.params:
+            return self._with_prior_sizes().at_size(params)
+        return replace(self, params=float(params))
+
+    def _with_prior_sizes(self) -> "PooledTransferLaw":
+        """The law of one size with the priors' idea of others, its losses at that size unchanged."""
+        rng = np.random.default_rng(SEED)
+        formula = replace(self.formula, reference_params=self.params)
+        likely = prior_sizes(self.theta[None], None)
+        drawn = prior_sizes(self.posterior, rng)
+        return replace(self, formula=formula, theta=likely[0], posterior=_rounded(drawn))
+
+    def _formula_losses(self, tokens: FloatArray, params: FloatArray | float | None) -> FloatArray:
+        with np.errstate(over="ignore"):  # without tokens, alpha may take it to infinity, and so to the ceiling
+            return self.formula.terms(self.theta, self.formula.points(tokens, params)).losses
+
+    def _corrected(self, rng: np.random.Generator | None) -> "PooledTransferLaw":
+        """The law with the expected correction by its runs, or with one that `rng` draws."""
+        runs = self.discrepancy
+        predicted = np.minimum(self._formula_losses(runs.domain_tokens, runs.params), self.ceiling)
+        return replace(self, correction=runs.mean(predicted) if rng is None else runs.draw(predicted, rng))
 
     @staticmethod
     def side_by_side(laws: Sequence["PooledTransferLaw"]) -> "PooledTransferLaw":
         """One law whose validation domains are those of all of a law's draws in turn."""
-        first = laws[0]
+        first, corrections = laws[0], [law.correction for law in laws if law.correction is not None]
         return replace(
             first,
             validation_domains=first.validation_domains * len(laws),
             formula=replace(first.formula, own=np.tile(first.formula.own, len(laws))),
             theta=np.concatenate([law.theta for law in laws]),
+            correction=Correction.side_by_side(corrections) if corrections else None,
         )
 
     def content(self) -> dict[str, Any]:
@@ -134,9 +209,12 @@ class PooledTransferLaw:
             "own": formula.own.tolist(),
             "reference_tokens": formula.reference_tokens,
             "log_generic_unit": formula.log_generic_unit,
+            "reference_params": formula.reference_params,
+            "params": self.params,
             "ceiling": self.ceiling,
             "parameters": _named(formula, self.theta),
             "posterior": _named(formula, self.posterior),
+            "discrepancy": self.discrepancy.content(),
             "run_noise": self.run_noise.tolist(),
             "diagnostics": self.diagnostics,
         }
@@ -145,16 +223,21 @@ class PooledTransferLaw:
     def from_content(cls, content: dict[str, Any]) -> "PooledTransferLaw":
         """The law that `content` was made of."""
         own = np.array(content["own"], dtype=np.int64)
-        return cls(
+        units = (content[key] for key in ("reference_tokens", "log_generic_unit", "reference_params"))
+        law = cls(
             domains=content["domains"],
             validation_domains=content["validation_domains"],
-            formula=Formula(own, len(content["domains"]), content["reference_tokens"], content["log_generic_unit"]),
+            formula=Formula(own, len(content["domains"]), *units),
             theta=_unnamed(content["parameters"]),
             posterior=_unnamed(content["posterior"]),
+            discrepancy=Discrepancy.from_content(content["discrepancy"]),
+            correction=None,
+            params=content["params"],
             ceiling=content["ceiling"],
             run_noise=np.array(content["run_noise"]),
             diagnostics=content["diagnostics"],
         )
+        return law._corrected(None)
 
 
 def _check(table: RunTable, own: Int64Array) -> None:
@@ -176,6 +259,13 @@ def _check(table: RunTable, own: Int64Array) -> None:
             raise UserError(f"run '{run}' has a loss of '{worst}' that is not a number above 0; leave the run out")
 
 
+def _budget_slopes(formula: Formula, theta: FloatArray, table: RunTable) -> FloatArray:
+    """(V,) what an e-fold of the largest run's budget lowers losses by, nats."""
+    largest = table.domain_tokens.sum(axis=1).argmax()
+    points = formula.points(table.domain_tokens[[largest]], None if table.params is None else table.params[[largest]])
+    return -formula.slopes(formula.terms(theta, points), points)[:, 0].sum(axis=1)
+
+
 def _rounded(draws: FloatArray) -> FloatArray:
     """Numbers to DRAW_DIGITS decimals: a parameter is a logarithm or a logit, and known to far less."""
     return np.round(draws, DRAW_DIGITS)
@@ -187,6 +277,7 @@ def _named(formula: Formula, theta: FloatArray) -> dict[str, Any]:
         **{scalar.name.lower(): theta[..., scalar].tolist() for scalar in Scalar},
         "specific_weights": theta[..., formula.specific_weights].tolist(),
         "generic_weights": theta[..., formula.generic_weights].tolist(),
+        "size": theta[..., formula.size_columns].tolist(),
     }
 
 
@@ -194,6 +285,7 @@ def _unnamed(parameters: dict[str, Any]) -> FloatArray:
     """The parameters (..., V, P) that `_named` named."""
     scalars = [np.array(parameters[scalar.name.lower()])[..., None] for scalar in Scalar]
     weights = [np.array(parameters["specific_weights"]), np.array(parameters["generic_weights"])]
+    weights.append(np.array(parameters["size"]))
     return np.concatenate([*scalars, *weights], axis=-1)
 
 
@@ -229,6 +321,7 @@ def _far_from_populations(table: RunTable, formula: Formula, fit: PooledFit) -> 
     names = [scalar.name.lower() for scalar in Scalar]
     names += [f"specific weight of '{domain}'" for domain in table.domains]
     names += [f"generic weight of '{domain}'" for domain in table.domains]
+    names += [f"size_{size.name.lower()}" for size in Size]
     far = [np.unravel_index(flat, distance.shape) for flat in np.argsort(-distance, axis=None)]
     far = [index for index in far if distance[index] > FAR]
     notes = [

@@ -62,8 +62,10 @@ class PooledFit:
     converged: bool
 
 
-def fit_pooled(formula: Formula, domain_tokens: FloatArray, losses: FloatArray) -> PooledFit:
-    """Fits the formula to runs with domain tokens (R, K) and losses (R, V)."""
+def fit_pooled(
+    formula: Formula, domain_tokens: FloatArray, losses: FloatArray, params: FloatArray | None = None
+) -> PooledFit:
+    """Fits the formula to runs with domain tokens (R, K), losses (R, V) and, if it takes them, (R,) sizes `params`."""
     (num_runs, num_validation), populations = losses.shape, populations_of(formula)
     prior_mean = prior_means(formula, populations, losses)
     mean, spread = prior_mean.copy(), np.empty_like(prior_mean)
@@ -71,7 +73,7 @@ def fit_pooled(formula: Formula, domain_tokens: FloatArray, losses: FloatArray) 
         prior = population.prior
         # With one validation domain there is no population to see: its parameters are as uncertain as mean and member.
         spread[population.index] = prior.spread if num_validation > 1 else np.hypot(prior.spread, prior.mean_sd)
-    log_tokens = formula.log_tokens(domain_tokens)
+    points = formula.points(domain_tokens, params)
     log_total = np.log(domain_tokens.sum(axis=1))
     noise = Noise(np.full(num_validation, FIRST_NOISE), np.ones(num_runs), 0.0, np.ones_like(losses))
     theta = prior_mean
@@ -79,7 +81,7 @@ def fit_pooled(formula: Formula, domain_tokens: FloatArray, losses: FloatArray) 
     for step in range(ROUNDS):
         progress.tell(f"round {step + 1} of {ROUNDS}")
         iterations = ITERATIONS if step == ROUNDS - 1 else EARLY_ITERATIONS
-        solution = solve(formula, theta, log_tokens, losses, mean, spread, noise, iterations)
+        solution = solve(formula, theta, points, losses, mean, spread, noise, iterations)
         theta = solution.theta
         noise = _estimate_noise(solution, log_total, noise)
         if step < ROUNDS - 1 and num_validation > 1:
@@ -88,7 +90,7 @@ def fit_pooled(formula: Formula, domain_tokens: FloatArray, losses: FloatArray) 
             mean, spread = update_populations(populations, prior_mean, mean, spread, theta, solution.variance)
     progress.tell("draws of the parameters")
     posterior = Posterior(solution, noise, spread, unknown_effects(populations, spread.shape))
-    draws = draw_parameters(formula, solution, posterior, log_tokens, np.random.default_rng(SEED))
+    draws = draw_parameters(formula, solution, posterior, points, np.random.default_rng(SEED))
     return PooledFit(theta, draws, mean, spread, noise, solution.converged)
 
 

@@ -11,14 +11,18 @@ import numpy as np
 
 from autoscale_exp.base.arrays import FloatArray, Int64Array
 from autoscale_exp.laws.pooled.formula import (
+    EARLY_DECAY,
+    EARLY_TOKENS,
     GENERIC_WEIGHT,
     OTHER_WEIGHT,
     OWN_WEIGHT,
     PRIORS,
+    SIZE_PRIORS,
     Formula,
     Prior,
     Scalar,
 )
+from autoscale_exp.laws.pooled.model_size import Size
 
 # Part of the way that mean and spread go in a round: undamped, estimates from a few parameters oscillate.
 STEP = 0.5
@@ -26,6 +30,8 @@ STEP = 0.5
 SPREAD_COUNT = 6.0
 # Standard deviation of row and column effects of weights, in prior spreads: a domain may help all, or lean on all.
 EFFECT_SD = 0.5
+# Of the irreducible loss of a law of one size, the most that is taken for what its capacity lacks.
+MOST_LACK = 0.8
 BACKFITS = 10  # of row and column effects, which converge within a few
 # Losses near the smallest are what irreducible losses start from; the quantile keeps one outlier from setting it.
 LOW_QUANTILE = 0.02
@@ -85,7 +91,10 @@ class Population:
 def populations_of(formula: Formula) -> list[Population]:
     """All populations: of each scalar, of weights of the own and of other domains, specific and generic."""
     every = np.arange(len(formula.own))
-    populations = [Population(every, np.full(len(every), scalar), PRIORS[scalar], False) for scalar in Scalar]
+    priors_of = PRIORS | {Scalar.GENERIC_AMPLITUDE: early_prior(formula)}
+    if formula.reference_params is not None:
+        priors_of |= {formula.size_columns.start + size: prior for size, prior in SIZE_PRIORS.items()}
+    populations = [Population(every, np.full(len(every), column), prior, False) for column, prior in priors_of.items()]
     specific, generic = formula.specific_weights.start, formula.generic_weights.start
     for of_own, priors in ((True, (OWN_WEIGHT, GENERIC_WEIGHT)), (False, (OTHER_WEIGHT, GENERIC_WEIGHT))):
         rows, domains = np.nonzero(formula.is_own == of_own)
@@ -93,6 +102,14 @@ def populations_of(formula: Formula) -> list[Population]:
             for start, prior in zip((specific, generic), priors, strict=True):
                 populations.append(Population(rows, domains + start, prior, crossed=not of_own))
     return populations
+
+
+def early_prior(formula: Formula) -> Prior:
+    """Of the generic amplitude at the smallest runs, where what any text teaches may have been learnt long before."""
+    prior = PRIORS[Scalar.GENERIC_AMPLITUDE]
+    smallest = formula.reference_tokens / np.exp(formula.log_generic_unit)
+    lower = EARLY_DECAY * max(0.0, float(np.log(smallest / EARLY_TOKENS)))
+    return Prior(prior.mean - lower, float(np.hypot(prior.mean_sd, lower / 3)), prior.spread)
 
 
 def prior_means(formula: Formula, populations: list[Population], losses: FloatArray) -> FloatArray:
@@ -103,7 +120,10 @@ def prior_means(formula: Formula, populations: list[Population], losses: FloatAr
     low = np.quantile(losses, LOW_QUANTILE, axis=0)
     gap = np.median(losses, axis=0) - np.exp(PRIORS[Scalar.IRREDUCIBLE].mean) * low
     means[:, Scalar.IRREDUCIBLE] += np.log(low)
-    means[:, [Scalar.SPECIFIC_AMPLITUDE, Scalar.GENERIC_AMPLITUDE]] += np.log(np.maximum(gap, SMALLEST_GAP))[:, None]
+    amplitudes = [Scalar.SPECIFIC_AMPLITUDE, Scalar.GENERIC_AMPLITUDE]
+    if formula.reference_params is not None:
+        amplitudes.append(formula.size_columns.start + Size.AMPLITUDE)
+    means[:, amplitudes] += np.log(np.maximum(gap, SMALLEST_GAP))[:, None]
     return means
 
 
@@ -144,3 +164,29 @@ def update_populations(
 def unknown_effects(populations: list[Population], shape: tuple[int, ...]) -> FloatArray:
     """(V, P, M) by which the unknown means and effects of all populations move the parameters."""
     return np.concatenate([population.unknown_effects(shape) for population in populations], axis=2)
+
+
+def prior_sizes(theta: FloatArray, rng: np.random.Generator | None) -> FloatArray:
+    """(D, V, P + 3) parameters (D, V, P) of a law of one size with those of model size, which become its reference.
+
+    They are the priors' means, or drawn by `rng`. What capacity lacks is a part of the gap, which for want of other
+    sizes is taken from the irreducible loss.
+    """
+    shape = theta.shape[:-1]
+    columns = []
+    for prior in SIZE_PRIORS.values():
+        means, deviations = (
+            (np.zeros((len(theta), 1)), np.zeros(shape))
+            if rng is None
+            else (
+                rng.standard_normal((len(theta), 1)),
+                rng.standard_normal(shape),
+            )
+        )
+        columns.append(prior.mean + prior.mean_sd * means + prior.spread * deviations)
+    size, floor = np.stack(columns, axis=-1), np.exp(theta[..., Scalar.IRREDUCIBLE])
+    lack = np.minimum(np.exp(size[..., Size.AMPLITUDE]) * floor, MOST_LACK * floor)
+    size[..., Size.AMPLITUDE] = np.log(lack)
+    theta = theta.copy()
+    theta[..., Scalar.IRREDUCIBLE] = np.log(floor - lack)
+    return np.concatenate([theta, size], axis=-1)

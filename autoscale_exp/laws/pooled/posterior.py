@@ -26,7 +26,7 @@ from autoscale_exp.laws.student_t import NOISE_SD, ROBUST_VARIANCE
 # Extra variance for what no covariance knows: the law is an approximation, and Laplace's is one too. Set on synthetic
 # truths of seven forms, one of them the law's own. 90 % intervals of losses and of differences between mixtures then
 # cover some 9 in 10 where the form is right or near, and far fewer where it is not (additive, exponential).
-LAW_ERROR = 1.6
+LAW_ERROR = 1.3
 LEVEL, LEVEL_SD = 0.9, 1.645  # a 90 % interval, in standard deviations to either side
 HIGHEST_LEVERAGE = 0.95  # above which left-out residuals are too uncertain to go by
 HIGHEST_INFLATION = 9.0  # of the covariance by calibration
@@ -116,7 +116,7 @@ class Posterior:
 
 
 def draw_parameters(
-    formula: Formula, solution: Solution, posterior: Posterior, log_tokens: FloatArray, rng: np.random.Generator
+    formula: Formula, solution: Solution, posterior: Posterior, points: FloatArray, rng: np.random.Generator
 ) -> FloatArray:
     """(D, V, P) parameters from the posterior, along its curved ridges.
 
@@ -125,13 +125,13 @@ def draw_parameters(
     with losses of the runs as that draw's should be by the formula's derivatives (randomise then optimise: Bardsley,
     Solonen, Haario and Laine 2014).
     """
-    theta, noise, num_runs = solution.theta, posterior.noise, len(log_tokens)
+    theta, noise, num_runs = solution.theta, posterior.noise, len(points)
     num_params = theta.shape[1]
     deviations = posterior.deviations(NUM_DRAWS, rng) * np.sqrt(LAW_ERROR * posterior.calibration())
     anchors = np.sort(rng.permutation(num_runs)[:NUM_ANCHORS])
-    log_tokens, root = log_tokens[anchors], noise.root_precision[anchors] * np.sqrt(num_runs / len(anchors))
-    terms = formula.terms(theta, log_tokens)
-    jacobian = formula.jacobian(theta, log_tokens, terms)
+    points, root = points[anchors], noise.root_precision[anchors] * np.sqrt(num_runs / len(anchors))
+    terms = formula.terms(theta, points)
+    jacobian = formula.jacobian(theta, points, terms)
     draws = []
     for deviation in np.array_split(deviations, -(-NUM_DRAWS * jacobian.size // NUMBERS_AT_ONCE)):
         size = len(deviation)
@@ -140,7 +140,7 @@ def draw_parameters(
         # Draws are solved side by side, as if they were further validation domains.
         problem = Problem(
             replace(formula, own=np.tile(formula.own, size)),
-            log_tokens,
+            points,
             losses.reshape(-1, len(anchors)).T,
             centre,
             np.tile(posterior.spread**-2.0, (size, 1)),

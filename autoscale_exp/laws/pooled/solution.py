@@ -91,7 +91,7 @@ class Problem:
 
     Attributes:
         formula: of the losses.
-        log_tokens: (R, K) of the runs.
+        points: of the R runs.
         losses: (R, V).
         mean: (V, P) of the prior.
         precision: (V, P) of the prior.
@@ -100,7 +100,7 @@ class Problem:
     """
 
     formula: Formula
-    log_tokens: FloatArray
+    points: FloatArray
     losses: FloatArray
     mean: FloatArray
     precision: FloatArray
@@ -127,7 +127,7 @@ class Problem:
 
     def terms(self, theta: FloatArray) -> Terms:
         """The formula's at the runs."""
-        return self.formula.terms(theta, self.log_tokens)
+        return self.formula.terms(theta, self.points)
 
     def cost(self, terms: Terms, theta: FloatArray) -> FloatArray:
         """(S,) of each system."""
@@ -138,7 +138,7 @@ class Problem:
 
     def linearise(self, terms: Terms, theta: FloatArray) -> NormalEquations:
         """The normal equations at parameters (V, P)."""
-        jacobian = self.formula.jacobian(theta, self.log_tokens, terms)
+        jacobian = self.formula.jacobian(theta, self.points, terms)
         jacobian *= self.root.T[:, :, None]
         return NormalEquations(jacobian, self.precision, self.weights)
 
@@ -152,7 +152,7 @@ class Problem:
 def solve(
     formula: Formula,
     theta: FloatArray,
-    log_tokens: FloatArray,
+    points: FloatArray,
     losses: FloatArray,
     mean: FloatArray,
     spread: FloatArray,
@@ -161,7 +161,7 @@ def solve(
 ) -> Solution:
     """The most probable parameters near `theta` (V, P), under a prior of `mean` and `spread` (V, P)."""
     weights = Equicorrelation.of(noise.weighting, losses.shape[1]).inverse()
-    problem = Problem(formula, log_tokens, losses, mean, spread**-2.0, noise.root_precision, weights)
+    problem = Problem(formula, points, losses, mean, spread**-2.0, noise.root_precision, weights)
     theta, converged = minimise(problem, theta, iterations)
     terms = problem.terms(theta)
     return Solution(theta, losses - terms.losses, problem.linearise(terms, theta), converged)

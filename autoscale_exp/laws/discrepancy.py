@@ -1,0 +1,243 @@
+"""What a law gets wrong, beside the noise of its runs: a Gaussian process over mixtures and scales on top of the law.
+
+    loss = L_v(n) + delta_v(n) + noise         delta_v ~ GP(0, s_v s_v' k)
+
+after Kennedy and O'Hagan (2001). Where runs are near, delta corrects the law; away from them it widens intervals. Noise
+is what a repeat with another seed shows. The kernel k is of mixtures and scales (see mixture_kernel). Beyond the runs'
+budgets and sizes delta grows, and so does an error of level that all mixtures have in common.
+
+A draw of delta is a path of the prior, made of random Fourier features (Rahimi and Recht 2007), conditioned on the runs
+by Matheron's rule (Wilson et al. 2020), so that one draw is one function of the mixture.
+
+R runs, K training domains, V validation domains, F features, X points.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from autoscale_exp.base.arrays import FloatArray
+from autoscale_exp.laws.mixture_kernel import KERNEL, kernel_between, random_features
+
+
+class Reach(NamedTuple):
+    """How far off a law may be where no run is. Chosen on the same tables.
+
+    Attributes:
+        inflation: of the variance that runs show about the law, which has been fitted to them.
+        growth: of the standard deviation, for each e-fold beyond the runs' budgets and sizes.
+        level: standard deviation of the common error of level, as a part of what the budget does to losses.
+        common: part of its variance that validation domains have in common.
+    """
+
+    inflation: float = 2.6
+    growth: float = 1.0
+    level: float = 0.35
+    common: float = 0.7
+
+
+REACH = Reach()
+# Of the variance about the law, where nothing is repeated. It counts as so many repeats where something is.
+SEED_PART, SEED_COUNT = 0.15, 3.0
+LEAST_PART = 0.1  # of the variance about the law, which is discrepancy whatever the repeats say
+SAME = 1e-3  # relative difference of amounts that are repeats
+NUM_FEATURES = 256
+SMALLEST_WEIGHT = 0.02  # of a robust fit: an outlier has at most 50 times the noise of others
+
+
+@dataclass(frozen=True)
+class Correction:
+    """One function of the mixture that a law is off by; (R, V) and the like may be of several draws side by side.
+
+    Attributes:
+        discrepancy: that it is of.
+        at_runs: (R, V) coefficients of the kernel to each run.
+        features: (V, F) coefficients of the features; None for the mean.
+        level: (V,) nats per e-fold beyond the runs.
+    """
+
+    discrepancy: "Discrepancy"
+    at_runs: FloatArray
+    features: FloatArray | None = None
+    level: FloatArray | None = None
+
+    def __call__(self, domain_tokens: FloatArray, params: float | None) -> FloatArray:
+        """(X, V) to be added to the law's losses at (X, K) tokens."""
+        discrepancy = self.discrepancy
+        points = discrepancy.coordinates(domain_tokens, params)
+        kernel, features = discrepancy.seen_from(points.tobytes())
+        beyond, sd = discrepancy.beyond(points), discrepancy.sd_at(points)
+        sd = np.tile(sd, self.at_runs.shape[1] // sd.shape[1])
+        losses = sd * (kernel @ self.at_runs)
+        if self.features is not None:
+            losses += sd * (features @ self.features.T)
+        return losses if self.level is None else losses + beyond[:, None] * self.level
+
+    @staticmethod
+    def side_by_side(corrections: Sequence["Correction"]) -> "Correction":
+        """All of several draws' in turn, as one of as many times V validation domains."""
+        if len(corrections) == 1:
+            return corrections[0]
+        return Correction(
+            corrections[0].discrepancy,
+            np.concatenate([each.at_runs for each in corrections], axis=1),
+            np.concatenate([each.features for each in corrections if each.features is not None]),
+            np.concatenate([each.level for each in corrections if each.level is not None]),
+        )
+
+
+@dataclass(frozen=True)
+class Discrepancy:
+    """The process, and the runs that it is conditioned on.
+
+    Attributes:
+        domain_tokens: (R, K) of the runs.
+        params: (R,) model sizes; all 1 where the runs do not tell.
+        losses: (R, V).
+        sd: (V,) of delta, at the runs' mean log budget.
+        exponent: of the budget that it goes as.
+        noise: (R, V) variance of a run's losses over seeds.
+        shared: correlation of a run's losses.
+        slopes: (V,) what an e-fold of the largest budgets lowers losses by, nats.
+    """
+
+    domain_tokens: FloatArray
+    params: FloatArray
+    losses: FloatArray
+    sd: FloatArray
+    exponent: float
+    noise: FloatArray
+    shared: float
+    slopes: FloatArray
+
+    def content(self) -> dict[str, Any]:
+        """Plain JSON from which `from_content` makes the same process again."""
+        arrays = ("domain_tokens", "params", "losses", "sd", "noise", "slopes")
+        return {key: getattr(self, key).tolist() for key in arrays} | {"exponent": self.exponent, "shared": self.shared}
+
+    @classmethod
+    def from_content(cls, content: dict[str, Any]) -> "Discrepancy":
+        """The process that `content` was made of."""
+        fields: dict[str, Any] = {key: np.array(v) if isinstance(v, list) else v for key, v in content.items()}
+        return cls(**fields)
+
+    def mean(self, predicted: FloatArray) -> Correction:
+        """The expected correction of a law that predicts (R, V) for the runs."""
+        return Correction(self, self._conditioned(self.losses - predicted))
+
+    def draw(self, predicted: FloatArray, rng: np.random.Generator) -> Correction:
+        """A correction drawn from what the runs leave open, of a law that predicts (R, V) for them."""
+        num_runs, num_validation = self.losses.shape
+        features = self._alike(rng, NUM_FEATURES)
+        noise = self._alike(rng, num_runs).T * np.sqrt(self.noise)
+        path = self.sd_at(self.run_points) * (self.seen_from(self.run_points.tobytes())[1] @ features.T)
+        level = np.sqrt(REACH.common) * rng.standard_normal()
+        level = level + np.sqrt(1 - REACH.common) * rng.standard_normal(num_validation)
+        at_runs = self._conditioned(self.losses - predicted - path - noise)
+        return Correction(self, at_runs, features, REACH.level * self.slopes * level)
+
+    def coordinates(self, domain_tokens: FloatArray, params: FloatArray | float | None) -> FloatArray:
+        """(X, 2 K + 2): roots of shares, logs of shares, log budget, log size."""
+        tokens = np.maximum(domain_tokens, 0.0)
+        totals = np.maximum(tokens.sum(axis=1), 1.0)
+        shares = tokens / totals[:, None]
+        log_size = np.broadcast_to(0.0 if params is None else np.log(params / self.params.max()), len(tokens))
+        return np.column_stack([np.sqrt(shares), np.log(shares + KERNEL.least_share), np.log(totals), log_size])
+
+    def beyond(self, points: FloatArray) -> FloatArray:
+        """(X,) distance of log budget and log size from those of the runs."""
+        scales, seen = points[:, -2:], self.run_points[:, -2:]
+        over = np.maximum(scales - seen.max(axis=0), 0) + np.maximum(seen.min(axis=0) - scales, 0)
+        return np.asarray(np.sqrt((over**2).sum(axis=1)))
+
+    def sd_at(self, points: FloatArray) -> FloatArray:
+        """(X, V) standard deviation of delta before any run is seen."""
+        relative = np.exp(self.exponent * (points[:, -2] - self.run_points[:, -2].mean()))
+        return np.asarray((relative * (1 + REACH.growth * self.beyond(points)))[:, None] * self.sd)
+
+    @cached_property
+    def run_points(self) -> FloatArray:
+        """(R, 2 K + 2) coordinates of the runs."""
+        return self.coordinates(self.domain_tokens, self.params)
+
+    @cached_property
+    def seen_from(self) -> Callable[[bytes], tuple[FloatArray, FloatArray]]:
+        """Of points' bytes: the (X, R) kernel to the runs and (X, F) features. Draws ask of the same points in turn."""
+        frequencies, phases = random_features(self.domain_tokens.shape[1], NUM_FEATURES)
+
+        @lru_cache(maxsize=4)
+        def seen(content: bytes) -> tuple[FloatArray, FloatArray]:
+            points = np.frombuffer(content).reshape(-1, self.run_points.shape[1])
+            features = np.sqrt(2 / NUM_FEATURES) * np.cos(points @ frequencies.T + phases)
+            return kernel_between(points, self.run_points), features
+
+        return seen
+
+    @cached_property
+    def _inverses(self) -> FloatArray:
+        """(V, R, R) inverse covariances of the runs' losses."""
+        sd, kernel = self.sd_at(self.run_points), self.seen_from(self.run_points.tobytes())[0]
+        covariances = sd.T[:, :, None] * kernel * sd.T[:, None, :]
+        diagonal = np.arange(len(sd))
+        covariances[:, diagonal, diagonal] += self.noise.T
+        return np.asarray(np.linalg.inv(covariances))
+
+    def _conditioned(self, residuals: FloatArray) -> FloatArray:
+        """(R, V) coefficients of the kernel from (R, V) residuals."""
+        solved = (self._inverses @ residuals.T[:, :, None])[:, :, 0].T
+        return np.asarray(self.sd_at(self.run_points) * solved)
+
+    def _alike(self, rng: np.random.Generator, size: int) -> FloatArray:
+        """(V, size) standard normal numbers that validation domains share in part."""
+        own = rng.standard_normal((len(self.sd), size))
+        return np.sqrt(1 - self.shared) * own + np.sqrt(self.shared) * rng.standard_normal(size)
+
+
+def seed_variance(
+    domain_tokens: FloatArray, params: FloatArray, losses: FloatArray, about_law: FloatArray
+) -> FloatArray:
+    """(V,) variance of losses over seeds: the prior's part of `about_law` (V,), and what repeated runs show."""
+    left, squares, count = list(range(len(losses))), np.zeros(losses.shape[1]), 0
+    while left:
+        first = left[0]
+        same = np.isclose(domain_tokens[left], domain_tokens[first], rtol=SAME).all(axis=1)
+        group = [r for r, alike in zip(left, same & (params[left] == params[first]), strict=True) if alike]
+        left = [r for r in left if r not in group]
+        squares += ((losses[group] - losses[group].mean(axis=0)) ** 2).sum(axis=0)
+        count += len(group) - 1
+    return np.asarray((SEED_COUNT * SEED_PART * about_law + squares) / (SEED_COUNT + count))
+
+
+def discrepancy_of(
+    domain_tokens: FloatArray,
+    params: FloatArray | None,
+    losses: FloatArray,
+    *,
+    sd: FloatArray,
+    exponent: float,
+    weights: FloatArray,
+    shared: float,
+    slopes: FloatArray,
+) -> Discrepancy:
+    """The process for a law fitted to runs.
+
+    Args:
+        domain_tokens: (R, K).
+        params: (R,) model sizes, or None.
+        losses: (R, V).
+        sd: (V,) standard deviation of losses about the law, at the runs' mean log budget.
+        exponent: of the budget that it goes as.
+        weights: (R, V) robust weights of the fit.
+        shared: correlation of a run's deviations.
+        slopes: (V,) what an e-fold of the largest budgets lowers losses by, nats.
+    """
+    params = np.ones(len(losses)) if params is None else params
+    seed = seed_variance(domain_tokens, params, losses, sd**2)
+    own = np.maximum(REACH.inflation * (sd**2 - seed), LEAST_PART * sd**2)
+    log_total = np.log(domain_tokens.sum(axis=1))
+    relative = np.exp(2 * exponent * (log_total - log_total.mean()))
+    noise = relative[:, None] * seed / np.maximum(weights, SMALLEST_WEIGHT)
+    return Discrepancy(domain_tokens, params, losses, np.sqrt(own), exponent, noise, shared, slopes)
