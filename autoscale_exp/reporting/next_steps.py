@@ -10,13 +10,16 @@ from autoscale_exp.base.help import is_experiment_of
 from autoscale_exp.base.job import CONF_DIR
 from autoscale_exp.base.labels import budget_label, round_down
 from autoscale_exp.laws.fit_file import FIT, Fit
-from autoscale_exp.runs.record import read_records
+from autoscale_exp.reporting.mixture_files import fit_of, mixture_file
+from autoscale_exp.runs.record import RECORD, read_records
 from autoscale_exp.runs.repeat import read_yaml
 
 LARGEST_TARGET = 10_000_000  # of the study that is proposed: minutes on a CPU
 CARRIED = (
     r"\+*(model|trainer|max_epochs|micro_batch_rows|num_workers|num_threads)(\.[\w.]+)?="  # from search to targets
 )
+SWEPT_OF_ONE = r"\+*(seed|token_budget|run_name|hydra\.mode)="  # what more target runs of a mixture get anew
+SWEPT = rf"\+*mixture=|{SWEPT_OF_ONE}"  # and of several
 
 
 def after_prepare(store: str, domain_tokens: Sequence[int], choice: str, overrides: Sequence[str]) -> str:
@@ -44,7 +47,7 @@ def after_sweep(folder: Path, *, is_design: bool, search: str | None) -> str:
     """
     if search is not None:
         elsewhere = [] if Path(folder) == Path(search) / "targets" else [f"targets={folder}"]
-        return next_command("report", f"search={search}", *elsewhere)
+        return next_command("report", f"search={search}", *elsewhere, *_fit_trained_last(folder, Path(search)))
     if not is_design:
         return f"next: look at '{folder}/runs.csv', which has the losses of every run"
     largest = max(record.token_budget for record in read_records(folder))
@@ -88,16 +91,22 @@ def after_fit(runs: str | None, folder: str, fit: Fit) -> str:
     return next_command("train", *asked, *_carried(Path(runs)))
 
 
-def after_verdict(mixture: str, fit: str | None, budget: int) -> str:
-    """The export of the mixture that proved best, if it is a fit's; `fit` is the folder of that one."""
-    mixture_file = Path(fit or "") / "mixtures" / f"{budget_label(budget)}.yaml"
-    if fit is None or not mixture_file.is_file():
+def target_runs(search: Path, fit: Fit, *overrides: str) -> str:
+    """The command of the target runs that a report of a search lacks."""
+    budget = max((target.tokens for target in fit.targets), default=None) or _target_of(fit.scales[-1].tokens)
+    asked = ["experiment=targets", f"search={search}", f"token_budget={budget:_}", *overrides]
+    return _command("train", *asked, *_carried(search))
+
+
+def after_verdict(mixture: str, file: Path | None) -> str:
+    """The export of the mixture that proved best, if it was trained from a file, as those of fits are."""
+    if file is None or not file.is_file():
         return f"next: train the large run on the weights of {mixture}"
-    return next_command("export", f"mixture_file={mixture_file}", "format=megatron")
+    return next_command("export", f"mixture_file={file}", "format=megatron")
 
 
 def more_seeds(targets: Path, search: str, mixtures: Sequence[str], wanted: int) -> str:
-    """Target runs of the same mixtures with the next seeds.
+    """Target runs of the same mixtures with the next seeds: one command for all that a name is enough for.
 
     Args:
         targets: their folder.
@@ -107,18 +116,30 @@ def more_seeds(targets: Path, search: str, mixtures: Sequence[str], wanted: int)
     """
     records = read_records(targets)
     seeds = {record.seed for record in records}
-    added = range(max(seeds) + 1, max(seeds) + 1 + wanted - len(seeds))
-    typed = read_yaml(targets / "runs" / records[0].run / ".hydra" / "overrides.yaml")
-    asked = ["experiment=targets", f"search={search}", f"token_budget={records[0].token_budget:_}"]
-    if isinstance(typed, list):
-        asked = [override for override in typed if not re.match(r"\+*(mixture|seed|run_name|hydra\.mode)=", override)]
-    of_mixtures = f"mixture={','.join(mixtures)}"
-    return next_command("train", *asked, of_mixtures, f"seed={','.join(str(seed) for seed in added)}")
+    added = ",".join(str(seed) for seed in range(max(seeds) + 1, max(seeds) + 1 + wanted - len(seeds)))
+    budgets = ",".join(f"{budget:_}" for budget in sorted({record.token_budget for record in records}))
+    asked: dict[tuple[str, ...], list[str]] = {}  # mixtures by what was typed for their runs
+    for mixture in mixtures:
+        run = next(record.run for record in records if record.mixture == mixture)
+        typed = read_yaml(targets / "runs" / run / ".hydra" / "overrides.yaml")
+        typed = typed if isinstance(typed, list) else ["experiment=targets", f"search={search}"]
+        choice = mixture if not any(re.match(r"\+*mixture\.", override) for override in typed) else None
+        kept = [o for o in typed if not re.match(SWEPT if choice else SWEPT_OF_ONE, o)]
+        asked.setdefault(tuple(kept), []).extend([choice] if choice else [])
+    commands = []
+    for kept, choices in asked.items():
+        of_mixtures = [f"mixture={','.join(choices)}"] if choices else []
+        commands.append(_command("train", *kept, *of_mixtures, f"token_budget={budgets}", f"seed={added}"))
+    return "next: " + " && ".join(commands)
 
 
 def next_command(job: str, *overrides: str) -> str:
     """The line that tells a command."""
-    return "next: " + shlex.join(["python", "-m", f"autoscale_exp.{job}", *overrides])
+    return "next: " + _command(job, *overrides)
+
+
+def _command(job: str, *overrides: str) -> str:
+    return shlex.join(["python", "-m", f"autoscale_exp.{job}", *overrides])
 
 
 def _carried(search: Path) -> list[str]:
@@ -134,6 +155,18 @@ def _carried(search: Path) -> list[str]:
         chosen = {group: f"{group}={choices[group]}" for group in ("model", "trainer") if choices.get(group)}
         kept = [chosen[g] for g in chosen if not any(k.startswith(f"{g}=") for k in kept)] + kept
     return kept
+
+
+def _fit_trained_last(sweep: Path, search: Path) -> list[str]:
+    """What makes a report judge by the fit whose mixture was trained last, if it is no fit that reports take anyway."""
+    if not any(sweep.glob(f"runs/*/{RECORD}")):
+        return []
+    last = max(read_records(sweep), key=lambda record: record.finished)
+    file = mixture_file(sweep, last)
+    fit = file and fit_of(file)
+    if fit is None or fit.resolve() in ((search / "fit").resolve(), (search / "autoscale").resolve()):
+        return []
+    return [f"fit={fit}", f"output_dir={fit}"]
 
 
 def _study_of_data(choice: str) -> str | None:

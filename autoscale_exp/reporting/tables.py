@@ -9,7 +9,7 @@ from rich.table import Table
 from autoscale_exp.base.labels import short_label
 from autoscale_exp.laws.fit_file import Fit, FittedMixture
 from autoscale_exp.reporting.downstream import Table as DownstreamTable
-from autoscale_exp.reporting.verdicts import percent
+from autoscale_exp.reporting.verdicts import number, objective_label, percent
 
 
 def open_console() -> Console:
@@ -45,13 +45,14 @@ def show_fit(fit: Fit) -> None:
     console = open_console()
     for entry in fit.targets:
         if entry.verdict:
-            console.print(f"{short_label(entry.tokens)} tokens, {fit.objective.name}: {entry.verdict}")
+            console.print(f"{short_label(entry.tokens)} tokens, {objective_label(fit.objective)}: {entry.verdict}")
         _show_next_runs(console, entry)
     entries = fit.scales + fit.targets
     kinds = ["scale"] * len(fit.scales) + ["target"] * len(fit.targets)
     columns = [f"{kind} {short_label(entry.tokens)}" for kind, entry in zip(kinds, entries, strict=True)]
     rows = [[domain, *(_weight_cell(entry, domain) for entry in entries)] for domain in fit.domains]
-    title = f"domain weights (shares of the tokens, 90 % intervals), law {fit.law}, objective {fit.objective.name}"
+    objective = objective_label(fit.objective)
+    title = f"domain weights (shares of the tokens, 90 % intervals), law {fit.law}, objective {objective}"
     print_table(console, title, ["domain", *columns], rows)
     for entry in entries:
         label = short_label(entry.tokens)
@@ -61,21 +62,25 @@ def show_fit(fit: Fit) -> None:
         if entry.converged is False:
             console.print(f"{short_label(entry.tokens)}: this is no exact optimum ({entry.method}); do not rely on it")
         _show_other_metric(console, fit, entry)
-    tested = fit.diagnostics.backtest
-    if tested:
-        unit = unit_of(fit.objective.metric)
-        console.print(
-            f"back-test: without the runs at {short_label(tested.tokens)} tokens the law predicts their mean off by "
-            f"{tested.level_error:+.4f}{unit} and their differences within {tested.difference_error:.4f}{unit}, "
-            f"where they spread by {tested.difference_spread:.4f}{unit}"
-        )
+    if fit.diagnostics.backtest:
+        console.print(backtest_text(fit), markup=False)
     for note in fit.diagnostics.notes:
         console.print(f"note: {note}")
 
 
-def unit_of(metric: str | None) -> str:
-    """What stands after a number of an objective; a perplexity has no unit."""
-    return " nats per token" if metric == "loss" else ""
+def backtest_text(fit: Fit) -> str:
+    """The fit's back-test as a sentence: in units of the objective, and as shares of the optimum's at that scale."""
+    tested, level = fit.diagnostics.backtest, fit.scales[-1].objective_value
+    assert tested is not None
+    errors = (tested.level_error, tested.difference_error, tested.difference_spread)
+    unit = " nats per token" if fit.objective.metric == "loss" else f" of {fit.objective.metric}"
+    off, error, spread = (
+        number(value, level or 0.0) + unit + (f" ({percent(value / level)})" if level else "") for value in errors
+    )
+    return (
+        f"back-test: without the runs at {short_label(tested.tokens)} tokens the law predicts their mean off by {off} "
+        f"and their differences within {error}, where they spread by {spread}"
+    )
 
 
 def _weight_cell(entry: FittedMixture, domain: str) -> str:
