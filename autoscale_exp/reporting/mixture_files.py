@@ -48,7 +48,7 @@ def remarks_on(targets: Path, mixtures: Mapping[str, MixtureRuns], objective: Fi
         fit = file and fit_of(file)
         if file is None or fit is None:
             continue
-        own = read_fit(fit).objective
+        own = read_fit(fit, "fit").objective
         if own.metric is not None and own != objective:
             remarks.append(
                 f"{name} was found for another objective, {own.name}, than this report judges by; "

@@ -127,9 +127,9 @@ def more_seeds(targets: Path, search: str, mixtures: Sequence[str], wanted: int)
         kept = [o for o in typed if not re.match(SWEPT if choice else SWEPT_OF_ONE, o)]
         asked.setdefault(tuple(kept), []).extend([choice] if choice else [])
     commands = []
-    for kept, choices in asked.items():
+    for overrides, choices in asked.items():
         of_mixtures = [f"mixture={','.join(choices)}"] if choices else []
-        commands.append(_command("train", *kept, *of_mixtures, f"token_budget={budgets}", f"seed={added}"))
+        commands.append(_command("train", *overrides, *of_mixtures, f"token_budget={budgets}", f"seed={added}"))
     return "next: " + " && ".join(commands)
 
 

@@ -56,11 +56,8 @@ def render_page(
         remarks: what to know of the mixtures before trusting the comparison.
     """
     *_, mixtures = budgets.values()
-    base, differences, savings = (
-        mixtures[reference],
-        compare(mixtures, reference),
-        savings_of(budgets, reference, searches),
-    )
+    base, differences = mixtures[reference], compare(mixtures, reference)
+    savings = savings_of(budgets, reference, searches)
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.filters.update(
         label=short_label,

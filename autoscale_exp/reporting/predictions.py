@@ -104,11 +104,11 @@ def _beside(
 def summary_of(found: Sequence[Prediction]) -> str:
     """One sentence: how many predictions of objectives and gains held, and which did not."""
     main = [p for p in found if p.quantity in ("objective", "gain")]
-    told = [f"{sum(p.outcome == 'held' for p in main)} of {len(main)} predictions of objectives and gains held"]
+    text = f"{sum(p.outcome == 'held' for p in main)} of {len(main)} predictions of objectives and gains held"
     for outcome in ("within the noise", "missed"):
         if named := [f"the {p.quantity} of {p.mixture}" for p in main if p.outcome == outcome]:
-            told.append(f"{outcome}: {', '.join(named)}")
-    return "; ".join(told) + "."
+            text += f"; {outcome}: {', '.join(named)}"
+    return f"{text}."
 
 
 def offered_by(fit: Fit, mixture: MixtureRuns) -> FittedMixture | None:

@@ -70,10 +70,10 @@ def plot_validation_curves(
             share = saved(differences[name], savings[name], savings[name].on_curves) if is_better else ""
             text = f"{name}, {share.removeprefix('+')} sooner" if share else name
             every = (i % 4, 4) if len(mixture.tokens) > 8 else None  # so that markers of close lines do not hide others
-            line = {"ls": "-", "color": colour, "lw": 1.8, "ms": 5, "markevery": every, "label": text}
-            axes.plot(mixture.tokens, mixture.mean_curve, marker, **line)
-            if share:
-                at = tokens_to_reach(mixture.tokens, mixture.mean_curve, end)
+            mean = mixture.mean_curve
+            axes.plot(mixture.tokens, mean, marker, ls="-", color=colour, lw=1.8, ms=5, markevery=every, label=text)
+            at = tokens_to_reach(mixture.tokens, mean, end)
+            if share and at is not None:
                 axes.plot(at, end, marker, color=colour, mec="black", mew=1.2, ms=9, zorder=5)
         late = np.concatenate([m.curves[:, len(m.tokens) // 2 :].ravel() for m in mixtures.values()])
         margin = 0.08 * np.ptp(late) or 0.1

@@ -90,8 +90,8 @@ def _show_mixtures(
         row += [signed(difference.mean / difference.base) + interval, difference.verdict]
         rows.append([*row, on_curves, annealed, searched, *charged])
     weights = objective_weights(fit.objective)
-    label = objective_label(fit.objective) + (f" ({weights})" if weights else "")
-    title = f"{label} after {budget_label(summary['target_tokens'])} tokens, {plural(len(base.final), 'seed')}"
+    budget, seeds = budget_label(summary["target_tokens"]), plural(len(base.final), "seed")
+    title = f"{objective_label(fit.objective)} after {budget} tokens, {seeds}" + f"; weighs {weights}" * bool(weights)
     against = f"against {base.name} (90 % interval)"
     columns = ["mixture", "mean ± deviation", against, "verdict", "tokens saved", "by finished runs", "search tokens"]
     columns += ["net of search", f"for {MANY_TARGETS} targets"]

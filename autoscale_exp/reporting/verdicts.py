@@ -143,7 +143,7 @@ def _charged(saving: Saving) -> str:
     one, many = saving.charged(1), saving.charged(MANY_TARGETS)
     if not saving.search_cost or one is None or many is None:
         return ""
-    return f"; less its search that is {signed(one, 0)} for one target run, and {signed(many, 0)} for each of ten"
+    return f"; net of its search that is {signed(one, 0)} for one target run, and {signed(many, 0)} for each of ten"
 
 
 def _beside_others(mixtures: Mapping[str, MixtureRuns], best: str, reference: str) -> str:
