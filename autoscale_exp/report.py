@@ -15,10 +15,10 @@ from autoscale_exp.laws.fit_file import Fit, read_fit
 from autoscale_exp.reporting.comparison import Difference, compare
 from autoscale_exp.reporting.downstream import Table as DownstreamTable
 from autoscale_exp.reporting.downstream import downstream_table, read_evaluated_runs
-from autoscale_exp.reporting.mixture_files import mixture_file, remarks_on
+from autoscale_exp.reporting.mixture_files import found_in, mixture_file, remarks_on
 from autoscale_exp.reporting.next_steps import after_verdict, more_seeds, target_runs
 from autoscale_exp.reporting.page import render_page
-from autoscale_exp.reporting.predictions import Prediction, offered_by, predictions
+from autoscale_exp.reporting.predictions import Prediction, predictions
 from autoscale_exp.reporting.savings import Saving, savings_of
 from autoscale_exp.reporting.searches import Searches, read_searches
 from autoscale_exp.reporting.target_runs import (
@@ -93,8 +93,7 @@ def read_runs(conf: ReportConf) -> tuple[dict[int, dict[str, MixtureRuns]], Fit,
         )
     if len(mixtures) == 1:
         raise UserError(f"all target runs are of '{conf.reference}'; train another mixture to compare it with")
-    fitted = {name for name, mixture in mixtures.items() if offered_by(fit, mixture)} | {"fitted", "autoscale"}
-    searches = read_searches(search, fitted)
+    searches = read_searches(search, found_in(search, Path(conf.targets), mixtures))
     for record in searches.all_runs:
         require_domains(record, "trained", record.tokens, fit.domains)
         require_domains(record, "validated", record.losses, objective.validation_domains)

@@ -70,7 +70,7 @@ def plot_weights(fit: Fit) -> Figure:
         targets = {entry.tokens for entry in fit.targets}
         last_scale = max(entry.tokens for entry in fit.scales)
         gaps = [later / earlier for earlier, later in pairwise(tokens) if later > earlier]
-        apart = min(gaps, default=2.0) ** 0.3  # between the first domain and the last, of one budget
+        apart = min(gaps, default=2.0) ** 0.2  # between the first domain and the last, of one budget
         for i, domain in enumerate(fit.domains):
             colour, marker = look(i)
             shift = apart ** (i / max(len(fit.domains) - 1, 1) - 0.5)  # so that domains do not hide one another

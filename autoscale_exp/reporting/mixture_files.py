@@ -33,6 +33,13 @@ def fit_of(file: Path) -> Path | None:
     return folder if file.parent.name == "mixtures" and (folder / FIT).is_file() else None
 
 
+def found_in(search: Path, targets: Path, mixtures: Mapping[str, MixtureRuns]) -> list[str]:
+    """The mixtures of fits that lie in the folder of a search: by their files, or by their names."""
+    files = {name: mixture_file(targets, mixture.records[0]) for name, mixture in mixtures.items()}
+    inside = {name for name, file in files.items() if file and search.resolve() in file.resolve().parents}
+    return [name for name in mixtures if name in ("fitted", "autoscale") or name in inside]
+
+
 def remarks_on(targets: Path, mixtures: Mapping[str, MixtureRuns], objective: FitObjective) -> list[str]:
     """Sentences on mixtures that were found for another objective, and on those that their fit no longer offers.
 
@@ -52,7 +59,7 @@ def remarks_on(targets: Path, mixtures: Mapping[str, MixtureRuns], objective: Fi
         if own.metric is not None and own != objective:
             remarks.append(
                 f"{name} was found for another objective, {own.name}, than this report judges by; "
-                f"fit={fit} output_dir={fit} judges by that one"
+                f"a report with fit={fit} judges by that one"
             )
         if not file.is_file():
             remarks.append(f"{name} was trained on '{file}', which the fit there no longer offers")

@@ -176,7 +176,7 @@ def _interval(difference: Difference) -> str:
     assert difference.interval is not None
     sign = -1 if difference.mean < 0 else 1
     low, high = sorted(sign * end / difference.base for end in difference.interval)
-    return f"90 % interval {100 * low:.1f} to {percent(high)}, {difference.num_seeds} seeds"
+    return f"90 % interval {percent(low).removesuffix(' %')} to {percent(high)}, {difference.num_seeds} seeds"
 
 
 def _seeds(difference: Difference) -> str:
