@@ -59,6 +59,17 @@ def test_after_target_runs_comes_the_report():
     assert "'b/runs.csv'" in after_sweep(Path("b"), is_design=False, search=None)
 
 
+def test_target_runs_of_another_fit_are_reported_with_it(tmp_path: Path):
+    """A fit with another objective, whose mixture is judged by that objective and reported in its own folder."""
+    write_fit(tmp_path / "news", FIT)
+    started(tmp_path / "targets", "ours", [], {}, mixture="ours")
+    conf = {"mixture": {"path": f"{tmp_path}/news/mixtures/0.4K.yaml"}}
+    (tmp_path / "targets" / "runs" / "ours" / ".hydra" / "config.yaml").write_text(yaml.safe_dump(conf))
+    line = after_sweep(tmp_path / "targets", search=str(tmp_path), is_design=False)
+    fit = f"{tmp_path}/news"
+    assert command(line) == ["report", f"search={tmp_path}", f"fit={fit}", f"output_dir={fit}"]
+
+
 def test_a_single_run_says_how_to_look_at_it(tmp_path: Path):
     assert f"'{tmp_path}/result.json'" in after_run(tmp_path)
     (tmp_path / "model").mkdir()
@@ -116,18 +127,30 @@ def test_more_seeds_are_asked_for_with_what_was_typed(tmp_path: Path):
         "train",
         "experiment=targets",
         "search=a",
-        "token_budget=9",
         "mixture=uniform,fitted",
+        "token_budget=1_000",
         "seed=2,3",
     ]
 
 
+def test_more_seeds_of_mixtures_from_files_and_of_several_budgets_have_commands_of_their_own(tmp_path: Path):
+    own = ["mixture=from_file", "mixture.name=ours", "mixture.path=ours.yaml"]
+    for budget in (500, 1000):
+        for mixture, typed in (("uniform", ["mixture=uniform"]), ("ours", own)):
+            asked = [*typed, "seed=0", "experiment=targets", "search=a", f"token_budget={budget}"]
+            started(tmp_path, f"{mixture}{budget}", asked, {}, mixture=mixture, token_budget=budget)
+    first, second = more_seeds(tmp_path, "a", ["uniform", "ours"], 2).removeprefix("next: ").split(" && ")
+    swept = ["token_budget=500,1_000", "seed=1"]
+    assert command(f"next: {first}") == ["train", "experiment=targets", "search=a", "mixture=uniform", *swept]
+    assert command(f"next: {second}") == ["train", *own, "experiment=targets", "search=a", *swept]
+
+
 def test_the_mixture_that_proved_best_is_exported_if_a_fit_wrote_it(tmp_path: Path):
-    assert after_verdict("natural", None, 400) == "next: train the large run on the weights of natural"
-    path = tmp_path / "mixtures" / "0.4K.yaml"
-    path.parent.mkdir()
+    assert after_verdict("natural", None) == "next: train the large run on the weights of natural"
+    path = tmp_path / "0.4K.yaml"
+    assert after_verdict("fitted", path) == "next: train the large run on the weights of fitted"
     path.touch()
-    assert command(after_verdict("fitted", str(tmp_path), 400)) == [
+    assert command(after_verdict("fitted", path)) == [
         "export",
         f"mixture_file={path}",
         "format=megatron",

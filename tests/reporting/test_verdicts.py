@@ -22,7 +22,7 @@ def said(**finals):
         ),
         (
             {"ours": [1.8, 2.15]},
-            "ours cannot be told apart from uniform: after 10M tokens its mean loss is 1.5 % lower",
+            "Undecided: ours cannot be told apart from uniform: after 10M tokens its mean loss is 1.5 % lower",
         ),
         (
             {"a": [1.9, 2.15], "b": [2.3, 1.9]},
