@@ -21,8 +21,8 @@ def search(tmp_path: Path) -> Path:
     [
         (
             ["targets=none"],
-            "targets is 'none', which has no finished run; train the mixtures to compare, as by `python -m autoscale_exp.train "
-            "experiment=targets search=. token_budget=400 output_dir=none`",
+            "targets is 'none', which has no finished run; train the mixtures to compare, as by "
+            "`python -m autoscale_exp.train experiment=targets search=. token_budget=400 output_dir=none`",
         ),
         (["reference=natural"], "reference is 'natural', but the target runs are of uniform; choose one of these "),
         ([], "all target runs are of 'uniform'; train another mixture to compare it with"),
