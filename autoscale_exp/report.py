@@ -101,7 +101,8 @@ def read_runs(conf: ReportConf) -> tuple[dict[int, dict[str, MixtureRuns]], Fit,
 
 
 def _in_order(mixtures: Mapping[str, MixtureRuns], reference: str) -> dict[str, MixtureRuns]:
-    return {name: mixtures[name] for name in sorted(mixtures, key=lambda n: (n != reference, n != "fitted", n))}
+    """The reference first, then the best."""
+    return dict(sorted(mixtures.items(), key=lambda entry: (entry[0] != reference, entry[1].final.mean())))
 
 
 def next_step(conf: ReportConf, mixtures: dict[str, MixtureRuns], differences: dict[str, Difference]) -> str:

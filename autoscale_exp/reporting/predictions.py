@@ -18,6 +18,7 @@ from autoscale_exp.reporting.noise import mean_margin
 from autoscale_exp.reporting.target_runs import MixtureRuns, NamedObjective
 
 NUM_DRAWS = 100
+MOST_NAMED = 4  # predictions that a summary names rather than counts
 
 Interval = tuple[float, float]
 
@@ -107,7 +108,7 @@ def summary_of(found: Sequence[Prediction]) -> str:
     text = f"{sum(p.outcome == 'held' for p in main)} of {len(main)} predictions of objectives and gains held"
     for outcome in ("within the noise", "missed"):
         if named := [f"the {p.quantity} of {p.mixture}" for p in main if p.outcome == outcome]:
-            text += f"; {outcome}: {', '.join(named)}"
+            text += f"; {outcome}: {', '.join(named) if len(named) <= MOST_NAMED else len(named)}"
     return f"{text}."
 
 

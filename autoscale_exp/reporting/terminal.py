@@ -26,6 +26,8 @@ from autoscale_exp.reporting.verdicts import (
     worth_saying,
 )
 
+MOST_SENTENCES = 3  # on mixtures; of more the table tells enough
+
 
 def show(
     summary: Mapping[str, Any],
@@ -52,8 +54,9 @@ def show(
     _show_mixtures(console, summary, fit, mixtures, differences, savings)
     shares = [[n, *(percent(m.records[0].requested_weights[d]) for d in fit.domains)] for n, m in mixtures.items()]
     print_table(console, "domain weights, shares of the tokens", ["mixture", *fit.domains], shares)
-    for sentence in worth_saying(mixtures, differences, base, savings):
-        console.print(sentence, markup=False)
+    if len(differences) <= MOST_SENTENCES:
+        for sentence in worth_saying(mixtures, differences, base, savings):
+            console.print(sentence, markup=False)
     main = [p for p in found if p.quantity in ("objective", "gain")]
     _show_predictions(console, main, float(base.final.mean()))
     if downstream:
