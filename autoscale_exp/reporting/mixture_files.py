@@ -7,10 +7,8 @@ from omegaconf import OmegaConf
 
 from autoscale_exp.laws.fit_file import FIT, FitObjective, read_fit
 from autoscale_exp.mixture.weights import read_mixture_file
-from autoscale_exp.reporting.target_runs import MixtureRuns
+from autoscale_exp.reporting.target_runs import SAME_WEIGHTS, MixtureRuns
 from autoscale_exp.runs.record import RunRecord
-
-SAME_WEIGHTS = 1e-3  # apart, at most: the weights trained are those of the file
 
 
 def mixture_file(sweep: Path, record: RunRecord) -> Path | None:

@@ -13,9 +13,8 @@ from autoscale_exp.laws.law import LossLaw, predicts_losses
 from autoscale_exp.laws.law_file import LAW, read_law
 from autoscale_exp.laws.objective import Objective
 from autoscale_exp.reporting.comparison import Difference
-from autoscale_exp.reporting.mixture_files import SAME_WEIGHTS
 from autoscale_exp.reporting.noise import mean_margin
-from autoscale_exp.reporting.target_runs import MixtureRuns, NamedObjective
+from autoscale_exp.reporting.target_runs import SAME_WEIGHTS, MixtureRuns, NamedObjective
 
 NUM_DRAWS = 100
 MOST_NAMED = 4  # predictions that a summary names rather than counts

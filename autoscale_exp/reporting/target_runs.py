@@ -11,6 +11,8 @@ from autoscale_exp.laws.fit_file import Fit
 from autoscale_exp.laws.objective import Objective
 from autoscale_exp.runs.record import RunRecord
 
+SAME_WEIGHTS = 1e-3  # apart, at most, in requested weights: runs of one mixture
+
 
 @dataclass(frozen=True)
 class NamedObjective:
@@ -66,7 +68,7 @@ def group_by_budget(records: Sequence[RunRecord], objective: NamedObjective) -> 
 
     Raises:
         UserError: the runs of a budget have different seeds, so that they cannot be compared; runs were validated on
-            other domains than the objective's, or those of a mixture at different points.
+            other domains than the objective's; or those of a mixture at different points, or trained on other weights.
     """
     budgets = sorted({record.token_budget for record in records})
     return {
@@ -90,10 +92,28 @@ def _group_by_mixture(records: Sequence[RunRecord], objective: NamedObjective) -
         )
     groups = {}
     for name, of_mixture in by_name.items():
+        _check_weights(of_mixture)
         tokens = np.array(_shared_points(of_mixture), dtype=np.float64)
         curves = np.array([[objective(p.losses) for p in r.validation_curve] for r in of_mixture])
         groups[name] = MixtureRuns(name, of_mixture, tokens, curves)
     return groups
+
+
+def _check_weights(records: Sequence[RunRecord]) -> None:
+    """Checks that all seeds of a mixture were asked for the same weights, unless these came as the runs trained.
+
+    Raises:
+        UserError: two were not.
+    """
+    first = records[0]
+    for record in records[1:]:
+        apart = max(abs(first.requested_weights[d] - weight) for d, weight in record.requested_weights.items())
+        if record.stages is None and apart > SAME_WEIGHTS:
+            raise UserError(
+                f"runs '{first.run}' and '{record.run}' are both of mixture {first.mixture}, but of other weights, as "
+                "after another fit; delete the folder of one of them, and train its weights under a mixture.name of "
+                "their own"
+            )
 
 
 def _shared_points(records: Sequence[RunRecord]) -> list[int]:

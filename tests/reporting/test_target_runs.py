@@ -93,3 +93,11 @@ def test_seeds_that_were_validated_at_different_points_are_refused_by_name():
 def test_the_objective_of_a_fit_is_the_one_it_was_made_with(aggregate, expected):
     section = FitObjective("o", "loss", {"a": 0.75, "b": 0.25}, **aggregate)
     assert objective_of_fit(fit_of(section), "out/fit")({"b": 4.0, "a": 1.0}) == expected
+
+
+def test_runs_of_one_name_and_other_weights_are_refused():
+    first, second = runs("u", [4, 3, 2, 1], [4, 3, 2, 1])
+    second = replace(second, requested_weights={"a": 0.5, "b": 0.5})
+    with pytest.raises(UserError, match="'u_seed0' and 'u_seed1' are both of mixture u, but of other weights"):
+        of_target([first, second])
+    assert of_target([first, replace(second, stages=[])])["u"].final.tolist() == [1, 1]
