@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from autoscale_exp.base.arrays import FloatArray
+from autoscale_exp.reporting.comparison import Difference, compare
 from autoscale_exp.reporting.searches import Searches
 from autoscale_exp.reporting.target_runs import MixtureRuns
 from autoscale_exp.runs.record import RunRecord
@@ -23,6 +24,8 @@ class Saving:
         annealed: read off runs that end at several budgets; None if there are fewer than two.
         is_bound: whether the smallest of these budgets was more than enough, so that `annealed` is nearer to 0 than
             the share is.
+        interval: 90 % interval of `annealed` that follows from that of the difference at the target; None if this is
+            within the noise. An end is None where the smallest budget was more than enough.
         search_tokens: of the search that found the mixture, by whatever model; 0 without a search.
         search_cost: the same times parameters, as a share of those of the target run; the reference's is taken off.
     """
@@ -30,6 +33,7 @@ class Saving:
     on_curves: float | None
     annealed: float | None
     is_bound: bool
+    interval: tuple[float | None, float | None] | None
     search_tokens: int
     search_cost: float
 
@@ -55,6 +59,7 @@ def savings_of(
     """
     mixtures = [*budgets.values()][-1]
     base = mixtures[reference]
+    differences = compare(mixtures, reference)
     charge = {name: _cost(searches.of(name), base.records[0]) for name in mixtures}
     found = {}
     for name, mixture in mixtures.items():
@@ -62,7 +67,8 @@ def savings_of(
             annealed, is_bound = annealed_speedup(budgets, name, reference)
             tokens = sum(sum(record.tokens.values()) for record in searches.of(name))
             cost = charge[name] - charge[reference]
-            found[name] = Saving(speedup(mixture, base), annealed, is_bound, tokens, cost)
+            interval = _interval(budgets, differences[name])
+            found[name] = Saving(speedup(mixture, base), annealed, is_bound, interval, tokens, cost)
     return found
 
 
@@ -102,12 +108,18 @@ def speedup(mixture: MixtureRuns, reference: MixtureRuns) -> float | None:
 
 
 def annealed_speedup(
-    budgets: Mapping[int, Mapping[str, MixtureRuns]], name: str, reference: str
+    budgets: Mapping[int, Mapping[str, MixtureRuns]], name: str, reference: str, gap: float | None = None
 ) -> tuple[float | None, bool]:
     """The same, off runs that end at several budgets, whose learning rate has decayed at each of them.
 
     The mean objective of finished runs is interpolated between budgets, its logarithm linear in that of the budget. So
     a power law is met exactly. Nothing is extrapolated.
+
+    Args:
+        budgets: target runs by token budget, smallest first, and mixture.
+        name: of the mixture.
+        reference: the mixture that it is compared with.
+        gap: how far the two end apart at the largest budget, in either direction; None: as far as their means do.
 
     Returns:
         The share, None for fewer than two budgets of the mixture that is ahead; and whether it is only known to be at
@@ -121,7 +133,22 @@ def annealed_speedup(
     if len(points) < 2:
         return None, False
     tokens, values = np.log(np.array(points)).T
-    reached = tokens_to_reach(tokens, values, math.log(ends[other]))
+    level = math.log(ends[other] if gap is None else ends[ahead] + abs(gap))
+    reached = tokens_to_reach(tokens, values, level)
     assert reached is not None  # it ends there or below
     saved = 1 - math.exp(reached) / target
-    return (saved if is_ahead else -saved), bool(values[0] < math.log(ends[other]))
+    return (saved if is_ahead else -saved), bool(values[0] < level)
+
+
+def _interval(
+    budgets: Mapping[int, Mapping[str, MixtureRuns]], difference: Difference
+) -> tuple[float | None, float | None] | None:
+    """The shares at both ends of the interval of a difference."""
+    if difference.within_noise or difference.interval is None:
+        return None
+    names = (difference.mixture, difference.reference)
+    ends = [annealed_speedup(budgets, *names, gap) for gap in difference.interval]
+    if any(share is None for share, _ in ends):
+        return None
+    low, high = (None if is_bound else share for share, is_bound in reversed(ends))
+    return low, high

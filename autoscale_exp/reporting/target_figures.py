@@ -67,7 +67,7 @@ def plot_validation_curves(
             for values in mixture.curves:
                 axes.plot(mixture.tokens, values, color=colour, lw=0.7, alpha=0.5)
             is_better = name in differences and differences[name].is_better
-            share = saved(differences[name], savings[name], savings[name].on_curves) if is_better else ""
+            share = saved(differences[name], savings[name])[0] if is_better else ""
             text = f"{name}, {share.removeprefix('+')} sooner" if share else name
             every = (i % 4, 4) if len(mixture.tokens) > 8 else None  # so that markers of close lines do not hide others
             mean = mixture.mean_curve

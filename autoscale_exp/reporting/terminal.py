@@ -20,7 +20,8 @@ from autoscale_exp.reporting.verdicts import (
     objective_weights,
     percent,
     plural,
-    saved_and_charged,
+    saved,
+    saved_interval,
     signed,
     signed_interval,
     worth_saying,
@@ -88,7 +89,8 @@ def _show_mixtures(
             continue
         difference, saving = differences[name], savings[name]
         interval = f" ({signed_interval(difference.interval, difference.base)})" if difference.interval else ""
-        on_curves, annealed, *charged = saved_and_charged(difference, saving)
+        on_curves, annealed, *charged = saved(difference, saving)
+        annealed += f" ({saved_interval(saving)})" if saved_interval(saving) else ""
         searched = short_label(saving.search_tokens) if saving.search_tokens else "none"
         row += [signed(difference.mean / difference.base) + interval, difference.verdict]
         rows.append([*row, on_curves, annealed, searched, *charged])

@@ -54,18 +54,26 @@ def objective_weights(objective: FitObjective) -> str:
     return ", ".join(f"{domain} {percent(weight, 0)}" for domain, weight in weights.items())
 
 
-def saved(difference: Difference, saving: Saving, share: float | None) -> str:
-    """A share of tokens saved for people; empty if the difference is within the noise or nothing is known."""
-    if difference.within_noise or share is None:
-        return ""
-    is_bound = saving.is_bound and share == saving.annealed
-    return ("≥ " if share > 0 else "≤ ") * is_bound + signed(share, 0)
+def saved(difference: Difference, saving: Saving) -> list[str]:
+    """Tokens saved for people: off the curves, off annealed runs, net of the search for one target run and for many.
+
+    Each is empty if the difference is within the noise, or nothing is known. A bound is told as one.
+    """
+    if difference.within_noise:
+        return [""] * 4
+    bound = "" if not saving.is_bound else "≥ " if difference.is_better else "≤ "
+    shares = [saving.annealed, saving.charged(1), saving.charged(MANY_TARGETS)]
+    on_curves = "" if saving.on_curves is None else signed(saving.on_curves, 0)
+    return [on_curves, *("" if share is None else bound + signed(share, 0) for share in shares)]
 
 
-def saved_and_charged(difference: Difference, saving: Saving) -> list[str]:
-    """Saved off the curves, off annealed runs, then less the search for one target run and for each of many."""
-    charged = (saving.charged(1), saving.charged(MANY_TARGETS))
-    return [saved(difference, saving, share) for share in (saving.on_curves, saving.annealed, *charged)]
+def saved_interval(saving: Saving) -> str:
+    """The interval of what finished runs save, for people; empty without one."""
+    low, high = saving.interval or (None, None)
+    if low is None or high is None:
+        end = low if high is None else high
+        return "" if end is None else f"{signed(end, 0)} or {'more' if high is None else 'less'}"
+    return f"{signed(low, 0).removesuffix(' %')} to {signed(high, 0)}"
 
 
 def answer(mixtures: Mapping[str, MixtureRuns], reference: str, metric: str, budget: int) -> str:

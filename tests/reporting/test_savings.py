@@ -4,6 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from autoscale_exp.reporting.comparison import compare
 from autoscale_exp.reporting.savings import Saving, annealed_speedup, savings_of, speedup, tokens_to_reach
 from autoscale_exp.reporting.searches import Searches
 from autoscale_exp.reporting.target_runs import group_by_budget
@@ -77,6 +78,31 @@ def test_a_saving_beyond_the_smallest_budget_is_a_bound():
     assert annealed_speedup(budgets, "uniform", "ours") == (pytest.approx(-0.75), True)
 
 
+def test_the_interval_of_a_saving_is_that_of_the_difference():
+    """Finished runs of ours follow 4 (budget / 100)^(-1/2), which is at a level after 100 (4 / level)^2 tokens."""
+    ours = {100: 4.0, 800: 4 / math.sqrt(8)}
+    ends = {100: [5.0, 5.0], 800: [2.0, 2.02]}
+    of_all = [run for b, of in ends.items() for run in runs("uniform", *[[9, 8, 7, end] for end in of], budget=b)]
+    of_all += [run for b, end in ours.items() for run in runs("ours", *[[9, 8, 7, end]] * 2, budget=b)]
+    budgets = group_by_budget(of_all, OBJECTIVE)
+    difference = compare(budgets[800], "uniform")["ours"]
+    assert difference.is_better
+    expected = [1 - 100 * (4 / (ours[800] - end)) ** 2 / 800 for end in reversed(difference.interval)]
+    assert savings_of(budgets, "uniform", NO_SEARCH)["ours"].interval == pytest.approx(tuple(expected))
+
+
+def test_an_end_of_an_interval_beyond_the_smallest_budget_is_open():
+    of_all = [
+        run
+        for budget, uniform, ours in ((200, [3, 3], [2.03, 2.0]), (800, [2.0, 2.03], [1.2, 1.22]))
+        for name, ends in (("uniform", uniform), ("ours", ours))
+        for run in runs(name, *[[9, 8, 7, end] for end in ends], budget=budget)
+    ]
+    low, high = savings_of(group_by_budget(of_all, OBJECTIVE), "uniform", NO_SEARCH)["ours"].interval
+    assert low == pytest.approx(0.74, abs=0.02)
+    assert high is None
+
+
 def test_one_budget_tells_no_saving_by_finished_runs():
     budgets = annealed({800: {"uniform": 2.0, "ours": 1.2}})
     assert annealed_speedup(budgets, "ours", "uniform") == (None, False)
@@ -110,7 +136,7 @@ def test_the_search_of_the_reference_is_taken_off():
 
 
 def test_what_is_not_known_is_not_charged():
-    assert Saving(None, None, is_bound=False, search_tokens=9, search_cost=0.1).charged(1) is None
+    assert Saving(None, None, is_bound=False, interval=None, search_tokens=9, search_cost=0.1).charged(1) is None
 
 
 def test_seeds_are_averaged_before_they_are_interpolated():

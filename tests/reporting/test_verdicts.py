@@ -4,7 +4,7 @@ import pytest
 
 from autoscale_exp.reporting.comparison import Difference
 from autoscale_exp.reporting.savings import Saving
-from autoscale_exp.reporting.verdicts import answer, saved_and_charged, verdict
+from autoscale_exp.reporting.verdicts import answer, saved, saved_interval, verdict
 from tests.reporting.test_comparison import ends
 
 
@@ -60,19 +60,28 @@ def test_one_seed_decides_nothing():
 
 
 DIFFERENCE = Difference("ours", "uniform", -0.1, (-0.2, -0.05), 2.0, 3, None)
-SAVING = Saving(on_curves=0.33, annealed=0.27, is_bound=False, search_tokens=500, search_cost=1.0)
+SAVING = Saving(on_curves=0.33, annealed=0.27, is_bound=False, interval=(0.2, 0.35), search_tokens=500, search_cost=1.0)
 
 
 def test_savings_are_told_off_curves_off_finished_runs_and_net_of_the_search():
-    assert saved_and_charged(DIFFERENCE, SAVING) == ["+33 %", "+27 %", "−73 %", "+17 %"]
+    assert saved(DIFFERENCE, SAVING) == ["+33 %", "+27 %", "−73 %", "+17 %"]
     bound = replace(SAVING, is_bound=True)
-    assert saved_and_charged(DIFFERENCE, bound)[:2] == ["+33 %", "≥ +27 %"]
+    assert saved(DIFFERENCE, bound) == ["+33 %", "≥ +27 %", "≥ −73 %", "≥ +17 %"]
     worse = replace(DIFFERENCE, mean=0.1, interval=(0.05, 0.2))
-    assert saved_and_charged(worse, replace(bound, annealed=-0.27))[1] == "≤ −27 %"
+    assert saved(worse, replace(bound, annealed=-0.27))[1] == "≤ −27 %"
+
+
+def test_the_interval_of_a_saving_says_where_it_is_open():
+    assert saved_interval(SAVING) == "+20 to +35 %"
+    assert saved_interval(replace(SAVING, interval=(0.2, None))) == "+20 % or more"
+    assert saved_interval(replace(SAVING, interval=(None, -0.2))) == "−20 % or less"
+    assert (
+        saved_interval(replace(SAVING, interval=None)) == saved_interval(replace(SAVING, interval=(None, None))) == ""
+    )
 
 
 def test_nothing_is_told_to_be_saved_within_the_noise():
-    assert saved_and_charged(replace(DIFFERENCE, interval=(-0.2, 0.01)), SAVING) == ["", "", "", ""]
+    assert saved(replace(DIFFERENCE, interval=(-0.2, 0.01)), SAVING) == ["", "", "", ""]
 
 
 def test_a_verdict_charges_the_search():
