@@ -1,9 +1,8 @@
 """The `report` job: a search, its fit and its target runs as summary.json, a terminal table and one HTML page."""
 
 import logging
-import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,26 +10,27 @@ from typing import Any
 from autoscale_exp.base import atomic
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.job import job
-from autoscale_exp.base.labels import budget_label
 from autoscale_exp.config import ReportConf
 from autoscale_exp.laws.fit_file import Fit, read_fit
-from autoscale_exp.reporting.comparison import (
-    Difference,
-    MixtureRuns,
-    compare,
-    group_by_mixture,
-    objective_of_fit,
-    require_domains,
-    speedup,
-)
+from autoscale_exp.reporting.comparison import Difference, compare
 from autoscale_exp.reporting.downstream import Table as DownstreamTable
 from autoscale_exp.reporting.downstream import downstream_table, read_evaluated_runs
-from autoscale_exp.reporting.next_steps import after_verdict, more_seeds
+from autoscale_exp.reporting.mixture_files import found_in, mixture_file, remarks_on
+from autoscale_exp.reporting.next_steps import after_verdict, more_seeds, target_runs
 from autoscale_exp.reporting.page import render_page
-from autoscale_exp.reporting.predictions import Prediction, predictions, summary_of
-from autoscale_exp.reporting.tables import open_console, print_table, show_downstream
-from autoscale_exp.reporting.verdicts import answer, objective_label, percent, plural, worth_saying
-from autoscale_exp.runs.record import RECORD, RunRecord, read_records
+from autoscale_exp.reporting.predictions import Prediction, predictions
+from autoscale_exp.reporting.savings import Saving, savings_of
+from autoscale_exp.reporting.searches import Searches, read_searches
+from autoscale_exp.reporting.target_runs import (
+    MixtureRuns,
+    group_by_budget,
+    objective_of_fit,
+    require_domains,
+)
+from autoscale_exp.reporting.terminal import show
+from autoscale_exp.reporting.verdicts import MANY_TARGETS, answer, objective_label
+from autoscale_exp.runs.record import RECORD, read_records
+from autoscale_exp.runs.study_file import STUDY
 
 log = logging.getLogger(__name__)
 
@@ -40,44 +40,69 @@ MOST_PROPOSED_SEEDS = 10
 @job("report")
 def main(conf: ReportConf) -> None:
     """Writes summary.json and report.html."""
-    fit = read_fit(Path(conf.fit), "fit")
+    budgets, fit, searches = read_runs(conf)
+    mixtures = [*budgets.values()][-1]
+    differences = compare(mixtures, conf.reference)
+    savings = savings_of(budgets, conf.reference, searches)
+    trained = {record.run for mixture in mixtures.values() for record in mixture.records}
+    evaluated = [run for run in read_evaluated_runs(Path(conf.targets)) if run.run in trained]
+    downstream = downstream_table(evaluated)
+    found = predictions(fit, Path(conf.fit), mixtures, differences, objective_of_fit(fit, conf.fit))
+    summary = summarise(searches, fit, budgets, conf.reference, downstream, found)
+    remarks = remarks_on(Path(conf.targets), mixtures, fit.objective)
     autoscale = read_fit(Path(conf.autoscale), "autoscale") if conf.autoscale else None
+    folder = Path(conf.output_dir)
+    atomic.write_json(folder / "summary.json", summary)
+    page = render_page(searches, fit, autoscale, budgets, conf.reference, summary, downstream, found, remarks)
+    atomic.write_text(folder / "report.html", page)
+    show(summary, fit, mixtures, conf.reference, savings, found, downstream)
+    for remark in remarks:
+        log.warning(remark)
+    log.info("written to '%s'", folder / "report.html")
+    log.info(next_step(conf, mixtures, differences))
+
+
+def read_runs(conf: ReportConf) -> tuple[dict[int, dict[str, MixtureRuns]], Fit, Searches]:
+    """The target runs by budget and mixture, the reference first, the fit, and the searches.
+
+    Raises:
+        UserError: some of them are missing, or cannot be compared.
+    """
+    search = Path(conf.search)
+    if not (search / STUDY).exists():
+        read_records(search)  # without which a fit is no use to ask for
+    fit = read_fit(Path(conf.fit), "fit")
     objective = objective_of_fit(fit, conf.fit)
-    search = read_records(Path(conf.search))
     if not any(Path(conf.targets).glob(f"runs/*/{RECORD}")):
+        elsewhere = [] if Path(conf.targets) == search / "targets" else [f"output_dir={conf.targets}"]
         raise UserError(
-            f"targets is '{conf.targets}', which has no finished run; train the mixtures to compare with "
-            f"output_dir={conf.targets}, or give targets=<their output_dir>"
+            f"targets is '{conf.targets}', which has no finished run; train the mixtures to compare, as by "
+            f"`{target_runs(search, fit, *elsewhere)}`, or give targets=<their output_dir>"
         )
     targets = read_records(Path(conf.targets))
-    for record in search + targets:
+    for record in targets:
         require_domains(record, "trained", record.tokens, fit.domains)
         require_domains(record, "validated", record.losses, objective.validation_domains)
-    mixtures = group_by_mixture(targets, objective)
-    mixtures = {
-        name: mixtures[name] for name in sorted(mixtures, key=lambda n: (n != conf.reference, n != "fitted", n))
-    }
+    budgets = group_by_budget(targets, objective)
+    budgets = {budget: _in_order(mixtures, conf.reference) for budget, mixtures in budgets.items()}
+    mixtures = [*budgets.values()][-1]
     if conf.reference not in mixtures:
         raise UserError(
             f"reference is '{conf.reference}', but the target runs are of {', '.join(mixtures)}; choose one of these "
             "with reference=..., or train it at the target, too"
         )
-    downstream = downstream_table(read_evaluated_runs(Path(conf.targets)))
-    others = [name for name in mixtures if name != conf.reference]
-    if not others:
+    if len(mixtures) == 1:
         raise UserError(f"all target runs are of '{conf.reference}'; train another mixture to compare it with")
-    differences = compare(mixtures, conf.reference)
-    found = predictions(fit, Path(conf.fit), mixtures, differences, objective)
-    summary = summarise(search, fit, mixtures, conf.reference, downstream, found)
-    folder = Path(conf.output_dir)
-    atomic.write_json(folder / "summary.json", summary)
-    page = render_page(search, fit, autoscale, mixtures, conf.reference, summary, downstream, found)
-    atomic.write_text(folder / "report.html", page)
-    show(summary, fit, mixtures, conf.reference, found)
-    if downstream:
-        show_downstream(downstream, list(mixtures))
-    log.info("written to '%s'", folder / "report.html")
-    log.info(next_step(conf, mixtures, differences))
+    searches = read_searches(search, found_in(search, Path(conf.targets), mixtures))
+    for record in searches.all_runs:
+        require_domains(record, "trained", record.tokens, fit.domains)
+        require_domains(record, "validated", record.losses, objective.validation_domains)
+    return budgets, fit, searches
+
+
+def _in_order(mixtures: Mapping[str, MixtureRuns], reference: str) -> dict[str, MixtureRuns]:
+    """The reference first, then the best."""
+    return dict(sorted(mixtures.items(), key=lambda entry: (entry[0] != reference, entry[1].final.mean())))
 
 
 def next_step(conf: ReportConf, mixtures: dict[str, MixtureRuns], differences: dict[str, Difference]) -> str:
@@ -88,8 +113,7 @@ def next_step(conf: ReportConf, mixtures: dict[str, MixtureRuns], differences: d
     best = min(differences.values(), key=lambda difference: difference.mean)
     if not best.within_noise:
         winner = best.mixture if best.is_better else conf.reference
-        folders = {"fitted": conf.fit, "autoscale": conf.autoscale}
-        return after_verdict(winner, folders.get(winner), mixtures[winner].records[0].token_budget)
+        return after_verdict(winner, mixture_file(Path(conf.targets), mixtures[winner].records[0]))
     wanted = 2 if best.num_seeds == 1 else best.seeds_to_settle
     if wanted is None or wanted > MOST_PROPOSED_SEEDS:
         return f"next: nothing that pays; {best.mixture} and {conf.reference} differ too little to matter here"
@@ -97,42 +121,57 @@ def next_step(conf: ReportConf, mixtures: dict[str, MixtureRuns], differences: d
 
 
 def summarise(
-    search: list[RunRecord],
+    searches: Searches,
     fit: Fit,
-    mixtures: dict[str, MixtureRuns],
+    budgets: Mapping[int, Mapping[str, MixtureRuns]],
     reference: str,
     downstream: DownstreamTable,
     found: Sequence[Prediction] = (),
 ) -> dict[str, Any]:
-    """The content of summary.json.
+    """The content of summary.json, see docs/formats.md.
 
-    `weights` are the fitted ones for the target's budget, None if the fit has no such target. `speedup_vs_<reference>`
-    has those of the other mixtures by name, see `speedup`; `difference_vs_<reference>` says which of them exceed the
-    noise. Seconds are of training, added up over runs, however many ran at a time. `downstream` has the runs'
-    evaluations, by task and mixture.
+    Args:
+        searches: with all proxy runs.
+        fit: of them.
+        budgets: target runs by token budget, smallest first, and mixture.
+        reference: the mixture that others are compared with.
+        downstream: scores by task and mixture; may be empty.
+        found: what the fit predicted, beside what was trained.
     """
+    *_, (budget, mixtures) = budgets.items()
     differences = compare(mixtures, reference)
-    runs = [record for mixture in mixtures.values() for record in mixture.records]
-    budget = runs[0].token_budget
+    savings = savings_of(budgets, reference, searches)
+    targets = [record for mixture in mixtures.values() for record in mixture.records]
+    runs = [record for of_budget in budgets.values() for mixture in of_budget.values() for record in mixture.records]
     fitted = next((target for target in fit.targets if target.tokens == budget), None)
-    search_seconds = sum(record.seconds for record in search)
+    search_seconds = sum(record.seconds for record in searches.all_runs)
     return {
         "objective": fit.objective.name,
         "scales": [scale.tokens for scale in fit.scales],
         "target_tokens": budget,
         "weights": fitted and fitted.weights,
         "final": {name: mixture.final.tolist() for name, mixture in mixtures.items()},
+        "final_by_budget": {
+            str(tokens): {name: mixture.final.tolist() for name, mixture in of_budget.items()}
+            for tokens, of_budget in budgets.items()
+        },
         "downstream": {task: {name: score.values for name, score in row.items()} for task, row in downstream.items()},
-        f"speedup_vs_{reference}": {name: speedup(mixtures[name], mixtures[reference]) for name in differences},
+        f"speedup_vs_{reference}": {name: saving.on_curves for name, saving in savings.items()},
+        f"savings_vs_{reference}": {name: _saving(saving) for name, saving in savings.items()},
         f"difference_vs_{reference}": {name: _difference(difference) for name, difference in differences.items()},
         "predictions": [asdict(prediction) | {"outcome": prediction.outcome} for prediction in found],
         "requested_weights": {name: mixture.records[0].requested_weights for name, mixture in mixtures.items()},
         "answer": answer(mixtures, reference, objective_label(fit.objective), budget),
-        "target_seconds": round(statistics.median(record.seconds for record in runs), 1),
-        "search_tokens": sum(sum(record.tokens.values()) for record in search),
+        "target_seconds": round(statistics.median(record.seconds for record in targets), 1),
+        "search_tokens": sum(sum(record.tokens.values()) for record in searches.all_runs),
         "search_seconds": round(search_seconds, 1),
         "seconds": round(search_seconds + sum(record.seconds for record in runs), 1),
     }
+
+
+def _saving(saving: Saving) -> dict[str, Any]:
+    """A saving as the summary has it."""
+    return asdict(saving) | {"charged": {str(count): saving.charged(count) for count in (1, MANY_TARGETS)}}
 
 
 def _difference(difference: Difference) -> dict[str, Any]:
@@ -146,61 +185,6 @@ def _difference(difference: Difference) -> dict[str, Any]:
         "verdict": "better" if difference.is_better else "worse" if difference.is_worse else "open",
         "seeds_to_settle": difference.seeds_to_settle,
     }
-
-
-def show(
-    summary: dict[str, Any],
-    fit: Fit,
-    mixtures: dict[str, MixtureRuns],
-    reference: str,
-    found: Sequence[Prediction],
-) -> None:
-    """Prints the answer, then the comparison, the mixtures, and predicted beside trained."""
-    console, base, differences = open_console(), mixtures[reference], compare(mixtures, reference)
-    console.print(summary["answer"], markup=False)
-    rows = []
-    for name, mixture in mixtures.items():
-        spread = "" if math.isnan(mixture.spread) else f" ± {mixture.spread:.4f}"
-        row = [name, f"{mixture.final.mean():.4f}{spread}"]
-        difference = differences.get(name)
-        if difference is None:
-            row += ["", "", ""]
-        else:
-            interval = difference.interval or (math.nan, math.nan)
-            low, high = (f"{100 * end / difference.base:+.1f}" for end in interval)
-            saved = speedup(mixture, base)
-            row.append(f"{100 * difference.mean / difference.base:+.1f} %")
-            row.append(f"{low} to {high} %" if difference.interval else "one seed")
-            row.append("within noise" if difference.within_noise else "" if saved is None else f"{100 * saved:+.0f} %")
-        rows.append([*row, ", ".join(f"{value:.4f}" for value in mixture.final)])
-    label = objective_label(fit.objective)
-    title = f"{label} after {budget_label(summary['target_tokens'])} tokens, {plural(len(base.final), 'seed')}"
-    columns = ["mixture", "mean ± deviation", f"against {reference}", "90 % interval", "tokens saved", "per seed"]
-    print_table(console, title, columns, rows)
-    shares = [[d, *(percent(m.records[0].requested_weights[d]) for m in mixtures.values())] for d in fit.domains]
-    print_table(console, "domain weights, shares of the tokens", ["domain", *mixtures], shares)
-    for sentence in worth_saying(mixtures, differences, base):
-        console.print(sentence, markup=False)
-    main = [p for p in found if p.quantity in ("objective", "gain")]
-    if main:
-        title = "predicted by the fit, and trained; 90 % intervals"
-        cells = [
-            [
-                f"{p.mixture} {p.quantity}",
-                f"{p.predicted:.4f} ({p.predicted_interval[0]:.4f} to {p.predicted_interval[1]:.4f})",
-                f"{p.trained:.4f}"
-                + (f" ({p.trained_interval[0]:.4f} to {p.trained_interval[1]:.4f})" if p.trained_interval else ""),
-                p.outcome,
-            ]
-            for p in main
-        ]
-        print_table(console, title, ["mixture", "predicted", "trained", "prediction"], cells)
-        console.print(summary_of(found), markup=False)
-    console.print(
-        f"search: {summary['search_tokens'] / 1e6:.1f}M tokens in {summary['search_seconds']:.0f} s of training; "
-        f"a target run: {summary['target_tokens'] / 1e6:.1f}M tokens, median {summary['target_seconds']:.0f} s of "
-        f"{sum(len(m.records) for m in mixtures.values())} runs"
-    )
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from autoscale_exp.runs.table import write_run_table
 STUDY = [
     "output_dir=out",
     "design.scales=[1_600,4_800]",
-    "token_budgets=[9_600]",
+    "token_budgets=[4_800,9_600]",
     "rivals=[uniform,fitted,autoscale]",
     'rivals.fitted.fit=["num_draws=20"]',
     'rivals.autoscale.fit=["law=autoscale","num_draws=20"]',
@@ -85,8 +85,10 @@ def test_the_summary_adds_up(outputs):
         "target_tokens",
         "weights",
         "final",
+        "final_by_budget",
         "downstream",
         "speedup_vs_uniform",
+        "savings_vs_uniform",
         "difference_vs_uniform",
         "predictions",
         "requested_weights",
@@ -120,7 +122,7 @@ def test_evaluations_are_reported_beside_what_training_measured(outputs):
 
 def test_the_report_is_one_file_that_loads_nothing(outputs):
     page = (outputs / "report.html").read_text()
-    assert page.count("<svg") == 5
+    assert page.count("<svg") == 7
     assert not re.search(r"(src|href)=[\"']?(https?:)?//", page)
     assert "<script" not in page
     for heading in ("Weights against scale", "the published method", "Target runs", "Tokens and epochs", "Cost"):
@@ -128,7 +130,7 @@ def test_the_report_is_one_file_that_loads_nothing(outputs):
 
 
 def test_the_next_runs_that_a_fit_names_are_trained_by_their_commands(outputs):
-    (target,) = json.loads((outputs / "fit" / "fit.json").read_text())["targets"]
+    *_, target = json.loads((outputs / "fit" / "fit.json").read_text())["targets"]
     folders = {proposed["run"]: outputs / "runs" / proposed["run"] for proposed in target["next_runs"]}
     first = target["next_runs"][0]
     assert not any(folder.exists() for folder in folders.values())

@@ -19,7 +19,11 @@ def search(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["targets=none"], "targets is 'none', which has no finished run; train the mixtures to compare with "),
+        (
+            ["targets=none"],
+            "targets is 'none', which has no finished run; train the mixtures to compare, as by "
+            "`python -m autoscale_exp.train experiment=targets search=. token_budget=400 output_dir=none`",
+        ),
         (["reference=natural"], "reference is 'natural', but the target runs are of uniform; choose one of these "),
         ([], "all target runs are of 'uniform'; train another mixture to compare it with"),
         (["fit=none"], "fit is 'none', which has no fit.json; run `python -m autoscale_exp.fit` first"),
@@ -27,3 +31,7 @@ def search(tmp_path: Path) -> Path:
 )
 def test_what_cannot_be_compared_is_refused(overrides, message, search: Path, refused):
     assert refused("report", "search=.", *overrides).startswith(message)
+
+
+def test_without_a_search_no_fit_is_asked_for(search: Path, refused):
+    assert refused("report", "search=nowhere").startswith("'nowhere' has no finished run (no runs/*/result.json)")

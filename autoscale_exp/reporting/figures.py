@@ -1,6 +1,7 @@
-"""Figures: weights against scale, responses of the law, validation curves, losses per domain."""
+"""Figures of fits, weights against scale and responses of the law, and what all figures have in common."""
 
 import io
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,14 +16,14 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from autoscale_exp.base.labels import short_label
 from autoscale_exp.laws.fit_file import Fit
-from autoscale_exp.reporting.verdicts import objective_label, percent
+from autoscale_exp.reporting.verdicts import objective_label
 
 # Okabe and Ito's palette, told apart with every kind of colour vision; markers help in print.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#B8A600")
 MARKERS = "osD^vP*X"
 Side = Literal["outside lower center", "outside upper center"]
 STYLE: Any = {
-    "font.size": 10,
+    "font.size": 12,  # points at the page's full width; a phone shows two thirds of that
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -44,12 +45,12 @@ def axis_label(fit: Fit) -> str:
     return objective_label(fit.objective) + (", nats per token" if fit.objective.metric == "loss" else "")
 
 
-def _legend_outside(figure: Figure, axes: Axes, columns: int = 3, side: Side = "outside lower center") -> None:
+def legend_outside(figure: Figure, axes: Axes, columns: int = 3, side: Side = "outside lower center") -> None:
     """A legend under or over the axes, where it covers no line and the figure stays narrow."""
     handles, labels = axes.get_legend_handles_labels()
     widest = max(map(len, labels))
-    fitting = max(1, min(columns, 66 // (widest + 8), len(labels)))
-    figure.legend(handles, labels, loc=side, ncols=fitting, fontsize=9)
+    fitting = max(1, min(columns, 54 // (widest + 6), len(labels)))
+    figure.legend(handles, labels, loc=side, ncols=fitting, fontsize=11)
 
 
 def _token_axis(axes: Axes, tokens: list[int]) -> None:
@@ -68,7 +69,7 @@ def plot_weights(fit: Fit) -> Figure:
     sizes = sorted({entry.params or 0 for entry in fit.scales + fit.targets})
     with plt.rc_context(STYLE):
         figure, panels = plt.subplots(
-            1, len(sizes), figsize=(max(5.8, 3.6 * len(sizes)), _height(len(fit.domains))), sharey=True, squeeze=False
+            1, len(sizes), figsize=(max(5.8, 3.6 * len(sizes)), height(len(fit.domains))), sharey=True, squeeze=False
         )
         for axes, params in zip(panels[0], sizes, strict=True):
             _draw_weights(axes, fit, params)
@@ -76,7 +77,7 @@ def plot_weights(fit: Fit) -> Figure:
             if len(sizes) > 1:
                 axes.set_title(f"{short_label(params)} parameters", fontsize=10)
         panels[0][0].set_ylabel("domain weight, share of tokens")
-        _legend_outside(figure, panels[0][0], 4)
+        legend_outside(figure, panels[0][0], 4)
         return figure
 
 
@@ -86,9 +87,11 @@ def _draw_weights(axes: Axes, fit: Fit, params: int) -> None:
     entries.sort(key=lambda entry: entry.tokens)
     tokens, targets = [entry.tokens for entry in entries], {id(entry) for entry in fit.targets}
     last_scale = max((entry.tokens for entry in entries if id(entry) not in targets), default=0)
+    gaps = [later / earlier for earlier, later in pairwise(tokens) if later > earlier]
+    apart = min(gaps, default=2.0) ** 0.2  # between the first domain and the last, of one budget
     for i, domain in enumerate(fit.domains):
         colour, marker = look(i)
-        shift = 1.03 ** (i - (len(fit.domains) - 1) / 2)  # so that intervals do not hide one another
+        shift = apart ** (i / max(len(fit.domains) - 1, 1) - 0.5)  # so that domains do not hide one another
         weights = [entry.weights[domain] for entry in entries]
         known = [k for k, t in enumerate(tokens) if t <= last_scale]
         beyond = [k for k, t in enumerate(tokens) if t >= last_scale]
@@ -109,7 +112,7 @@ def plot_responses(fit: Fit) -> Figure:
     with plt.rc_context(STYLE):
         columns = 2 if len(fit.domains) in (2, 4) else 3
         rows = -(-len(fit.domains) // columns)
-        figure, grid = plt.subplots(rows, columns, figsize=(6.4, 0.9 + 2.0 * rows), sharey=True, squeeze=False)
+        figure, grid = plt.subplots(rows, columns, figsize=(6.2, 1.1 + 2.0 * rows), sharey=True, squeeze=False)
         for axes in grid.flat[len(fit.domains) :]:
             axes.set_visible(False)
         for i, domain in enumerate(fit.domains):
@@ -124,72 +127,16 @@ def plot_responses(fit: Fit) -> Figure:
             axes.set_xscale("log")
             axes.set_xticks([1 / 3, 1, 3], ["1/3", "1", "3"])
             axes.minorticks_off()
-            axes.set_title(domain, fontsize=10)
-        figure.supxlabel("tokens of the domain, multiples of the base run's", fontsize=10)
-        figure.supylabel(f"{objective_label(fit.objective)} / base run's", fontsize=10)
-        _legend_outside(figure, grid.flat[0], 4, "outside upper center")
+            axes.set_title(domain, fontsize=12)
+        figure.supxlabel("tokens of the domain, multiples of the base run's", fontsize=12)
+        figure.supylabel(f"{objective_label(fit.objective)} / base run's", fontsize=12)
+        legend_outside(figure, grid.flat[0], 4, "outside upper center")
         return figure
 
 
-def plot_validation_curves(targets: dict[str, Any], reference: str) -> Figure:
-    """Objective against tokens for each mixture, a thin line per seed, and where each reaches the reference's end.
-
-    A mixture is marked there, and the legend has what it saves, only where its gain exceeds the noise.
-    """
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(5.8, _height(len(targets))))
-        end = float(np.mean([values[-1] for values in targets[reference]["curves"]]))
-        axes.axhline(end, color="0.4", lw=1, ls=":")
-        for i, (name, mixture) in enumerate(targets.items()):
-            colour, marker = look(i)
-            for values in mixture["curves"]:
-                axes.plot(mixture["tokens"], values, color=colour, lw=0.7, alpha=0.5)
-            mean = np.mean(mixture["curves"], axis=0)
-            saved = name != reference and mixture["better"] and mixture["speedup"]
-            label = f"{name}, {percent(saved, 0)} sooner" if saved else name
-            every = (i % 4, 4) if len(mean) > 8 else None  # so that markers of close lines do not hide one another
-            axes.plot(mixture["tokens"], mean, marker, ls="-", color=colour, lw=1.8, ms=5, markevery=every, label=label)
-            if saved:
-                at = mixture["tokens_to_reach_reference"]
-                axes.plot(at, end, marker, color=colour, mec="black", mew=1.2, ms=9, zorder=5)
-        total = targets[reference]["tokens"][-1]
-        spread = [
-            values[k] for m in targets.values() for values in m["curves"] for k in range(len(values) // 2, len(values))
-        ]
-        margin = 0.08 * (max(spread) - min(spread)) or 0.1
-        axes.set(xlabel="training tokens", ylabel=targets[reference]["objective"])
-        axes.set(xlim=(0, total * 1.02), ylim=(min(spread) - margin, max(spread) + margin))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: short_label(x) if x else "0"))
-        _legend_outside(figure, axes)
-        return figure
-
-
-def _height(entries: int) -> float:
+def height(entries: int) -> float:
     """Inches of a figure with so many entries in its legend."""
-    return 3.7 + 0.19 * -(-entries // 3)
-
-
-def plot_domain_losses(targets: dict[str, Any], reference: str) -> Figure:
-    """Final loss of each validation domain less the reference's, a dot per seed."""
-    with plt.rc_context(STYLE):
-        domains = list(targets[reference]["losses"][0])
-        figure, axes = plt.subplots(figsize=(5.8, 1.0 + len(domains) * max(0.4, 0.09 * len(targets))))
-        base = {d: np.mean([losses[d] for losses in targets[reference]["losses"]]) for d in domains}
-        for i, (name, mixture) in enumerate(targets.items()):
-            colour, marker = look(i)
-            for y, domain in enumerate(domains):
-                differences = [losses[domain] - base[domain] for losses in mixture["losses"]]
-                height = [y + (i - (len(targets) - 1) / 2) * min(0.22, 0.8 / len(targets))] * len(differences)
-                axes.plot(differences, height, marker, color=colour, ms=6, alpha=0.8, label=name if y == 0 else None)
-        axes.axvline(0, color="0.4", lw=1, ls=":")
-        axes.set_yticks(range(len(domains)), domains)
-        axes.set_ylim(len(domains) - 0.5, -0.5)
-        for y in range(1, len(domains)):
-            axes.axhline(y - 0.5, color="0.9", lw=0.8)
-        axes.grid(visible=False, axis="y")
-        axes.set_xlabel(f"loss less {reference}'s mean, nats per token (left is better)")
-        _legend_outside(figure, axes)
-        return figure
+    return 3.9 + 0.23 * -(-entries // 3)
 
 
 def save_fit_figures(fit: Fit, folder: Path) -> None:

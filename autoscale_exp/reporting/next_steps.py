@@ -18,6 +18,8 @@ LARGEST_TARGET = 10_000_000  # of the study that is proposed: minutes on a CPU
 CARRIED = (
     r"\+*(model|trainer|max_epochs|micro_batch_rows|num_workers|num_threads)(\.[\w.]+)?="  # from search to targets
 )
+SWEPT_OF_ONE = r"\+*(seed|token_budget|run_name|hydra\.mode)="  # what more target runs of a mixture get anew
+SWEPT = rf"\+*mixture=|{SWEPT_OF_ONE}"  # and of several
 
 
 def after_prepare(store: str, domain_tokens: Sequence[int]) -> str:
@@ -161,16 +163,22 @@ def next_runs_command(search: str, table: Path, index: int | None = None) -> str
     return next_command("train", *asked).removeprefix("next: ")
 
 
-def after_verdict(mixture: str, fit: str | None, budget: int) -> str:
-    """The export of the mixture that proved best, if it is a fit's; `fit` is the folder of that one."""
-    mixture_file = Path(fit or "") / "mixtures" / f"{budget_label(budget)}.yaml"
-    if fit is None or not mixture_file.is_file():
+def target_runs(search: Path, fit: Fit, *overrides: str) -> str:
+    """The command of the target runs that a report of a search lacks."""
+    budget = max((target.tokens for target in fit.targets), default=None) or _target_of(fit.scales[-1].tokens)
+    asked = ["experiment=targets", f"search={search}", f"token_budget={budget:_}", *overrides]
+    return _command("train", *asked, *_carried(search))
+
+
+def after_verdict(mixture: str, file: Path | None) -> str:
+    """The export of the mixture that proved best, if it was trained from a file, as those of fits are."""
+    if file is None or not file.is_file():
         return f"next: train the large run on the weights of {mixture}"
-    return next_command("export", f"mixture_file={mixture_file}", "format=megatron")
+    return next_command("export", f"mixture_file={file}", "format=megatron")
 
 
 def more_seeds(targets: Path, search: str, mixtures: Sequence[str], wanted: int) -> str:
-    """Target runs of the same mixtures with the next seeds.
+    """Target runs of the same mixtures with the next seeds: one command for all that a name is enough for.
 
     Args:
         targets: their folder.
@@ -180,18 +188,30 @@ def more_seeds(targets: Path, search: str, mixtures: Sequence[str], wanted: int)
     """
     records = read_records(targets)
     seeds = {record.seed for record in records}
-    added = range(max(seeds) + 1, max(seeds) + 1 + wanted - len(seeds))
-    typed = read_yaml(targets / "runs" / records[0].run / ".hydra" / "overrides.yaml")
-    asked = ["experiment=targets", f"search={search}", f"token_budget={records[0].token_budget:_}"]
-    if isinstance(typed, list):
-        asked = [override for override in typed if not re.match(r"\+*(mixture|seed|run_name|hydra\.mode)=", override)]
-    of_mixtures = f"mixture={','.join(mixtures)}"
-    return next_command("train", *asked, of_mixtures, f"seed={','.join(str(seed) for seed in added)}")
+    added = ",".join(str(seed) for seed in range(max(seeds) + 1, max(seeds) + 1 + wanted - len(seeds)))
+    budgets = ",".join(f"{budget:_}" for budget in sorted({record.token_budget for record in records}))
+    asked: dict[tuple[str, ...], list[str]] = {}  # mixtures by what was typed for their runs
+    for mixture in mixtures:
+        run = next(record.run for record in records if record.mixture == mixture)
+        typed = read_yaml(targets / "runs" / run / ".hydra" / "overrides.yaml")
+        typed = typed if isinstance(typed, list) else ["experiment=targets", f"search={search}"]
+        choice = mixture if not any(re.match(r"\+*mixture\.", override) for override in typed) else None
+        kept = [o for o in typed if not re.match(SWEPT if choice else SWEPT_OF_ONE, o)]
+        asked.setdefault(tuple(kept), []).extend([choice] if choice else [])
+    commands = []
+    for overrides, choices in asked.items():
+        of_mixtures = [f"mixture={','.join(choices)}"] if choices else []
+        commands.append(_command("train", *overrides, *of_mixtures, f"token_budget={budgets}", f"seed={added}"))
+    return "next: " + " && ".join(commands)
 
 
 def next_command(job: str, *overrides: str) -> str:
     """The line that tells a command."""
-    return "next: " + shlex.join(["python", "-m", f"autoscale_exp.{job}", *overrides])
+    return "next: " + _command(job, *overrides)
+
+
+def _command(job: str, *overrides: str) -> str:
+    return shlex.join(["python", "-m", f"autoscale_exp.{job}", *overrides])
 
 
 def _from_file(name: str, path: str) -> list[str]:
@@ -205,7 +225,10 @@ def _fit_trained(search: Path, mixture_file: str | None) -> list[str]:
     if not (taken / FIT).is_file() and mixture_file is None:
         trained = search / "autoscale"
     is_beside = trained == search / "autoscale" and (taken / FIT).is_file()  # which report shows anyway
-    return [] if trained == taken or is_beside or not (trained / FIT).is_file() else [f"fit={trained}"]
+    if trained == taken or is_beside or not (trained / FIT).is_file():
+        return []
+    elsewhere = [f"output_dir={trained}"] if (taken / FIT).is_file() else []  # the report of that one stays
+    return [f"fit={trained}", *elsewhere]
 
 
 def _other_name(targets: Path, target: FittedMixture) -> str | None:

@@ -1,92 +1,133 @@
 """The HTML report: one file, no network, everything inside."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
 import jinja2
+import numpy as np
+from matplotlib.figure import Figure
 
 from autoscale_exp.base.labels import short_label
 from autoscale_exp.laws.fit_file import Fit
-from autoscale_exp.reporting import figures
-from autoscale_exp.reporting.comparison import MixtureRuns, compare, speedup, tokens_to_reach
+from autoscale_exp.reporting import figures, target_figures
+from autoscale_exp.reporting.comparison import compare
 from autoscale_exp.reporting.downstream import Table as DownstreamTable
 from autoscale_exp.reporting.predictions import Prediction, summary_of
-from autoscale_exp.reporting.verdicts import number, objective_label, percent, worth_saying
-from autoscale_exp.runs.record import RunRecord
+from autoscale_exp.reporting.savings import savings_of
+from autoscale_exp.reporting.searches import Searches
+from autoscale_exp.reporting.tables import backtest_text
+from autoscale_exp.reporting.target_runs import MixtureRuns
+from autoscale_exp.reporting.verdicts import (
+    MANY_TARGETS,
+    number,
+    objective_label,
+    objective_weights,
+    percent,
+    saved,
+    saved_interval,
+    signed,
+    signed_interval,
+    worth_saying,
+)
 
 
 def render_page(
-    search: list[RunRecord],
+    searches: Searches,
     fit: Fit,
     autoscale: Fit | None,
-    mixtures: dict[str, MixtureRuns],
+    budgets: Mapping[int, Mapping[str, MixtureRuns]],
     reference: str,
-    summary: dict[str, Any],
+    summary: Mapping[str, Any],
     downstream: DownstreamTable,
     found: Sequence[Prediction] = (),
+    remarks: Sequence[str] = (),
 ) -> str:
     """The report as an HTML document.
 
     Args:
-        search: the record of every proxy run.
+        searches: the record of every proxy run, and which mixtures were found with it.
         fit: of the search.
         autoscale: that of the published method on the same search, or None.
-        mixtures: target runs by mixture.
+        budgets: target runs by token budget, smallest first, and mixture.
         reference: the mixture that others are compared with.
         summary: content of summary.json.
         downstream: scores by task and mixture; may be empty.
         found: what the fit predicted, beside what was trained.
+        remarks: what to know of the mixtures before trusting the comparison.
     """
+    *_, mixtures = budgets.values()
     base, differences = mixtures[reference], compare(mixtures, reference)
-    label = figures.axis_label(fit)
-    plotted = {
-        name: {
-            "objective": label,
-            "tokens": mixture.tokens.tolist(),
-            "curves": mixture.curves.tolist(),
-            "losses": [record.losses for record in mixture.records],
-            "speedup": speedup(mixture, base),
-            "better": name in differences and differences[name].is_better,
-            "tokens_to_reach_reference": tokens_to_reach(
-                mixture.tokens, mixture.mean_curve, float(base.mean_curve[-1])
-            ),
-        }
-        for name, mixture in mixtures.items()
-    }
-    drawn = {"weights": figures.plot_weights(fit)}
-    if autoscale:
-        drawn["autoscale"] = figures.plot_weights(autoscale)
-    if fit.diagnostics.responses:
-        drawn["responses"] = figures.plot_responses(fit)
-    drawn["curves"] = figures.plot_validation_curves(plotted, reference)
-    drawn["losses"] = figures.plot_domain_losses(plotted, reference)
+    savings = savings_of(budgets, reference, searches)
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.filters.update(
         label=short_label,
         share=percent,
+        signed=signed,
         number=lambda x: number(x, float(base.final.mean())),
         million=lambda x: f"{x / 1e6:.2f}M",
     )
     template = environment.from_string(resources.files(__package__).joinpath("page.html.j2").read_text("utf-8"))
+    drawn = draw(fit, autoscale, budgets, reference, searches)
     return template.render(
         fit=fit,
         autoscale=autoscale,
-        search=search,
+        search=searches.all_runs,
+        budgets=budgets,
         mixtures=mixtures,
         reference=reference,
         summary=summary,
         downstream=downstream,
         objective=objective_label(fit.objective),
+        objective_weights=objective_weights(fit.objective),
         unit=" nats per token" if fit.objective.metric == "loss" else "",
+        backtest_text=backtest_text,
         differences=differences,
+        interval=lambda difference: signed_interval(difference.interval, difference.base),
+        savings=savings,
+        saved={name: saved(difference, savings[name]) for name, difference in differences.items()},
+        saved_interval=saved_interval,
+        some_search=any(saving.search_tokens for saving in savings.values()),
+        many=MANY_TARGETS,
+        mean_losses={name: _mean_losses(mixture) for name, mixture in mixtures.items()},
         found=[p for p in found if p.quantity in ("objective", "gain")],
         found_losses=[p for p in found if p.quantity not in ("objective", "gain")],
         found_summary=summary_of(found),
         num_target_runs=sum(len(mixture.records) for mixture in mixtures.values()),
-        plotted=plotted,
-        verdicts=worth_saying(mixtures, differences, base),
+        verdicts=worth_saying(mixtures, differences, base, savings),
+        remarks=remarks,
         some_better=any(difference.is_better for difference in differences.values()),
         figures={name: figures.as_svg(figure) for name, figure in drawn.items()},
         first=base.records[0],
     )
+
+
+def draw(
+    fit: Fit,
+    autoscale: Fit | None,
+    budgets: Mapping[int, Mapping[str, MixtureRuns]],
+    reference: str,
+    searches: Searches,
+) -> dict[str, Figure]:
+    """The figures of a report, by their place on the page."""
+    *_, mixtures = budgets.values()
+    differences, savings = compare(mixtures, reference), savings_of(budgets, reference, searches)
+    label = figures.axis_label(fit)
+    drawn = {"weights": figures.plot_weights(fit)}
+    if autoscale:
+        drawn["autoscale"] = figures.plot_weights(autoscale)
+    if fit.diagnostics.responses:
+        drawn["responses"] = figures.plot_responses(fit)
+    if len(differences) > 1:
+        drawn["differences"] = target_figures.plot_differences(differences, reference)
+    if len(budgets) > 1:
+        drawn["budgets"] = target_figures.plot_budgets(budgets, reference, label)
+    drawn["curves"] = target_figures.plot_validation_curves(mixtures, differences, savings, label)
+    drawn["losses"] = target_figures.plot_domain_losses(mixtures, reference)
+    return drawn
+
+
+def _mean_losses(mixture: MixtureRuns) -> dict[str, float]:
+    """By validation domain, over seeds."""
+    domains = mixture.records[0].losses
+    return {domain: float(np.mean([record.losses[domain] for record in mixture.records])) for domain in domains}

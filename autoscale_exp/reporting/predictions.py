@@ -12,10 +12,12 @@ from autoscale_exp.laws.fit_file import Fit, FittedMixture
 from autoscale_exp.laws.law import LossLaw, predicts_losses
 from autoscale_exp.laws.law_file import LAW, read_law
 from autoscale_exp.laws.objective import Objective
-from autoscale_exp.reporting.comparison import Difference, MixtureRuns, NamedObjective, mean_margin
+from autoscale_exp.reporting.comparison import Difference
+from autoscale_exp.reporting.noise import mean_margin
+from autoscale_exp.reporting.target_runs import SAME_WEIGHTS, MixtureRuns, NamedObjective
 
 NUM_DRAWS = 100
-SAME_WEIGHTS = 1e-3  # apart, at most: the mixture trained is the one that the fit offers
+MOST_NAMED = 4  # predictions that a summary names rather than counts
 
 Interval = tuple[float, float]
 
@@ -102,10 +104,11 @@ def _beside(
 def summary_of(found: Sequence[Prediction]) -> str:
     """One sentence: how many predictions of objectives and gains held, and which did not."""
     main = [p for p in found if p.quantity in ("objective", "gain")]
-    held = [p for p in main if p.outcome != "missed"]
-    missed = [f"the {p.quantity} of {p.mixture}" for p in main if p.outcome == "missed"]
-    text = f"{len(held)} of {len(main)} predictions of objectives and gains held"
-    return f"{text}; missed: {', '.join(missed)}." if missed else f"{text}."
+    text = f"{sum(p.outcome == 'held' for p in main)} of {len(main)} predictions of objectives and gains held"
+    for outcome in ("within the noise", "missed"):
+        if named := [f"the {p.quantity} of {p.mixture}" for p in main if p.outcome == outcome]:
+            text += f"; {outcome}: {', '.join(named) if len(named) <= MOST_NAMED else len(named)}"
+    return f"{text}."
 
 
 def offered_by(fit: Fit, mixture: MixtureRuns) -> FittedMixture | None:

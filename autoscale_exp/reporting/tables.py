@@ -7,9 +7,9 @@ from rich.console import Console
 from rich.table import Table
 
 from autoscale_exp.base.labels import short_label
-from autoscale_exp.laws.fit_file import Fit, FittedMixture
+from autoscale_exp.laws.fit_file import Backtest, Fit, FittedMixture
 from autoscale_exp.reporting.downstream import Table as DownstreamTable
-from autoscale_exp.reporting.verdicts import percent
+from autoscale_exp.reporting.verdicts import number, objective_label, percent
 
 
 def open_console() -> Console:
@@ -45,14 +45,15 @@ def show_fit(fit: Fit) -> None:
     console = open_console()
     for entry in fit.targets:
         if entry.verdict:
-            console.print(f"{entry.label}, {fit.objective.name}: {entry.verdict}")
+            console.print(f"{entry.label}, {objective_label(fit.objective)}: {entry.verdict}")
         _show_next_runs(console, entry)
     entries = fit.scales + fit.targets
     kinds = ["scale"] * len(fit.scales) + ["target"] * len(fit.targets)
     labels = [entry.label if several_sizes(fit) else short_label(entry.tokens) for entry in entries]
     columns = [f"{kind} {label}" for kind, label in zip(kinds, labels, strict=True)]
     rows = [[domain, *(_weight_cell(entry, domain) for entry in entries)] for domain in fit.domains]
-    title = f"domain weights (shares of the tokens, 90 % intervals), law {fit.law}, objective {fit.objective.name}"
+    objective = objective_label(fit.objective)
+    title = f"domain weights (shares of the tokens, 90 % intervals), law {fit.law}, objective {objective}"
     print_table(console, title, ["domain", *columns], rows)
     for label, entry in zip(labels, entries, strict=True):
         for bound in entry.active_bounds:
@@ -62,14 +63,8 @@ def show_fit(fit: Fit) -> None:
             console.print(f"{short_label(entry.tokens)}: this is no exact optimum ({entry.method}); do not rely on it")
         _show_other_metric(console, fit, entry)
     for tested in [fit.diagnostics.backtest, *fit.diagnostics.further_backtests]:
-        if tested is None:
-            continue
-        unit = unit_of(fit.objective.metric)
-        console.print(
-            f"back-test: without the {tested.runs} runs of the {tested.left_out} ({short_label(tested.tokens)} tokens) "
-            f"the law predicts their mean off by {tested.level_error:+.4f}{unit} and their differences within "
-            f"{tested.difference_error:.4f}{unit}, where they spread by {tested.difference_spread:.4f}{unit}"
-        )
+        if tested is not None:
+            console.print(backtest_text(fit, tested), markup=False)
     for note in fit.diagnostics.notes:
         console.print(f"note: {note}")
 
@@ -79,9 +74,18 @@ def several_sizes(fit: Fit) -> bool:
     return len({entry.params for entry in fit.scales + fit.targets}) > 1
 
 
-def unit_of(metric: str | None) -> str:
-    """What stands after a number of an objective; a perplexity has no unit."""
-    return " nats per token" if metric == "loss" else ""
+def backtest_text(fit: Fit, tested: Backtest) -> str:
+    """A back-test of a fit as a sentence: in units of the objective, and as shares of the optimum's at that scale."""
+    level = fit.scales[-1].objective_value
+    errors = (tested.level_error, tested.difference_error, tested.difference_spread)
+    unit = " nats per token" if fit.objective.metric == "loss" else f" of {fit.objective.metric}"
+    off, error, spread = (
+        number(value, level or 0.0) + unit + (f" ({percent(value / level)})" if level else "") for value in errors
+    )
+    return (
+        f"back-test: without the {tested.runs} runs of the {tested.left_out} ({short_label(tested.tokens)} tokens) the "
+        f"law predicts their mean off by {off} and their differences within {error}, where they spread by {spread}"
+    )
 
 
 def _weight_cell(entry: FittedMixture, domain: str) -> str:

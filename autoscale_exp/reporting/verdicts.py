@@ -4,17 +4,33 @@ from collections.abc import Mapping
 
 from autoscale_exp.base.labels import short_label
 from autoscale_exp.laws.fit_file import FitObjective
-from autoscale_exp.reporting.comparison import MOST_SEEDS, Difference, MixtureRuns, compare, speedup
+from autoscale_exp.reporting.comparison import Difference, compare
+from autoscale_exp.reporting.noise import MOST_SEEDS
+from autoscale_exp.reporting.savings import Saving
+from autoscale_exp.reporting.target_runs import MixtureRuns
+
+MANY_TARGETS = 10  # target runs that share the cost of a search in what is told beside a single one
 
 
 def percent(share: float, digits: int = 1) -> str:
     """A share of 1 for people."""
-    return f"{100 * share:.{digits}f} %"
+    return f"{100 * share:.{digits}f} %".replace("-", "−")
+
+
+def signed(share: float, digits: int = 1) -> str:
+    """A difference as a share of 1 for people, with its sign."""
+    return f"{100 * share:+.{digits}f} %".replace("-", "−")
+
+
+def signed_interval(interval: tuple[float, float], base: float) -> str:
+    """An interval of a difference as shares of `base` for people."""
+    low, high = (signed(end / base) for end in interval)
+    return f"{low.removesuffix(' %')} to {high}"
 
 
 def number(value: float, level: float) -> str:
     """A value of an objective for people, in as many digits as objectives of that level deserve."""
-    return f"{value:.{4 if abs(level) < 10 else 2}f}"
+    return f"{value:.{4 if abs(level) < 10 else 2}f}".replace("-", "−")
 
 
 def plural(count: int, noun: str) -> str:
@@ -23,9 +39,41 @@ def plural(count: int, noun: str) -> str:
 
 
 def objective_label(objective: FitObjective) -> str:
-    """Name of an objective for people, with its metric."""
+    """Name of an objective for people, with its metric; a mean of unequal weights is called none."""
     name, metric = objective.name.replace("_", " "), objective.metric
+    if objective_weights(objective) and name == f"mean {metric}":
+        return f"weighted {metric}"
     return name if metric is None or metric in name else f"{metric} ({name})"
+
+
+def objective_weights(objective: FitObjective) -> str:
+    """The weights of an objective's validation domains for people; empty if they are all alike or have no effect."""
+    weights = objective.weights or {}
+    if objective.aggregate != "mean" or len(set(weights.values())) < 2:
+        return ""
+    return ", ".join(f"{domain} {percent(weight, 0)}" for domain, weight in weights.items())
+
+
+def saved(difference: Difference, saving: Saving) -> list[str]:
+    """Tokens saved for people: off the curves, off annealed runs, net of the search for one target run and for many.
+
+    Each is empty if the difference is within the noise, or nothing is known. A bound is told as one.
+    """
+    if difference.within_noise:
+        return [""] * 4
+    bound = "" if not saving.is_bound else "≥ " if difference.is_better else "≤ "
+    shares = [saving.annealed, saving.charged(1), saving.charged(MANY_TARGETS)]
+    on_curves = "" if saving.on_curves is None else signed(saving.on_curves, 0)
+    return [on_curves, *("" if share is None else bound + signed(share, 0) for share in shares)]
+
+
+def saved_interval(saving: Saving) -> str:
+    """The interval of what finished runs save, for people; empty without one."""
+    low, high = saving.interval or (None, None)
+    if low is None or high is None:
+        end = low if high is None else high
+        return "" if end is None else f"{signed(end, 0)} or {'more' if high is None else 'less'}"
+    return f"{signed(low, 0).removesuffix(' %')} to {signed(high, 0)}"
 
 
 def answer(mixtures: Mapping[str, MixtureRuns], reference: str, metric: str, budget: int) -> str:
@@ -55,14 +103,14 @@ def answer(mixtures: Mapping[str, MixtureRuns], reference: str, metric: str, bud
         )
         middle = f", its {metric} is " if alone else " "
         return f"Train on {reference}: {after} {rest}{middle}{by} ({_interval(lowest)})."
-    lead = "" if alone else f"No mixture is shown to be better than {reference}: the best of the others, "
+    lead = "Undecided: " if alone else f"No mixture is shown to be better than {reference}: the best of the others, "
     return (
         f"{lead}{name}{',' * (not alone)} cannot be told apart from {reference}: {after} its {metric} is "
         f"{by} ({_interval(lowest)}); {_seeds(lowest)}."
     )
 
 
-def verdict(mixture: MixtureRuns, base: MixtureRuns, difference: Difference) -> str:
+def verdict(mixture: MixtureRuns, base: MixtureRuns, difference: Difference, saving: Saving) -> str:
     """How a mixture compares with the reference; who gets where sooner only if the difference exceeds the noise."""
     ends = (number(float(runs.final.mean()), difference.base) for runs in (mixture, base))
     sides = " against ".join(ends)
@@ -78,21 +126,32 @@ def verdict(mixture: MixtureRuns, base: MixtureRuns, difference: Difference) -> 
         )
     kind = "better" if difference.is_better else "worse"
     text = f"{mixture.name} is {kind} than {base.name}: {sides}, {_share(difference)} {_side(difference)}"
-    saved = speedup(mixture, base)
-    if not saved:
+    if not saving.share:
         return f"{text} ({_interval(difference)})."
     first, second = (mixture.name, base.name) if difference.is_better else (base.name, mixture.name)
-    fewer = percent(abs(saved), 0)
-    return f"{text} ({_interval(difference)}). {first} gets where {second} ends with {fewer} fewer tokens."
+    fewer = "at least " * (saving.is_bound) + percent(abs(saving.share), 0)
+    text = f"{text} ({_interval(difference)}). {first} gets where {second} ends with {fewer} fewer tokens"
+    return f"{text}{_charged(saving) if difference.is_better else ''}."
 
 
 def worth_saying(
-    mixtures: Mapping[str, MixtureRuns], differences: Mapping[str, Difference], base: MixtureRuns
+    mixtures: Mapping[str, MixtureRuns],
+    differences: Mapping[str, Difference],
+    base: MixtureRuns,
+    savings: Mapping[str, Saving],
 ) -> list[str]:
     """The verdict on each mixture; none on a single one that is within the noise, of which the answer says all."""
     if len(differences) == 1 and all(difference.within_noise for difference in differences.values()):
         return []
-    return [verdict(mixtures[name], base, difference) for name, difference in differences.items()]
+    return [verdict(mixtures[name], base, difference, savings[name]) for name, difference in differences.items()]
+
+
+def _charged(saving: Saving) -> str:
+    """What is left of a saving once the search is paid for."""
+    one, many = saving.charged(1), saving.charged(MANY_TARGETS)
+    if not saving.search_cost or one is None or many is None:
+        return ""
+    return f"; net of its search that is {signed(one, 0)} for one target run, and {signed(many, 0)} for each of ten"
 
 
 def _beside_others(mixtures: Mapping[str, MixtureRuns], best: str, reference: str) -> str:
@@ -125,7 +184,7 @@ def _interval(difference: Difference) -> str:
     assert difference.interval is not None
     sign = -1 if difference.mean < 0 else 1
     low, high = sorted(sign * end / difference.base for end in difference.interval)
-    return f"90 % interval {100 * low:.1f} to {percent(high)}, {difference.num_seeds} seeds"
+    return f"90 % interval {percent(low).removesuffix(' %')} to {percent(high)}, {difference.num_seeds} seeds"
 
 
 def _seeds(difference: Difference) -> str:

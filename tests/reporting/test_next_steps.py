@@ -64,7 +64,7 @@ def test_target_runs_of_a_fit_elsewhere_are_reported_by_that_fit(tmp_path: Path)
     write_fit(tmp_path / "fit", FIT)
     write_fit(own, FIT)
     line = after_sweep(targets, is_design=False, search=search, mixture_file=f"{own}/mixtures/3M.yaml")
-    assert command(line) == ["report", f"search={search}", f"fit={own}"]
+    assert command(line) == ["report", f"search={search}", f"fit={own}", f"output_dir={own}"]
     for beside in ("fit", "autoscale"):
         write_fit(tmp_path / beside, FIT)
         file = f"{tmp_path}/{beside}/mixtures/3M.yaml"
@@ -235,18 +235,30 @@ def test_more_seeds_are_asked_for_with_what_was_typed(tmp_path: Path):
         "train",
         "experiment=targets",
         "search=a",
-        "token_budget=9",
         "mixture=uniform,fitted",
+        "token_budget=1_000",
         "seed=2,3",
     ]
 
 
+def test_more_seeds_of_mixtures_from_files_and_of_several_budgets_have_commands_of_their_own(tmp_path: Path):
+    own = ["mixture=from_file", "mixture.name=ours", "mixture.path=ours.yaml"]
+    for budget in (500, 1000):
+        for mixture, typed in (("uniform", ["mixture=uniform"]), ("ours", own)):
+            asked = [*typed, "seed=0", "experiment=targets", "search=a", f"token_budget={budget}"]
+            started(tmp_path, f"{mixture}{budget}", asked, {}, mixture=mixture, token_budget=budget)
+    first, second = more_seeds(tmp_path, "a", ["uniform", "ours"], 2).removeprefix("next: ").split(" && ")
+    swept = ["token_budget=500,1_000", "seed=1"]
+    assert command(f"next: {first}") == ["train", "experiment=targets", "search=a", "mixture=uniform", *swept]
+    assert command(f"next: {second}") == ["train", *own, "experiment=targets", "search=a", *swept]
+
+
 def test_the_mixture_that_proved_best_is_exported_if_a_fit_wrote_it(tmp_path: Path):
-    assert after_verdict("natural", None, 400) == "next: train the large run on the weights of natural"
-    path = tmp_path / "mixtures" / "0.4K.yaml"
-    path.parent.mkdir()
+    assert after_verdict("natural", None) == "next: train the large run on the weights of natural"
+    path = tmp_path / "0.4K.yaml"
+    assert after_verdict("fitted", path) == "next: train the large run on the weights of fitted"
     path.touch()
-    assert command(after_verdict("fitted", str(tmp_path), 400)) == [
+    assert command(after_verdict("fitted", path)) == [
         "export",
         f"mixture_file={path}",
         "format=megatron",

@@ -7,8 +7,9 @@ import pytest
 from autoscale_exp.laws.fit_file import Gain
 from autoscale_exp.laws.law import fit_law
 from autoscale_exp.laws.law_file import write_law
-from autoscale_exp.reporting.comparison import compare, group_by_mixture, objective_of_fit
+from autoscale_exp.reporting.comparison import compare
 from autoscale_exp.reporting.predictions import Prediction, predictions, summary_of
+from autoscale_exp.reporting.target_runs import group_by_budget, objective_of_fit
 from tests.laws.synthetic import DOMAINS, ddo_table
 from tests.reporting.test_page import FIT, run
 from tests.runs.records import make_curve, make_record
@@ -26,7 +27,7 @@ OFFERED = replace(
 def found(*targets, fit=None, folder=Path("none")):
     fit = fit or replace(FIT, targets=[OFFERED])
     objective = objective_of_fit(fit, "fit")
-    mixtures = group_by_mixture(targets, objective)
+    (mixtures,) = group_by_budget(targets, objective).values()
     return predictions(fit, folder, mixtures, compare(mixtures, "uniform"), objective)
 
 
@@ -57,6 +58,11 @@ def test_what_the_fit_says_of_its_mixture_is_set_beside_the_runs():
 def test_what_was_missed_is_named():
     text = summary_of(found(run("uniform", [4, 3, 2.5, 2.0]), offered(1.9)))
     assert text == "1 of 2 predictions of objectives and gains held; missed: the gain of ours."
+
+
+def test_what_is_within_the_noise_is_not_counted_as_held():
+    entries = [Prediction("m", "gain", 1.5, (1.0, 2.0), trained, (1.9, 3.1)) for trained in (1.2, 2.5)]
+    assert summary_of(entries) == "1 of 2 predictions of objectives and gains held; within the noise: the gain of m."
 
 
 def test_runs_of_other_weights_are_not_those_of_the_fits_mixture():

@@ -1,8 +1,10 @@
+from dataclasses import replace
 from io import StringIO
 
 from rich.console import Console
 
-from autoscale_exp.reporting.tables import print_table, show_fit
+from autoscale_exp.laws.fit_file import Backtest
+from autoscale_exp.reporting.tables import backtest_text, print_table, show_fit
 from tests.reporting.test_page import FIT, fitted
 
 
@@ -36,3 +38,11 @@ def test_a_fit_of_many_scales_is_shown_whole(capsys, monkeypatch):
     out = capsys.readouterr().out
     assert "…" not in out
     assert all(f"scale {k + 1}K" in out for k in range(9))
+
+
+def test_a_back_test_has_its_unit_and_its_share():
+    tested = Backtest("largest budget", 40, 5, level_error=-0.5, difference_error=0.05, difference_spread=0.1)
+    scales = [replace(fitted(40), objective_value=2.5)]
+    text = backtest_text(replace(FIT, scales=scales), tested)
+    assert "their mean off by −0.5000 nats per token (−20.0 %) and" in text
+    assert text.endswith("within 0.0500 nats per token (2.0 %), where they spread by 0.1000 nats per token (4.0 %)")

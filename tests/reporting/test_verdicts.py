@@ -1,6 +1,10 @@
+from dataclasses import replace
+
 import pytest
 
-from autoscale_exp.reporting.verdicts import answer
+from autoscale_exp.reporting.comparison import Difference
+from autoscale_exp.reporting.savings import Saving
+from autoscale_exp.reporting.verdicts import answer, saved, saved_interval, verdict
 from tests.reporting.test_comparison import ends
 
 
@@ -22,7 +26,7 @@ def said(**finals):
         ),
         (
             {"ours": [1.8, 2.15]},
-            "ours cannot be told apart from uniform: after 10M tokens its mean loss is 1.5 % lower",
+            "Undecided: ours cannot be told apart from uniform: after 10M tokens its mean loss is 1.5 % lower",
         ),
         (
             {"a": [1.9, 2.15], "b": [2.3, 1.9]},
@@ -53,3 +57,39 @@ def test_an_open_answer_says_how_many_seeds_would_settle_it():
 
 def test_one_seed_decides_nothing():
     assert said(uniform=[2.0], ours=[1.8]).startswith("One seed of each mixture decides nothing: after 10M tokens the")
+
+
+DIFFERENCE = Difference("ours", "uniform", -0.1, (-0.2, -0.05), 2.0, 3, None)
+SAVING = Saving(on_curves=0.33, annealed=0.27, is_bound=False, interval=(0.2, 0.35), search_tokens=500, search_cost=1.0)
+
+
+def test_savings_are_told_off_curves_off_finished_runs_and_net_of_the_search():
+    assert saved(DIFFERENCE, SAVING) == ["+33 %", "+27 %", "−73 %", "+17 %"]
+    bound = replace(SAVING, is_bound=True)
+    assert saved(DIFFERENCE, bound) == ["+33 %", "≥ +27 %", "≥ −73 %", "≥ +17 %"]
+    worse = replace(DIFFERENCE, mean=0.1, interval=(0.05, 0.2))
+    assert saved(worse, replace(bound, annealed=-0.27))[1] == "≤ −27 %"
+
+
+def test_the_interval_of_a_saving_says_where_it_is_open():
+    assert saved_interval(SAVING) == "+20 to +35 %"
+    assert saved_interval(replace(SAVING, interval=(0.2, None))) == "+20 % or more"
+    assert saved_interval(replace(SAVING, interval=(None, -0.2))) == "−20 % or less"
+    assert (
+        saved_interval(replace(SAVING, interval=None)) == saved_interval(replace(SAVING, interval=(None, None))) == ""
+    )
+
+
+def test_nothing_is_told_to_be_saved_within_the_noise():
+    assert saved(replace(DIFFERENCE, interval=(-0.2, 0.01)), SAVING) == ["", "", "", ""]
+
+
+def test_a_verdict_charges_the_search():
+    mixtures = ends(uniform=[2.0, 2.01, 2.0], ours=[1.9, 1.91, 1.9])
+    text = verdict(mixtures["ours"], mixtures["uniform"], DIFFERENCE, SAVING)
+    assert text.endswith(
+        "ours gets where uniform ends with 27 % fewer tokens; net of its search that is −73 % for one target run, and "
+        "+17 % for each of ten."
+    )
+    free = verdict(mixtures["ours"], mixtures["uniform"], DIFFERENCE, replace(SAVING, search_cost=0, is_bound=True))
+    assert free.endswith("ours gets where uniform ends with at least 27 % fewer tokens.")

@@ -1,0 +1,48 @@
+"""The runs that mixtures were found with, which their savings are charged with."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from autoscale_exp.runs.record import RECORD, RunRecord, read_records
+from autoscale_exp.runs.study_file import STUDY, read_study
+
+
+@dataclass(frozen=True)
+class Searches:
+    """The searches of a study.
+
+    Attributes:
+        runs: by folder, in the study's.
+        folders: by mixture those of the runs that it was found with.
+    """
+
+    runs: dict[str, list[RunRecord]]
+    folders: dict[str, list[str]]
+
+    def of(self, mixture: str) -> list[RunRecord]:
+        """The runs that a mixture was found with; none of one that needs no search, or finds itself as it trains."""
+        return [run for folder in self.folders.get(mixture, []) for run in self.runs[folder]]
+
+    @property
+    def all_runs(self) -> list[RunRecord]:
+        """Each once, whoever shares it."""
+        return [run for runs in self.runs.values() for run in runs]
+
+
+def read_searches(folder: Path, fitted: Collection[str]) -> Searches:
+    """The searches of the study in a folder; or the one search there, if it is no study's.
+
+    Args:
+        folder: of the study or search.
+        fitted: mixtures of fits of the search, which are charged with it where no study.json tells.
+
+    Raises:
+        UserError: a search has no finished run.
+    """
+    is_study = (folder / STUDY).exists()
+    folders = read_study(folder).searches if is_study else {name: ["."] for name in fitted}
+    places = dict.fromkeys(place for own in folders.values() for place in own)
+    if not is_study or any(folder.glob(f"runs/*/{RECORD}")):
+        places = {".": None} | places
+    return Searches({place: read_records(folder / place) for place in places}, folders)
