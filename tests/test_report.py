@@ -34,4 +34,4 @@ def test_what_cannot_be_compared_is_refused(overrides, message, search: Path, re
 
 
 def test_without_a_search_no_fit_is_asked_for(search: Path, refused):
-    assert refused("report", "search=nowhere").startswith("'nowhere' has no finished run (no runs/*/result.json)")
+    assert refused("report", "search=nowhere") == "search is 'nowhere', which does not exist"
