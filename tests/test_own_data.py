@@ -53,7 +53,7 @@ def test_the_own_data_example_of_the_readme_runs_as_written(folder):
             ["bash", "-c", small], cwd=folder, env=environment, capture_output=True, text=True, timeout=600
         )
         assert done.returncode == 0, f"{small}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
-    search = folder / "outputs" / "train" / "search"
+    search = folder / "outputs" / "mine"
     assert len(list(search.glob("runs/*/result.json"))) == 16
     assert (search / "fit" / "mixtures" / "10K.yaml").is_file()
     summary = json.loads((search / "summary.json").read_text())

@@ -210,7 +210,7 @@ class SweepWatch:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
         self._ended = {run.name for run in runs if run.finished}
-        self._width = max(24, *(len(run.name) for run in runs))
+        self._width = max([24, *(len(run.name) for run in runs)])
         self._num_tokens = sum(run.num_tokens for run in runs if not run.finished)
         self._done_tokens = 0
         self._known_commands = {this_command()}
