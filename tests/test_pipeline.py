@@ -45,21 +45,17 @@ def outputs(tmp_path_factory, store) -> Path:
     return folder / "out"
 
 
-def test_a_finished_study_does_nothing_when_asked_again(outputs, store):
+def test_a_finished_study_does_nothing_when_asked_again_and_tells_the_commands_of_its_stages(outputs, store):
     before = {path: path.stat().st_mtime_ns for path in outputs.rglob("*") if path.suffix in (".json", ".html", ".csv")}
     told = run(outputs.parent, "study", f"store={store.folder}", *STUDY)
     assert "to do: 0 runs" in told
     assert {path: path.stat().st_mtime_ns for path in before} == before
-
-
-def test_the_commands_that_a_study_tells_do_its_stages(outputs, store):
-    told = run(outputs.parent, "study", f"store={store.folder}", *STUDY)
     commands = re.findall(r"^  python -m autoscale_exp\.(\w+) (.*)$", told, re.M)
     assert [job for job, _ in commands] == ["train", "fit", "fit", "train", "evaluate", "report"]
     fit = outputs / "fit" / "fit.json"
-    before = json.loads(fit.read_text())
+    written = json.loads(fit.read_text())
     run(outputs.parent, "fit", *shlex.split(commands[1][1]))
-    assert json.loads(fit.read_text()) == before
+    assert json.loads(fit.read_text()) == written
 
 
 def test_every_file_of_the_contract_is_there(outputs):

@@ -55,6 +55,8 @@ def describe(error: BaseException) -> str:
         return f"{message.rstrip('.')}; there are {', '.join(_schemas())}"
     if "could not be converted to Integer" in message:
         return f"{message}; a whole number is written out, as in 2_500_000"
+    if message.endswith("'.") and "Could not load '" in message:  # one of several chosen of a group
+        return f"{message} There is no such option; --help lists those of each group"
     if isinstance(error, MissingConfigException) and error.options:
         return f"{message}; there are {', '.join(error.options)}"
     if isinstance(error, ConfigCompositionException) and isinstance(
