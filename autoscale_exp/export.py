@@ -90,13 +90,13 @@ def main(conf: ExportConf) -> None:
     if conf.format not in FORMATS:
         raise UserError(f"format is '{conf.format}'; allowed are {', '.join(FORMATS)}")
     weights = weights_to_export(Path(conf.mixture_file))
-    # First, so that an export ends with itself; to stderr, as the log goes where the export may go.
-    sys.stderr.write(f"next: {USES[conf.format]}\n")
     if conf.output is None:
         sys.stdout.write(FORMATS[conf.format](weights))
     else:
         text = megatron(weights, for_shell=False) if conf.format == "megatron" else FORMATS[conf.format](weights)
         atomic.write_text(Path(conf.output), text)
+    if conf.output is not None or sys.stdout.isatty():  # where the export is read by a program, it stands alone
+        sys.stderr.write(f"next: {USES[conf.format]}\n")
 
 
 def weights_to_export(path: Path) -> Weights:

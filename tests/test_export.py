@@ -59,14 +59,18 @@ def test_a_domain_of_weight_0_is_left_out_and_told(mixture, capsys):
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_what_is_left_to_do_stands_beside_the_export(form, mixture, capsys, monkeypatch, tmp_path):
+def test_an_export_stands_alone_where_a_program_reads_it_and_people_are_told_its_use(
+    form, mixture, capsys, monkeypatch, tmp_path
+):
     monkeypatch.chdir(tmp_path)
     asked = [f"mixture_file={mixture({'web': 0.75, 'code': 0.25})}", f"format={form}", "hydra/job_logging=none"]
-    monkeypatch.setattr(sys, "argv", ["export", *asked])
-    main()
-    output = capsys.readouterr()
-    assert read_back(form, output.out) == {"web": 0.75, "code": 0.25}
-    assert output.err == f"next: {USES[form]}\n"
+    for is_terminal, told in ((False, ""), (True, f"next: {USES[form]}\n")):
+        monkeypatch.setattr(sys, "argv", ["export", *asked])
+        monkeypatch.setattr(sys.stdout, "isatty", lambda is_terminal=is_terminal: is_terminal)
+        main()
+        output = capsys.readouterr()
+        assert read_back(form, output.out) == {"web": 0.75, "code": 0.25}
+        assert output.err == told
 
 
 def test_hugging_face_draws_from_the_exported_domains_by_their_weights(mixture):
