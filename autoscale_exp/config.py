@@ -79,6 +79,7 @@ class TrainConf(TrainingConf):
     token_budget: int | None = None  # for design=single; a design over scales brings its own
     stages: list[StageConf] = field(default_factory=list)  # mixture, then these weights; for design=single
     reweighting: ReweightingConf | None = None  # sets weights from the losses of the run; null: they stay
+    objective: ObjectiveConf = MISSING  # of validation losses, for the logger
     seed: int = 0  # of initialisation, order of rows and dropout
     num_validations: int = 1  # points of the validation curve, evenly spaced in tokens; the last is the end
 
@@ -120,6 +121,7 @@ class FitConf:
     seed: int = 0  # of the draws
     num_next_runs: int = 3  # proxy runs to propose
     next_scales: list[int] = field(default_factory=list)  # token budgets of proposed runs; empty: those of the runs
+    logger: dict[str, Any] | None = None  # a Lightning logger; null: none
 
 
 @dataclass
@@ -171,8 +173,6 @@ class EvaluateConf(SubjectConf):
 
     task: TaskConf = MISSING
     num_threads: int | None = None  # CPU threads; null: torch's choice
-    name: str = MISSING  # of the experiment, for the logger
-    run_name: str = MISSING  # of the run, for the logger
     logger: dict[str, Any] | None = None  # a Lightning logger; null: none
 
 
@@ -186,6 +186,7 @@ class ReportConf:
     autoscale: str | None = None  # folder of a fit with law=autoscale, to be shown beside it
     targets: str = MISSING  # folder of the target runs
     reference: str = "uniform"  # the mixture that the others are compared with
+    logger: dict[str, Any] | None = None  # a Lightning logger; null: none
 
 
 def _register() -> None:
