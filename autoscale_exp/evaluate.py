@@ -13,6 +13,7 @@ from autoscale_exp.evaluation.conf import GlueTaskConf, HarnessTaskConf, Perplex
 from autoscale_exp.evaluation.evaluation_file import Evaluation, carry_out, missing_seeds
 from autoscale_exp.evaluation.subject import Subject, find_subject
 from autoscale_exp.runs.identity import logged_id
+from autoscale_exp.runs.record import RECORD
 from autoscale_exp.runs.sweep_folder import group_of
 
 log = logging.getLogger(__name__)
@@ -73,6 +74,15 @@ def logged_run(subject: Subject) -> LoggedRun:
     return LoggedRun(name, group, "evaluation", logged_id(model.sha256, group, "evaluation"))
 
 
+def use_run(logger: Any, subject: Subject) -> None:
+    """Tells the logger which run the model is of."""
+    from autoscale_exp.base.wandb_runs import use_artifact  # loads torch
+
+    if (run := subject.run) is not None:
+        id = logged_id(run.fingerprint, run.experiment, run.run)
+        use_artifact(logger, f"run-{id}", "run", [subject.checkpoint.folder.parent / RECORD])
+
+
 def log_results(conf: EvaluateConf, subject: Subject, entries: dict[str, Any]) -> None:
     """Hands means over seeds to the logger, as <task>/<metric>."""
     of_run = {key: getattr(subject.run, key, None) for key in ("run", "mixture", "scale", "seed")}
@@ -80,6 +90,7 @@ def log_results(conf: EvaluateConf, subject: Subject, entries: dict[str, Any]) -
     with open_logger(conf.logger, subject.path.parent, logged_run(subject)) as logger:
         if logger:
             logger.log_hyperparams(of_run | of_model)
+            use_run(logger, subject)
             logger.log_metrics(
                 {f"{name}/{metric}": of for name, e in entries.items() for metric, of in e["mean"].items()}, step=0
             )

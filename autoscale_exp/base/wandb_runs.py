@@ -135,7 +135,8 @@ def log_table(logger: Any, key: str, columns: Sequence[str], rows: Sequence[Sequ
     if run := wandb_run(logger):
         import wandb
 
-        run.log({key: wandb.Table(columns=list(columns), data=[list(row) for row in rows])})
+        with _copies_beside(run):
+            run.log({key: wandb.Table(columns=list(columns), data=[list(row) for row in rows])})
 
 
 def log_pictures(logger: Any, pictures: Sequence[Path]) -> None:

@@ -139,6 +139,7 @@ def describe_plan(plan: RunPlan) -> dict[str, Any]:
     """The run's config for its logger, with what import_runs needs to make a run table of W&B's runs."""
     tokens = dict(zip(plan.store.domains, (plan.sampler.row_counts * plan.store.seq_len).tolist(), strict=True))
     of_run = {"run": plan.spec.run, "scale": plan.spec.scale, "seed": plan.seed, "tokens": tokens}
+    of_run["mixture_name"] = plan.conf.mixture_name
     conf = {key: value for key, value in asdict(plan.conf).items() if key != "logger"}
     return conf | of_run | {"store": plan.store.fingerprint, "git_commit": git_commit()}
 

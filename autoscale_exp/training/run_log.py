@@ -84,7 +84,7 @@ class RunLog:
             metrics = self._validation_metrics(record.losses)
             self.logger.log_hyperparams(_settings(self.plan, record), metrics, step=record.steps)
         else:
-            self.logger.log_hyperparams(dict(config))
+            self.logger.log_hyperparams({**config, "params": record.params})
         id = logged_id(record.fingerprint, record.experiment, record.run)
         log_artifact(self.logger, f"run-{id}", "run", [folder / RECORD])
 
