@@ -8,6 +8,7 @@ from pathlib import Path
 from autoscale_exp.base import atomic
 from autoscale_exp.base.errors import UserError, first_line
 from autoscale_exp.base.job import job
+from autoscale_exp.base.loggers import is_of_wandb
 from autoscale_exp.config import DashboardConf
 from autoscale_exp.laws.fit_file import FIT, read_fit
 from autoscale_exp.runs.record import read_records
@@ -41,12 +42,12 @@ def main(conf: DashboardConf) -> None:
         return
     if conf.entity is None:
         raise UserError("entity is not set; pages at W&B belong to one: give entity=<user or team>")
-    import wandb
-
     try:
         dashboard.workspace(study, conf.entity, conf.project).save()
         dashboard.report(study, conf.entity, conf.project).save()
-    except (wandb.Error, ValueError, OSError) as error:
+    except Exception as error:
+        if not is_of_wandb(error) and not isinstance(error, ValueError):
+            raise
         raise UserError(
             f"W&B does not take the pages of project '{conf.entity}/{conf.project}': {first_line(error)}; check entity "
             "and project, and `wandb login`"

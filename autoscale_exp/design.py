@@ -28,6 +28,7 @@ from autoscale_exp.runs.trainer_files import (
 
 log = logging.getLogger(__name__)
 
+DDO_TOLERANCE = 1e-3  # within which laws.autoscale.ddo takes tokens for unchanged
 BY_SIZE = ("natural", "temperature", "unimax")  # kinds of mixture that follow from the domains' sizes
 
 
@@ -51,6 +52,13 @@ def main(conf: DesignJobConf) -> None:
         atomic.write_text(folder / name, text)
     atomic.write_text(folder / DESIGN, design_table(runs))
     atomic.write_text(folder / RESULTS, results_table(runs, conf.validation_domains or conf.domains))
+    if (worst := max(run.rounding for run in runs)) > DDO_TOLERANCE:
+        log.warning(
+            "whole steps of %s tokens change the tokens of runs by up to %.1f %%, so that law=autoscale, which looks "
+            "for runs that differ in one domain, cannot take them; with smaller batches or larger scales it can",
+            f"{conf.seq_len * conf.batch_rows:,}",
+            100 * worst,
+        )
     log.info("%d runs for %s in '%s': %s", len(runs), conf.format, folder, TRAINERS[conf.format].use)
     log.info(
         "next: train them, fill in '%s', then python -m autoscale_exp.import_runs source=design folder=%s "

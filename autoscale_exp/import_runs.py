@@ -4,8 +4,9 @@ import logging
 from pathlib import Path
 
 from autoscale_exp.base import atomic
-from autoscale_exp.base.errors import UserError
+from autoscale_exp.base.errors import UserError, first_line
 from autoscale_exp.base.job import job
+from autoscale_exp.base.loggers import is_of_wandb
 from autoscale_exp.config import ImportRunsConf
 from autoscale_exp.runs.imports import (
     Choice,
@@ -56,9 +57,12 @@ def main(conf: ImportRunsConf) -> None:
         import wandb  # takes seconds, and asks for an account
 
         try:
-            text = table_of_wandb_runs(wandb.Api().runs(conf.project))
-        except wandb.Error as error:
-            raise UserError(f"project is '{conf.project}', which W&B does not give: {error}") from None
+            runs = list(wandb.Api().runs(conf.project))
+        except Exception as error:
+            if not is_of_wandb(error) and not isinstance(error, ValueError):
+                raise
+            raise UserError(f"project is '{conf.project}', which W&B does not give: {first_line(error)}") from None
+        text = table_of_wandb_runs(runs)
     else:
         join = join_regmix if conf.source == "regmix" else join_olmix
         choice = Choice(conf.domains, conf.validation_domains)

@@ -61,10 +61,15 @@ def open_logger(conf: dict[str, Any] | None, folder: Path, run: LoggedRun) -> It
             logger.experiment.finish(exit_code=int(status == "failed"))
 
 
+def is_of_wandb(error: BaseException) -> bool:
+    """Whether W&B raised an error; not all of its errors are a `wandb.Error`."""
+    return type(error).__module__.startswith("wandb")
+
+
 def _refusal(error: Exception) -> UserError | None:
     """What the user can do about an error of a logger that opens; None: it is no mistake of theirs."""
     cause = error.__cause__ or error  # Hydra wraps what a constructor raises
-    if type(cause).__module__.startswith("wandb"):
+    if is_of_wandb(cause):
         return UserError(
             f"logger=wandb cannot be used: {first_line(cause)}; run `wandb login`, set WANDB_MODE=offline in the "
             "environment, or give logger=csv"

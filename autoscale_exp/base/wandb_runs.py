@@ -47,6 +47,7 @@ def open_wandb(
     """
     import wandb
 
+    save_dir = os.path.abspath(save_dir)  # W&B's own process may have been started elsewhere
     os.makedirs(save_dir, exist_ok=True)
     run = wandb.init(
         entity=entity,

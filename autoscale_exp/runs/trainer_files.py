@@ -43,6 +43,7 @@ class ProxyRun:
         run: name, unique in the design.
         scale: label of its token budget.
         seed: of initialisation and order.
+        asked_tokens: that the design asks for in all.
         steps: optimiser steps.
         batches: that they consist of.
         max_epochs: times that text may be repeated.
@@ -53,6 +54,7 @@ class ProxyRun:
     run: str
     scale: str
     seed: int
+    asked_tokens: float
     steps: int
     batches: Batches
     max_epochs: int
@@ -64,6 +66,11 @@ class ProxyRun:
         """That the run trains on, by domain."""
         total = self.steps * self.batches.tokens
         return {domain: self.weights.get(domain, 0.0) * total for domain in self.domains}
+
+    @property
+    def rounding(self) -> float:
+        """By which share of what is asked for the whole steps are off."""
+        return abs(self.steps * self.batches.tokens / self.asked_tokens - 1)
 
 
 def proxy_run(
@@ -91,7 +98,9 @@ def proxy_run(
         )
     shares = dict(zip(domains, (asked / asked.sum()).tolist(), strict=True))
     used = {domain: share for domain, share in shares.items() if share > 0}
-    return ProxyRun(spec.run, spec.scale, seed + spec.seed_offset, steps, batches, max_epochs, used, domains)
+    return ProxyRun(
+        spec.run, spec.scale, seed + spec.seed_offset, asked.sum(), steps, batches, max_epochs, used, domains
+    )
 
 
 Paths = Mapping[str, str]  # of each domain's data, as the trainer takes it

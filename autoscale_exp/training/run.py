@@ -116,17 +116,17 @@ def _train(plan: RunPlan, folder: Path, request: StopRequest) -> None:
         assert trainer.global_step == plan.num_steps, (trainer.global_step, plan.num_steps)
         plan = as_realised(plan, reweighting)
         realised.check(plan.sampler.row_counts.tolist())
-        if trainer.is_global_zero:
-            if conf.save_model:
-                transformers.utils.logging.disable_progress_bar()  # for a file or two, across the sweep's own display
-                module.model.save_pretrained(folder / "model")
-                tokenizer.save_pretrained(folder / "model")
-            write_mixture(folder, plan, reweighting)
-            record = record_of(plan, module, realised, curve, resume_point.seconds)
-            record = replace(record, weights_curve=weights_curve_of(plan, reweighting))
-            write_record(folder, record)
-            resume_point.path.unlink(missing_ok=True)
-            log.finish(folder, describe_plan(plan), record)  # reweighting may have made other tokens of it
+        record = record_of(plan, module, realised, curve, resume_point.seconds)
+        record = replace(record, weights_curve=weights_curve_of(plan, reweighting))
+        log.finish(describe_plan(plan), record)  # reweighting may have made other tokens of it
+    if trainer.is_global_zero:
+        if conf.save_model:
+            transformers.utils.logging.disable_progress_bar()  # for a file or two, across the sweep's own display
+            module.model.save_pretrained(folder / "model")
+            tokenizer.save_pretrained(folder / "model")
+        write_mixture(folder, plan, reweighting)
+        write_record(folder, record)
+        resume_point.path.unlink(missing_ok=True)
 
 
 def single_process(conf: TrainConf) -> dict[str, Any]:

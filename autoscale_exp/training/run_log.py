@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from autoscale_exp.base.loggers import LoggedRun
 from autoscale_exp.base.wandb_runs import X_AXIS, log_artifact, mixture_artifact, use_artifact
 from autoscale_exp.runs.designs.single import SingleConf
 from autoscale_exp.runs.identity import logged_id
-from autoscale_exp.runs.record import RECORD, RunRecord
+from autoscale_exp.runs.record import RECORD, RunRecord, write_record
 from autoscale_exp.runs.sweep_folder import group_of
 from autoscale_exp.training.callbacks import RealisedTokens, ValidationCurve
 from autoscale_exp.training.plan import RunPlan
@@ -76,8 +77,8 @@ class RunLog:
         """Tells of a point of the validation curve: losses by validation domain, in nats per token."""
         self._tell(self._validation_metrics(losses), step, tokens)
 
-    def finish(self, folder: Path, config: Mapping[str, Any], record: RunRecord) -> None:
-        """Tells of the result in a folder, and of what the config has become."""
+    def finish(self, config: Mapping[str, Any], record: RunRecord) -> None:
+        """Tells of the result, which is not written yet, and of what the config has become."""
         if self.logger is None:
             return
         if isinstance(self.logger, TensorBoardLogger):  # writes a row of its page HParams, once
@@ -86,7 +87,9 @@ class RunLog:
         else:
             self.logger.log_hyperparams({**config, "params": record.params})
         id = logged_id(record.fingerprint, record.experiment, record.run)
-        log_artifact(self.logger, f"run-{id}", "run", [folder / RECORD])
+        with TemporaryDirectory() as folder:
+            write_record(Path(folder), record)
+            log_artifact(self.logger, f"run-{id}", "run", [Path(folder) / RECORD])
 
     def _validation_metrics(self, losses: Mapping[str, float]) -> dict[str, float]:
         metrics = {f"val/loss/{domain}": loss for domain, loss in losses.items()}
