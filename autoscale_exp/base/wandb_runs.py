@@ -4,6 +4,7 @@ W&B takes an artifact of the same name and content for the same one. So a job th
 under a name that follows from the file, and W&B sees that another job made it, also if neither was online then.
 """
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,8 @@ from typing import Any
 from pytorch_lightning.loggers import WandbLogger
 
 from autoscale_exp.base.hashing import file_sha256
+
+log = logging.getLogger(__name__)
 
 X_AXIS = "tokens"
 AGAINST_TOKENS = ("train/*", "val/*", "mixture/*", "throughput/*")
@@ -32,7 +35,7 @@ def open_wandb(
 ) -> WandbLogger:
     """Lightning's logger of a W&B run of its own, whatever other runs this process has open.
 
-    W&B is told nothing of the machine and prints nothing but what goes wrong.
+    W&B is told nothing of the machine, and prints nothing: by itself it tells ten lines of each run.
 
     Args:
         save_dir: folder that gets the run's folder, in wandb/.
@@ -62,9 +65,7 @@ def open_wandb(
         mode="offline" if offline and os.environ.get("WANDB_MODE") != "disabled" else None,
         reinit="create_new",
         settings=wandb.Settings(
-            silent=offline,
-            quiet=True,
-            show_info=False,
+            silent=True,
             console="off",
             host="-",
             disable_git=True,
@@ -72,6 +73,8 @@ def open_wandb(
             x_disable_machine_info=True,
         ),
     )
+    if not run.offline:
+        log.info("%s is run %s at W&B", name, run.path)
     for metrics in AGAINST_TOKENS:
         run.define_metric(metrics, step_metric=X_AXIS)
     return WandbLogger(project=project, save_dir=save_dir, experiment=run)
