@@ -55,6 +55,10 @@ def main(conf: ReportConf) -> None:
     atomic.write_json(folder / "summary.json", summary)
     page = render_page(searches, fit, autoscale, budgets, conf.reference, summary, downstream, found, remarks)
     atomic.write_text(folder / "report.html", page)
+    if conf.logger:
+        from autoscale_exp.reporting.tracking import log_report  # loads torch
+
+        log_report(conf.logger, folder, Path(conf.fit), Path(conf.targets), mixtures, differences, savings)
     show(summary, fit, mixtures, conf.reference, savings, found, downstream)
     for remark in remarks:
         log.warning(remark)

@@ -19,6 +19,7 @@ from autoscale_exp.base.weights import check_weights
 from autoscale_exp.config import TrainConf
 from autoscale_exp.data.conf import DataConf
 from autoscale_exp.data.store import TokenStore, open_store
+from autoscale_exp.laws.objective import Objective, make_objective
 from autoscale_exp.lm.checkpoint import Checkpoint, check_initial
 from autoscale_exp.lm.conf import MaskedModelConf, ModelConf, OptimizerConf
 from autoscale_exp.lm.families import FAMILIES
@@ -52,6 +53,7 @@ class RunPlan:
         sampler: exact rows and their order; what reweighting=ado makes of them is known only at the end.
         seed: of initialisation, order and dropout.
         identity: what the result depends on.
+        objective: that the logger is told of.
         initial: the model that training starts from, or None to start from scratch.
         reference: the model that reweighting=doremi compares with.
     """
@@ -63,6 +65,7 @@ class RunPlan:
     sampler: MixtureSampler
     seed: int
     identity: RunIdentity
+    objective: Objective
     initial: Checkpoint | None = None
     reference: Checkpoint | None = None
 
@@ -113,6 +116,8 @@ def plan_run(conf: TrainConf, store: TokenStore) -> RunPlan:
     except UserError as error:
         raise UserError(f"run '{spec.run}': {error}") from None
     reference = check_reweighting(conf, store, sampler)
+    asked = conf.objective
+    objective = make_objective(asked.name, asked.metric, asked.weights, store.validation_domains, asked.aggregate)
     stage_rows = None
     if conf.stages:
         names = ["mixture", *(f"stages[{stage}]" for stage in range(len(conf.stages)))]
@@ -132,7 +137,7 @@ def plan_run(conf: TrainConf, store: TokenStore) -> RunPlan:
         initial_weights=None if initial is None else initial.sha256,  # wherever they lie
         reweighting=reweighting_identity(conf, reference),
     )
-    return RunPlan(conf, store, spec, requested_tokens, sampler, seed, identity, initial, reference)
+    return RunPlan(conf, store, spec, requested_tokens, sampler, seed, identity, objective, initial, reference)
 
 
 def _check_mixture_file(conf: TrainConf) -> None:

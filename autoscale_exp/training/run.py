@@ -36,7 +36,8 @@ from autoscale_exp.training.building import (
     write_mixture,
 )
 from autoscale_exp.training.callbacks import Progress, RealisedTokens, ResumePoint, ValidationCurve
-from autoscale_exp.training.plan import RESUME_POINT, RunPlan, micro_batch, num_devices
+from autoscale_exp.training.plan import RESUME_POINT, RunPlan, is_first_process, micro_batch, num_devices
+from autoscale_exp.training.run_log import LogProgress, RunLog, logged_run
 
 VALIDATION_TOKENS = 4096  # in a forward pass, or as many rows as in training if that is more
 
@@ -84,7 +85,10 @@ def _train(plan: RunPlan, folder: Path, request: StopRequest) -> None:
     datamodule = MixtureDataModule(
         plan.store, sampler, step_rows=step_rows, micro_batch_rows=micro_batch_rows, num_workers=conf.num_workers
     )
-    with open_logger(conf.logger, folder) as logger:
+    logger_conf = conf.logger if is_first_process(conf) else None
+    with open_logger(logger_conf, folder, logged_run(plan, folder)) as logger:
+        log = RunLog(logger, plan)
+        logs = LogProgress(log, realised, curve, logs=conf.logger is not None)
         trainer = instantiate(
             conf.trainer,
             **single_process(conf),
@@ -92,15 +96,13 @@ def _train(plan: RunPlan, folder: Path, request: StopRequest) -> None:
             max_epochs=1,
             accumulate_grad_batches=accumulation,
             gradient_clip_val=conf.model.optimizer.clip_norm,
-            callbacks=[realised, *filter(None, [reweighting]), curve, progress, resume_point],
-            logger=logger or False,
+            callbacks=[realised, *filter(None, [reweighting]), curve, logs, progress, resume_point],
+            logger=False,
             default_root_dir=str(folder),
             enable_checkpointing=False,
             limit_val_batches=0,
-            log_every_n_steps=1,  # what to log is the module's decision
         )
-        if logger:
-            logger.log_hyperparams(describe_plan(plan))
+        log.start(describe_plan(plan))
         checkpoint = resume_point.path if resume_point.path.exists() else None
         if checkpoint and not zipfile.is_zipfile(checkpoint):
             raise UserError(f"'{checkpoint}' is damaged; delete it to start the run over")
@@ -113,17 +115,17 @@ def _train(plan: RunPlan, folder: Path, request: StopRequest) -> None:
             ) from error
         assert trainer.global_step == plan.num_steps, (trainer.global_step, plan.num_steps)
         plan = as_realised(plan, reweighting)
-        if logger:
-            logger.log_hyperparams(describe_plan(plan))  # reweighting may have made other tokens of it
         realised.check(plan.sampler.row_counts.tolist())
+        record = record_of(plan, module, realised, curve, resume_point.seconds)
+        record = replace(record, weights_curve=weights_curve_of(plan, reweighting))
+        log.finish(describe_plan(plan), record)  # reweighting may have made other tokens of it
     if trainer.is_global_zero:
         if conf.save_model:
             transformers.utils.logging.disable_progress_bar()  # for a file or two, across the sweep's own display
             module.model.save_pretrained(folder / "model")
             tokenizer.save_pretrained(folder / "model")
         write_mixture(folder, plan, reweighting)
-        record = record_of(plan, module, realised, curve, resume_point.seconds)
-        write_record(folder, replace(record, weights_curve=weights_curve_of(plan, reweighting)))
+        write_record(folder, record)
         resume_point.path.unlink(missing_ok=True)
 
 
@@ -137,7 +139,9 @@ def describe_plan(plan: RunPlan) -> dict[str, Any]:
     """The run's config for its logger, with what import_runs needs to make a run table of W&B's runs."""
     tokens = dict(zip(plan.store.domains, (plan.sampler.row_counts * plan.store.seq_len).tolist(), strict=True))
     of_run = {"run": plan.spec.run, "scale": plan.spec.scale, "seed": plan.seed, "tokens": tokens}
-    return asdict(plan.conf) | of_run | {"store": plan.store.fingerprint, "git_commit": git_commit()}
+    of_run["mixture_name"] = plan.conf.mixture_name
+    conf = {key: value for key, value in asdict(plan.conf).items() if key != "logger"}
+    return conf | of_run | {"store": plan.store.fingerprint, "git_commit": git_commit()}
 
 
 def record_of(
