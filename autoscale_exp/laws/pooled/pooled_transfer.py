@@ -22,6 +22,7 @@ from autoscale_exp.laws.pooled.model_size import Size
 from autoscale_exp.laws.pooled.pooling import SEED, PooledFit, fit_pooled
 from autoscale_exp.laws.pooled.populations import prior_sizes
 from autoscale_exp.laws.pooled.solution import NOISE_SD
+from autoscale_exp.laws.repetition import effective_tokens
 from autoscale_exp.runs.table import RunTable, has_sizes
 
 NAME = "pooled_transfer"
@@ -53,6 +54,7 @@ class PooledTransferLaw:
         discrepancy: what the formula may be off by.
         correction: of this law's losses; None for the formula by itself.
         params: model size that predictions are for; None where the runs do not tell.
+        unique_tokens: (K,) tokens of the text that predictions are for, beyond which it is repeated; None for no end.
         ceiling: the highest loss predicted, nats: the formula grows beyond all measure where next to no tokens are
             left. The law is convex where it stays below.
         run_noise: (V,) standard deviation of a single run's losses about the law, on average over the runs fitted to.
@@ -69,6 +71,7 @@ class PooledTransferLaw:
     discrepancy: Discrepancy
     correction: Correction | None
     params: float | None
+    unique_tokens: list[float] | None
     ceiling: float
     run_noise: FloatArray
     diagnostics: dict[str, Any]
@@ -87,7 +90,7 @@ class PooledTransferLaw:
         """
         own = np.asarray(own)
         _check(table, own)
-        totals = table.domain_tokens.sum(axis=1)
+        totals = effective_tokens(table.domain_tokens, table.pool_tokens)[0].sum(axis=1)
         reference = float(np.median(totals))
         unit = float(np.log(reference / np.quantile(totals, SMALL_QUANTILE)))
         sizes = table.params if has_sizes(table) else None
@@ -98,11 +101,9 @@ class PooledTransferLaw:
             unit,
             None if sizes is None else float(np.exp(np.log(np.unique(sizes)).mean())),
         )
-        fit = fit_pooled(formula, table.domain_tokens, table.losses, sizes)
+        fit = fit_pooled(formula, table.domain_tokens, table.losses, sizes, table.pool_tokens)
         discrepancy = discrepancy_of(
-            table.domain_tokens,
-            table.params,
-            table.losses,
+            table,
             sd=NOISE_SD * fit.noise.sd,
             exponent=fit.noise.exponent,
             weights=fit.noise.weights,
@@ -118,6 +119,7 @@ class PooledTransferLaw:
             discrepancy=discrepancy,
             correction=None,
             params=None if table.params is None else float(table.params.max()),
+            unique_tokens=None if table.unique_tokens is None else list(map(float, table.unique_tokens)),
             ceiling=max(GUESSING, ABOVE_RUNS * float(table.losses.max())),
             run_noise=fit.noise.run_sd,
             diagnostics=_diagnose(table, formula, fit),
@@ -128,9 +130,10 @@ class PooledTransferLaw:
         """(..., V) losses in nats per token of (..., K) domain tokens, at most the ceiling."""
         domain_tokens = np.asarray(domain_tokens, dtype=np.float64)
         tokens = domain_tokens.reshape(-1, len(self.domains))
-        losses = self._formula_losses(tokens, self.params)
+        text = None if self.unique_tokens is None else np.array(self.unique_tokens)
+        losses = self._formula_losses(tokens, self.params, text)
         if self.correction is not None:
-            losses = losses + self.correction(tokens, self.params)
+            losses = losses + self.correction(tokens, self.params, text)
         shape = (*domain_tokens.shape[:-1], len(self.validation_domains))
         return np.minimum(losses, self.ceiling).reshape(shape)
 
@@ -140,7 +143,8 @@ class PooledTransferLaw:
         The correction's are left out: an optimum is sought under the formula, which is convex (see `by_formula`).
         """
         tokens = np.maximum(np.asarray(domain_tokens, dtype=np.float64), 1.0)  # at 0 the slope is infinite
-        points = self.formula.points(tokens[None], self.params)
+        text = None if self.unique_tokens is None else np.array(self.unique_tokens)
+        points = self.formula.points(tokens[None], self.params, text)
         terms = self.formula.terms(self.theta, points)
         below = terms.losses[0] < self.ceiling
         return np.where(below[:, None], self.formula.slopes(terms, points)[:, 0] / tokens, 0.0)
@@ -169,6 +173,10 @@ class PooledTransferLaw:
             return self._with_prior_sizes().at_size(params)
         return replace(self, params=float(params))
 
+    def with_text(self, unique_tokens: Sequence[float] | None) -> "PooledTransferLaw":
+        """The law of runs whose text has (K,) `unique_tokens`, and is repeated beyond these; None for no end."""
+        return replace(self, unique_tokens=None if unique_tokens is None else list(unique_tokens))
+
     def _with_prior_sizes(self) -> "PooledTransferLaw":
         """The law of one size with the priors' idea of others, its losses at that size unchanged."""
         rng = np.random.default_rng(SEED)
@@ -177,14 +185,17 @@ class PooledTransferLaw:
         drawn = prior_sizes(self.posterior, rng)
         return replace(self, formula=formula, theta=likely[0], posterior=_rounded(drawn))
 
-    def _formula_losses(self, tokens: FloatArray, params: FloatArray | float | None) -> FloatArray:
+    def _formula_losses(
+        self, tokens: FloatArray, params: FloatArray | float | None, unique_tokens: FloatArray | None
+    ) -> FloatArray:
         with np.errstate(over="ignore"):  # without tokens, alpha may take it to infinity, and so to the ceiling
-            return self.formula.terms(self.theta, self.formula.points(tokens, params)).losses
+            return self.formula.terms(self.theta, self.formula.points(tokens, params, unique_tokens)).losses
 
     def _corrected(self, rng: np.random.Generator | None) -> "PooledTransferLaw":
         """The law with the expected correction by its runs, or with one that `rng` draws."""
         runs = self.discrepancy
-        predicted = np.minimum(self._formula_losses(runs.domain_tokens, runs.params), self.ceiling)
+        predicted = self._formula_losses(runs.domain_tokens, runs.params, runs.pool_tokens)
+        predicted = np.minimum(predicted, self.ceiling)
         return replace(self, correction=runs.mean(predicted) if rng is None else runs.draw(predicted, rng))
 
     @staticmethod
@@ -211,6 +222,7 @@ class PooledTransferLaw:
             "log_generic_unit": formula.log_generic_unit,
             "reference_params": formula.reference_params,
             "params": self.params,
+            "unique_tokens": self.unique_tokens,
             "ceiling": self.ceiling,
             "parameters": _named(formula, self.theta),
             "posterior": _named(formula, self.posterior),
@@ -233,6 +245,7 @@ class PooledTransferLaw:
             discrepancy=Discrepancy.from_content(content["discrepancy"]),
             correction=None,
             params=content["params"],
+            unique_tokens=content["unique_tokens"],
             ceiling=content["ceiling"],
             run_noise=np.array(content["run_noise"]),
             diagnostics=content["diagnostics"],
@@ -261,8 +274,8 @@ def _check(table: RunTable, own: Int64Array) -> None:
 
 def _budget_slopes(formula: Formula, theta: FloatArray, table: RunTable) -> FloatArray:
     """(V,) what an e-fold of the largest run's budget lowers losses by, nats."""
-    largest = table.domain_tokens.sum(axis=1).argmax()
-    points = formula.points(table.domain_tokens[[largest]], None if table.params is None else table.params[[largest]])
+    rows = [int(table.domain_tokens.sum(axis=1).argmax())]
+    points = formula.points(table.domain_tokens[rows], None if table.params is None else table.params[rows])
     return -formula.slopes(formula.terms(theta, points), points)[:, 0].sum(axis=1)
 
 
