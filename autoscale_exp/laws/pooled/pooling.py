@@ -8,6 +8,7 @@ R runs, V validation domains, P parameters of each.
 """
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -48,7 +49,7 @@ class PooledFit:
 
     Attributes:
         theta: (V, P) most probable parameters.
-        draws: (D, V, P) parameters drawn from what the runs leave open.
+        draws: makes (D, V, P) parameters drawn from what the runs leave open.
         mean: (V, P) of their populations.
         spread: (V, P) of their populations.
         noise: of the runs.
@@ -56,7 +57,7 @@ class PooledFit:
     """
 
     theta: FloatArray
-    draws: FloatArray
+    draws: Callable[[], FloatArray]
     mean: FloatArray
     spread: FloatArray
     noise: Noise
@@ -101,9 +102,12 @@ def fit_pooled(
             if step >= ROUNDS - 1 - JOINT_ROUNDS:
                 noise = _estimate_sharing(solution, noise)
             mean, spread = update_populations(populations, prior_mean, mean, spread, theta, solution.variance)
-    progress.tell("draws of the parameters")
-    posterior = Posterior(solution, noise, spread, unknown_effects(populations, spread.shape))
-    draws = draw_parameters(formula, solution, posterior, points, np.random.default_rng(SEED))
+
+    def draws() -> FloatArray:
+        progress.tell("draws of the parameters")
+        posterior = Posterior(solution, noise, spread, unknown_effects(populations, spread.shape))
+        return draw_parameters(formula, solution, posterior, points, np.random.default_rng(SEED))
+
     return PooledFit(theta, draws, mean, spread, noise, solution.converged)
 
 
