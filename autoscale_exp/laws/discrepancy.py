@@ -37,7 +37,7 @@ class Reach(NamedTuple):
         common: part of its variance that validation domains have in common.
     """
 
-    inflation: float = 2.6
+    inflation: float = 3.4
     growth: float = 1.0
     level: float = 0.35
     common: float = 0.7
