@@ -42,7 +42,7 @@ def write_text(path: Path, text: str) -> None:
     """
     if path.is_dir():
         raise UserError(f"'{path}' is a folder; give the path of a file")
-    with _refusals_named(path), replacing(path) as temporary:
+    with refusals_named(path), replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
@@ -52,12 +52,13 @@ def make_folder(folder: Path) -> None:
     Raises:
         UserError: it cannot be made.
     """
-    with _refusals_named(folder):
+    with refusals_named(folder):
         folder.mkdir(parents=True, exist_ok=True)
 
 
 @contextmanager
-def _refusals_named(path: Path) -> Iterator[None]:
+def refusals_named(path: Path) -> Iterator[None]:
+    """Makes an OSError a UserError that names the path: what the file system said, and what can be done."""
     try:
         yield
     except OSError as error:

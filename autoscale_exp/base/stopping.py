@@ -8,6 +8,7 @@ from types import FrameType, TracebackType
 from typing import Any, Self
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+REQUEUE = signal.SIGUSR2  # comes from Slurm ahead of a time limit or of pre-emption; submitit has a handler for it
 
 
 class Stopped(SystemExit):
@@ -38,6 +39,12 @@ def restore_signals(handlers: Mapping[signal.Signals, Any]) -> None:
             signal.signal(signum, handler)
 
 
+def requeue(stopped: Stopped) -> None:
+    """Hands a `REQUEUE` that has ended the work on to whom it was for: submitit has the job started again, and ends."""
+    if stopped.code == 128 + REQUEUE:
+        signal.raise_signal(REQUEUE)
+
+
 @contextmanager
 def signals_blocked(*signums: int) -> Iterator[None]:
     """Keeps signals away from this thread, and for good from the threads and processes that start meanwhile.
@@ -57,6 +64,8 @@ class StopRequest:
     The work looks at `signum` now and then and raises `Stopped`; at the latest the end of the block does. A second
     Ctrl-C ends the work wherever it is.
 
+    Where a scheduler's launcher, as submitit, handles `REQUEUE`, that is noted, too; see `requeue`.
+
     Attributes:
         signum: the first signal that came, or None.
     """
@@ -65,7 +74,7 @@ class StopRequest:
         self.signum: int | None = None
 
     def __enter__(self) -> Self:
-        self._handlers = {signum: signal.getsignal(signum) for signum in SIGNALS}
+        self._handlers = {signum: signal.getsignal(signum) for signum in (*SIGNALS, REQUEUE)}
         self.listen()
         self._mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])  # a sweep's workers start without
         return self
@@ -79,6 +88,8 @@ class StopRequest:
     def listen(self) -> None:
         """Installs the handlers, again if a library has put its own in their place."""
         handle_signals(self._note)
+        if callable(self._handlers[REQUEUE]) and threading.current_thread() is threading.main_thread():
+            signal.signal(REQUEUE, self._note)
 
     def stop(self) -> None:
         """Ends the work.

@@ -210,7 +210,7 @@ def _check_numbers(conf: TrainConf) -> None:
     check_range({"seed": conf.seed}, 0, LARGEST_SEED)
     counts = ("max_epochs", "num_validations", "micro_batch_rows", "num_threads")
     check_range({key: getattr(conf, key) for key in counts}, 1)
-    check_range({key: getattr(conf, key) for key in ("num_workers", "checkpoint_minutes")}, 0)
+    check_range({key: getattr(conf, key) for key in ("num_workers", "checkpoint_minutes", "retries")}, 0)
 
 
 def num_devices(conf: TrainConf) -> int:
@@ -240,7 +240,7 @@ def num_devices(conf: TrainConf) -> int:
 
 
 def is_first_process(conf: TrainConf) -> bool:
-    """Whether this is the only process of a run, or the first of those for its devices."""
+    """Whether this is the only process of a run, or the first of those for its devices: the one that holds the run."""
     ranks = (os.environ.get(name, "0") for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
     return num_devices(conf) == 1 or all(rank == "0" for rank in ranks)
 
