@@ -16,6 +16,7 @@ from autoscale_exp.base.ranges import check_range
 from autoscale_exp.config import StatusConf
 from autoscale_exp.training.registry import RunState, State, rate_of, seconds_left, states_of, sweeps_in
 
+FILE_COLUMNS = 200  # where no terminal has a width
 COLORS = {State.FAILED: "red", State.DIED: "red", State.RUNNING: "green", State.MISSING: "dim"}
 
 
@@ -24,6 +25,8 @@ def main(conf: StatusConf) -> None:
     """Prints the state of every run once, or again and again until all are finished."""
     check_range({"seconds": conf.seconds}, 0.1)
     console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = FILE_COLUMNS
     runs = look_at(Path(conf.sweep))
     if not conf.watch:
         console.print(shown(runs))

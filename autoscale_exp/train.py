@@ -9,7 +9,7 @@ from hydra.types import RunMode
 
 from autoscale_exp.base.errors import UserError, first_line
 from autoscale_exp.base.job import job
-from autoscale_exp.base.stopping import Stopped, requeue
+from autoscale_exp.base.stopping import Stopped, leave_to_scheduler
 from autoscale_exp.config import TrainConf
 from autoscale_exp.mixture.weights import read_mixture_file
 from autoscale_exp.reporting.next_steps import after_run
@@ -52,7 +52,7 @@ def main(conf: TrainConf) -> None:
     except Stopped as stopped:
         if is_worker():
             leave_to_sweep()
-        requeue(stopped)
+        leave_to_scheduler(stopped)
         if SweepWatch.current and SweepWatch.current.failed:
             raise Stopped(1) from None
         raise

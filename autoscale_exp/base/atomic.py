@@ -11,6 +11,8 @@ from typing import Any
 
 from autoscale_exp.base.errors import UserError, refusal
 
+FULL = (errno.ENOSPC, errno.EDQUOT)  # errors of a disk, or of a person's share of it, that is full
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -62,8 +64,11 @@ def refusals_named(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        remedy = "free some space and run the same command again" if full else "give a path that can be written"
+        remedy = (
+            "free some space and run the same command again"
+            if error.errno in FULL
+            else "give a path that can be written"
+        )
         raise UserError(f"'{path}' cannot be written: {refusal(error)}; {remedy}") from None
 
 

@@ -2,6 +2,7 @@
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType, TracebackType
@@ -39,10 +40,18 @@ def restore_signals(handlers: Mapping[signal.Signals, Any]) -> None:
             signal.signal(signum, handler)
 
 
-def requeue(stopped: Stopped) -> None:
-    """Hands a `REQUEUE` that has ended the work on to whom it was for: submitit has the job started again, and ends."""
+def leave_to_scheduler(stopped: Stopped) -> None:
+    """Under submitit, leaves it to Slurm to end the job and to start it again; returns where there is no scheduler.
+
+    `REQUEUE` goes on to submitit, whose handler has the job started again. SIGTERM announces pre-emption or `scancel`,
+    after which Slurm ends the job itself: one that ended before would count as failed, and would not be started again.
+    """
+    if not callable(signal.getsignal(REQUEUE)):
+        return
     if stopped.code == 128 + REQUEUE:
         signal.raise_signal(REQUEUE)
+    while True:
+        time.sleep(1)
 
 
 @contextmanager
@@ -64,7 +73,7 @@ class StopRequest:
     The work looks at `signum` now and then and raises `Stopped`; at the latest the end of the block does. A second
     Ctrl-C ends the work wherever it is.
 
-    Where a scheduler's launcher, as submitit, handles `REQUEUE`, that is noted, too; see `requeue`.
+    Where a scheduler's launcher, as submitit, handles `REQUEUE`, that is noted, too; see `leave_to_scheduler`.
 
     Attributes:
         signum: the first signal that came, or None.

@@ -18,6 +18,7 @@ import transformers
 from hydra.utils import instantiate
 from pytorch_lightning.plugins.environments import LightningEnvironment
 
+from autoscale_exp.base import atomic
 from autoscale_exp.base.errors import UserError, first_line
 from autoscale_exp.base.loggers import open_logger
 from autoscale_exp.base.stopping import StopRequest
@@ -60,6 +61,8 @@ def _train(plan: RunPlan, folder: Path, request: StopRequest) -> None:
     write_identity(folder, plan.identity)
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # its banners, once per run of a sweep
     warnings.filterwarnings("ignore", message=r".*LeafSpec", module="pytorch_lightning")  # Lightning 2.6.6, torch 2.13
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message="The `srun` command")  # wherever Slurm is installed
     if conf.num_threads is not None:
         torch.set_num_threads(conf.num_threads)
     torch.manual_seed(plan.seed)
@@ -113,6 +116,11 @@ def _train(plan: RunPlan, folder: Path, request: StopRequest) -> None:
                 f"{micro_batch_rows} rows at a time are too many for the device's memory "
                 f"({first_line(error)}); lower micro_batch_rows"
             ) from error
+        except OSError as error:
+            if error.errno not in atomic.FULL:
+                raise
+            with atomic.refusals_named(folder):
+                raise
         assert trainer.global_step == plan.num_steps, (trainer.global_step, plan.num_steps)
         plan = as_realised(plan, reweighting)
         if logger:
