@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from autoscale_exp.base.config_errors import BROKEN_FILE, describe, unknown_key, without_schema
-from autoscale_exp.base.errors import UserError, refusal
+from autoscale_exp.base.errors import UserError, first_line, refusal
 from autoscale_exp.base.help import asked_for_help, describe_job
 from autoscale_exp.base.overrides import readable
 from autoscale_exp.base.stopping import SIGNALS, Stopped, handle_signals, restore_signals, stop_at
@@ -80,9 +80,18 @@ def job(
 
 @contextmanager
 def _errors_before(begun: Callable[[], bool]) -> Iterator[None]:
-    """Turns errors before the job has begun into UserErrors: Hydra reads defaults lists, and makes the job's folder."""
+    """Turns errors before the job has begun into UserErrors: Hydra reads defaults lists, and makes the job's folder.
+
+    Launchers, too, raise them from processes in which it has: of a worker that was killed, or a Slurm job that is lost.
+    """
     try:
         yield
+    except RuntimeError as error:
+        if type(error).__module__.split(".")[0] not in ("joblib", "submitit"):
+            raise
+        raise UserError(
+            f"the launcher has lost a job ({first_line(error)}); what is finished stays, and the same command goes on"
+        ) from None
     except (OSError, ValueError) as error:
         if begun():
             raise
