@@ -101,7 +101,7 @@ def _train_rank(plan: RunPlan, folder: Path, job_logging: Any) -> None:
     from autoscale_exp.training.run import train
 
     first = os.environ["LOCAL_RANK"] == os.environ["NODE_RANK"] == "0"
-    rank_zero_only.rank = 0 if first else 1  # for loggers, until Lightning knows better
+    setattr(rank_zero_only, "rank", 0 if first else 1)  # noqa: B010  for loggers, until Lightning knows better
     if job_logging is not None:
         configure_log(job_logging)
     else:

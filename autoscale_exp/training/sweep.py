@@ -143,8 +143,8 @@ def check_launcher(launcher: DictConfig, conf: TrainConf) -> None:
     devices = launcher.get("devices")
     if devices is not None and len(devices) < (count := num_devices(conf)):
         raise UserError(
-            f"hydra.launcher.devices is {[*map(str, devices)]}, but run '{conf.run_name}' asks for {count}; name more of "
-            "them (GPUs that nvidia-smi lists), lower trainer.devices, or use hydra/launcher=local"
+            f"hydra.launcher.devices is {[*map(str, devices)]}, but run '{conf.run_name}' asks for {count}; name more "
+            "of them (GPUs that nvidia-smi lists), lower trainer.devices, or use hydra/launcher=local"
         )
     if conf.trainer.get("num_nodes", 1) > 1 and "submitit" not in launcher._target_:
         raise UserError(

@@ -13,7 +13,7 @@ from tests.training.processes import Start, ended, parts_of, table_of, wait_for
 pytestmark = pytest.mark.slow
 
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch")
-SWEEP = ["token_budget=48_000", "max_epochs=100_000", "seed=0,1"]  # 375 steps each
+SWEEP = ["token_budget=100_000", "max_epochs=100_000", "seed=0,1"]  # 781 steps each
 SLURM = ["hydra/launcher=slurm", "hydra.launcher.timeout_min=10", "hydra.launcher.signal_delay_s=20"]
 
 
@@ -34,11 +34,11 @@ def test_runs_that_slurm_signals_or_pre_empts_are_started_again_and_go_on(slurm,
     alone, folder = tmp_path / "alone", tmp_path / "out"
     process = start(folder, *SWEEP, *SLURM)
     wait_for(process, lambda: paths if len(paths := list(folder.glob("runs/*/progress.json"))) == 2 else [])
-    subprocess.run(["scancel", "--signal=USR2", "1_0"], check=True)  # the first run: its time is up
     subprocess.run(["sbatch", "--partition=high", "--ntasks=2", "--output=/dev/null", "--wrap=true"], check=True)
+    subprocess.run(["scancel", "--signal=USR2", "1_0"], check=True)  # the first run: its time is up
     assert ended(start(alone, *SWEEP)).returncode == 0
     done = ended(process)
     assert done.returncode == 0, done.stderr
     assert "2 runs are finished" in done.stdout
-    assert parts_of(folder) == {"uniform_48K_seed0": 2, "uniform_48K_seed1": 2}
+    assert parts_of(folder) == {"uniform_0.1M_seed0": 2, "uniform_0.1M_seed1": 2}
     assert table_of(folder) == table_of(alone)
