@@ -41,9 +41,9 @@ def main(conf: TrainConf) -> None:
         tell_of_other_budget(conf)
         run = PlannedRun(conf.run_name, folder, plan.sampler.num_rows * plan.store.seq_len, [], finished)
         watch = None if hydra.mode == RunMode.MULTIRUN else SweepWatch([run])  # a sweep has its own
+        if watch and not holder(folder):
+            (folder / FAILURE).unlink(missing_ok=True)  # one that is found later is of now
         with watch if watch and is_first_process(conf) else nullcontext():
-            if watch and not holder(folder):
-                (folder / FAILURE).unlink(missing_ok=True)  # one that is found later is of now
             if not finished:
                 train_once(plan, folder)
         if watch and is_first_process(conf):

@@ -11,7 +11,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from autoscale_exp.base.stopping import Stopped
+from autoscale_exp.base.stopping import REQUEUE, SIGNALS, Stopped, signals_blocked
 
 LOOK_SECONDS = 0.2  # between two looks at what a process has told
 _CONTEXT = multiprocessing.get_context("forkserver")
@@ -44,7 +44,9 @@ class WorkProcess:
         _CONTEXT.set_forkserver_preload([preload])  # the first one counts
         self._receiving, sending = _CONTEXT.Pipe(duplex=False)
         self._process = _CONTEXT.Process(target=_work, args=(function, arguments, dict(environment), sending))
-        self._process.start()
+        # What a terminal or Slurm sends to all processes of a job is for the one that started this: it passes it on.
+        with signals_blocked(*SIGNALS, REQUEUE):
+            self._process.start()
         sending.close()
         self._outcome: tuple[Any, str] | None = None
         self.pid = int(self._process.pid or 0)

@@ -83,7 +83,9 @@ class StopRequest:
         self.signum: int | None = None
 
     def __enter__(self) -> Self:
-        self._handlers = {signum: signal.getsignal(signum) for signum in (*SIGNALS, REQUEUE)}
+        self._handlers = {signum: signal.getsignal(signum) for signum in SIGNALS}
+        if callable(signal.getsignal(REQUEUE)):
+            self._handlers[REQUEUE] = signal.getsignal(REQUEUE)
         self.listen()
         self._mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])  # a sweep's workers start without
         return self
@@ -97,7 +99,7 @@ class StopRequest:
     def listen(self) -> None:
         """Installs the handlers, again if a library has put its own in their place."""
         handle_signals(self._note)
-        if callable(self._handlers[REQUEUE]) and threading.current_thread() is threading.main_thread():
+        if REQUEUE in self._handlers and threading.current_thread() is threading.main_thread():
             signal.signal(REQUEUE, self._note)
 
     def stop(self) -> None:

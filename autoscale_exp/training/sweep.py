@@ -2,7 +2,6 @@
 
 import atexit
 import os
-import re
 import signal
 import traceback
 from contextlib import ExitStack
@@ -27,8 +26,6 @@ from autoscale_exp.runs.table import TABLE, write_run_table
 from autoscale_exp.training.claim import SWEEP, end_workers, holder, this_process
 from autoscale_exp.training.plan import is_finished, num_devices, plan_run, store_of
 from autoscale_exp.training.watch import PlannedRun, SweepWatch
-
-IN_PROCESSES = re.compile(r"joblib|DeviceLauncher")  # launchers that train in processes of this machine
 
 
 class SweepCallback(Callback):
@@ -64,7 +61,7 @@ class SweepCallback(Callback):
         self._watching.enter_context(self._watch)
         atexit.register(self._watching.close)  # a sweep that is stopped gives the terminal its cursor back
         handle_signals(self._stop)
-        if IN_PROCESSES.search(config.hydra.launcher._target_):  # the watch's thread goes on to receive them
+        if "joblib" in config.hydra.launcher._target_:  # the watch's thread goes on to receive them
             self._watching.enter_context(signals_blocked(*SIGNALS))
 
     def _stop(self, signum: int, frame: FrameType | None) -> None:
