@@ -30,7 +30,7 @@ ReturnToService=2
 JobRequeue=1
 KillWait=20
 SchedulerParameters=batch_sched_delay=0,sched_interval=1
-AuthInfo=cred_expire=2 # after which a job that was requeued may start again
+AuthInfo=cred_expire=5 # after which a job that was requeued may start again
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 NodeName=$host NodeAddr=127.0.0.1 CPUs=2 State=UNKNOWN
