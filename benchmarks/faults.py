@@ -116,12 +116,19 @@ def kill(pid: int) -> None:
     os.killpg(pid, signal.SIGKILL)
 
 
+def cpu_seconds(pid: int) -> float | None:
+    """That a process has used, so that it does not matter how busy the machine is; None once it has ended."""
+    state, *values = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    return None if state == "Z" else sum(map(int, values[10:12])) / os.sysconf("SC_CLK_TCK")
+
+
 def killed_at_random(sweep: Sweep) -> None:
     """SIGKILL at random points"""
     rng, parts = random.Random(0), 0
     while parts < NUM_KILLS:
-        pid = sweep.start()
-        time.sleep(rng.uniform(0, 4))
+        pid, moment = sweep.start(), rng.uniform(0, 5)
+        while (spent := cpu_seconds(pid)) is not None and spent < moment:
+            time.sleep(0.01)
         with contextlib.suppress(ProcessLookupError):
             kill(pid)
         parts += sweep.end(pid) < 0

@@ -44,6 +44,7 @@ NEEDED = {
     "export": ["mixture_file=x.yaml", "format=megatron"],
     "predict": ["law_file=law.json", "mixtures=table.csv", "output=out.csv"],
     "import_runs": ["source=sweep", "output=out.csv"],
+    "status": ["sweep=somewhere"],
 }
 JOB_OF_GROUP = {"law": "fit", "objective": "fit", "task": "evaluate", "rivals": "study"}
 
