@@ -14,6 +14,7 @@ from typing import Any
 from autoscale_exp.base.stopping import REQUEUE, SIGNALS, Stopped, signals_blocked
 
 LOOK_SECONDS = 0.2  # between two looks at what a process has told
+EXIT_SECONDS = 10.0  # that a process may take to end once it has told its outcome
 _CONTEXT = multiprocessing.get_context("forkserver")
 
 
@@ -56,7 +57,8 @@ class WorkProcess:
         with suppress(EOFError):  # it has told nothing
             if self._outcome is None and self._receiving.poll():
                 self._outcome = self._receiving.recv()
-                self._process.join()
+                self._process.join(EXIT_SECONDS)
+                self.kill()  # if a library holds it up at its end
         return self._process.exitcode is not None
 
     def result(self) -> Any:

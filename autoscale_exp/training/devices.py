@@ -22,6 +22,7 @@ from autoscale_exp.base.stopping import Stopped, StopRequest
 from autoscale_exp.config import TrainConf
 from autoscale_exp.training.plan import RunPlan, num_devices
 
+PRELOAD = "autoscale_exp.training.run"
 LOOK_SECONDS = 0.2
 LAST_WORDS_SECONDS = 5.0  # in which the other processes may tell of the error that has ended one
 
@@ -43,17 +44,13 @@ def train_on_devices(plan: RunPlan, folder: Path) -> None:
     nodes = int(plan.conf.trainer.get("num_nodes", 1))
     environment = {**os.environ, **_meeting_point(nodes), "WORLD_SIZE": str(num_devices(plan.conf))}
     job_logging: Any = HydraConfig.get().job_logging if HydraConfig.initialized() else None
+    processes = []
     with StopRequest() as request:
-        processes = [
-            WorkProcess(
-                _train_rank,
-                (plan, folder, job_logging if rank == 0 else None),
-                environment={**environment, "LOCAL_RANK": str(rank)},
-                preload="autoscale_exp.training.run",
-            )
-            for rank in range(num_devices(plan.conf) // nodes)
-        ]
         try:
+            for rank in range(num_devices(plan.conf) // nodes):
+                arguments = plan, folder, job_logging if rank == 0 else None
+                of_rank = {**environment, "LOCAL_RANK": str(rank)}
+                processes.append(WorkProcess(_train_rank, arguments, environment=of_rank, preload=PRELOAD))
             _follow(processes, request)
         finally:
             for process in processes:

@@ -65,6 +65,8 @@ def test_two_devices_train_as_one_and_go_on_exactly_when_one_is_killed(
     with pytest.raises(ProcessDied, match=r"was killed by SIGKILL"):
         train_on_devices(plan, folder)
     assert not (folder / "result.json").exists()
+    with pytest.raises(UserError, match=r"interrupted with micro_batch_rows 4, not 8 and devices 2, not 1; give these"):
+        train(plan_run(compose_train(*ROWS), store), folder)
     train_on_devices(plan, folder)
     assert_equal(read_record(folder), whole, 0)
 
