@@ -215,7 +215,7 @@ def test_an_interrupted_run_on_two_devices_ends_exactly_as_an_uninterrupted_one(
     train_overrides, store: TokenStore, tmp_path: Path
 ):
     overrides = [*train_overrides, STAGES, "token_budget=1552", "num_validations=4", "num_workers=1", "save_model=true"]
-    devices = ["trainer.devices=2", "+trainer.strategy=ddp", "micro_batch_rows=2", "checkpoint_minutes=0"]
+    devices = ["trainer.devices=2", "trainer.strategy=ddp", "micro_batch_rows=2", "checkpoint_minutes=0"]
     common = [*overrides, *devices, f"output_dir={tmp_path}", "run_name=two", "~logger"]
 
     def train_in_processes(folder: Path, num_batches: int) -> int:
