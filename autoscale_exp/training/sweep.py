@@ -1,6 +1,7 @@
 """A sweep: checks all its runs before the first starts, has them watched, and sums up at the end."""
 
 import atexit
+import logging
 import os
 import signal
 import traceback
@@ -53,6 +54,7 @@ class SweepCallback(Callback):
         except Exception:
             traceback.print_exc()
             raise SystemExit(1) from None
+        logging.getLogger("submitit").setLevel(logging.ERROR)  # what it tells on its way to Slurm
         os.environ[SWEEP] = this_process()
         for run in runs:
             if not holder(run.folder):
