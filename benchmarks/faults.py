@@ -59,6 +59,7 @@ class Sweep:
 
     def start(self, *overrides: str, before: Callable[[], object] = lambda: None) -> int:
         """Forks a process that gives the sweep's command; returns its id."""
+        self.before = self.checkpoints()
         self.results = {path: path.stat().st_mtime_ns for path in self.folder.glob("runs/*/result.json")}
         sys.argv = ["train", *self.data, *MODEL, *SWEEP, f"output_dir={self.folder}", "hydra.mode=MULTIRUN", *overrides]
         if pid := os.fork():
@@ -101,20 +102,28 @@ class Sweep:
             rows = list(csv.DictReader(file))
         return sorted(str({key: value for key, value in row.items() if key != "seconds"}) for row in rows)
 
-    def wait_for(self, pattern: str) -> Path:
-        """The first file in the folder that matches."""
-        while not (found := sorted(self.folder.glob(pattern))):
+    def checkpoints(self) -> set[tuple[Path, int]]:
+        """Those that there are: each one written has an inode of its own."""
+        found = set()
+        for path in self.folder.glob("runs/*/resume.ckpt"):
+            with contextlib.suppress(FileNotFoundError):
+                found.add((path, path.stat().st_ino))
+        return found
+
+    def new_checkpoint(self) -> Path:
+        """The first one that the last command writes."""
+        while not (new := self.checkpoints() - self.before):
             time.sleep(0.01)
-        return found[0]
+        return new.pop()[0]
 
     def holder(self) -> int:
         """The process that holds a run which has a checkpoint."""
-        path = self.wait_for("runs/*/resume.ckpt").parent / ".holder.json"
+        path = self.new_checkpoint().parent / ".holder.json"
         return int(json.loads(path.read_text())["process"].split("@")[0])
 
 
 def kill(pid: int) -> None:
-    os.killpg(pid, signal.SIGKILL)
+    os.kill(pid, signal.SIGKILL)
 
 
 def cpu_seconds(pid: int) -> float | None:
@@ -141,7 +150,7 @@ def killed_at_random(sweep: Sweep) -> None:
 def told_to_end(sweep: Sweep) -> None:
     """SIGTERM"""
     pid = sweep.start()
-    sweep.wait_for("runs/*/resume.ckpt")
+    sweep.new_checkpoint()
     os.kill(pid, signal.SIGTERM)
     sweep.end(pid)
 
@@ -178,7 +187,7 @@ def node_dies(sweep: Sweep) -> None:
         socket.sethostname("another-node")
 
     pid = sweep.start(before=on_another_node)
-    sweep.wait_for("runs/*/resume.ckpt")
+    sweep.new_checkpoint()
     kill(pid)
     sweep.end(pid)
 
@@ -206,7 +215,7 @@ def unwritable(sweep: Sweep) -> None:
     """the folder cannot be written"""
     with small_disk(sweep, "100m"):
         pid = sweep.start()
-        sweep.wait_for("runs/*/resume.ckpt")
+        sweep.new_checkpoint()
         kill(pid)
         sweep.end(pid)
         subprocess.run(["mount", "-o", "remount,ro", sweep.folder], check=True)
@@ -217,7 +226,7 @@ def unwritable(sweep: Sweep) -> None:
 def checkpoint_damaged(sweep: Sweep) -> None:
     """a checkpoint is damaged; it is deleted, as the message says"""
     pid = sweep.start()
-    checkpoint = sweep.wait_for("runs/*/resume.ckpt")
+    checkpoint = sweep.new_checkpoint()
     kill(pid)
     sweep.end(pid)
     checkpoint.write_bytes(checkpoint.read_bytes()[:-1000])
@@ -234,7 +243,7 @@ def clock_jumps(sweep: Sweep) -> None:
 
     for _ in range(3):
         pid = sweep.start(before=jumping)
-        sweep.wait_for("runs/*/resume.ckpt")
+        sweep.new_checkpoint()
         for path in sweep.folder.rglob("*"):
             moved = real() + rng.uniform(-1e6, 1e6)
             if path.name != "result.json":

@@ -16,6 +16,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from autoscale_exp.base.atomic import FULL
 from autoscale_exp.base.config_errors import BROKEN_FILE, describe, unknown_key, without_schema
 from autoscale_exp.base.errors import UserError, first_line, refusal
 from autoscale_exp.base.help import asked_for_help, describe_job
@@ -90,9 +91,13 @@ def _errors_before(begun: Callable[[], bool]) -> Iterator[None]:
         if type(error).__module__.split(".")[0] not in ("joblib", "submitit"):
             raise
         raise UserError(
-            f"the launcher has lost a job ({first_line(error)}); what is finished stays, and the same command goes on"
+            f"the launcher has lost a job ({first_line(error).partition('. ')[0]}); what is finished stays, and the same command goes on"
         ) from None
     except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in FULL:  # Hydra writes the config of every run of a sweep
+            raise UserError(
+                f"the disk is full ({refusal(error)}); free some space and run the same command again"
+            ) from None
         if begun():
             raise
         if type(error) is ValueError and "default" in str(error):

@@ -1,5 +1,6 @@
 """A mistake on the command line ends a job with one line that says what is allowed."""
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -145,3 +146,9 @@ def test_a_worker_that_a_launcher_has_lost_is_told_in_one_line():
         raise TerminatedWorkerError("a worker was killed\nas memory is short")
     with pytest.raises(RuntimeError, match="of ours"), _errors_before(lambda: False):
         raise RuntimeError("of ours")
+
+
+def test_a_disk_that_is_full_while_a_job_runs_is_told_in_one_line():
+    full = r"the disk is full \(No space left on device\); free some space and run the same command again"
+    with pytest.raises(UserError, match=full), _errors_before(lambda: True):
+        raise OSError(errno.ENOSPC, "No space left on device")
