@@ -90,8 +90,9 @@ def _errors_before(begun: Callable[[], bool]) -> Iterator[None]:
     except RuntimeError as error:
         if type(error).__module__.split(".")[0] not in ("joblib", "submitit"):
             raise
+        reason = first_line(error).partition(". ")[0]
         raise UserError(
-            f"the launcher has lost a job ({first_line(error).partition('. ')[0]}); what is finished stays, and the same command goes on"
+            f"the launcher has lost a job ({reason}); what is finished stays, and the same command goes on"
         ) from None
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno in FULL:  # Hydra writes the config of every run of a sweep
