@@ -65,6 +65,8 @@ class TrainingConf:
     num_workers: int = 0  # data loader processes
     num_threads: int | None = None  # CPU threads of a run; null: torch's choice
     checkpoint_minutes: float = 5.0  # between checkpoints for resumption
+    retries: int = 0  # times that a run is tried again from its checkpoint after an error that is not the config's
+    fail_fast: bool = False  # end a sweep with the first run that fails; the others keep their checkpoints
     save_model: bool = False  # keep the trained weights as a Hugging Face folder
     trainer: dict[str, Any] = MISSING  # arguments of Lightning's Trainer
     logger: dict[str, Any] | None = None  # a Lightning logger; null: none
@@ -221,6 +223,15 @@ class DashboardConf:
     offline: bool = True  # write `output`; false: save both pages at W&B
 
 
+@dataclass
+class StatusConf:
+    """The `status` job: how far the runs of a sweep, or of a study, have come."""
+
+    sweep: str = MISSING  # folder of a sweep or of a study, on whichever machine its runs are trained
+    watch: bool = False  # go on until all runs are finished
+    seconds: float = 2.0  # between two looks of watch=true
+
+
 def _register() -> None:
     store = ConfigStore.instance()
     for name, schema in {
@@ -235,6 +246,7 @@ def _register() -> None:
         "base_export": ExportConf,
         "base_evaluate": EvaluateConf,
         "base_dashboard": DashboardConf,
+        "base_status": StatusConf,
     }.items():
         store.store(name=name, node=schema)
     # In a group of their own, so that a schema is never offered as a choice.
@@ -266,6 +278,7 @@ def _register() -> None:
         "fit_folder": _fit_folder,
         "folder_for": _folder_for,
         "folder_if_there": lambda folder: folder if Path(folder).expanduser().is_dir() else None,
+        "gpus": _gpus,
         "folder_name": lambda *paths: Path(next((path for path in paths if path), "")).name,
         "num_parallel_runs": _num_parallel_runs,
         "store_of_search": lambda search: _first_of_search(search).store,
@@ -310,6 +323,14 @@ def _first_of_search(search: str | None) -> RunRecord:
 def _num_parallel_runs() -> int:
     """Runs at a time: one per CPU core, or one at all where there is a GPU, whose memory they would share."""
     return 1 if Path("/proc/driver/nvidia").exists() else num_cpus()
+
+
+def _gpus() -> list[str]:
+    """The GPUs that this process may use, as in CUDA_VISIBLE_DEVICES."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [device for device in visible.split(",") if device]
+    return [str(index) for index, _ in enumerate(Path("/proc/driver/nvidia/gpus").glob("*"))]
 
 
 def _fit_folder(runs: str | None, law: str) -> str:

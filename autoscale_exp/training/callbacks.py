@@ -183,14 +183,22 @@ class ResumePoint(Callback):
         ending = self.request.signum is not None
         due = ending or time.perf_counter() - self._saved >= self.seconds_between
         if trainer.strategy.reduce_boolean_decision(due, all=False):
-            temporary = self.path.with_suffix(".tmp")
-            trainer.save_checkpoint(temporary)  # on all ranks; the first one writes
-            if trainer.is_global_zero:
-                atomic.put_in_place(temporary, self.path)
+            self._save(trainer)
             self._saved = time.perf_counter()
             ending = trainer.strategy.reduce_boolean_decision(ending, all=False)
             if ending and trainer.global_step < trainer.max_steps:  # else the result is as good as there
                 self.request.stop()
+
+    def _save(self, trainer: Trainer) -> None:
+        temporary = self.path.with_suffix(".tmp")
+        try:
+            with atomic.refusals_named(self.path):
+                trainer.save_checkpoint(temporary)  # on all ranks; the first one writes
+                if trainer.is_global_zero:
+                    atomic.put_in_place(temporary, self.path)
+        finally:
+            if trainer.is_global_zero:
+                temporary.unlink(missing_ok=True)
 
     def state_dict(self) -> dict[str, Any]:
         """The time spent."""

@@ -18,7 +18,7 @@ def test_two_devices_reweight_as_one(
     budget = f"token_budget={16 * (8 * 40 + 1)}"  # of the last step's row the second device has none
     alone = trained(plan_run(compose_contrast(*options, budget, steps=41), contrast_store), tmp_path / "one")
     common = [override for override in train_overrides if not override.startswith("data")]
-    devices = ["trainer.devices=2", "+trainer.strategy=ddp", f"output_dir={tmp_path}", "run_name=two", "~logger"]
+    devices = ["trainer.devices=2", "trainer.strategy=ddp", f"output_dir={tmp_path}", "run_name=two", "~logger"]
     of_run = [f"store={contrast_store.folder}", budget, *options, *devices]
     warm_python.run("autoscale_exp.train", [*common, *of_run], tmp_path)
     together = result_of(tmp_path / "runs" / "two")

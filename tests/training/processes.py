@@ -34,3 +34,8 @@ def table_of(folder: Path) -> dict[str, dict[str, str]]:
     for row in rows.values():
         assert float(row.pop("seconds")) > 0
     return rows
+
+
+def parts_of(folder: Path) -> dict[str, int]:
+    """In how many parts each run was trained: a log of its own for each."""
+    return {run.name: len(list(run.glob("metrics/version_*"))) for run in folder.glob("runs/*")}

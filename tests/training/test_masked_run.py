@@ -71,7 +71,7 @@ def test_two_devices_train_as_one(
 ):
     rows = ["token_budget=1552", "num_validations=4"]  # 97 rows: in the last step the second device has none
     curve = trained(plan_run(compose_masked(*rows), masked_store), tmp_path / "one")["validation_curve"]
-    devices = ["trainer.devices=2", "+trainer.strategy=ddp", f"output_dir={tmp_path}", "run_name=two", "~logger"]
+    devices = ["trainer.devices=2", "trainer.strategy=ddp", f"output_dir={tmp_path}", "run_name=two", "~logger"]
     warm_python.run("autoscale_exp.train", [*train_overrides, *masked_overrides, *rows, *devices], tmp_path)
     of_two = result_of(tmp_path / "runs" / "two")["validation_curve"]
     assert [point["losses"] for point in of_two] == [pytest.approx(point["losses"], abs=1e-5) for point in curve]
