@@ -176,6 +176,8 @@ class ResumePoint(Callback):
 
         Raises:
             Stopped: the run is told to end, on whichever device.
+            DivergedError: a weight is not finite; the checkpoint before stays.
+            UserError: the checkpoint cannot be written.
         """
         if trainer.global_step == self._last_step:
             return
@@ -183,13 +185,17 @@ class ResumePoint(Callback):
         ending = self.request.signum is not None
         due = ending or time.perf_counter() - self._saved >= self.seconds_between
         if trainer.strategy.reduce_boolean_decision(due, all=False):
-            self._save(trainer)
+            self._save(trainer, module)
             self._saved = time.perf_counter()
             ending = trainer.strategy.reduce_boolean_decision(ending, all=False)
             if ending and trainer.global_step < trainer.max_steps:  # else the result is as good as there
                 self.request.stop()
 
-    def _save(self, trainer: Trainer) -> None:
+    def _save(self, trainer: Trainer, module: Any) -> None:
+        if not all(bool(weights.isfinite().all()) for weights in module.parameters()):
+            raise DivergedError(  # a run that went on from here would never end
+                f"the weights are not finite after step {trainer.global_step}; lower the learning rate"
+            )
         temporary = self.path.with_suffix(".tmp")
         try:
             with atomic.refusals_named(self.path):
