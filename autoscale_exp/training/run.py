@@ -115,6 +115,11 @@ def _train(plan: RunPlan, folder: Path, request: StopRequest) -> None:
         checkpoint = resume_point.path if resume_point.path.exists() else None
         if checkpoint and not zipfile.is_zipfile(checkpoint):
             raise UserError(f"'{checkpoint}' is damaged; delete it to start the run over")
+        if checkpoint and torch.load(checkpoint, "cpu", weights_only=True, mmap=True).get("packed"):
+            raise UserError(
+                f"'{checkpoint}' is of a run that was trained in a pack; finish it so, with trainer=packed, or delete "
+                "the file to start the run over"
+            )
         try:
             trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
         except torch.OutOfMemoryError as error:

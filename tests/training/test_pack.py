@@ -206,6 +206,14 @@ def test_a_run_begun_alone_is_not_finished_in_a_pack(planned, store: TokenStore,
         train_pack([(plan, folder)], CPU)
 
 
+def test_a_run_begun_in_a_pack_is_not_finished_alone(planned, store: TokenStore, tmp_path: Path):
+    ((plan, folder),) = planned(tmp_path, store, runs=RUNS[:1])
+    folder.mkdir()
+    torch.save({"packed": True}, folder / "resume.ckpt")
+    with pytest.raises(UserError, match="is of a run that was trained in a pack; finish it so, with trainer=packed"):
+        run.train(plan, folder)
+
+
 def test_more_runs_than_fit_the_device_are_refused(planned, store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     ((plan, _),) = planned(tmp_path, store, runs=RUNS[:1])
     assert most_runs(plan, CPU) == CPU_RUNS
