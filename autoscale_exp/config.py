@@ -50,6 +50,15 @@ class PrepareConf:
 
 
 @dataclass
+class PlanConf:
+    """What is told of the runs before any of them starts."""
+
+    only: bool = False  # tell it and start nothing
+    accelerator: str | None = None  # that the runs are to train on: a100, h100 or h200; null: this machine, measured
+    price: float | None = None  # of an hour of one accelerator, in any currency
+
+
+@dataclass
 class TrainingConf:
     """What all runs of a study share."""
 
@@ -70,6 +79,7 @@ class TrainingConf:
     save_model: bool = False  # keep the trained weights as a Hugging Face folder
     trainer: dict[str, Any] = MISSING  # arguments of Lightning's Trainer
     logger: dict[str, Any] | None = None  # a Lightning logger; null: none
+    plan: PlanConf = field(default_factory=PlanConf)
 
 
 @dataclass
@@ -322,7 +332,12 @@ def _first_of_search(search: str | None) -> RunRecord:
 
 def _num_parallel_runs() -> int:
     """Runs at a time: one per CPU core, or one at all where there is a GPU, whose memory they would share."""
-    return 1 if Path("/proc/driver/nvidia").exists() else num_cpus()
+    return 1 if has_gpu() else num_cpus()
+
+
+def has_gpu() -> bool:
+    """Whether this machine has a GPU."""
+    return Path("/proc/driver/nvidia").exists()
 
 
 def _gpus() -> list[str]:

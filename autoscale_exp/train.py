@@ -21,6 +21,7 @@ from autoscale_exp.runs.table import refresh_run_table
 from autoscale_exp.training.claim import claimed, holder
 from autoscale_exp.training.devices import is_started_elsewhere, train_on_devices
 from autoscale_exp.training.plan import RunPlan, is_finished, is_first_process, num_devices, plan_run, store_of
+from autoscale_exp.training.plan_only import tell
 from autoscale_exp.training.watch import PlannedRun, SweepWatch, what_is_kept
 from autoscale_exp.training.worker import end_with_sweep, is_worker, leave_to_sweep
 
@@ -35,6 +36,9 @@ def main(conf: TrainConf) -> None:
     end_with_sweep()
     try:
         plan = plan_run(conf, store_of(conf, hydra.overrides.task))
+        if conf.plan.only:
+            tell([plan])
+            return
         finished = is_finished(plan, folder)
         if hydra.mode != RunMode.MULTIRUN and not any(o.startswith("design.index=") for o in hydra.overrides.task):
             tell_of_other_runs(plan.conf)

@@ -14,7 +14,7 @@ from autoscale_exp.runs.record import RECORD
 from autoscale_exp.runs.rival import RivalConf
 from autoscale_exp.runs.table import TABLE
 from autoscale_exp.studies.commands import Command, Sections
-from autoscale_exp.studies.costs import cost_of
+from autoscale_exp.studies.runs import runs_of
 
 RUNS = ["model", "trainer", "logger", "max_epochs", "micro_batch_rows", "num_workers", "num_threads"]
 RUNS += ["checkpoint_minutes", "retries", "fail_fast", "objective"]  # what every training has of the study
@@ -46,6 +46,7 @@ class StageList:
         scales: of its search.
         sections: the same as other jobs get it.
         store: its token store.
+        prepared: whether that is there.
         stages: built so far, in order.
         searches: by rival the folders, in the study's, of the runs that its mixture is found with.
     """
@@ -54,6 +55,7 @@ class StageList:
     scales: Sequence[int]
     sections: Sections
     store: TokenStore
+    prepared: bool = True
     stages: list[Stage] = field(default_factory=list)
     searches: dict[str, list[str]] = field(default_factory=dict)
 
@@ -84,20 +86,19 @@ class StageList:
     def own_search(self) -> Command:
         """The proxy runs of the study's own design."""
         asked = self._of_run(self.folder, self.conf.name, "search")
-        return self.sections.command("train", asked, [*RUNS, "design"], launched=True)
+        return self.sections.command("train", asked, [*self._of_all_runs, "design"], launched=True)
 
     @cached_property
     def search_tokens(self) -> int:
         """What every rival may spend: the tokens of the study's own search."""
-        cost = cost_of(self.own_search, self.store, self.folder)
-        assert cost is not None
-        return cost.tokens
+        _, tokens = runs_of(self.own_search, self.store, self.folder)
+        return sum(tokens)
 
     def _add_search(self, name: str, design: Sequence[str]) -> None:
         """The proxy runs of rivals, which may share them."""
         stage, folder = f"search {name}", self.folder / name
         asked = [*self._of_run(folder, name, "search"), *self._filled(design)]
-        command = self.sections.command("train", asked, RUNS, launched=True)
+        command = self.sections.command("train", asked, self._of_all_runs, launched=True)
         before = next((other for other in self.stages if other.name == stage), None)
         if before is None:
             self.stages.append(Stage(stage, command, folder / TABLE))
@@ -125,7 +126,7 @@ class StageList:
         before: list[str] = []
         for run, overrides in rival.trainings.items():
             asked = [*self._of_run(folder, name, None), f"run_name={run}", *self._filled(overrides)]
-            command = self.sections.command("train", asked, RUNS)
+            command = self.sections.command("train", asked, self._of_all_runs)
             self.stages.append(Stage(f"train {name} {run}", command, folder / "runs" / run / RECORD, list(before)))
             before.append(f"train {name} {run}")
             self.searches[name] = [name]
@@ -136,11 +137,13 @@ class StageList:
         budgets = f"token_budget={','.join(map(str, self.conf.token_budgets))}"
         seeds = f"seed={','.join(map(str, self.conf.seeds))}"
         found = [stage.name for stage in self.stages if stage.name.startswith(("fit", "train"))]
-        asked = ["experiment=targets", f"store={self.store.folder}", f"search={self.folder}"]
+        asked = ["experiment=targets", self._store, f"search={self.folder}"]
         asked += ["save_model=true"] if self.conf.save_model or self.conf.evaluations else []
         for name in [None] * bool(alike) + [name for name, rival in self.conf.rivals.items() if rival.target]:
             own = [*self._filled(self.conf.rivals[name].target), f"mixture.name={name}"] if name else []
-            command = self.sections.command("train", [*asked, *own], [*RUNS, "num_validations"], launched=True)
+            command = self.sections.command(
+                "train", [*asked, *own], [*self._of_all_runs, "num_validations"], launched=True
+            )
             mixtures = [] if name else [f"mixture={','.join(alike)}"]
             command = replace(command, sweeps=[*mixtures, budgets, seeds])
             stage = f"targets {name}" if name else "targets"
@@ -172,7 +175,15 @@ class StageList:
 
     def _of_run(self, folder: Path, name: str, experiment: str | None) -> list[str]:
         asked = [f"experiment={experiment}"] if experiment else []
-        return [*asked, f"name={name}", f"output_dir={folder}", f"store={self.store.folder}"]
+        return [*asked, f"name={name}", f"output_dir={folder}", self._store]
+
+    @property
+    def _store(self) -> str:
+        return f"store={self.store.folder if self.prepared else 'null'}"
+
+    @property
+    def _of_all_runs(self) -> list[str]:
+        return RUNS if self.prepared else [*RUNS, "data"]
 
     def _filled(self, overrides: Sequence[str]) -> list[str]:
         """A rival's overrides with the study's values in the place of their $names."""

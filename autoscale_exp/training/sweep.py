@@ -26,6 +26,7 @@ from autoscale_exp.runs.sweep_file import plan_runs
 from autoscale_exp.runs.table import TABLE, write_run_table
 from autoscale_exp.training.claim import SWEEP, end_workers, holder, this_process
 from autoscale_exp.training.plan import is_finished, num_devices, plan_run, store_of
+from autoscale_exp.training.plan_only import tell_sweep
 from autoscale_exp.training.watch import PlannedRun, SweepWatch
 
 
@@ -49,6 +50,9 @@ class SweepCallback(Callback):
         self._folder = Path(config.hydra.sweep.dir)
         try:
             with user_errors():
+                if config.plan.only:
+                    tell_sweep(config)
+                    raise SystemExit(0)
                 runs = plan_sweep(config)
                 plan_runs(self._folder, {run.name: run.num_tokens for run in runs})
         except Exception:
