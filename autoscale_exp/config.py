@@ -105,6 +105,7 @@ class TrainConf(TrainingConf):
 class StudyConf(TrainingConf):
     """The `study` job: prepare, search, fit, target runs, evaluation and report, as commands of the other jobs."""
 
+    search: str | None = None  # folder of another study or search, whose proxy runs serve this one; null: its own
     rivals: dict[str, RivalConf] = field(default_factory=dict)  # the mixtures to compare: rivals=[uniform,fitted]
     objective: ObjectiveConf = MISSING
     bounds: BoundsConf = field(default_factory=BoundsConf)

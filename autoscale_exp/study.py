@@ -19,6 +19,8 @@ from autoscale_exp.data.unprepared import unprepared_store
 from autoscale_exp.reporting.tables import open_console, print_table
 from autoscale_exp.reporting.verdicts import plural
 from autoscale_exp.runs.design import ScaledDesignConf
+from autoscale_exp.runs.record import read_records
+from autoscale_exp.studies.checks import check_numbers_of_runs, check_objective, first_of_search
 from autoscale_exp.studies.choices import choose_scales
 from autoscale_exp.studies.commands import Sections
 from autoscale_exp.studies.progress import Progress
@@ -33,6 +35,8 @@ log = logging.getLogger(__name__)
 def main(conf: StudyConf) -> None:
     """Carries out what is not finished yet."""
     check(conf)
+    if conf.search is not None:
+        conf = replace(conf, store=conf.store or first_of_search(conf).store)
     console, progress = open_console(), Progress(Path(conf.output_dir))
     prepare = prepare_stage(conf)
     prepared = not progress.unfinished(prepare)
@@ -100,6 +104,9 @@ def with_scales(conf: StudyConf, store: TokenStore) -> ScaledDesignConf:
     """
     if not isinstance(conf.design, ScaledDesignConf):
         raise UserError("design=single is a single run; choose a design over scales for a study's search: design=ddo")
+    if conf.search is not None:
+        budgets = {record.token_budget for record in read_records(Path(conf.search))}
+        return replace(conf.design, scales=sorted(budgets))
     if conf.design.scales:
         return conf.design
     tokens = [store.num_rows("train", domain) * store.seq_len for domain in store.domains]
@@ -116,6 +123,8 @@ def show_plan(console: Console, stages: StageList, planned: Sequence[Stage], lef
     """
     conf, store, folder = stages.conf, stages.store, stages.folder
     runs = {stage.name: runs_of(stage.command, store, folder) for stage in planned}  # all checked before any is timed
+    check_numbers_of_runs(stages, {stage.name: len(runs[stage.name][0]) for stage in planned if runs[stage.name][0]})
+    check_objective(conf, store, planned)
     parallel = runs_at_a_time(stages.sections.launcher)
     forecaster = Forecaster(conf.plan, store, folder, measure=stages.prepared)
     rows, total = [], Forecast()

@@ -12,7 +12,7 @@ from autoscale_exp.base.job import job
 from autoscale_exp.base.stopping import Stopped, leave_to_scheduler
 from autoscale_exp.config import TrainConf
 from autoscale_exp.mixture.weights import read_mixture_file
-from autoscale_exp.reporting.next_steps import after_run
+from autoscale_exp.reporting.next_steps import after_run, tell_next
 from autoscale_exp.runs.design import RunRequest
 from autoscale_exp.runs.designs import design_runs
 from autoscale_exp.runs.designs.single import SingleConf
@@ -52,7 +52,8 @@ def main(conf: TrainConf) -> None:
                 train_once(plan, folder)
         if watch and is_first_process(conf):
             is_design = not isinstance(conf.design, SingleConf)
-            watch.say(after_run(folder, is_design=is_design, search=conf.search, mixture_file=conf.mixture.path))
+            line = after_run(folder, is_design=is_design, search=conf.search, mixture_file=conf.mixture.path)
+            tell_next(watch.say, line)
     except Stopped as stopped:
         if is_worker():
             leave_to_sweep()

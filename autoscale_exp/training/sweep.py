@@ -19,7 +19,7 @@ from autoscale_exp.base.multirun import jobs_of
 from autoscale_exp.base.stopping import SIGNALS, Stopped, handle_signals, signals_blocked, stop_at
 from autoscale_exp.config import TrainConf
 from autoscale_exp.data.store import TokenStore
-from autoscale_exp.reporting.next_steps import after_sweep
+from autoscale_exp.reporting.next_steps import after_sweep, tell_next
 from autoscale_exp.runs.designs.single import SingleConf
 from autoscale_exp.runs.record import FAILURE, is_recorded, read_failure
 from autoscale_exp.runs.sweep_file import plan_runs
@@ -104,7 +104,8 @@ class SweepCallback(Callback):
         is_design = OmegaConf.get_type(config.design) is not SingleConf
         # Of the one mixture; of a sweep over several, or over what its path depends on, there is none.
         mixture_file = OmegaConf.select(config, "mixture.path", throw_on_resolution_failure=False)
-        watch.say(after_sweep(self._folder, is_design=is_design, search=config.search, mixture_file=mixture_file))
+        line = after_sweep(self._folder, is_design=is_design, search=config.search, mixture_file=mixture_file)
+        tell_next(watch.say, line)
 
 
 def plan_sweep(config: DictConfig) -> list[PlannedRun]:
