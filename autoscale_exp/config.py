@@ -30,6 +30,7 @@ from autoscale_exp.evaluation.conf import (
 from autoscale_exp.laws.conf import BoundsConf, LawConf, ObjectiveConf
 from autoscale_exp.lm.conf import MaskedModelConf, ModelConf
 from autoscale_exp.mixture.conf import MixtureConf, StageConf
+from autoscale_exp.reporting.published import PublishedConf
 from autoscale_exp.reweighting.conf import AdoConf, DoremiConf, ReweightingConf
 from autoscale_exp.runs.design import DesignConf, RunRequest
 from autoscale_exp.runs.designs import DESIGNS, design_runs, select_run
@@ -113,6 +114,7 @@ class StudyConf(TrainingConf):
     seeds: list[int] = field(default_factory=list)  # of target runs
     num_validations: int = 20  # points of the validation curve of a target run
     reference: str = "uniform"  # the rival that the others are compared with
+    published: PublishedConf | None = None  # a published study whose numbers the report shows beside; null: none
     evaluations: dict[str, list[str]] = field(default_factory=dict)  # of every target run: {glue: [task=glue, ...]}
 
 
@@ -219,6 +221,7 @@ class ReportConf:
     autoscale: str | None = None  # folder of a fit with law=autoscale, to be shown beside it
     targets: str = MISSING  # folder of the target runs
     reference: str = "uniform"  # the mixture that the others are compared with
+    published: PublishedConf | None = None  # a published study whose numbers are shown beside these; null: none
     logger: dict[str, Any] | None = None  # a Lightning logger; null: none
 
 
@@ -269,6 +272,7 @@ def _register() -> None:
         "masked_model": MaskedModelConf,
         "mixture": MixtureConf,
         "rival": RivalConf,
+        "published": PublishedConf,
         "doremi": DoremiConf,
         "ado": AdoConf,
         "law": LawConf,

@@ -205,7 +205,7 @@ class StageList:
         reads = [*targets, *(stage.name for stage in fits)]
         reads += [stage.name for stage in self.stages if stage.name.startswith("evaluate")]
         self.stages.append(
-            Stage("report", Command("report", asked), self.folder / "report.html", reads)
+            Stage("report", self.sections.command("report", asked, ["published"]), self.folder / "report.html", reads)
         )
 
     def _of_run(self, folder: Path, name: str, experiment: str | None) -> list[str]:
