@@ -124,7 +124,7 @@ def show_plan(console: Console, stages: StageList, planned: Sequence[Stage], lef
     conf, store, folder = stages.conf, stages.store, stages.folder
     runs = {stage.name: runs_of(stage.command, store, folder) for stage in planned}  # all checked before any is timed
     check_numbers_of_runs(stages, {stage.name: len(runs[stage.name][0]) for stage in planned if runs[stage.name][0]})
-    check_objective(conf, store, planned)
+    check_objective(stages)
     parallel = runs_at_a_time(stages.sections.launcher)
     forecaster = Forecaster(conf.plan, store, folder, measure=stages.prepared)
     rows, total = [], Forecast()

@@ -12,9 +12,10 @@ from autoscale_exp.base.labels import short_label
 from autoscale_exp.laws.fit_file import Fit
 from autoscale_exp.reporting import figures, target_figures
 from autoscale_exp.reporting.comparison import compare
+from autoscale_exp.reporting.conf import PublishedConf
 from autoscale_exp.reporting.downstream import Table as DownstreamTable
 from autoscale_exp.reporting.predictions import Prediction, summary_of
-from autoscale_exp.reporting.published import Beside, PublishedConf
+from autoscale_exp.reporting.published import Beside
 from autoscale_exp.reporting.savings import savings_of
 from autoscale_exp.reporting.searches import Searches
 from autoscale_exp.reporting.tables import backtest_text

@@ -1,12 +1,11 @@
 """A published study's numbers, and those of this one in their order: what a report shows beside each other."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-
-from omegaconf import MISSING
+from dataclasses import dataclass
 
 from autoscale_exp.base.labels import budget_label, short_label
 from autoscale_exp.laws.fit_file import Fit
+from autoscale_exp.reporting.conf import PublishedConf
 from autoscale_exp.reporting.downstream import Table as DownstreamTable
 from autoscale_exp.reporting.savings import savings_of
 from autoscale_exp.reporting.searches import Searches
@@ -16,21 +15,6 @@ from autoscale_exp.runs.record import RunRecord
 
 METHOD = "autoscale"  # whose numbers they are
 OURS = (METHOD, "fitted")  # no baselines
-
-
-@dataclass
-class PublishedConf:
-    """Numbers of a published study of the method `autoscale`; what it does not tell is left out."""
-
-    source: str = MISSING  # where they are from
-    model: str = MISSING  # that it trained
-    target: int = MISSING  # token budget of its target runs
-    domains: list[str] = MISSING  # the order of `weights`
-    weights: dict[int, list[float]] = field(default_factory=dict)  # the method's, by token budget
-    # by domain how the objective changes, as a share, with fewer and with more of its tokens
-    effects: dict[str, list[float]] = field(default_factory=dict)
-    savings: dict[str, float] = field(default_factory=dict)  # of tokens, as a share, against uniform and best baseline
-    scores: dict[str, float] = field(default_factory=dict)  # by task the gain over uniform, as a share
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from string import Template
 from autoscale_exp import laws
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.hashing import file_sha256, fingerprint
-from autoscale_exp.config import StudyConf
+from autoscale_exp.config import FitConf, StudyConf
 from autoscale_exp.data.store import TokenStore
 from autoscale_exp.laws.fit_file import FIT
 from autoscale_exp.runs.record import RECORD, read_records
@@ -65,7 +65,7 @@ class StageList:
         prepared: whether that is there.
         stages: built so far, in order.
         searches: by rival the folders, in the study's, of the runs that its mixture is found with.
-        laws: by rival the law that it is fitted by.
+        fits: by rival the config of its fit.
     """
 
     conf: StudyConf
@@ -75,7 +75,7 @@ class StageList:
     prepared: bool = True
     stages: list[Stage] = field(default_factory=list)
     searches: dict[str, list[str]] = field(default_factory=dict)
-    laws: dict[str, str] = field(default_factory=dict)
+    fits: dict[str, FitConf] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -150,7 +150,7 @@ class StageList:
             fitted = replace(fitted, output_dir=str(place))
         search = f"search {rival.search}" if rival.search else "search"
         self.searches[name] = [rival.search or "."] if runs == own else [str(runs.resolve())]
-        self.laws[name] = fitted.law.name
+        self.fits[name] = fitted
         self.stages.append(Stage(f"fit {name}", command, Path(fitted.output_dir) / FIT, [search], laws_code()))
 
     def _add_trainings(self, name: str, rival: RivalConf) -> None:

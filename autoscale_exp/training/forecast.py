@@ -203,8 +203,8 @@ def describe(forecast: Forecast, plan: PlanConf, store_bytes: int | None, parall
         cost = f", which cost {forecast.seconds / 3600 * plan.price:,.0f}" if plan.price is not None else ""
         parts.append(f"about {duration(forecast.seconds)} of one {plan.accelerator}{cost}")
     else:
-        at_a_time = f", {parallel} runs at a time" if parallel and parallel > 1 else ""
-        parts.append(f"about {duration(forecast.seconds)} of training on this machine{at_a_time}")
+        how = {None: ", if they were trained here, one at a time", 1: ""}.get(parallel, f", {parallel} runs at a time")
+        parts.append(f"about {duration(forecast.seconds)} of training on this machine{how}")
     kept = forecast.kept_bytes + forecast.resume_bytes * (parallel or 1)
     rows = "" if store_bytes is None else f"{_gigabytes(store_bytes)} of rows, "
     parts.append(f"{_gigabytes(forecast.memory)} of memory a run")

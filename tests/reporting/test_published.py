@@ -7,9 +7,10 @@ from hydra import compose, initialize_config_dir
 
 from autoscale_exp.base.job import CONF_DIR, to_typed
 from autoscale_exp.laws.objective import Objective
+from autoscale_exp.reporting.conf import PublishedConf
 from autoscale_exp.reporting.downstream import Score
 from autoscale_exp.reporting.page import render_published
-from autoscale_exp.reporting.published import PublishedConf, beside, effects_of
+from autoscale_exp.reporting.published import beside, effects_of
 from autoscale_exp.reporting.searches import Searches
 from autoscale_exp.reporting.target_runs import NamedObjective, group_by_budget
 from tests.runs.records import make_curve, make_record

@@ -51,16 +51,16 @@ def test_a_search_too_small_for_a_law_of_its_own_is_refused(stage_list: Callable
 
 def test_fits_of_another_objective_are_left_as_they_are(stage_list: Callable[..., StageList]):
     of_study = stage_list("name=mine")
-    planned = of_study.build()
-    check_objective(of_study.conf, of_study.store, planned)
+    of_study.build()
+    check_objective(of_study)
     other = FitObjective("mean_loss", "loss", {"fruit": 1.0})
     write_fit(of_study.folder / "fit", Fit("linear", other, list("ab"), [], [], Diagnostics([])))
     with pytest.raises(
-        UserError, match=r"objective is 'mean_perplexity', but the study in '.*' has fits for 'mean_loss'"
+        UserError, match=r"objective is 'mean_perplexity', but the study in '.*' has a fit for 'mean_loss'"
     ):
-        check_objective(of_study.conf, of_study.store, planned)
+        check_objective(of_study)
     with pytest.raises(UserError, match=rf"name=mine_mean_perplexity search={of_study.folder}$"):
-        check_objective(of_study.conf, of_study.store, planned)
+        check_objective(of_study)
 
 
 @pytest.fixture

@@ -124,6 +124,7 @@ def test_a_plan_is_told_in_a_sentence():
         "on disk 7 GB of rows, 16 MB of checkpoints and models"
     )
     assert "about 2 h of training on this machine, 4 runs at a time" in describe(found, PlanConf(), None, 4)
+    assert "about 2 h of training on this machine, if they were trained here" in describe(found, PlanConf(), None, None)
 
 
 def test_a_sweep_tells_what_it_will_take(
