@@ -29,4 +29,20 @@ def fewest_runs(name: str, domains: list[str], validation_domains: list[str], *,
         return FEWEST_RUNS
     own = np.array([domains.index(v) if v in domains else -1 for v in validation_domains])
     none = np.empty((len(own), 0))
-    return law(domains, validation_domains, own, 1.0, scaled, None, None, none, none, none, none, none, {}).num_free()
+    unfitted = law(
+        domains,
+        validation_domains,
+        own,
+        unit=1.0,
+        scaled=scaled,
+        params=None,
+        unique_tokens=None,
+        reference_params=None,
+        parameters=none,
+        covariance=none,
+        lower=none,
+        upper=none,
+        run_noise=none,
+        diagnostics={},
+    )
+    return unfitted.num_free()
