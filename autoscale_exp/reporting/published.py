@@ -53,7 +53,7 @@ def beside(
     here = f"here {short_label(record.params)} parameters and {short_label(target)} tokens"
     note = f"Published: {published.model}, {short_label(published.target)} tokens; {here}."
     if list(record.tokens) != published.domains or target != published.target:
-        note += " The two are not of one scale or of other data, so only the shape of the numbers compares."
+        note += " They differ in scale or data, so only the shape of the numbers compares."
     tables = {
         "Weights by token budget": _weights(published, autoscale),
         "What a domain's tokens do to the objective": _effects(published, searches.runs.get(".", []), objective),

@@ -95,7 +95,7 @@ def test_numbers_of_another_scale_are_said_to_be_so_and_all_are_on_the_page():
     numbers = published("autoscale_gpt2_large")
     searches = Searches({".": [run("base_1K", 600, 600, 3.0)]}, {})
     found = beside(numbers, None, group_by_budget([*records()], OBJECTIVE), searches, OBJECTIVE, {})
-    assert "not of one scale or of other data" in found.note
+    assert "differ in scale or data" in found.note
     page = render_published(numbers, found, None)
     assert page.count("<tr>") == 3 + 7 + 7 + 2  # headings, domains, savings
     assert page.count("<svg") == 1
