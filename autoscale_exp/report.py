@@ -17,8 +17,9 @@ from autoscale_exp.reporting.downstream import Table as DownstreamTable
 from autoscale_exp.reporting.downstream import downstream_table, read_evaluated_runs
 from autoscale_exp.reporting.mixture_files import found_in, mixture_file, remarks_on
 from autoscale_exp.reporting.next_steps import after_verdict, more_seeds, target_runs
-from autoscale_exp.reporting.page import render_page
+from autoscale_exp.reporting.page import render_page, render_published
 from autoscale_exp.reporting.predictions import Prediction, predictions
+from autoscale_exp.reporting.published import beside
 from autoscale_exp.reporting.savings import Saving, savings_of
 from autoscale_exp.reporting.searches import Searches, read_searches
 from autoscale_exp.reporting.target_runs import (
@@ -53,7 +54,12 @@ def main(conf: ReportConf) -> None:
     autoscale = read_fit(Path(conf.autoscale), "autoscale") if conf.autoscale else None
     folder = Path(conf.output_dir)
     atomic.write_json(folder / "summary.json", summary)
-    page = render_page(searches, fit, autoscale, budgets, conf.reference, summary, downstream, found, remarks)
+    shown = ""
+    if conf.published is not None:
+        objective = objective_of_fit(fit, conf.fit)
+        numbers = beside(conf.published, autoscale, budgets, searches, objective, downstream)
+        shown = render_published(conf.published, numbers, autoscale)
+    page = render_page(searches, fit, autoscale, budgets, conf.reference, summary, downstream, found, remarks, shown)
     atomic.write_text(folder / "report.html", page)
     if conf.logger:
         from autoscale_exp.reporting.tracking import log_report  # loads torch

@@ -12,8 +12,10 @@ from autoscale_exp.base.labels import short_label
 from autoscale_exp.laws.fit_file import Fit
 from autoscale_exp.reporting import figures, target_figures
 from autoscale_exp.reporting.comparison import compare
+from autoscale_exp.reporting.conf import PublishedConf
 from autoscale_exp.reporting.downstream import Table as DownstreamTable
 from autoscale_exp.reporting.predictions import Prediction, summary_of
+from autoscale_exp.reporting.published import Beside
 from autoscale_exp.reporting.savings import savings_of
 from autoscale_exp.reporting.searches import Searches
 from autoscale_exp.reporting.tables import backtest_text
@@ -42,6 +44,7 @@ def render_page(
     downstream: DownstreamTable,
     found: Sequence[Prediction] = (),
     remarks: Sequence[str] = (),
+    published: str = "",
 ) -> str:
     """The report as an HTML document.
 
@@ -55,6 +58,7 @@ def render_page(
         downstream: scores by task and mixture; may be empty.
         found: what the fit predicted, beside what was trained.
         remarks: what to know of the mixtures before trusting the comparison.
+        published: the part with a published study's numbers, or nothing.
     """
     *_, mixtures = budgets.values()
     base, differences = mixtures[reference], compare(mixtures, reference)
@@ -96,10 +100,22 @@ def render_page(
         num_target_runs=sum(len(mixture.records) for mixture in mixtures.values()),
         verdicts=worth_saying(mixtures, differences, base, savings),
         remarks=remarks,
+        published=published,
         some_better=any(difference.is_better for difference in differences.values()),
         figures={name: figures.as_svg(figure) for name, figure in drawn.items()},
         first=base.records[0],
     )
+
+
+def render_published(published: PublishedConf, numbers: Beside, autoscale: Fit | None) -> str:
+    """The part of the page with a published study's numbers."""
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    source = resources.files(__package__).joinpath("published.html.j2").read_text("utf-8")
+    figure = None
+    if published.weights:
+        figure = figures.as_svg(figures.plot_published_weights(published.domains, published.weights, autoscale))
+    shown = environment.from_string(source)
+    return shown.render(note=numbers.note, tables=numbers.tables, source=published.source, figure=figure)
 
 
 def draw(

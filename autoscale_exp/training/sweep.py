@@ -20,7 +20,7 @@ from autoscale_exp.base.multirun import jobs_of
 from autoscale_exp.base.stopping import SIGNALS, Stopped, handle_signals, signals_blocked, stop_at
 from autoscale_exp.config import TrainConf
 from autoscale_exp.data.store import TokenStore
-from autoscale_exp.reporting.next_steps import after_sweep
+from autoscale_exp.reporting.next_steps import after_sweep, tell_next
 from autoscale_exp.runs.designs.single import SingleConf
 from autoscale_exp.runs.record import FAILURE, is_recorded, read_failure
 from autoscale_exp.runs.sweep_file import plan_runs
@@ -28,6 +28,7 @@ from autoscale_exp.runs.table import TABLE, write_run_table
 from autoscale_exp.training.claim import SWEEP, end_workers, holder, this_process
 from autoscale_exp.training.packing import Planned, check_packing, is_packed
 from autoscale_exp.training.plan import is_finished, num_devices, plan_run, store_of
+from autoscale_exp.training.plan_only import tell_sweep
 from autoscale_exp.training.watch import PlannedRun, SweepWatch
 
 _runs_told: list[Planned] = []  # to a worker, by its sweep
@@ -64,6 +65,9 @@ class SweepCallback(Callback):
         self._folder = Path(config.hydra.sweep.dir)
         try:
             with user_errors():
+                if config.plan.only:
+                    tell_sweep(config)
+                    raise SystemExit(0)
                 runs = plan_sweep(config)
                 plan_runs(self._folder, {run.name: run.num_tokens for run in runs})
         except Exception:
@@ -115,7 +119,8 @@ class SweepCallback(Callback):
         is_design = OmegaConf.get_type(config.design) is not SingleConf
         # Of the one mixture; of a sweep over several, or over what its path depends on, there is none.
         mixture_file = OmegaConf.select(config, "mixture.path", throw_on_resolution_failure=False)
-        watch.say(after_sweep(self._folder, is_design=is_design, search=config.search, mixture_file=mixture_file))
+        line = after_sweep(self._folder, is_design=is_design, search=config.search, mixture_file=mixture_file)
+        tell_next(watch.say, line)
 
 
 def planned_runs() -> Sequence[Planned]:
