@@ -15,10 +15,11 @@ from autoscale_exp.laws.fit_file import Fit, read_fit
 from autoscale_exp.reporting.comparison import Difference, compare
 from autoscale_exp.reporting.downstream import Table as DownstreamTable
 from autoscale_exp.reporting.downstream import downstream_table, read_evaluated_runs
+from autoscale_exp.reporting.explorer import EXPLORER, write_explorer
 from autoscale_exp.reporting.mixture_files import found_in, mixture_file, remarks_on
 from autoscale_exp.reporting.next_steps import after_verdict, more_seeds, target_runs
 from autoscale_exp.reporting.page import render_page
-from autoscale_exp.reporting.predictions import Prediction, predictions
+from autoscale_exp.reporting.predictions import Prediction, law_of, predictions
 from autoscale_exp.reporting.savings import Saving, savings_of
 from autoscale_exp.reporting.searches import Searches, read_searches
 from autoscale_exp.reporting.target_runs import (
@@ -53,7 +54,8 @@ def main(conf: ReportConf) -> None:
     autoscale = read_fit(Path(conf.autoscale), "autoscale") if conf.autoscale else None
     folder = Path(conf.output_dir)
     atomic.write_json(folder / "summary.json", summary)
-    page = render_page(searches, fit, autoscale, budgets, conf.reference, summary, downstream, found, remarks)
+    explorer = EXPLORER if write_explorer(folder, fit, law_of(Path(conf.fit)), summary["requested_weights"]) else None
+    page = render_page(searches, fit, autoscale, budgets, conf.reference, summary, downstream, found, remarks, explorer)
     atomic.write_text(folder / "report.html", page)
     show(summary, fit, mixtures, conf.reference, savings, found, downstream)
     for remark in remarks:

@@ -42,6 +42,7 @@ def render_page(
     downstream: DownstreamTable,
     found: Sequence[Prediction] = (),
     remarks: Sequence[str] = (),
+    explorer: str | None = None,
 ) -> str:
     """The report as an HTML document.
 
@@ -55,6 +56,7 @@ def render_page(
         downstream: scores by task and mixture; may be empty.
         found: what the fit predicted, beside what was trained.
         remarks: what to know of the mixtures before trusting the comparison.
+        explorer: file of the mixture explorer, beside the page; None without one.
     """
     *_, mixtures = budgets.values()
     base, differences = mixtures[reference], compare(mixtures, reference)
@@ -96,6 +98,7 @@ def render_page(
         num_target_runs=sum(len(mixture.records) for mixture in mixtures.values()),
         verdicts=worth_saying(mixtures, differences, base, savings),
         remarks=remarks,
+        explorer=explorer,
         some_better=any(difference.is_better for difference in differences.values()),
         figures={name: figures.as_svg(figure) for name, figure in drawn.items()},
         first=base.records[0],
