@@ -31,10 +31,10 @@ from autoscale_exp.laws.law import Law, describe_laws
 from autoscale_exp.laws.law_file import write_law
 from autoscale_exp.laws.objective import make_objective
 from autoscale_exp.laws.optimum import make_bounds
-from autoscale_exp.laws.reach import check_targets, remarks_on
+from autoscale_exp.laws.reach import ROUNDING, check_targets, remarks_on
 from autoscale_exp.laws.request import Request
 from autoscale_exp.laws.solution import solve_each, solve_optima
-from autoscale_exp.laws.solver.constraints import Constraints, GroupCap
+from autoscale_exp.laws.solver.constraints import Constraints, GroupCap, check_text
 from autoscale_exp.reporting.next_steps import after_fit, next_runs_command, runs_first
 from autoscale_exp.reporting.tables import show_fit
 from autoscale_exp.runs.repeat import repeat_command
@@ -168,8 +168,8 @@ def with_commands(fit: Fit, runs: str, folder: Path) -> Fit:
 def with_remarks(fit: Fit, table: RunTable, request: Request) -> Fit:
     """A fit whose notes tell of targets far beyond the runs, or beyond the text."""
     unique: Sequence[float] | None = table.unique_tokens
-    if request.constraints.unique_tokens is not None:
-        unique = request.constraints.unique_tokens.tolist()
+    if request.unique_tokens is not None:
+        unique = request.unique_tokens.tolist()
     by_domain = None if unique is None else dict(zip(table.domains, unique, strict=True))
     remarks = remarks_on(fit.targets, fit.scales[-1].tokens, by_domain)
     return replace(fit, diagnostics=replace(fit.diagnostics, notes=[*fit.diagnostics.notes, *remarks]))
@@ -205,19 +205,12 @@ def make_request(conf: FitConf, table: RunTable) -> Request:
     """
     section, limits = conf.objective, conf.bounds
     uniform = np.full(len(table.domains), 1 / len(table.domains))
-    unique = None
-    if limits.max_epochs is not None:
-        known: Sequence[float] | None = table.unique_tokens
-        if limits.unique_tokens is not None:
-            known = in_order(limits.unique_tokens, table.domains, key="bounds.unique_tokens")
-        if known is None:
-            raise UserError(
-                f"bounds.unique_tokens is not set, and '{conf.runs}' is no sweep's folder to take them from; "
-                "give the tokens that each domain has, in the order of the domains"
-            )
-        unique = np.asarray(known, dtype=float)
-    elif limits.unique_tokens is not None:
-        raise UserError("bounds.unique_tokens is given without bounds.max_epochs; how often may they be repeated?")
+    text = text_of(conf, table)
+    if limits.max_epochs is not None and text is None:
+        raise UserError(
+            f"bounds.unique_tokens is not set, and '{conf.runs}' tells of none, being no sweep's folder and without "
+            "columns unique.<domain>; give the tokens that each domain has, in the order of the domains"
+        )
     groups = []
     for name, group in limits.groups.items():
         if not (
@@ -238,7 +231,7 @@ def make_request(conf: FitConf, table: RunTable) -> Request:
         ),
         constraints=Constraints(
             make_bounds(limits.lower, limits.upper, table.domains),
-            unique,
+            text if limits.max_epochs is not None else None,
             limits.max_epochs,
             groups,
             uniform if section.no_worse_than_uniform else None,
@@ -250,7 +243,28 @@ def make_request(conf: FitConf, table: RunTable) -> Request:
         num_next_runs=conf.num_next_runs,
         next_scales=conf.next_scales,
         params=conf.target_params,
+        unique_tokens=text if limits.unique_tokens is not None else None,
     )
+
+
+def text_of(conf: FitConf, table: RunTable) -> FloatArray | None:
+    """(K,) unique tokens of the text that mixtures are for: those of the config, or else of the runs, if they tell.
+
+    Raises:
+        UserError: the config has fewer of a domain than a run saw of it in one epoch.
+    """
+    if conf.bounds.unique_tokens is None:
+        return None if table.unique_tokens is None else np.array(table.unique_tokens, dtype=float)
+    given = in_order(conf.bounds.unique_tokens, table.domains, key="bounds.unique_tokens")
+    text = check_text(given, len(table.domains))
+    if table.pool_tokens is not None:
+        seen = np.minimum(table.domain_tokens, table.pool_tokens)
+        for r, k in np.argwhere(seen > (1 + ROUNDING) * text):
+            raise UserError(
+                f"bounds.unique_tokens of '{table.domains[k]}' is {text[k]:_.0f}, but run '{table.runs[r]}' saw "
+                f"{seen[r, k]:_.0f} tokens of it in one epoch; give all that there are, or leave it out"
+            )
+    return text
 
 
 def prior_of(conf: FitConf, table: RunTable) -> FloatArray | None:
@@ -259,18 +273,18 @@ def prior_of(conf: FitConf, table: RunTable) -> FloatArray | None:
     Raises:
         UserError: it is natural, and nothing says how much text the domains have; or it is no list of numbers.
     """
-    prior, known = conf.objective.prior, conf.bounds.unique_tokens
+    prior = conf.objective.prior
     if prior is None:
         return None
     if prior != "natural":
         return np.array(in_order(prior, table.domains, key="objective.prior"))
-    tokens = table.unique_tokens if known is None else in_order(known, table.domains, key="bounds.unique_tokens")
+    tokens = text_of(conf, table)
     if tokens is None:
         raise UserError(
             f"objective.prior is natural, but '{conf.runs}' is no sweep's folder to take the domains' tokens from; "
             "give weights, in the order of the domains or by name"
         )
-    return np.array(tokens) / sum(tokens)
+    return tokens / tokens.sum()
 
 
 if __name__ == "__main__":

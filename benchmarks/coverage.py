@@ -1,9 +1,10 @@
-"""How far laws are off at model sizes that they have not seen, and how often the default law's intervals hold.
+"""How far laws are off at sizes and repetitions not seen, and how often the default law's intervals hold.
 
     python benchmarks/coverage.py --data ../shared/data
 
 Sizes: the SlimPajama ladder (Shukor et al., arXiv 2507.09404; finished runs at 122M, 310M and 680M parameters) and
 SLDBench's domain mixtures (70M to 410M parameters). A law is fitted to the smaller sizes and judged at the largest.
+Repetition: SLDBench's data_constrained (Muennighoff et al., arXiv 2305.16264), without its largest models and budgets.
 Coverage: how many differences between two mixtures lie in their 90 % interval, of the mean loss, and of each loss. On
 real tables the truth is a run, noise and all; on synthetic ones it is a law of the list, fitted to real runs, which the
 default law sees through noise of .003 nats. Rows of the ladder, which has no licence, are read and never written.
@@ -80,6 +81,38 @@ def judge_sizes(data: Path) -> dict[str, dict]:
                 "regret": float(true[mean.argmin()] - true.min()),
             }
             print(name, law_name, results[name][law_name], flush=True)
+    return results
+
+
+def judge_repetition(data: Path) -> dict[str, dict]:
+    with open(data / "sldbench" / "data_constrained_train.csv") as file:
+        rows = list(csv.DictReader(file))
+    unique, params, tokens, losses = (
+        np.array([float(row[key]) for row in rows]) for key in ("unique_tokens", "params", "tokens", "loss")
+    )
+    names, text = [f"r{i}" for i in range(len(rows))], unique[:, None]
+    table = RunTable(names, ["text"], ["text"], tokens[:, None], losses[:, None], params=params, pool_tokens=text)
+    unseen = {
+        "models of 1B parameters and more": params >= 1e9,
+        "models of 2B parameters and more": params >= 2e9,
+        "budgets of 40B tokens and more": tokens >= 4e10,
+        "budgets of 90B tokens and more": tokens >= 9e10,
+        "models of 2B or budgets of 90B, and more": (params >= 2e9) | (tokens >= 9e10),
+        "models of 1B or budgets of 50B, and more": (params >= 1e9) | (tokens >= 5e10),
+        "texts of 4B tokens and more": unique >= 4e9,
+    }
+    results = {}
+    for name, rows in unseen.items():
+        train, test = _parts(table, ~rows, rows)
+        results[name] = {"runs": int(rows.sum())}
+        for law_name, known in (("pooled_transfer", True), ("pooled_transfer", False), ("additive", True)):
+            seen, left_out = (each if known else replace(each, pool_tokens=None) for each in (train, test))
+            errors = predict_runs(fit_law(law_name, seen), left_out) - test.losses
+            results[name][law_name if known else f"{law_name}, repetition not told"] = {
+                "r2": 1 - float((errors**2).mean() / test.losses.var()),
+                "median_relative_error": float(np.median(np.abs(errors / test.losses))),
+            }
+        print(name, results[name], flush=True)
     return results
 
 
@@ -176,13 +209,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     data = parser.parse_args().data
-    sizes, coverage = judge_sizes(data), {}
+    sizes, repetition, coverage = judge_sizes(data), judge_repetition(data), {}
     for splits in (real_splits, synthetic_splits):
         for name, train, test in splits(data):
             coverage[name] = judge_coverage(train, test)
             shown = {key: round(value, 3) for key, value in coverage[name].items() if key != "by_level"}
             print(name, shown, flush=True)
-    (HERE / "coverage.json").write_text(json.dumps({"sizes": sizes, "coverage": coverage}, indent=1) + "\n")
+    content = {"sizes": sizes, "repetition": repetition, "coverage": coverage}
+    (HERE / "coverage.json").write_text(json.dumps(content, indent=1) + "\n")
     draw(coverage, HERE / "coverage.png")
 
 

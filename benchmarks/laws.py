@@ -112,7 +112,8 @@ def print_table(results: dict[str, dict]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--laws", nargs="+", default=list(LAWS))
+    laws = [name for name, entry in LAWS.items() if "losses" in entry.abilities]
+    parser.add_argument("--laws", nargs="+", choices=laws, default=laws)
     parser.add_argument("--counts", nargs="+", type=int, default=COUNTS)
     arguments = parser.parse_args()
     train, test = regmix(arguments.data, "train"), regmix(arguments.data, "test")

@@ -33,5 +33,5 @@ class BoundsConf:
     lower: Any = 0.0  # smallest domain weights: 0.02, a list, or {web: 0.1}, which leaves the others free
     upper: Any = 1.0  # largest domain weights, likewise
     max_epochs: float | None = None  # a domain's unique tokens may be repeated so often at the target; null: no limit
-    unique_tokens: Any = None  # by domain: a list or {web: 5_000_000, code: 2_000_000}; null: from the sweep's results
+    unique_tokens: Any = None  # the text's, by domain: a list or {web: 5_000_000, code: 2_000_000}; null: as runs tell
     groups: dict[str, Any] = field(default_factory=dict)  # +bounds.groups.<name>={domains: [...], upper: <share>}

@@ -7,34 +7,25 @@ not under the point estimate: where the runs say little, draws disagree and thei
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from autoscale_exp.base.arrays import FloatArray, Int64Array
+from autoscale_exp.base.arrays import FloatArray
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.labels import short_label
 from autoscale_exp.base.progress import Progress
-from autoscale_exp.laws.autoscale.ddo import find_design
 from autoscale_exp.laws.backtest import Trial, backtest, fit_without_largest
 from autoscale_exp.laws.candidates import Candidates, candidate_runs
-from autoscale_exp.laws.fit_file import (
-    Diagnostics,
-    Fit,
-    FitObjective,
-    FittedMixture,
-    Gain,
-    NextRun,
-    Response,
-    Risk,
-    named,
-)
+from autoscale_exp.laws.fit_file import Diagnostics, Fit, FitObjective, FittedMixture, NextRun, named
+from autoscale_exp.laws.gains import INTERVAL, gain_over, objective_draws, verdict
 from autoscale_exp.laws.law import LossLaw, predict_runs
 from autoscale_exp.laws.next_runs import differences_at, propose_runs
 from autoscale_exp.laws.objective import METRICS, Objective
 from autoscale_exp.laws.optimum import Optimum
 from autoscale_exp.laws.request import Request
+from autoscale_exp.laws.responses import responses_of
 from autoscale_exp.laws.solver.ensemble import Ensemble
 from autoscale_exp.laws.solver.mixture_optimum import MixtureOptimum, WorstCase, expected_optimum
 from autoscale_exp.laws.solver.sampled_optimum import DrawnMixtures, draw_mixtures
@@ -42,9 +33,7 @@ from autoscale_exp.runs.table import RunTable, has_sizes, scales_of
 
 log = logging.getLogger(__name__)
 
-INTERVAL = (0.05, 0.95)  # 90 %
 DRAW_ACCURACY = 1e-6  # KKT residual of a draw's optimum, which intervals of weights are made of
-SURE = 0.95  # probability from which a mixture is called better
 
 
 @dataclass(frozen=True)
@@ -111,7 +100,7 @@ def decide(evidence: Evidence, request: Request) -> Fit:
             run_noise=named(table.validation_domains, law.run_noise),
             backtest=tests[0] if tests else None,
             further_backtests=tests[1:],
-            responses=_responses(law, table, groups, objective),
+            responses=responses_of(law, table, groups, objective),
         ),
     )
 
@@ -164,39 +153,19 @@ def decide_at(
         candidates: proxy runs that might be trained next; None for no proposals.
         of_runs: the draws at the model size of the runs.
     """
-    objective = request.objective
-
-    @cache
-    def drawn() -> DrawnMixtures:
-        return draw_mixtures(law, budget, request.constraints, request.prior)
-
-    def best_under(laws: Sequence[LossLaw], metric: str = objective.metric, **search: Any) -> MixtureOptimum:
-        sought = replace(objective, metric=metric) if objective.aggregate == "mean" else WorstCase(metric)
-        try:
-            return expected_optimum(
-                laws, sought, budget, request.constraints, kl_weight=request.kl_weight, prior=request.prior, **search
-            )
-        except NotImplementedError:  # a law without slopes
-            if request.kl_weight:
-                raise UserError(f"objective.kl_weight needs a law with slopes, which law={law.name} has not") from None
-            return drawn().optimum(replace(objective, metric=metric))
-
+    objective, search = request.objective, _Search(law, budget, request)
     # Optima are of formulas, which most laws have convex; what a law is off by, its discrepancy, comes on top.
     formula, formulas = law.by_formula(), [draw.by_formula() for draw in draws]
-    point, other = best_under([formula]), METRICS[1 - METRICS.index(objective.metric)]
+    point, other = search.best_under([formula]), METRICS[1 - METRICS.index(objective.metric)]
     # Draws are of the law's form, so convex where it is, and their optima lie near the one of their mean.
-    offered = best_under(formulas, convex=point.convex, start=point.weights) if draws else point
-    progress, optima = Progress(log, f"mixture for {short_label(budget)} tokens"), []
-    for number, draw in enumerate(formulas, 1):
-        optima.append(best_under([draw], convex=point.convex, start=offered.weights, accuracy=DRAW_ACCURACY))
-        progress.tell(f"draw {number} of {len(draws)}")
-    under_other = named(law.domains, best_under([formula], other).weights)
-    interval = weight_intervals(draws, objective, optima, budget) if draws else None
+    offered = search.best_under(formulas, convex=point.convex, start=point.weights) if draws else point
+    under_other = named(law.domains, search.best_under([formula], other).weights)
     corrected, plain = (
         objective_draws(laws, objective, offered.weights, budget) for laws in (draws or [law], formulas or [formula])
     )
+    optima = search.optima_of(formulas, offered)
     entry = replace(
-        FittedMixture.of(offered, law.domains, interval),
+        FittedMixture.of(offered, law.domains, weight_intervals(draws, objective, optima, budget) if draws else None),
         objective_value=None
         if offered.objective_value is None
         else offered.objective_value + float((corrected - plain).mean()),
@@ -210,15 +179,17 @@ def decide_at(
     if not draws:
         return entry
     losses = Ensemble(draws).predict(offered.weights * budget)  # (D, V)
-    values = objective(losses)
-    references = {"uniform": np.full(len(law.domains), 1 / len(law.domains)), "base": base}
-    under = {name: objective_draws(draws, objective, weights, budget) for name, weights in references.items()}
-    gains = {name: gain_over(draws_of, values) for name, draws_of in under.items()}
+    values, uniform = objective(losses), np.full(len(law.domains), 1 / len(law.domains))
+    references = {"uniform": uniform, "base": base}
+    gains = {
+        name: gain_over(objective_draws(draws, objective, weights, budget), values)
+        for name, weights in references.items()
+    }
     useful: list[NextRun] = []
     risk = None
     if candidates is not None and request.num_next_runs:
         best = [offered.weights, *(optimum.weights for optimum in optima)]
-        differences = differences_at(draws, objective, [references["uniform"], *best], budget)
+        differences = differences_at(draws, objective, [uniform, *best], budget)
         runs = candidates.with_mixtures(best)
         useful, risk = propose_runs(of_runs or draws, runs, differences, request.num_next_runs, candidates.table.runs)
     low, high = np.quantile(values, INTERVAL).tolist()
@@ -233,50 +204,50 @@ def decide_at(
     )
 
 
-def objective_draws(draws: Sequence[LossLaw], objective: Objective, weights: FloatArray, budget: float) -> FloatArray:
-    """(D,) objective of one mixture under each draw."""
-    return objective(Ensemble(draws).predict(weights * budget))
+@dataclass(frozen=True)
+class _Search:
+    """The search of mixtures at a budget, under a law or its draws."""
 
+    law: LossLaw
+    budget: int
+    request: Request
 
-def gain_over(reference: FloatArray, mixture: FloatArray) -> Gain:
-    """The gain of a mixture from (D,) objectives of it and of a reference under the same draws."""
-    gains = reference - mixture
-    low, high = np.quantile(gains, INTERVAL)
-    mean = float(gains.mean())
-    return Gain(mean, (float(low), float(high)), float((gains > 0).mean()), mean / float(reference.mean()))
+    @cached_property
+    def drawn(self) -> DrawnMixtures:
+        """Mixtures to choose from under a law without slopes."""
+        return draw_mixtures(self.law, self.budget, self.request.constraints, self.request.prior)
 
+    def best_under(self, laws: Sequence[LossLaw], metric: str | None = None, **search: Any) -> MixtureOptimum:
+        """The best mixture on average over laws, of the objective or of the same with another metric."""
+        request = self.request
+        objective = replace(request.objective, metric=metric or request.objective.metric)
+        sought = objective if objective.aggregate == "mean" else WorstCase(objective.metric)
+        try:
+            return expected_optimum(
+                laws,
+                sought,
+                self.budget,
+                request.constraints,
+                kl_weight=request.kl_weight,
+                prior=request.prior,
+                **search,
+            )
+        except NotImplementedError:  # a law without slopes
+            if request.kl_weight:
+                raise UserError(
+                    f"objective.kl_weight needs a law with slopes, which law={self.law.name} has not"
+                ) from None
+            return self.drawn.optimum(objective)
 
-def verdict(gain: Gain, reference: str, useful: Sequence[NextRun], risk: Risk | None = None) -> str:
-    """A sentence for whoever decides: better, worse, or not to be told apart; then the next runs, or enough.
-
-    Args:
-        gain: of the mixture offered.
-        reference: what it is over.
-        useful: the proxy runs that would tell most.
-        risk: that the choice between the two is wrong, and what it would be after those runs.
-    """
-    low, high = gain.interval
-    if gain.probability >= SURE and low > 0:
-        return (
-            f"better than {reference} by {gain.mean:.4f} ({gain.relative:.1%}), 90 % interval {low:.4f} to {high:.4f}; "
-            f"the probability of being better is {gain.probability:.0%}"
-        )
-    if gain.probability <= 1 - SURE and high < 0:
-        return (
-            f"worse than {reference} by {-gain.mean:.4f} ({-gain.relative:.1%}), 90 % interval {-high:.4f} to "
-            f"{-low:.4f}; the bounds or the objective's other terms keep the mixture away from {reference}"
-        )
-    text = (
-        f"cannot be told apart from {reference} with these runs: the gain is {gain.mean:.4f} ({gain.relative:.1%}), "
-        f"90 % interval {low:.4f} to {high:.4f}"
-    )
-    if risk is not None and risk.is_enough:
-        return (
-            f"{text}; enough is known: the {len(useful)} proxy runs that would tell most lower the chance of the wrong "
-            f"choice from {risk.now:.1%} to {risk.after:.1%} only, so train either"
-        )
-    listed = ", ".join(f"{run.repeats or run.run} with seed {run.seed}" for run in useful)
-    return f"{text}; the most useful next proxy runs are {listed}" if useful else text
+    def optima_of(self, formulas: Sequence[LossLaw], offered: MixtureOptimum) -> list[MixtureOptimum]:
+        """The optimum of each draw's formula, sought from the mixture `offered`."""
+        progress, optima = Progress(log, f"mixture for {short_label(self.budget)} tokens"), []
+        for number, draw in enumerate(formulas, 1):
+            optima.append(
+                self.best_under([draw], convex=offered.convex, start=offered.weights, accuracy=DRAW_ACCURACY)
+            )
+            progress.tell(f"draw {number} of {len(formulas)}")
+        return optima
 
 
 def weight_intervals(
@@ -289,32 +260,3 @@ def weight_intervals(
     weights = np.stack([optimum.weights for optimum in optima])
     chosen = objective(Ensemble(draws).predict(weights * budget)).argmin(axis=1)
     return np.quantile(weights[chosen], INTERVAL, axis=0)
-
-
-def _responses(
-    law: LossLaw, table: RunTable, groups: Sequence[Int64Array], objective: Objective
-) -> list[list[Response]]:
-    """Per scale and domain the proxy runs' points and the law's curve; empty where the runs hold no DDO design."""
-    responses = []
-    for rows in groups:
-        base, varied = find_design(table, rows)
-        if not all(varied):
-            return []
-        base_tokens, level = table.domain_tokens[base[0]], float(objective(table.losses[base]).mean())
-        of_scale = []
-        for i, domain in enumerate(law.domains):
-
-            def curve(
-                x: FloatArray, base_tokens: FloatArray = base_tokens, level: float = level, i: int = i
-            ) -> FloatArray:
-                tokens = np.tile(base_tokens, (len(x), 1))
-                tokens[:, i] *= x
-                return objective(law.predict(tokens)) / level
-
-            points = [
-                (float(table.domain_tokens[r, i] / base_tokens[i]), float(objective(table.losses[r]) / level))
-                for r in [*base, *varied[i]]
-            ]
-            of_scale.append(Response.of(domain, sorted(points), curve))
-        responses.append(of_scale)
-    return responses

@@ -12,15 +12,19 @@ by Matheron's rule (Wilson et al. 2020), so that one draw is one function of the
 R runs, K training domains, V validation domains, F features, X points.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.special import digamma, polygamma
 
-from autoscale_exp.base.arrays import FloatArray
+from autoscale_exp.base.arrays import FloatArray, Int64Array
 from autoscale_exp.laws.mixture_kernel import KERNEL, kernel_between, random_features
+from autoscale_exp.laws.repetition import effective_params, effective_tokens
+from autoscale_exp.runs.table import RunTable
 
 
 class Reach(NamedTuple):
@@ -33,7 +37,7 @@ class Reach(NamedTuple):
         common: part of its variance that validation domains have in common.
     """
 
-    inflation: float = 2.6
+    inflation: float = 3.4
     growth: float = 1.0
     level: float = 0.35
     common: float = 0.7
@@ -43,7 +47,11 @@ REACH = Reach()
 # Of the variance about the law, where nothing is repeated. It counts as so many repeats where something is.
 SEED_PART, SEED_COUNT = 0.15, 3.0
 LEAST_PART = 0.1  # of the variance about the law, which is discrepancy whatever the repeats say
-SAME = 1e-3  # relative difference of amounts that are repeats
+# Standard deviation, over mixtures, budgets and sizes, of the log of the variance over seeds: two in three mixtures
+# have between .45 and 2.2 times the typical variance. Public reports have noise differ up to 25-fold.
+NOISE_SPREAD = 0.8
+SAME = 1e-3  # difference of coordinates, about that of the logs of amounts, up to which runs are repeats
+TINY = 1e-12
 NUM_FEATURES = 256
 SMALLEST_WEIGHT = 0.02  # of a robust fit: an outlier has at most 50 times the noise of others
 
@@ -64,10 +72,10 @@ class Correction:
     features: FloatArray | None = None
     level: FloatArray | None = None
 
-    def __call__(self, domain_tokens: FloatArray, params: float | None) -> FloatArray:
-        """(X, V) to be added to the law's losses at (X, K) tokens."""
+    def __call__(self, domain_tokens: FloatArray, params: float | None, unique_tokens: FloatArray | None) -> FloatArray:
+        """(X, V) to be added to the law's losses at (X, K) tokens of a text with (K,) unique ones."""
         discrepancy = self.discrepancy
-        points = discrepancy.coordinates(domain_tokens, params)
+        points = discrepancy.coordinates(domain_tokens, params, unique_tokens)
         kernel, features = discrepancy.seen_from(points.tobytes())
         beyond, sd = discrepancy.beyond(points), discrepancy.sd_at(points)
         sd = np.tile(sd, self.at_runs.shape[1] // sd.shape[1])
@@ -96,6 +104,7 @@ class Discrepancy:
     Attributes:
         domain_tokens: (R, K) of the runs.
         params: (R,) model sizes; all 1 where the runs do not tell.
+        pool_tokens: (R, K) tokens of the text that each run saw; None where the runs do not tell.
         losses: (R, V).
         sd: (V,) of delta, at the runs' mean log budget.
         exponent: of the budget that it goes as.
@@ -106,6 +115,7 @@ class Discrepancy:
 
     domain_tokens: FloatArray
     params: FloatArray
+    pool_tokens: FloatArray | None
     losses: FloatArray
     sd: FloatArray
     exponent: float
@@ -115,8 +125,8 @@ class Discrepancy:
 
     def content(self) -> dict[str, Any]:
         """Plain JSON from which `from_content` makes the same process again."""
-        arrays = ("domain_tokens", "params", "losses", "sd", "noise", "slopes")
-        return {key: getattr(self, key).tolist() for key in arrays} | {"exponent": self.exponent, "shared": self.shared}
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {key: value.tolist() if isinstance(value, np.ndarray) else value for key, value in fields.items()}
 
     @classmethod
     def from_content(cls, content: dict[str, Any]) -> "Discrepancy":
@@ -139,9 +149,13 @@ class Discrepancy:
         at_runs = self._conditioned(self.losses - predicted - path - noise)
         return Correction(self, at_runs, features, REACH.level * self.slopes * level)
 
-    def coordinates(self, domain_tokens: FloatArray, params: FloatArray | float | None) -> FloatArray:
-        """(X, 2 K + 2): roots of shares, logs of shares, log budget, log size."""
-        tokens = np.maximum(domain_tokens, 0.0)
+    def coordinates(
+        self, domain_tokens: FloatArray, params: FloatArray | float | None, unique_tokens: FloatArray | None
+    ) -> FloatArray:
+        """(X, 2 K + 2): roots of shares, logs of shares, log budget, log size; of what repetition leaves of them."""
+        if params is not None:
+            params = effective_params(params, domain_tokens, unique_tokens)
+        tokens = np.maximum(effective_tokens(domain_tokens, unique_tokens)[0], 0.0)
         totals = np.maximum(tokens.sum(axis=1), 1.0)
         shares = tokens / totals[:, None]
         log_size = np.broadcast_to(0.0 if params is None else np.log(params / self.params.max()), len(tokens))
@@ -161,7 +175,7 @@ class Discrepancy:
     @cached_property
     def run_points(self) -> FloatArray:
         """(R, 2 K + 2) coordinates of the runs."""
-        return self.coordinates(self.domain_tokens, self.params)
+        return self.coordinates(self.domain_tokens, self.params, self.pool_tokens)
 
     @cached_property
     def seen_from(self) -> Callable[[bytes], tuple[FloatArray, FloatArray]]:
@@ -197,47 +211,62 @@ class Discrepancy:
 
 
 def seed_variance(
-    domain_tokens: FloatArray, params: FloatArray, losses: FloatArray, about_law: FloatArray
+    points: FloatArray, losses: FloatArray, about_law: FloatArray, relative: FloatArray, shared: float
 ) -> FloatArray:
-    """(V,) variance of losses over seeds: the prior's part of `about_law` (V,), and what repeated runs show."""
-    left, squares, count = list(range(len(losses))), np.zeros(losses.shape[1]), 0
-    while left:
-        first = left[0]
-        same = np.isclose(domain_tokens[left], domain_tokens[first], rtol=SAME).all(axis=1)
-        group = [r for r, alike in zip(left, same & (params[left] == params[first]), strict=True) if alike]
-        left = [r for r in left if r not in group]
-        squares += ((losses[group] - losses[group].mean(axis=0)) ** 2).sum(axis=0)
-        count += len(group) - 1
-    return np.asarray((SEED_COUNT * SEED_PART * about_law + squares) / (SEED_COUNT + count))
+    """(R, V) variances of losses over seeds: a prior's, and what repeated runs show, each for the runs near it.
+
+    The log of what multiplies the variance of a run, in all validation domains alike, is a Gaussian process over
+    mixtures, budgets and sizes. A group of repeats tells of it with the bias and variance of the log of a chi-square.
+
+    Args:
+        points: (R, 2 K + 2) coordinates of the runs.
+        losses: (R, V).
+        about_law: (V,) variance about the law, at the runs' mean log budget.
+        relative: (R,) variance at each run's budget over that.
+        shared: correlation of a run's deviations.
+    """
+    groups = repeats_of(points)
+    count = np.array([len(group) - 1 for group in groups])
+    squares = np.array([((losses[g] - losses[g].mean(axis=0)) ** 2).sum(axis=0) / relative[g[0]] for g in groups])
+    squares = squares.reshape(len(groups), losses.shape[1])
+    seed = (SEED_COUNT * SEED_PART * about_law + squares.sum(axis=0)) / (SEED_COUNT + count.sum())
+    variances = relative[:, None] * seed
+    if not groups:
+        return variances
+    half = count * losses.shape[1] / (1 + (losses.shape[1] - 1) * shared) / 2  # of the degrees of freedom
+    told = np.log((squares / seed).mean(axis=1) / count + TINY) - digamma(half) + np.log(half)
+    first = points[[group[0] for group in groups]]
+    covariance = NOISE_SPREAD**2 * kernel_between(first, first) + np.diag(polygamma(1, half))
+    log_factor = NOISE_SPREAD**2 * kernel_between(points, first) @ np.linalg.solve(covariance, told)
+    return np.asarray(variances * np.exp(log_factor)[:, None])
+
+
+def repeats_of(points: FloatArray) -> list[Int64Array]:
+    """The rows of each group of two or more runs that differ in their seeds alone."""
+    same = np.abs(points[:, None] - points[None, :]).max(axis=2) < SAME
+    firsts = np.unique(same.argmax(axis=1))
+    return [rows for rows in (np.flatnonzero(same[first]) for first in firsts) if len(rows) > 1]
 
 
 def discrepancy_of(
-    domain_tokens: FloatArray,
-    params: FloatArray | None,
-    losses: FloatArray,
-    *,
-    sd: FloatArray,
-    exponent: float,
-    weights: FloatArray,
-    shared: float,
-    slopes: FloatArray,
+    table: RunTable, *, sd: FloatArray, exponent: float, weights: FloatArray, shared: float, slopes: FloatArray
 ) -> Discrepancy:
-    """The process for a law fitted to runs.
+    """The process for a law fitted to the runs of a table.
 
     Args:
-        domain_tokens: (R, K).
-        params: (R,) model sizes, or None.
-        losses: (R, V).
+        table: R runs.
         sd: (V,) standard deviation of losses about the law, at the runs' mean log budget.
         exponent: of the budget that it goes as.
         weights: (R, V) robust weights of the fit.
         shared: correlation of a run's deviations.
         slopes: (V,) what an e-fold of the largest budgets lowers losses by, nats.
     """
-    params = np.ones(len(losses)) if params is None else params
-    seed = seed_variance(domain_tokens, params, losses, sd**2)
-    own = np.maximum(REACH.inflation * (sd**2 - seed), LEAST_PART * sd**2)
-    log_total = np.log(domain_tokens.sum(axis=1))
+    params = np.ones(len(table.runs)) if table.params is None else table.params
+    runs = (table.domain_tokens, params, table.pool_tokens, table.losses)
+    process = Discrepancy(*runs, sd, exponent, np.ones_like(table.losses), shared, slopes)
+    log_total = process.run_points[:, -2]
     relative = np.exp(2 * exponent * (log_total - log_total.mean()))
-    noise = relative[:, None] * seed / np.maximum(weights, SMALLEST_WEIGHT)
-    return Discrepancy(domain_tokens, params, losses, np.sqrt(own), exponent, noise, shared, slopes)
+    seed = seed_variance(process.run_points, table.losses, sd**2, relative, shared)
+    typical = np.exp(np.log(seed / relative[:, None]).mean(axis=0))
+    own = np.maximum(REACH.inflation * (sd**2 - typical), LEAST_PART * sd**2)
+    return replace(process, sd=np.sqrt(own), noise=seed / np.maximum(weights, SMALLEST_WEIGHT))

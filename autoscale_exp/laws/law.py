@@ -85,6 +85,13 @@ class LossLaw(Law, Protocol):
         """
         ...
 
+    def with_text(self, unique_tokens: Sequence[float] | None) -> Self:
+        """The law of runs whose text has (K,) `unique_tokens`, which more tokens repeat; None for no end of it.
+
+        Before, it is of the text that the runs' table tells of.
+        """
+        ...
+
 
 @dataclass(frozen=True)
 class LawEntry:
@@ -110,6 +117,7 @@ ABILITIES = {
     "losses": "predicts the losses of any mixture",
     "tokens": "predicts at token budgets other than those of the runs",
     "model size": "takes runs of models of several sizes, and predicts at others",
+    "repetition": "knows that repeated text is worth less",
     "held-out domains": "takes validation domains that no run trains on",
     "intervals": "comes with draws of what the runs leave open",
 }
@@ -126,70 +134,70 @@ LAWS = {
         "PooledTransferLaw",
         "E + C N^(-κ) + N^(-η) (A S^(-γ/ρ) + B G^(-α)), S and G sums over domains",
         "ours; the default",
-        ("losses", "tokens", "model size", "held-out domains", "intervals"),
+        ("losses", "tokens", "model size", "repetition", "held-out domains", "intervals"),
     ),
     "transfer": LawEntry(
         "parametric.transfer",
         "TransferLaw",
         "E + (a + Σ c_i n_i)^(-γ)",
         "ours",
-        ("losses", "tokens", "held-out domains", "intervals"),
+        ("losses", "tokens", "repetition", "held-out domains", "intervals"),
     ),
     "ces_transfer": LawEntry(
         "parametric.transfer",
         "CesTransferLaw",
         "E + (Σ c_i n_i^ρ)^(-γ/ρ)",
         "ours",
-        ("losses", "tokens", "held-out domains", "intervals"),
+        ("losses", "tokens", "repetition", "held-out domains", "intervals"),
     ),
     "generic_specific": LawEntry(
         "parametric.generic_specific",
         "GenericSpecificLaw",
         "E + A (Σ c_i n_i)^(-α) + B (n_v + a)^(-β)",
         "ours",
-        ("losses", "tokens", "held-out domains", "intervals"),
+        ("losses", "tokens", "repetition", "held-out domains", "intervals"),
     ),
     "mixing_law": LawEntry(
         "parametric.mixing_law",
         "MixingLaw",
         "c + k exp(Σ t_i r_i), and a power of the total where budgets differ",
         "Data Mixing Laws, arXiv 2403.16952; Olmix, arXiv 2602.12237",
-        ("losses", "tokens", "held-out domains", "intervals"),
+        ("losses", "tokens", "repetition", "held-out domains", "intervals"),
     ),
     "bimix": LawEntry(
         "parametric.bimix",
         "BimixLaw",
         "(A / r_v^α) (B / D^β + C)",
         "BiMix, arXiv 2405.14908",
-        ("losses", "tokens", "intervals"),
+        ("losses", "tokens", "repetition", "intervals"),
     ),
     "additive": LawEntry(
         "parametric.additive",
         "AdditiveLaw",
         "E + 1 / Σ C_i r_i^γ_i + A / N^α + B / D^β",
         "Shukor et al., arXiv 2507.09404",
-        ("losses", "tokens", "model size", "held-out domains", "intervals"),
+        ("losses", "tokens", "model size", "repetition", "held-out domains", "intervals"),
     ),
     "joint": LawEntry(
         "parametric.additive",
         "JointLaw",
         "E + 1 / Σ C_i r_i^γ_i + A / N^α + B / D^β, A and B functions of the mixture",
         "Shukor et al., arXiv 2507.09404",
-        ("losses", "tokens", "model size", "held-out domains", "intervals"),
+        ("losses", "tokens", "model size", "repetition", "held-out domains", "intervals"),
     ),
     "linear": LawEntry(
         "parametric.linear",
         "LinearLaw",
         "linear in the shares and in log D",
         "a baseline",
-        ("losses", "tokens", "held-out domains", "intervals"),
+        ("losses", "tokens", "repetition", "held-out domains", "intervals"),
     ),
     "lightgbm": LawEntry(
         "parametric.trees",
         "LightGbmLaw",
         "boosted trees on the shares, and on log D where budgets differ",
         "RegMix, arXiv 2407.01492",
-        ("losses", "held-out domains"),
+        ("losses", "repetition", "held-out domains"),
     ),
 }
 
@@ -244,13 +252,16 @@ def fit_law(name: str, table: RunTable) -> Law:
 
 
 def predict_runs(law: LossLaw, table: RunTable) -> FloatArray:
-    """(R, V) losses that a law predicts for the runs of a table, each at the size of its model."""
-    if table.params is None or not takes_sizes(law.name):
-        return law.predict(table.domain_tokens)
-    losses = np.empty_like(table.losses)
-    for params in np.unique(table.params):
-        rows = np.flatnonzero(table.params == params)
-        losses[rows] = law.at_size(params).predict(table.domain_tokens[rows])
+    """(R, V) losses that a law predicts for the runs of a table, each at the size of its model and with its text."""
+    params = table.params if takes_sizes(law.name) else None
+    alike: dict[tuple[float | None, tuple[float, ...] | None], list[int]] = {}
+    for row in range(len(table.runs)):
+        text = None if table.pool_tokens is None else tuple(table.pool_tokens[row].tolist())
+        alike.setdefault((None if params is None else float(params[row]), text), []).append(row)
+    losses = np.empty((len(table.runs), len(law.validation_domains)))
+    for (size, text), rows in alike.items():
+        there = (law if size is None else law.at_size(size)).with_text(text)
+        losses[rows] = there.predict(table.domain_tokens[rows])
     return losses
 
 

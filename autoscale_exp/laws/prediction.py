@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from autoscale_exp.base.arrays import FloatArray
-from autoscale_exp.laws.decision import INTERVAL
+from autoscale_exp.laws.gains import INTERVAL
 from autoscale_exp.laws.law import LossLaw
 from autoscale_exp.laws.objective import Objective
 

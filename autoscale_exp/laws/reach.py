@@ -56,8 +56,8 @@ def remarks_on(
         if max(repeated.values(), default=0.0) > MANY_EPOCHS * (1 + ROUNDING):
             told = ", ".join(f"{domain} {times:.1f}" for domain, times in repeated.items())
             remarks.append(
-                f"target {label} goes through its text so often: {told} epochs; the law knows of no repetition, and a "
-                f"run of more than {MANY_EPOCHS} takes max_epochs=...; bounds.max_epochs={MANY_EPOCHS} keeps a mixture "
-                "within its text"
+                f"target {label} goes through its text so often: {told} epochs; unless the runs repeat as much, what "
+                f"that is worth is a guess, and a run of more than {MANY_EPOCHS} takes max_epochs=...; "
+                f"bounds.max_epochs={MANY_EPOCHS} keeps a mixture within its text"
             )
     return remarks

@@ -23,6 +23,7 @@ class Request:
         num_next_runs: proxy runs to propose.
         next_scales: token budgets of new ones; empty for those of the runs.
         params: model size that the targets are for; None for the largest of the runs.
+        unique_tokens: (K,) tokens of the text that mixtures are for, beyond which they repeat it; None for the runs'.
     """
 
     targets: Sequence[int]
@@ -35,3 +36,4 @@ class Request:
     num_next_runs: int = 3
     next_scales: Sequence[int] = ()
     params: int | None = None
+    unique_tokens: FloatArray | None = None

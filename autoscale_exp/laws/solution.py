@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -34,12 +35,18 @@ def solve(name: str, table: RunTable, request: Request) -> tuple[Fit, Law]:
 def solve_each(name: str, table: RunTable, requests: Sequence[Request]) -> tuple[list[Fit], Law]:
     """Fits a law to runs once, and answers each of several requests, which differ in their objective, with it.
 
+    Runs of a table that does not tell of their text are taken to have seen that of the requests.
+
     Raises:
         UserError: see `solve`.
     """
     log.info("fitting law %s to %d runs of %d domains", name, len(table.runs), len(table.domains))
+    text = requests[0].unique_tokens
+    if text is not None and table.pool_tokens is None:
+        table = replace(table, pool_tokens=np.tile(text, (len(table.runs), 1)))
     law = fit_law(name, table)
     if predicts_losses(law):
+        law = law if text is None else law.with_text(text.tolist())
         evidence = gather_evidence(law, table, requests[0])
         return [decide(evidence, request) for request in requests], law
     assert isinstance(law, AutoscaleLaw)

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from autoscale_exp.base.arrays import FloatArray
-from autoscale_exp.laws.decision import INTERVAL, gain_over, objective_draws
 from autoscale_exp.laws.fit_file import Fit, FittedMixture
+from autoscale_exp.laws.gains import INTERVAL, gain_over, objective_draws
 from autoscale_exp.laws.law import LossLaw, predicts_losses
 from autoscale_exp.laws.law_file import LAW, read_law
 from autoscale_exp.laws.objective import Objective

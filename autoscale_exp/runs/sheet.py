@@ -17,7 +17,7 @@ from autoscale_exp.base.errors import UserError, refusal
 
 log = logging.getLogger(__name__)
 
-PREFIXES = ("tokens", "weights", "loss", "perplexity")  # of columns per domain, as in tokens.web
+PREFIXES = ("tokens", "weights", "unique", "loss", "perplexity")  # of columns per domain, as in tokens.web
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 # A mark of UTF-32 begins with that of UTF-16, so it is looked for first.
 MARKS = {

@@ -28,7 +28,7 @@ SUM_TOLERANCE = 0.01  # of shares about 1: RegMix's rows, rounded to .001, sum t
 LARGEST_LOSS = 20.0  # nats per token; a model that knows nothing needs e^20 = 485 million tokens to reach it
 OPTIONAL_NUMBERS = {"seed": 0.0, "params": 1.0}  # columns that not every table has, with the least allowed in each
 OWN_COLUMNS = ("model", "params", "steps", "seconds")  # that `train` writes for people
-READ_COLUMNS = "run, scale, seed, params, tokens.<domain>, loss.<domain> or perplexity.<domain>"
+READ_COLUMNS = "run, scale, seed, params, tokens.<domain>, unique.<domain>, loss.<domain> or perplexity.<domain>"
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,8 @@ class RunTable:
         scales: (R,) labels of the scale, or None where the table has none.
         seeds: (R,) seeds, or None.
         params: (R,) parameters of each run's model, or None where the table does not tell.
-        unique_tokens: (K,) tokens that the store of the runs has of each domain, or None where that is not known.
+        unique_tokens: (K,) tokens that there are of each domain, or None where that is not known.
+        pool_tokens: (R, K) those among them that a run may see, and repeats beyond; None where that is not known.
     """
 
     runs: list[str]
@@ -56,6 +57,7 @@ class RunTable:
     seeds: list[int] | None = None
     params: FloatArray | None = None
     unique_tokens: list[int] | None = None
+    pool_tokens: FloatArray | None = None
 
 
 def select_runs(table: RunTable, rows: Int64Array) -> RunTable:
@@ -68,6 +70,7 @@ def select_runs(table: RunTable, rows: Int64Array) -> RunTable:
         scales=None if table.scales is None else [table.scales[r] for r in rows],
         seeds=None if table.seeds is None else [table.seeds[r] for r in rows],
         params=None if table.params is None else table.params[rows],
+        pool_tokens=None if table.pool_tokens is None else table.pool_tokens[rows],
     )
 
 
@@ -129,6 +132,7 @@ def table_of_records(records: Sequence[RunRecord]) -> RunTable:
         seeds=[record.seed for record in records],
         params=np.array([record.params for record in records], dtype=np.float64),
         unique_tokens=list(first.unique_tokens.values()),
+        pool_tokens=np.array([list(record.pool_tokens.values()) for record in records], dtype=np.float64),
     )
 
 
@@ -137,11 +141,14 @@ def format_run_table(records: Sequence[RunRecord]) -> str:
     table = table_of_records(records)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    columns = [f"tokens.{d}" for d in table.domains] + [f"loss.{v}" for v in table.validation_domains]
+    columns = [f"{kind}.{d}" for kind in ("tokens", "unique") for d in table.domains]
+    columns += [f"loss.{v}" for v in table.validation_domains]
     writer.writerow(["run", "scale", "seed", "model", "params", "steps", *columns, "seconds"])
     for r in records:
         fixed = [r.run, r.scale, r.seed, r.model, r.params, r.steps]
-        writer.writerow([*fixed, *r.tokens.values(), *(repr(x) for x in r.losses.values()), r.seconds])
+        writer.writerow(
+            [*fixed, *r.tokens.values(), *r.pool_tokens.values(), *(repr(x) for x in r.losses.values()), r.seconds]
+        )
     return text.getvalue()
 
 
@@ -194,7 +201,7 @@ def parse_run_table(text: str, name: str) -> RunTable:
 
     Columns: `run`; `tokens.<domain>` for each training domain, or `tokens` and shares `weights.<domain>`;
     `loss.<validation domain>` in nats per token or `perplexity.<validation domain>`; optional `scale`,
-    `seed` and `params`.
+    `seed`, `params` and `unique.<domain>`, the tokens of text that a run repeats beyond.
     Others are left out, and the log says which.
 
     Raises:
@@ -214,6 +221,7 @@ def table_of_sheet(sheet: Sheet) -> RunTable:
     has_params = "params" in sheet.columns and any(sheet.cells("params"))
     optional = {"scale": has_scale, "seed": "seed" in sheet.columns, "params": has_params}
     fixed = ["run", *(column for column, is_there in optional.items() if is_there)]
+    least |= dict.fromkeys((f"unique.{d}" for d in sheet.suffixes("unique")), 0.0)
     sheet.tell_unread([*least, *fixed, "scale", *OWN_COLUMNS], READ_COLUMNS)
     runs = sheet.names("run")
     numbers = sheet.numbers(least | {c: OPTIONAL_NUMBERS[c] for c in fixed if c in OPTIONAL_NUMBERS})
@@ -221,6 +229,7 @@ def table_of_sheet(sheet: Sheet) -> RunTable:
     values = np.stack([numbers[f"{metric}.{v}"] for v in validation_domains], axis=1)
     losses = values if metric == "loss" else np.log(values)
     _check_losses(sheet, validation_domains, losses, metric)
+    pools = _pool_tokens(sheet, numbers, domains, tokens)
     return RunTable(
         runs=runs,
         domains=domains,
@@ -230,6 +239,8 @@ def table_of_sheet(sheet: Sheet) -> RunTable:
         scales=_scale_labels(sheet) if has_scale else None,
         seeds=_seeds(sheet, numbers["seed"]) if "seed" in fixed else None,
         params=numbers["params"] if has_params else None,
+        unique_tokens=None if pools is None else [round(most) for most in pools.max(axis=0).tolist()],
+        pool_tokens=pools,
     )
 
 
@@ -338,6 +349,27 @@ def _check_losses(sheet: Sheet, validation_domains: Sequence[str], losses: Float
                 f"'{sheet.name}', column {metric}.{domain}: no run is below {least:.6g} nats per token, which is no "
                 f"language model's loss; name the column perplexity.{domain} if it is one, or leave it out"
             )
+
+
+def _pool_tokens(
+    sheet: Sheet, numbers: Mapping[str, FloatArray], domains: Sequence[str], tokens: FloatArray
+) -> FloatArray | None:
+    """(R, K) tokens of text that runs may see, or None where no column tells."""
+    named = sheet.suffixes("unique")
+    if not named:
+        return None
+    if odd := sorted(set(named) ^ set(domains)):
+        raise UserError(
+            f"'{sheet.name}' has columns unique.* for {', '.join(named)}, and trains on {', '.join(domains)}; give one "
+            f"for each training domain ('{odd[0]}' is in one of the two alone)"
+        )
+    pools = np.stack([numbers[f"unique.{d}"] for d in domains], axis=1)
+    for row, k in np.argwhere((pools < 1) & (tokens > 0)):
+        raise UserError(
+            f"'{sheet.name}', row {sheet.rows[row][0]}, column unique.{domains[k]}: {pools[row, k]:g} unique tokens, "
+            f"but {tokens[row, k]:_.0f} were trained on; give the tokens of the domain's text, each counted once"
+        )
+    return pools
 
 
 def _scale_labels(sheet: Sheet) -> list[str]:

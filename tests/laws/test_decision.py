@@ -5,8 +5,9 @@ import pytest
 
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.laws.backtest import backtest, fit_without_largest, largest_runs
-from autoscale_exp.laws.decision import decide_at, gain_over, verdict
+from autoscale_exp.laws.decision import decide_at
 from autoscale_exp.laws.fit_file import Gain, NextRun, Response, Risk
+from autoscale_exp.laws.gains import gain_over, verdict
 from autoscale_exp.laws.objective import make_objective
 from autoscale_exp.laws.optimum import make_bounds
 from autoscale_exp.laws.request import Request

@@ -23,10 +23,10 @@ def test_autoscale_read_from_its_file_has_the_same_optima(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"law": "linear"}, "law.json' has format 1, but this version reads format 3; fit the runs again"),
-        ({"format": 3, "law": "linear"}, "law.json' is damaged .*; fit the runs again"),
-        ({"format": 3, "law": "quadratic"}, "law.name is 'quadratic'; allowed are .*autoscale"),
-        ({"format": 3, "law": "autoscale_path"}, "law.json' is of given optima, which are no runs to predict from"),
+        ({"law": "linear"}, "law.json' has format 1, but this version reads format 4; fit the runs again"),
+        ({"format": 4, "law": "linear"}, "law.json' is damaged .*; fit the runs again"),
+        ({"format": 4, "law": "quadratic"}, "law.name is 'quadratic'; allowed are .*autoscale"),
+        ({"format": 4, "law": "autoscale_path"}, "law.json' is of given optima, which are no runs to predict from"),
     ],
 )
 def test_a_file_that_holds_no_law_is_refused_by_name(tmp_path, content, message):

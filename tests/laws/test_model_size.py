@@ -57,7 +57,7 @@ def test_jacobian_is_the_derivative_by_the_parameters_of_size():
     theta = rng.normal(0, 0.3, (3, formula.num_params))
     theta[:, Scalar.IRREDUCIBLE] += 1
     points = formula.points(rng.dirichlet(np.ones(3), 5) * 2e10, np.array([1e8, 2e8, 3e8, 4e8, 5e9]))
-    jacobian = formula.jacobian(theta, points, formula.terms(theta, points))
+    jacobian = formula.jacobian(theta, formula.terms(theta, points))
     for column in [Scalar.BUDGET_PART, *(formula.size_columns.start + size for size in Size)]:
         step = np.zeros_like(theta)
         step[:, column] = 1e-6

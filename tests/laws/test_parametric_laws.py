@@ -30,7 +30,7 @@ def true_law(name, *, scaled=True, seed=0):
     validation_domains = [*DOMAINS, "law"] if name not in OF_OWN_DOMAIN else DOMAINS
     own = np.array([*range(4), -1][: len(validation_domains)])
     none = np.empty((len(own), 0))
-    law = cls(DOMAINS, validation_domains, own, UNIT, scaled, None, None, none, none, none, none, none, {})
+    law = cls(DOMAINS, validation_domains, own, UNIT, scaled, None, None, None, none, none, none, none, none, {})
     prior, _ = law.prior(rng.uniform(3, 5, (len(own), 50)))
     spread = np.minimum(0.6 * prior.spread, 1.0)
     parameters = prior.mean + spread * rng.uniform(-1, 1, prior.mean.shape)

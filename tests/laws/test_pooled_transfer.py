@@ -45,14 +45,14 @@ def make_truth(rng, own=OWN, num_domains=NUM_DOMAINS):
     weights = population(OTHER_WEIGHT, (num_validation, num_domains))
     own_weights = population(OWN_WEIGHT, (num_validation, num_domains))
     theta[:, formula.specific_weights] = np.where(formula.is_own, own_weights, weights)
-    uniform = formula.terms(theta, formula.log_tokens(np.full((1, num_domains), BUDGET / num_domains)))
+    uniform = formula.terms(theta, formula.points(np.full((1, num_domains), BUDGET / num_domains)))
     theta[:, Scalar.SPECIFIC_AMPLITUDE] += np.log(1.2 / uniform.specific[:, 0])
     return formula, theta
 
 
 def losses_of(truth, tokens):
     formula, theta = truth
-    return formula.terms(theta, formula.log_tokens(tokens)).losses
+    return formula.terms(theta, formula.points(tokens)).losses
 
 
 def mixtures(rng, num_runs, num_domains=NUM_DOMAINS, budgets=(BUDGET / 4, BUDGET)):
@@ -110,12 +110,12 @@ def test_slopes_are_the_derivatives_of_predictions_by_formula(law):
 def test_jacobian_is_the_derivative_with_respect_to_parameters():
     rng = np.random.default_rng(3)
     formula, theta = make_truth(rng)
-    log_tokens = formula.log_tokens(np.concatenate([mixtures(rng, 6), [[BUDGET, 0, 0, 0]]]))
-    jacobian = formula.jacobian(theta, log_tokens, formula.terms(theta, log_tokens))
+    points = formula.points(np.concatenate([mixtures(rng, 6), [[BUDGET, 0, 0, 0]]]))
+    jacobian = formula.jacobian(theta, formula.terms(theta, points))
     for column in range(formula.num_params):
         step = np.zeros_like(theta)
         step[:, column] = 1e-6
-        plus, minus = (formula.terms(theta + sign * step, log_tokens).losses for sign in (1, -1))
+        plus, minus = (formula.terms(theta + sign * step, points).losses for sign in (1, -1))
         np.testing.assert_allclose(jacobian[:, :, column].T, (plus - minus) / 2e-6, rtol=1e-5, atol=1e-8)
 
 

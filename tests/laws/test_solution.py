@@ -142,7 +142,8 @@ def test_weights_of_the_objective_are_given_by_validation_domain():
     ("options", "message"),
     [
         (["bounds.max_epochs=2"], "bounds.unique_tokens is not set"),
-        (["bounds.unique_tokens=[1,1,1]"], "without bounds.max_epochs"),
+        (["bounds.unique_tokens=[1,1]"], "bounds.unique_tokens must be 3 numbers of at least 0"),
+        (["bounds.unique_tokens=[1,1,-1]"], "bounds.unique_tokens must be 3 numbers of at least 0"),
         (["+bounds.groups.g={domains:[z],upper:0.5}"], "bounds.groups.g names 'z'"),
         (["+bounds.groups.g={domains:[a]}"], "give it as {domains"),
         (["objective.aggregate=median"], "objective.aggregate is 'median'"),

@@ -105,7 +105,8 @@ def test_the_table_of_a_sweep_is_the_one_that_fits_read(tmp_path):
     np.testing.assert_array_equal(from_folder.domain_tokens, from_table.domain_tokens)
     np.testing.assert_array_equal(from_folder.losses, from_table.losses)
     assert from_folder.losses[0, 0] == 1.123456789012345
-    assert (from_folder.unique_tokens, from_table.unique_tokens) == ([10, 20], None)
+    assert from_folder.unique_tokens == from_table.unique_tokens == [10, 20]
+    np.testing.assert_array_equal(from_folder.pool_tokens, from_table.pool_tokens)
 
 
 @pytest.mark.parametrize(

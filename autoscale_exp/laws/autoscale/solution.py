@@ -56,6 +56,7 @@ def _bounds_alone(request: Request) -> Bounds:
     constraints = request.constraints
     asked = {
         "bounds.max_epochs": constraints.unique_tokens is not None,
+        "bounds.unique_tokens": request.unique_tokens is not None,
         "bounds.groups": bool(constraints.groups),
         "objective.kl_weight": request.kl_weight > 0,
         "objective.no_worse_than_uniform": constraints.no_worse_than is not None,

@@ -1,7 +1,8 @@
 """Laws of loss fitted to each validation domain by itself: all that they share but the formula.
 
 A law supplies its parameters with weak priors, and its formula with derivatives. Positive parameters are fitted as
-logarithms. Tokens are in units of the median run's total, so that parameters are of order 1 at any scale.
+logarithms. Tokens are in units of the median run's total, so that parameters are of order 1 at any scale. Repeated ones
+count as fewer, by the decay of the literature (see laws.repetition).
 """
 
 from abc import ABC, abstractmethod
@@ -14,6 +15,7 @@ import numpy as np
 from autoscale_exp.base.arrays import FloatArray, Int64Array
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.laws.parametric.robust_fit import Prior, RobustFit, robust_fit
+from autoscale_exp.laws.repetition import effective_tokens
 from autoscale_exp.runs.scales import differ_in_budget
 from autoscale_exp.runs.table import RunTable, has_sizes
 
@@ -63,6 +65,7 @@ class ParametricLaw(ABC):
         unit: tokens that count as 1.
         scaled: whether the runs differ in total tokens.
         params: model size that predictions are for; None where the runs do not tell.
+        unique_tokens: (K,) tokens of the text that predictions are for, beyond which it is repeated; None for no end.
         reference_params: that size is a multiple of, where the law takes it and the runs have several; else None.
         parameters: (V, P), in the order of `layout`.
         covariance: (V, P, P) of the parameters.
@@ -78,6 +81,7 @@ class ParametricLaw(ABC):
     unit: float
     scaled: bool
     params: float | None
+    unique_tokens: Sequence[float] | None
     reference_params: float | None
     parameters: FloatArray
     covariance: FloatArray
@@ -125,8 +129,8 @@ class ParametricLaw(ABC):
         Raises:
             UserError: too few runs, the law has no use for such domains, or its formula is not finite.
         """
-        totals = table.domain_tokens.sum(axis=1)
-        unit, scaled = float(np.median(totals)), differ_in_budget(table.domain_tokens)
+        effective = effective_tokens(table.domain_tokens, table.pool_tokens)[0]
+        unit, scaled = float(np.median(effective.sum(axis=1))), differ_in_budget(effective)
         none = np.empty((len(own), 0))
         params = None if table.params is None else float(table.params.max())
         reference = params if cls.takes_sizes and has_sizes(table) else None
@@ -137,6 +141,7 @@ class ParametricLaw(ABC):
             unit,
             scaled,
             params,
+            table.unique_tokens,
             reference,
             none,
             none,
@@ -151,7 +156,7 @@ class ParametricLaw(ABC):
                 f"law.name={cls.name} needs at least {law.num_free()} runs for {len(law.domains)} domains, but there "
                 f"are {len(table.runs)}; train more runs, or choose a law with fewer parameters (see laws/law.py)"
             )
-        tokens, losses = law._inputs(table.domain_tokens, table.params), table.losses.T
+        tokens, losses = law._inputs(table.domain_tokens, table.params, table.pool_tokens)[0], table.losses.T
         prior, starts = law.prior(losses)
         law._check_finite(starts[0], tokens, table.runs)
         with np.errstate(over="ignore", invalid="ignore"):  # a trial step too far; it is not taken
@@ -166,14 +171,16 @@ class ParametricLaw(ABC):
     def predict(self, domain_tokens: FloatArray) -> FloatArray:
         """(..., V) losses in nats per token of (..., K) domain tokens."""
         tokens = np.asarray(domain_tokens, dtype=np.float64)
-        flat, values = self._inputs(tokens.reshape(-1, len(self.domains)), self.params), self._values(self.parameters)
+        flat, _ = self._inputs(tokens.reshape(-1, len(self.domains)), self.params, self.unique_tokens)
+        values = self._values(self.parameters)
         chunks = [self.formula(values, flat[i : i + CHUNK])[0].T for i in range(0, max(len(flat), 1), CHUNK)]
         return np.concatenate(chunks).reshape(*tokens.shape[:-1], len(self.validation_domains))
 
     def slopes(self, domain_tokens: FloatArray) -> FloatArray:
         """(V, K) derivatives of the losses with respect to tokens, at (K,) tokens > 0."""
         tokens = np.asarray(domain_tokens, dtype=np.float64)
-        return self.formula(self._values(self.parameters), self._inputs(tokens[None], self.params))[2][:, 0] / tokens
+        inputs, gained = self._inputs(tokens[None], self.params, self.unique_tokens)
+        return self.formula(self._values(self.parameters), inputs)[2][:, 0] * gained / tokens
 
     def draws(self, num_draws: int, rng: np.random.Generator) -> Sequence[Self]:
         """Laws with parameters drawn from their approximate normal distribution, within the limits."""
@@ -221,12 +228,23 @@ class ParametricLaw(ABC):
             f"target_params is {params:g}, but law.name={self.name} takes no model sizes; choose another law"
         )
 
-    def _inputs(self, domain_tokens: FloatArray, params: FloatArray | float | None) -> FloatArray:
-        """What `formula` takes, of (R, K) tokens and the runs' model sizes."""
-        tokens = domain_tokens / self.unit
+    def with_text(self, unique_tokens: Sequence[float] | None) -> Self:
+        """The law of runs whose text has (K,) `unique_tokens`, and is repeated beyond these; None for no end."""
+        return replace(self, unique_tokens=unique_tokens)
+
+    def _inputs(
+        self,
+        domain_tokens: FloatArray,
+        params: FloatArray | float | None,
+        unique_tokens: FloatArray | Sequence[float] | None,
+    ) -> tuple[FloatArray, FloatArray]:
+        """What `formula` takes, and the derivatives of its log tokens by those of (R, K) tokens trained on."""
+        effective, gained = effective_tokens(domain_tokens, unique_tokens)
+        tokens = effective / self.unit
         if self.reference_params is None or params is None:
-            return tokens
-        return np.column_stack([tokens, np.broadcast_to(np.log(params / self.reference_params), len(tokens))])
+            return tokens, gained
+        log_size = np.broadcast_to(np.log(params / self.reference_params), len(tokens))
+        return np.column_stack([tokens, log_size]), gained
 
     def content(self) -> dict[str, Any]:
         """Plain JSON from which `from_content` makes the same law again."""
@@ -234,6 +252,7 @@ class ParametricLaw(ABC):
         return {
             "law": self.name,
             **{key: getattr(self, key) for key in plain},
+            "unique_tokens": None if self.unique_tokens is None else list(self.unique_tokens),
             **{key: getattr(self, key).tolist() for key in ARRAYS},
         }
 

@@ -8,7 +8,7 @@ the nearest budget seen. Needs `pip install autoscale_exp[lightgbm]`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any, ClassVar, Self
 
@@ -17,6 +17,7 @@ import numpy as np
 from autoscale_exp.base.arrays import FloatArray, Int64Array
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.laws.parametric.terms import split_tokens
+from autoscale_exp.laws.repetition import effective_tokens
 from autoscale_exp.runs.scales import differ_in_budget
 from autoscale_exp.runs.table import RunTable
 
@@ -40,6 +41,7 @@ class LightGbmLaw:
     Attributes:
         unit: tokens that count as 1.
         scaled: whether log total tokens is a feature.
+        unique_tokens: (K,) tokens of the text that predictions are for, beyond which it is repeated; None for no end.
         trees: (V,) models as LightGBM's text.
         boosters: the same, ready to predict.
     """
@@ -49,6 +51,7 @@ class LightGbmLaw:
     validation_domains: list[str]
     unit: float
     scaled: bool
+    unique_tokens: Sequence[float] | None
     trees: list[str]
     boosters: list[Any]
     run_noise: FloatArray
@@ -67,9 +70,9 @@ class LightGbmLaw:
                 "20 runs each; train more runs, or choose another law"
             )
         lightgbm = _lightgbm()
-        totals = table.domain_tokens.sum(axis=1)
-        unit, scaled = float(np.median(totals)), differ_in_budget(table.domain_tokens)
-        features = _features(table.domain_tokens / unit, scaled)
+        tokens = effective_tokens(table.domain_tokens, table.pool_tokens)[0]
+        unit, scaled = float(np.median(tokens.sum(axis=1))), differ_in_budget(tokens)
+        features = _features(tokens / unit, scaled)
         held_out = np.arange(len(features)) % HELD_OUT == HELD_OUT - 1
         boosters, noise, counts = [], [], []
         for losses in table.losses.T:
@@ -90,11 +93,15 @@ class LightGbmLaw:
             )
         diagnostics = {"converged": True, "num_params": 31 * sum(counts), "notes": notes}  # 31 leaves at most
         trees = [booster.model_to_string() for booster in boosters]
-        return cls(table.domains, table.validation_domains, unit, scaled, trees, boosters, np.array(noise), diagnostics)
+        text = table.unique_tokens
+        return cls(
+            table.domains, table.validation_domains, unit, scaled, text, trees, boosters, np.array(noise), diagnostics
+        )
 
     def predict(self, domain_tokens: FloatArray) -> FloatArray:
         """(..., V) losses in nats per token of (..., K) domain tokens."""
-        tokens = np.asarray(domain_tokens, dtype=np.float64) / self.unit
+        tokens = np.asarray(domain_tokens, dtype=np.float64)
+        tokens = effective_tokens(tokens, self.unique_tokens)[0] / self.unit
         features = _features(tokens.reshape(-1, len(self.domains)), self.scaled)
         losses = np.stack([booster.predict(features) for booster in self.boosters], axis=-1)
         return losses.reshape(*tokens.shape[:-1], len(self.boosters))
@@ -121,10 +128,19 @@ class LightGbmLaw:
             f"target_params is {params:g}, but law.name={self.name} takes no model sizes; choose another law"
         )
 
+    def with_text(self, unique_tokens: Sequence[float] | None) -> Self:
+        """The law of runs whose text has (K,) `unique_tokens`, and is repeated beyond these; None for no end."""
+        return replace(self, unique_tokens=unique_tokens)
+
     def content(self) -> dict[str, Any]:
         """Plain JSON from which `from_content` makes the same law again."""
         keys = ("domains", "validation_domains", "unit", "scaled", "trees", "diagnostics")
-        return {"law": self.name, **{key: getattr(self, key) for key in keys}, "run_noise": self.run_noise.tolist()}
+        return {
+            "law": self.name,
+            **{key: getattr(self, key) for key in keys},
+            "unique_tokens": None if self.unique_tokens is None else list(self.unique_tokens),
+            "run_noise": self.run_noise.tolist(),
+        }
 
     @classmethod
     def from_content(cls, content: dict[str, Any]) -> Self:

@@ -16,8 +16,8 @@ A validation domain with no training domain of its own has sigma_v in place of r
 The forms and their combination are ours; a constant elasticity of substitution (CES) is Arrow, Chenery, Minhas and
 Solow's (1961), effective data from transfer Hernandez et al.'s (arXiv 2102.01293).
 
-K training domains, V validation domains, R points, P = 9 + 2 K parameters of each validation domain, and 3 more where
-the law takes model sizes (see model_size). A point is K log tokens, and the log of the model's size.
+K training domains, V validation domains, R points, P = 10 + 2 K parameters of each validation domain, and 4 more where
+the law takes model sizes (see model_size). What counts of tokens where text is repeated: see points.
 """
 
 from dataclasses import dataclass
@@ -28,10 +28,9 @@ from typing import NamedTuple
 import numpy as np
 
 from autoscale_exp.base.arrays import FloatArray, Int64Array
-from autoscale_exp.laws.pooled.model_size import Size, SizeTerms, size_jacobian, size_terms
-
-# log g_0: text that no run lacks, e^-12 of the reference; keeps the generic term finite without any tokens.
-LOG_NO_TEXT = -12.0
+from autoscale_exp.laws.pooled.model_size import Size, SizeTerms, by_log_size, size_jacobian, size_terms
+from autoscale_exp.laws.pooled.points import LOG_NO_TEXT, Effective, Points, effective, points_of
+from autoscale_exp.laws.repetition import DATA_DECAY, EXCESS_DECAY
 
 
 class Scalar(IntEnum):
@@ -46,6 +45,7 @@ class Scalar(IntEnum):
     GENERIC_AMPLITUDE = 6  # log B
     GENERIC_DECAY = 7  # log alpha
     BUDGET_PART = 8  # logit lambda
+    REPETITION = 9  # log R of repeated tokens
 
 
 class Prior(NamedTuple):
@@ -84,6 +84,9 @@ PRIORS = {
     # lambda about a half: halves the errors of level at three times the largest budget (tuned on seven_tiny's targets
     # and on checkpoints of the ladder).
     Scalar.BUDGET_PART: Prior(0.0, 0.5, 0.2),
+    # Further epochs are worth some 15 fresh ones at most (Muennighoff et al., arXiv 2305.16264). Narrow, as runs of
+    # hundreds of epochs, which overfit as no such law can tell, would pull it up (tuned on data_constrained).
+    Scalar.REPETITION: Prior(float(np.log(DATA_DECAY)), 0.15, 0.1),
 }
 # What any text teaches is learnt within some ten million tokens. Where the smallest runs have more, the prior of its
 # amplitude is lower by EARLY_DECAY of the log ratio, and less sure by a third of that (tuned on the ladder).
@@ -97,6 +100,7 @@ SIZE_PRIORS = {
     Size.DECAY: Prior(float(np.log(0.25)), 0.3, 0.15),  # exponents of size in the literature are .1 to .4
     # A mixture matters 5 % less to a model e times as large (seen on the ladder, sizes up to 680M).
     Size.EASE: Prior(0.05, 0.05, 0.03),
+    Size.EXCESS: Prior(float(np.log(EXCESS_DECAY)), 0.1, 0.05),  # Muennighoff et al.; narrow for the same reason
 }
 # log g, nearly equal: what any text teaches, any text teaches. Freer weights overfit 32 runs.
 GENERIC_WEIGHT = Prior(0.0, 0.05, 0.05)
@@ -118,7 +122,7 @@ class Terms(NamedTuple):
     specific_shares: FloatArray  # (V, R, K) each domain's part of S
     generic_shares: FloatArray  # (V, R, K) each domain's part of G
     part: FloatArray  # (V, 1) lambda
-    log_total: FloatArray  # (R,) log X
+    effective: Effective  # tokens, budget and size, where text may be repeated
     size: SizeTerms | None  # where the law takes model sizes; its ease is in `specific` and `generic`
 
     @property
@@ -177,32 +181,37 @@ class Formula:
         with np.errstate(divide="ignore"):
             return np.log(np.asarray(domain_tokens, dtype=np.float64) / self.reference_tokens)
 
-    def points(self, domain_tokens: FloatArray, params: FloatArray | float | None = None) -> FloatArray:
-        """(R, K) log x, and with model sizes (R, K + 1) with log N, of (R, K) tokens and the sizes `params`."""
-        log_tokens = self.log_tokens(domain_tokens)
-        if self.reference_params is None:
-            return log_tokens
-        log_size = np.broadcast_to(np.log(np.asarray(params) / self.reference_params), len(log_tokens))
-        return np.column_stack([log_tokens, log_size])
+    def points(
+        self,
+        domain_tokens: FloatArray,
+        params: FloatArray | float | None = None,
+        unique_tokens: FloatArray | None = None,
+    ) -> Points:
+        """R points of (R, K) tokens, the sizes `params` and the tokens that the text has, (R, K) or (K,)."""
+        log_tokens, log_size = self.log_tokens(domain_tokens), None
+        if self.reference_params is not None:
+            log_size = np.broadcast_to(np.log(np.asarray(params) / self.reference_params), len(log_tokens))
+        return points_of(log_tokens, log_size, domain_tokens, params, unique_tokens)
 
-    def terms(self, theta: FloatArray, points: FloatArray) -> Terms:
+    def terms(self, theta: FloatArray, points: Points) -> Terms:
         """The parts at parameters (V, P) and R `points`; sums are of exponentials less the largest, for range."""
-        log_tokens = points[:, : self.num_domains]
-        scalars = theta[:, : len(Scalar), None]  # (V, 8, 1)
+        scalars = theta[:, : len(Scalar), None]  # (V, 10, 1)
+        size_theta = theta[:, self.size_columns]
+        excess_decay = None if self.reference_params is None else size_theta[:, Size.EXCESS, None]
+        seen = effective(points, scalars[:, Scalar.REPETITION], excess_decay)
         own = _sigmoid(scalars[:, Scalar.OWN_EXPONENT])
         other = _sigmoid(scalars[:, Scalar.OWN_EXPONENT] + scalars[:, Scalar.OTHER_EXPONENT])
         power = np.exp(scalars[:, Scalar.SPECIFIC_DECAY]) / np.where(self.own[:, None] >= 0, own, other)
         exponents = np.where(self.is_own, own, other)
         part = _sigmoid(scalars[:, Scalar.BUDGET_PART])
-        log_total = np.log(np.maximum(np.exp(log_tokens).sum(axis=1), np.exp(LOG_NO_TEXT)))
-        log_parts = exponents[:, None, :] * (log_tokens + ((part - 1) * log_total)[:, :, None])
+        log_parts = exponents[:, None, :] * (seen.log_tokens + ((part - 1) * seen.log_total)[:, :, None])
         log_parts += theta[:, None, self.specific_weights]
         log_specific, specific_shares = _log_sum(log_parts, scalars[:, Scalar.SPECIFIC_OFFSET])
         alpha = np.exp(scalars[:, Scalar.GENERIC_DECAY])
-        log_parts = (theta[:, self.generic_weights] / alpha)[:, None, :] + log_tokens
+        log_parts = (theta[:, self.generic_weights] / alpha)[:, None, :] + seen.log_tokens
         log_generic, generic_shares = _log_sum(log_parts, np.array(LOG_NO_TEXT))
         log_generic += self.log_generic_unit
-        size = None if self.reference_params is None else size_terms(theta[:, self.size_columns], points[:, -1])
+        size = None if seen.log_size is None else size_terms(size_theta, seen.log_size)
         ease = 1.0 if size is None else size.ease
         return Terms(
             irreducible=np.exp(scalars[:, Scalar.IRREDUCIBLE]),
@@ -218,17 +227,17 @@ class Formula:
             specific_shares=specific_shares,
             generic_shares=generic_shares,
             part=part,
-            log_total=log_total,
+            effective=seen,
             size=size,
         )
 
-    def jacobian(self, theta: FloatArray, points: FloatArray, terms: Terms) -> FloatArray:
+    def jacobian(self, theta: FloatArray, terms: Terms) -> FloatArray:
         """(V, R, P) derivatives of each validation domain's losses with respect to its own parameters."""
-        log_tokens = points[:, : self.num_domains]
+        log_tokens, log_total = terms.effective.log_tokens, terms.effective.log_total
         log_seen = np.where(np.isfinite(log_tokens), log_tokens, 0.0)  # no tokens have no share, hence no effect
         jacobian = np.empty((*terms.specific.shape, self.num_params))
         slope = -terms.specific * terms.power  # of the loss to log S
-        moments = terms.specific_shares * (log_seen + ((terms.part - 1) * terms.log_total)[:, :, None])
+        moments = terms.specific_shares * (log_seen + ((terms.part - 1) * log_total)[:, :, None])
         own_moment = np.einsum("vrk,vk->vr", moments, self.is_own.astype(np.float64))
         other_moment = moments.sum(axis=2) - own_moment
         own_width, other_width = terms.own * (1 - terms.own), terms.other * (1 - terms.other)  # sigmoid's derivatives
@@ -247,23 +256,50 @@ class Formula:
         jacobian[:, :, Scalar.GENERIC_AMPLITUDE] = terms.generic
         jacobian[:, :, Scalar.GENERIC_DECAY] = terms.generic * (weighted - terms.alpha * terms.log_generic)
         np.multiply(-terms.generic[:, :, None], terms.generic_shares, out=jacobian[:, :, self.generic_weights])
-        by_part = terms.part * (1 - terms.part) * terms.log_total
+        by_part = terms.part * (1 - terms.part) * log_total
         jacobian[:, :, Scalar.BUDGET_PART] = slope * by_part * self._weighted_exponents(terms)
         if terms.size is not None:
             jacobian[:, :, self.size_columns] = size_jacobian(terms.size, terms.specific + terms.generic)
+        self._add_repetition(jacobian, terms)
         return jacobian
+
+    def _add_repetition(self, jacobian: FloatArray, terms: Terms) -> None:
+        """Writes the derivatives by the decays of what is repeated."""
+        jacobian[:, :, Scalar.REPETITION] = 0.0
+        of_text, of_size = terms.effective.of_text, terms.effective.of_size
+        if of_text is None:
+            return
+        tokens, total = of_text
+        by_tokens = (self._by_log_tokens(terms) * tokens.by_log_decay).sum(axis=2)
+        jacobian[:, :, Scalar.REPETITION] = by_tokens + self._by_log_total(terms) * total.by_log_decay
+        if terms.size is not None and of_size is not None:
+            by_decay = of_size[0].by_log_decay - of_size[1].by_log_decay
+            by_decay = by_decay * by_log_size(terms.size, terms.specific + terms.generic)
+            jacobian[:, :, self.size_columns.start + Size.EXCESS] = by_decay
+
+    def _by_log_tokens(self, terms: Terms) -> FloatArray:
+        """(V, R, K) derivatives of the losses by the log of effective tokens, at a given budget."""
+        specific = terms.specific_shares * terms.exponents[:, None, :]
+        specific *= (terms.specific * terms.power)[:, :, None]
+        return -specific - (terms.generic * terms.alpha)[:, :, None] * terms.generic_shares
+
+    def _by_log_total(self, terms: Terms) -> FloatArray:
+        """(V, R) the same by the log of the effective budget, at given tokens."""
+        return terms.specific * terms.power * (1 - terms.part) * self._weighted_exponents(terms)
 
     def _weighted_exponents(self, terms: Terms) -> FloatArray:
         """(V, R) mean exponent over the parts of S: the derivative of log S by the log of all y at once."""
         return np.asarray((terms.specific_shares * terms.exponents[:, None, :]).sum(axis=2))
 
-    def slopes(self, terms: Terms, points: FloatArray) -> FloatArray:
+    def slopes(self, terms: Terms, points: Points) -> FloatArray:
         """(V, R, K) derivatives of the losses with respect to log x, where a domain's tokens add to the budget."""
-        shares = np.exp(points[:, : self.num_domains] - terms.log_total[:, None])
-        by_budget = ((terms.part - 1) * self._weighted_exponents(terms))[:, :, None] * shares
-        specific = terms.specific_shares * terms.exponents[:, None, :] + by_budget
-        specific *= (terms.specific * terms.power)[:, :, None]
-        return -specific - (terms.generic * terms.alpha)[:, :, None] * terms.generic_shares
+        seen = terms.effective
+        by_budget = self._by_log_total(terms) * seen.by_total
+        if terms.size is not None:
+            by_budget = by_budget + by_log_size(terms.size, terms.specific + terms.generic) * seen.size_by_total
+        tokens = np.exp(points.log_tokens)
+        shares = tokens / np.maximum(tokens.sum(axis=1, keepdims=True), np.exp(LOG_NO_TEXT))
+        return self._by_log_tokens(terms) * seen.by_tokens + by_budget[:, :, None] * shares
 
 
 def _sigmoid(logit: FloatArray) -> FloatArray:

@@ -21,6 +21,7 @@ class Size(IntEnum):
     AMPLITUDE = 0  # log C
     DECAY = 1  # log kappa
     EASE = 2  # eta
+    EXCESS = 3  # log R of parameters that the unique tokens do not suffice for
 
 
 class SizeTerms(NamedTuple):
@@ -29,19 +30,23 @@ class SizeTerms(NamedTuple):
     lack: FloatArray  # C N^-kappa
     ease: FloatArray  # N^-eta
     decay: FloatArray  # (V, 1) kappa
-    log_size: FloatArray  # (R,) log N
+    log_size: FloatArray  # (R,) or (V, R) log N
+    power: FloatArray  # (V, 1) eta
 
 
 def size_terms(theta: FloatArray, log_size: FloatArray) -> SizeTerms:
-    """The parts at parameters (V, 3) and (R,) log N."""
-    amplitude, log_decay, ease = (theta[:, column, None] for column in Size)
+    """The parts at parameters (V, 4) and (R,) or (V, R) log N."""
+    amplitude, log_decay, ease, _ = (theta[:, column, None] for column in Size)
     decay = np.exp(log_decay)
-    return SizeTerms(np.exp(amplitude - decay * log_size), np.exp(-ease * log_size), decay, log_size)
+    return SizeTerms(np.exp(amplitude - decay * log_size), np.exp(-ease * log_size), decay, log_size, ease)
+
+
+def by_log_size(terms: SizeTerms, eased: FloatArray) -> FloatArray:
+    """(V, R) derivatives of the losses by log N; `eased` (V, R) is what N^-eta multiplies, eased."""
+    return np.asarray(-terms.lack * terms.decay - eased * terms.power)
 
 
 def size_jacobian(terms: SizeTerms, eased: FloatArray) -> FloatArray:
-    """(V, R, 3) derivatives of the losses by the size's parameters; `eased` (V, R) is what N^-eta multiplies, eased."""
-    return np.stack(
-        [terms.lack, -terms.lack * terms.decay * terms.log_size, -eased * terms.log_size],
-        axis=2,
-    )
+    """(V, R, 4) derivatives by the size's parameters, that of `EXCESS` left 0; `eased` as in `by_log_size`."""
+    by_decay = -terms.lack * terms.decay * terms.log_size
+    return np.stack([terms.lack, by_decay, -eased * terms.log_size, np.zeros_like(eased)], axis=2)

@@ -8,8 +8,9 @@ strength through populations of parameters (see populations); the fit is robust 
 pooling). What the formula gets wrong near the runs and away from them is a Gaussian process on top (see discrepancy).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,12 @@ import numpy as np
 from autoscale_exp.base.arrays import FloatArray, Int64Array
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.laws.discrepancy import Correction, Discrepancy, discrepancy_of
+from autoscale_exp.laws.pooled.diagnostics import diagnose
 from autoscale_exp.laws.pooled.formula import Formula, Scalar
-from autoscale_exp.laws.pooled.model_size import Size
-from autoscale_exp.laws.pooled.pooling import SEED, PooledFit, fit_pooled
+from autoscale_exp.laws.pooled.pooling import SEED, fit_pooled
 from autoscale_exp.laws.pooled.populations import prior_sizes
 from autoscale_exp.laws.pooled.solution import NOISE_SD
+from autoscale_exp.laws.repetition import effective_tokens
 from autoscale_exp.runs.table import RunTable, has_sizes
 
 NAME = "pooled_transfer"
@@ -33,10 +35,6 @@ GUESSING = 12.5
 ABOVE_RUNS = 1.5
 # Small runs whose tokens are the unit of the generic term: not the very smallest, which may be an odd one out.
 SMALL_QUANTILE = 0.05
-# Budgets spread over less than e^.3 = 1.35 do not tell how losses fall with the budget.
-SMALLEST_LOG_RANGE = 0.3
-FAR = 3.0  # spreads of its population, beyond which a parameter is worth a note
-NUM_FAR_NOTES = 5
 DRAW_DIGITS = 5  # decimals of drawn parameters, that law.json stays small; in memory too, so that reading is exact
 
 
@@ -49,10 +47,11 @@ class PooledTransferLaw:
         validation_domains: (V,) validation domains.
         formula: with its units.
         theta: (V, P) parameters.
-        posterior: (D, V, P) parameters drawn from what the runs leave open.
+        drawn: makes, once it is asked for, (D, V, P) parameters drawn from what the runs leave open.
         discrepancy: what the formula may be off by.
         correction: of this law's losses; None for the formula by itself.
         params: model size that predictions are for; None where the runs do not tell.
+        unique_tokens: (K,) tokens of the text that predictions are for, beyond which it is repeated; None for no end.
         ceiling: the highest loss predicted, nats: the formula grows beyond all measure where next to no tokens are
             left. The law is convex where it stays below.
         run_noise: (V,) standard deviation of a single run's losses about the law, on average over the runs fitted to.
@@ -65,10 +64,11 @@ class PooledTransferLaw:
     validation_domains: list[str]
     formula: Formula
     theta: FloatArray
-    posterior: FloatArray
+    drawn: Callable[[], FloatArray]
     discrepancy: Discrepancy
     correction: Correction | None
     params: float | None
+    unique_tokens: list[float] | None
     ceiling: float
     run_noise: FloatArray
     diagnostics: dict[str, Any]
@@ -87,7 +87,7 @@ class PooledTransferLaw:
         """
         own = np.asarray(own)
         _check(table, own)
-        totals = table.domain_tokens.sum(axis=1)
+        totals = effective_tokens(table.domain_tokens, table.pool_tokens)[0].sum(axis=1)
         reference = float(np.median(totals))
         unit = float(np.log(reference / np.quantile(totals, SMALL_QUANTILE)))
         sizes = table.params if has_sizes(table) else None
@@ -98,11 +98,9 @@ class PooledTransferLaw:
             unit,
             None if sizes is None else float(np.exp(np.log(np.unique(sizes)).mean())),
         )
-        fit = fit_pooled(formula, table.domain_tokens, table.losses, sizes)
+        fit = fit_pooled(formula, table.domain_tokens, table.losses, sizes, table.pool_tokens)
         discrepancy = discrepancy_of(
-            table.domain_tokens,
-            table.params,
-            table.losses,
+            table,
             sd=NOISE_SD * fit.noise.sd,
             exponent=fit.noise.exponent,
             weights=fit.noise.weights,
@@ -114,23 +112,30 @@ class PooledTransferLaw:
             validation_domains=list(table.validation_domains),
             formula=formula,
             theta=fit.theta,
-            posterior=_rounded(fit.draws),
+            drawn=cache(lambda: _rounded(fit.draws())),
             discrepancy=discrepancy,
             correction=None,
             params=None if table.params is None else float(table.params.max()),
+            unique_tokens=None if table.unique_tokens is None else list(map(float, table.unique_tokens)),
             ceiling=max(GUESSING, ABOVE_RUNS * float(table.losses.max())),
             run_noise=fit.noise.run_sd,
-            diagnostics=_diagnose(table, formula, fit),
+            diagnostics=diagnose(table, fit),
         )
         return law._corrected(None)
+
+    @property
+    def posterior(self) -> FloatArray:
+        """(D, V, P) parameters drawn from what the runs leave open."""
+        return self.drawn()
 
     def predict(self, domain_tokens: FloatArray) -> FloatArray:
         """(..., V) losses in nats per token of (..., K) domain tokens, at most the ceiling."""
         domain_tokens = np.asarray(domain_tokens, dtype=np.float64)
         tokens = domain_tokens.reshape(-1, len(self.domains))
-        losses = self._formula_losses(tokens, self.params)
+        text = None if self.unique_tokens is None else np.array(self.unique_tokens)
+        losses = self._formula_losses(tokens, self.params, text)
         if self.correction is not None:
-            losses = losses + self.correction(tokens, self.params)
+            losses = losses + self.correction(tokens, self.params, text)
         shape = (*domain_tokens.shape[:-1], len(self.validation_domains))
         return np.minimum(losses, self.ceiling).reshape(shape)
 
@@ -140,7 +145,8 @@ class PooledTransferLaw:
         The correction's are left out: an optimum is sought under the formula, which is convex (see `by_formula`).
         """
         tokens = np.maximum(np.asarray(domain_tokens, dtype=np.float64), 1.0)  # at 0 the slope is infinite
-        points = self.formula.points(tokens[None], self.params)
+        text = None if self.unique_tokens is None else np.array(self.unique_tokens)
+        points = self.formula.points(tokens[None], self.params, text)
         terms = self.formula.terms(self.theta, points)
         below = terms.losses[0] < self.ceiling
         return np.where(below[:, None], self.formula.slopes(terms, points)[:, 0] / tokens, 0.0)
@@ -169,22 +175,29 @@ class PooledTransferLaw:
             return self._with_prior_sizes().at_size(params)
         return replace(self, params=float(params))
 
+    def with_text(self, unique_tokens: Sequence[float] | None) -> "PooledTransferLaw":
+        """The law of runs whose text has (K,) `unique_tokens`, and is repeated beyond these; None for no end."""
+        return replace(self, unique_tokens=None if unique_tokens is None else list(unique_tokens))
+
     def _with_prior_sizes(self) -> "PooledTransferLaw":
         """The law of one size with the priors' idea of others, its losses at that size unchanged."""
         rng = np.random.default_rng(SEED)
         formula = replace(self.formula, reference_params=self.params)
         likely = prior_sizes(self.theta[None], None)
-        drawn = prior_sizes(self.posterior, rng)
-        return replace(self, formula=formula, theta=likely[0], posterior=_rounded(drawn))
+        drawn = _rounded(prior_sizes(self.posterior, rng))
+        return replace(self, formula=formula, theta=likely[0], drawn=lambda: drawn)
 
-    def _formula_losses(self, tokens: FloatArray, params: FloatArray | float | None) -> FloatArray:
+    def _formula_losses(
+        self, tokens: FloatArray, params: FloatArray | float | None, unique_tokens: FloatArray | None
+    ) -> FloatArray:
         with np.errstate(over="ignore"):  # without tokens, alpha may take it to infinity, and so to the ceiling
-            return self.formula.terms(self.theta, self.formula.points(tokens, params)).losses
+            return self.formula.terms(self.theta, self.formula.points(tokens, params, unique_tokens)).losses
 
     def _corrected(self, rng: np.random.Generator | None) -> "PooledTransferLaw":
         """The law with the expected correction by its runs, or with one that `rng` draws."""
         runs = self.discrepancy
-        predicted = np.minimum(self._formula_losses(runs.domain_tokens, runs.params), self.ceiling)
+        predicted = self._formula_losses(runs.domain_tokens, runs.params, runs.pool_tokens)
+        predicted = np.minimum(predicted, self.ceiling)
         return replace(self, correction=runs.mean(predicted) if rng is None else runs.draw(predicted, rng))
 
     @staticmethod
@@ -211,6 +224,7 @@ class PooledTransferLaw:
             "log_generic_unit": formula.log_generic_unit,
             "reference_params": formula.reference_params,
             "params": self.params,
+            "unique_tokens": self.unique_tokens,
             "ceiling": self.ceiling,
             "parameters": _named(formula, self.theta),
             "posterior": _named(formula, self.posterior),
@@ -229,10 +243,11 @@ class PooledTransferLaw:
             validation_domains=content["validation_domains"],
             formula=Formula(own, len(content["domains"]), *units),
             theta=_unnamed(content["parameters"]),
-            posterior=_unnamed(content["posterior"]),
+            drawn=cache(lambda: _unnamed(content["posterior"])),
             discrepancy=Discrepancy.from_content(content["discrepancy"]),
             correction=None,
             params=content["params"],
+            unique_tokens=content["unique_tokens"],
             ceiling=content["ceiling"],
             run_noise=np.array(content["run_noise"]),
             diagnostics=content["diagnostics"],
@@ -261,8 +276,8 @@ def _check(table: RunTable, own: Int64Array) -> None:
 
 def _budget_slopes(formula: Formula, theta: FloatArray, table: RunTable) -> FloatArray:
     """(V,) what an e-fold of the largest run's budget lowers losses by, nats."""
-    largest = table.domain_tokens.sum(axis=1).argmax()
-    points = formula.points(table.domain_tokens[[largest]], None if table.params is None else table.params[[largest]])
+    rows = [int(table.domain_tokens.sum(axis=1).argmax())]
+    points = formula.points(table.domain_tokens[rows], None if table.params is None else table.params[rows])
     return -formula.slopes(formula.terms(theta, points), points)[:, 0].sum(axis=1)
 
 
@@ -287,48 +302,3 @@ def _unnamed(parameters: dict[str, Any]) -> FloatArray:
     weights = [np.array(parameters["specific_weights"]), np.array(parameters["generic_weights"])]
     weights.append(np.array(parameters["size"]))
     return np.concatenate([*scalars, *weights], axis=-1)
-
-
-def _diagnose(table: RunTable, formula: Formula, fit: PooledFit) -> dict[str, Any]:
-    """What `PooledTransferLaw.diagnostics` lists."""
-    log_total = np.log(table.domain_tokens.sum(axis=1))
-    identified = bool(np.ptp(log_total) > SMALLEST_LOG_RANGE)
-    notes = []
-    if not fit.converged:
-        notes.append("The fit did not converge; its predictions and intervals may be off.")
-    if not identified:
-        notes.append(
-            "All runs have about the same token budget, so scale is not identified: levels at other budgets come from "
-            "the priors."
-        )
-    for domain, tokens in zip(table.domains, table.domain_tokens.T, strict=True):
-        if tokens.min() == tokens.max():
-            amount = f"{tokens[0]:,.0f} tokens" if tokens[0] > 0 else "no tokens"
-            notes.append(f"All runs have {amount} of '{domain}', so its effect comes from the priors.")
-    return {
-        "converged": fit.converged,
-        "num_params": int(fit.theta.size),
-        "notes": notes + _far_from_populations(table, formula, fit),
-        "scale_identified": identified,
-        "shared_noise": fit.noise.shared,
-        "noise_exponent": fit.noise.exponent,
-    }
-
-
-def _far_from_populations(table: RunTable, formula: Formula, fit: PooledFit) -> list[str]:
-    """Notes on the parameters that are furthest from what other validation domains have, in spreads."""
-    distance = np.abs(fit.theta - fit.mean) / fit.spread
-    names = [scalar.name.lower() for scalar in Scalar]
-    names += [f"specific weight of '{domain}'" for domain in table.domains]
-    names += [f"generic weight of '{domain}'" for domain in table.domains]
-    names += [f"size_{size.name.lower()}" for size in Size]
-    far = [np.unravel_index(flat, distance.shape) for flat in np.argsort(-distance, axis=None)]
-    far = [index for index in far if distance[index] > FAR]
-    notes = [
-        f"Validation domain '{table.validation_domains[v]}': its {names[p].replace('_', ' ')} is {distance[v, p]:.1f} "
-        "spreads from its population, further than the prior allows for."
-        for v, p in far[:NUM_FAR_NOTES]
-    ]
-    if len(far) > NUM_FAR_NOTES:
-        notes.append(f"{len(far) - NUM_FAR_NOTES} more parameters are more than {FAR:g} spreads from theirs.")
-    return notes

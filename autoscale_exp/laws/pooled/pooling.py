@@ -8,6 +8,7 @@ R runs, V validation domains, P parameters of each.
 """
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,6 +19,7 @@ from autoscale_exp.laws.pooled.formula import Formula
 from autoscale_exp.laws.pooled.populations import populations_of, prior_means, unknown_effects, update_populations
 from autoscale_exp.laws.pooled.posterior import Posterior, draw_parameters
 from autoscale_exp.laws.pooled.solution import Noise, Solution, solve
+from autoscale_exp.laws.repetition import effective_tokens
 from autoscale_exp.laws.student_t import noise_scale
 
 log = logging.getLogger(__name__)
@@ -47,7 +49,7 @@ class PooledFit:
 
     Attributes:
         theta: (V, P) most probable parameters.
-        draws: (D, V, P) parameters drawn from what the runs leave open.
+        draws: makes (D, V, P) parameters drawn from what the runs leave open.
         mean: (V, P) of their populations.
         spread: (V, P) of their populations.
         noise: of the runs.
@@ -55,7 +57,7 @@ class PooledFit:
     """
 
     theta: FloatArray
-    draws: FloatArray
+    draws: Callable[[], FloatArray]
     mean: FloatArray
     spread: FloatArray
     noise: Noise
@@ -63,9 +65,21 @@ class PooledFit:
 
 
 def fit_pooled(
-    formula: Formula, domain_tokens: FloatArray, losses: FloatArray, params: FloatArray | None = None
+    formula: Formula,
+    domain_tokens: FloatArray,
+    losses: FloatArray,
+    params: FloatArray | None = None,
+    pool_tokens: FloatArray | None = None,
 ) -> PooledFit:
-    """Fits the formula to runs with domain tokens (R, K), losses (R, V) and, if it takes them, (R,) sizes `params`."""
+    """Fits the formula to runs.
+
+    Args:
+        formula: of the losses.
+        domain_tokens: (R, K).
+        losses: (R, V).
+        params: (R,) model sizes, if the formula takes them.
+        pool_tokens: (R, K) tokens of the text that a run saw; None where nothing is repeated.
+    """
     (num_runs, num_validation), populations = losses.shape, populations_of(formula)
     prior_mean = prior_means(formula, populations, losses)
     mean, spread = prior_mean.copy(), np.empty_like(prior_mean)
@@ -73,8 +87,8 @@ def fit_pooled(
         prior = population.prior
         # With one validation domain there is no population to see: its parameters are as uncertain as mean and member.
         spread[population.index] = prior.spread if num_validation > 1 else np.hypot(prior.spread, prior.mean_sd)
-    points = formula.points(domain_tokens, params)
-    log_total = np.log(domain_tokens.sum(axis=1))
+    points = formula.points(domain_tokens, params, pool_tokens)
+    log_total = np.log(effective_tokens(domain_tokens, pool_tokens)[0].sum(axis=1))
     noise = Noise(np.full(num_validation, FIRST_NOISE), np.ones(num_runs), 0.0, np.ones_like(losses))
     theta = prior_mean
     progress = Progress(log, f"law of {num_validation} validation domains")
@@ -88,9 +102,12 @@ def fit_pooled(
             if step >= ROUNDS - 1 - JOINT_ROUNDS:
                 noise = _estimate_sharing(solution, noise)
             mean, spread = update_populations(populations, prior_mean, mean, spread, theta, solution.variance)
-    progress.tell("draws of the parameters")
-    posterior = Posterior(solution, noise, spread, unknown_effects(populations, spread.shape))
-    draws = draw_parameters(formula, solution, posterior, points, np.random.default_rng(SEED))
+
+    def draws() -> FloatArray:
+        progress.tell("draws of the parameters")
+        posterior = Posterior(solution, noise, spread, unknown_effects(populations, spread.shape))
+        return draw_parameters(formula, solution, posterior, points, np.random.default_rng(SEED))
+
     return PooledFit(theta, draws, mean, spread, noise, solution.converged)
 
 

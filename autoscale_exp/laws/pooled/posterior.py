@@ -20,6 +20,7 @@ import numpy as np
 from autoscale_exp.base.arrays import FloatArray
 from autoscale_exp.laws.pooled.formula import Formula
 from autoscale_exp.laws.pooled.normal_equations import Equicorrelation, over_domains, shared_rows
+from autoscale_exp.laws.pooled.points import Points
 from autoscale_exp.laws.pooled.solution import Noise, Problem, Solution, minimise
 from autoscale_exp.laws.student_t import NOISE_SD, ROBUST_VARIANCE
 
@@ -116,7 +117,7 @@ class Posterior:
 
 
 def draw_parameters(
-    formula: Formula, solution: Solution, posterior: Posterior, points: FloatArray, rng: np.random.Generator
+    formula: Formula, solution: Solution, posterior: Posterior, points: Points, rng: np.random.Generator
 ) -> FloatArray:
     """(D, V, P) parameters from the posterior, along its curved ridges.
 
@@ -125,13 +126,13 @@ def draw_parameters(
     with losses of the runs as that draw's should be by the formula's derivatives (randomise then optimise: Bardsley,
     Solonen, Haario and Laine 2014).
     """
-    theta, noise, num_runs = solution.theta, posterior.noise, len(points)
+    theta, noise, num_runs = solution.theta, posterior.noise, len(points.log_tokens)
     num_params = theta.shape[1]
     deviations = posterior.deviations(NUM_DRAWS, rng) * np.sqrt(LAW_ERROR * posterior.calibration())
     anchors = np.sort(rng.permutation(num_runs)[:NUM_ANCHORS])
-    points, root = points[anchors], noise.root_precision[anchors] * np.sqrt(num_runs / len(anchors))
+    points, root = points.at(anchors), noise.root_precision[anchors] * np.sqrt(num_runs / len(anchors))
     terms = formula.terms(theta, points)
-    jacobian = formula.jacobian(theta, points, terms)
+    jacobian = formula.jacobian(theta, terms)
     draws = []
     for deviation in np.array_split(deviations, -(-NUM_DRAWS * jacobian.size // NUMBERS_AT_ONCE)):
         size = len(deviation)

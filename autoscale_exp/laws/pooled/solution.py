@@ -14,6 +14,7 @@ import numpy as np
 from autoscale_exp.base.arrays import BoolArray, FloatArray, Int64Array
 from autoscale_exp.laws.pooled.formula import Formula, Terms
 from autoscale_exp.laws.pooled.normal_equations import Equicorrelation, NormalEquations
+from autoscale_exp.laws.pooled.points import Points
 from autoscale_exp.laws.student_t import NOISE_SD
 
 RETRIES = 8  # of a step that did not lower the cost, each more damped
@@ -100,7 +101,7 @@ class Problem:
     """
 
     formula: Formula
-    points: FloatArray
+    points: Points
     losses: FloatArray
     mean: FloatArray
     precision: FloatArray
@@ -138,7 +139,7 @@ class Problem:
 
     def linearise(self, terms: Terms, theta: FloatArray) -> NormalEquations:
         """The normal equations at parameters (V, P)."""
-        jacobian = self.formula.jacobian(theta, self.points, terms)
+        jacobian = self.formula.jacobian(theta, terms)
         jacobian *= self.root.T[:, :, None]
         return NormalEquations(jacobian, self.precision, self.weights)
 
@@ -152,7 +153,7 @@ class Problem:
 def solve(
     formula: Formula,
     theta: FloatArray,
-    points: FloatArray,
+    points: Points,
     losses: FloatArray,
     mean: FloatArray,
     spread: FloatArray,

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from scipy.optimize import brentq, linprog
@@ -56,12 +57,7 @@ class Constraints:
             raise UserError(
                 f"bounds.max_epochs is {self.max_epochs}; with bounds.unique_tokens it must be a number above 0"
             )
-        unique = np.asarray(self.unique_tokens, dtype=np.float64)
-        if unique.shape != self.bounds.lower.shape or not (unique >= 0).all():
-            raise UserError(
-                f"bounds.unique_tokens must be {len(self.bounds.lower)} numbers of at least 0, one per domain"
-            )
-        return unique * self.max_epochs / budget
+        return check_text(self.unique_tokens, len(self.bounds.lower)) * self.max_epochs / budget
 
     def upper(self, budget: float) -> FloatArray:
         """(K,) largest shares: bounds and caps together."""
@@ -87,6 +83,21 @@ class Constraints:
                 notes.append(f"{domain}: upper {upper[i]:.4g}")
         full = [g for g in self.groups if weights[list(g.members)].sum() >= g.share * (1 - ON_LIMIT)]
         return notes + [f"group {group.name}: {group.share:.4g}" for group in full]
+
+
+def check_text(unique_tokens: Any, num_domains: int) -> FloatArray:
+    """(K,) tokens that the text has of each domain.
+
+    Raises:
+        UserError: they are not as many numbers as there are domains, or one is below 0.
+    """
+    try:
+        text = np.asarray(unique_tokens, dtype=np.float64)
+    except (TypeError, ValueError):
+        text = np.empty(0)
+    if text.shape != (num_domains,) or not (text >= 0).all():
+        raise UserError(f"bounds.unique_tokens must be {num_domains} numbers of at least 0, one per domain")
+    return text
 
 
 def check_constraints(constraints: Constraints, budget: float, domains: Sequence[str]) -> None:

@@ -1,0 +1,60 @@
+"""How much better a mixture is than another, over the draws of a law, and the sentence that says so."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from autoscale_exp.base.arrays import FloatArray
+from autoscale_exp.laws.fit_file import Gain, NextRun, Risk
+from autoscale_exp.laws.law import LossLaw
+from autoscale_exp.laws.objective import Objective
+from autoscale_exp.laws.solver.ensemble import Ensemble
+
+INTERVAL = (0.05, 0.95)  # 90 %
+SURE = 0.95  # probability from which a mixture is called better
+
+
+def objective_draws(draws: Sequence[LossLaw], objective: Objective, weights: FloatArray, budget: float) -> FloatArray:
+    """(D,) objective of one mixture under each draw."""
+    return objective(Ensemble(draws).predict(weights * budget))
+
+
+def gain_over(reference: FloatArray, mixture: FloatArray) -> Gain:
+    """The gain of a mixture from (D,) objectives of it and of a reference under the same draws."""
+    gains = reference - mixture
+    low, high = np.quantile(gains, INTERVAL)
+    mean = float(gains.mean())
+    return Gain(mean, (float(low), float(high)), float((gains > 0).mean()), mean / float(reference.mean()))
+
+
+def verdict(gain: Gain, reference: str, useful: Sequence[NextRun], risk: Risk | None = None) -> str:
+    """A sentence for whoever decides: better, worse, or not to be told apart; then the next runs, or enough.
+
+    Args:
+        gain: of the mixture offered.
+        reference: what it is over.
+        useful: the proxy runs that would tell most.
+        risk: that the choice between the two is wrong, and what it would be after those runs.
+    """
+    low, high = gain.interval
+    if gain.probability >= SURE and low > 0:
+        return (
+            f"better than {reference} by {gain.mean:.4f} ({gain.relative:.1%}), 90 % interval {low:.4f} to {high:.4f}; "
+            f"the probability of being better is {gain.probability:.0%}"
+        )
+    if gain.probability <= 1 - SURE and high < 0:
+        return (
+            f"worse than {reference} by {-gain.mean:.4f} ({-gain.relative:.1%}), 90 % interval {-high:.4f} to "
+            f"{-low:.4f}; the bounds or the objective's other terms keep the mixture away from {reference}"
+        )
+    text = (
+        f"cannot be told apart from {reference} with these runs: the gain is {gain.mean:.4f} ({gain.relative:.1%}), "
+        f"90 % interval {low:.4f} to {high:.4f}"
+    )
+    if risk is not None and risk.is_enough:
+        return (
+            f"{text}; enough is known: the {len(useful)} proxy runs that would tell most lower the chance of the wrong "
+            f"choice from {risk.now:.1%} to {risk.after:.1%} only, so train either"
+        )
+    listed = ", ".join(f"{run.repeats or run.run} with seed {run.seed}" for run in useful)
+    return f"{text}; the most useful next proxy runs are {listed}" if useful else text
