@@ -243,9 +243,7 @@ class _Search:
         """The optimum of each draw's formula, sought from the mixture `offered`."""
         progress, optima = Progress(log, f"mixture for {short_label(self.budget)} tokens"), []
         for number, draw in enumerate(formulas, 1):
-            optima.append(
-                self.best_under([draw], convex=offered.convex, start=offered.weights, accuracy=DRAW_ACCURACY)
-            )
+            optima.append(self.best_under([draw], convex=offered.convex, start=offered.weights, accuracy=DRAW_ACCURACY))
             progress.tell(f"draw {number} of {len(formulas)}")
         return optima
 

@@ -100,7 +100,8 @@ class Page {
     this.rows.forEach(({ slider, typed, tokens }, k) => {
       slider.value = this.shares[k];
       typed.value = (100 * this.shares[k]).toFixed(1);
-      tokens.textContent = `${short(this.shares[k] * this.budget)} tokens`;
+      const used = this.shares[k] * this.budget, text = this.law.unique_tokens?.[k];
+      tokens.textContent = `${short(used)} tokens${text ? `, ${(used / text).toFixed(1)} epochs` : ""}`;
     });
     const { losses, values } = this.expected(this.shares);
     const of_uniform = this.expected(this.uniform).values;

@@ -32,6 +32,7 @@ from autoscale_exp.laws.optimum import make_bounds
 from autoscale_exp.laws.pooled.formula import LOG_NO_TEXT, Scalar
 from autoscale_exp.laws.pooled.model_size import Size
 from autoscale_exp.laws.pooled.pooled_transfer import PooledTransferLaw
+from autoscale_exp.laws.repetition import DATA_DECAY, EXCESS_DECAY, TOKENS_PER_PARAMETER
 from autoscale_exp.laws.solver.constraints import Constraints
 from autoscale_exp.laws.solver.mixture_optimum import WorstCase, expected_optimum
 from autoscale_exp.reporting.verdicts import objective_label, objective_weights
@@ -81,8 +82,6 @@ def render_explorer(
     fit: Fit, law: PooledTransferLaw, objective: Objective, rivals: Mapping[str, Mapping[str, float]]
 ) -> str:
     """The page as an HTML document; see `write_explorer`."""
-    if law.params is not None and law.formula.reference_params is None:
-        law = law.at_size(2 * law.params).at_size(law.params)  # with the priors' idea of other sizes
     draws = list(law.draws(min(NUM_DRAWS, draws_that_fit(law)), np.random.default_rng(SEED)))
     arrays, numbers = law_content(law, draws)
     shown, params = (fit.targets or fit.scales)[-1], law.discrepancy.params
@@ -99,8 +98,8 @@ def render_explorer(
         "budgets": steps_through(budgets, min(budgets), max(budgets) * FURTHER),
         "budget": shown.tokens,
         "sizes": []
-        if law.params is None
-        else steps_through([law.params, *params], params.min() / FURTHER, params.max() * FURTHER),
+        if law.formula.reference_params is None
+        else steps_through(params, params.min() / FURTHER, params.max() * FURTHER),
         "size": law.params,
         "marks": [
             {"name": mark.name, "weights": mark.weights.tolist(), "kind": mark.kind}
@@ -108,6 +107,7 @@ def render_explorer(
         ],
     }
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    environment.filters["label"] = short_label
     template = environment.from_string(_source("explorer.html.j2"))
     return template.render(
         content=json.dumps(content, allow_nan=False).replace("<", "\\u003c"),
@@ -117,6 +117,7 @@ def render_explorer(
         fit=fit,
         objective=objective_label(fit.objective),
         objective_weights=objective_weights(fit.objective),
+        unique_tokens=None if law.unique_tokens is None else dict(zip(law.domains, law.unique_tokens, strict=True)),
         num_draws=len(draws),
         wanted_draws=NUM_DRAWS,
         budget=short_label(shown.tokens),
@@ -168,6 +169,10 @@ def law_content(law: PooledTransferLaw, draws: Sequence[PooledTransferLaw]) -> t
         "most_params": float(process.params.max()),
         "kernel": KERNEL._asdict(),
         "growth": REACH.growth,
+        "unique_tokens": law.unique_tokens,
+        "data_decay": DATA_DECAY,
+        "excess_decay": EXCESS_DECAY,
+        "tokens_per_parameter": TOKENS_PER_PARAMETER,
     }
     return arrays, numbers
 

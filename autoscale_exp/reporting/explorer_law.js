@@ -1,4 +1,4 @@
-// The default law once more: laws/pooled/formula.py, laws/pooled/model_size.py and laws/discrepancy.py.
+// The default law once more: laws/pooled/formula.py, points.py and model_size.py, laws/repetition.py, laws/discrepancy.py.
 // D draws, V validation domains, K training domains, P parameters, R runs, F features. Index 0 is the law itself, 1 to D
 // are its draws. Arrays are flat, in C's order.
 
@@ -27,33 +27,53 @@ class Law {
     const log_tokens = tokens.map((n) => Math.log(n / this.reference_tokens));
     const log_total = Math.log(Math.max(log_tokens.reduce((sum, x) => sum + Math.exp(x), 0), Math.exp(this.log_no_text)));
     const log_size = size === null ? 0 : Math.log(params / this.reference_params);
+    const { epochs, all_epochs, excess, fresh_excess } = this.repeated(tokens, params);
     const losses = new Float64Array(this.count * V);
-    const parts = new Float64Array(K);
+    const parts = new Float64Array(K), seen = new Float64Array(K);
     for (let i = 0; i < losses.length; i++) {
       const own = this.own[i % V];
       const at = (name) => this.theta[i * P + columns[name]];
+      const decay = Math.exp(at("REPETITION"));
+      for (let k = 0; k < K; k++) seen[k] = log_tokens[k] + log_worth(epochs[k], decay);
+      const total = log_total + log_worth(all_epochs, decay);
       const rho = sigmoid(at("OWN_EXPONENT"));
       const sigma = sigmoid(at("OWN_EXPONENT") + at("OTHER_EXPONENT"));
       const power = Math.exp(at("SPECIFIC_DECAY")) / (own >= 0 ? rho : sigma);
       const part = sigmoid(at("BUDGET_PART"));
       for (let k = 0; k < K; k++) {
-        parts[k] = (k === own ? rho : sigma) * (log_tokens[k] + (part - 1) * log_total) + this.theta[i * P + this.specific + k];
+        parts[k] = (k === own ? rho : sigma) * (seen[k] + (part - 1) * total) + this.theta[i * P + this.specific + k];
       }
       const log_specific = log_sum(parts, at("SPECIFIC_OFFSET"));
       const alpha = Math.exp(at("GENERIC_DECAY"));
-      for (let k = 0; k < K; k++) parts[k] = this.theta[i * P + this.generic + k] / alpha + log_tokens[k];
+      for (let k = 0; k < K; k++) parts[k] = this.theta[i * P + this.generic + k] / alpha + seen[k];
       const log_generic = log_sum(parts, this.log_no_text) + this.log_generic_unit;
       let mixture = Math.exp(at("SPECIFIC_AMPLITUDE") - power * log_specific);
       mixture += Math.exp(at("GENERIC_AMPLITUDE") - alpha * log_generic);
       losses[i] = Math.exp(at("IRREDUCIBLE"));
       if (size !== null) {
         const of_size = (name) => this.theta[i * P + size[name]];
-        mixture *= Math.exp(-of_size("EASE") * log_size);
-        losses[i] += Math.exp(of_size("AMPLITUDE") - Math.exp(of_size("DECAY")) * log_size);
+        const decay_of_excess = Math.exp(of_size("EXCESS"));
+        const log_effective = log_size + log_worth(excess, decay_of_excess) - log_worth(fresh_excess, decay_of_excess);
+        mixture *= Math.exp(-of_size("EASE") * log_effective);
+        losses[i] += Math.exp(of_size("AMPLITUDE") - Math.exp(of_size("DECAY")) * log_effective);
       }
       losses[i] += mixture;
     }
     return losses;
+  }
+
+  // How often text is gone through, and how large models are for it.
+  repeated(tokens, params) {
+    const total = tokens.reduce((sum, n) => sum + n, 0);
+    const text = this.unique_tokens ?? tokens.map(() => Infinity);
+    const all_text = text.reduce((sum, n) => sum + n, 0);
+    const excess_of = (n) => (params === null ? 0 : (params * this.tokens_per_parameter) / n);
+    return {
+      epochs: tokens.map((n, k) => n / Math.max(text[k], 1)),
+      all_epochs: total / Math.max(all_text, 1),
+      excess: excess_of(Math.min(total, all_text)),
+      fresh_excess: excess_of(total),
+    };
   }
 
   // Adds what each law is off by: the kernel to the runs, the features of a draw's path, and its error of level.
@@ -73,11 +93,14 @@ class Law {
     }
   }
 
-  // 2 K + 2: roots of shares, logs of shares, log budget, log size.
+  // 2 K + 2: roots of shares, logs of shares, log budget, log size; of what repetition leaves of them.
   coordinates(tokens, params) {
-    const total = Math.max(tokens.reduce((sum, n) => sum + n, 0), 1);
-    const shares = tokens.map((n) => n / total);
-    const log_size = params === null ? 0 : Math.log(params / this.most_params);
+    const { epochs, excess, fresh_excess } = this.repeated(tokens, params);
+    const worth = tokens.map((n, k) => n * Math.exp(log_worth(epochs[k], this.data_decay)));
+    const total = Math.max(worth.reduce((sum, n) => sum + n, 0), 1);
+    const shares = worth.map((n) => n / total);
+    const lost = log_worth(excess, this.excess_decay) - log_worth(fresh_excess, this.excess_decay);
+    const log_size = params === null ? 0 : Math.log(params / this.most_params) + lost;
     return [...shares.map(Math.sqrt), ...shares.map((s) => Math.log(s + this.kernel.least_share)), Math.log(total), log_size];
   }
 
@@ -128,6 +151,12 @@ class Objective {
       return this.aggregate === "mean" ? values.reduce((sum, x, v) => sum + x * this.weights[v], 0) : Math.max(...values);
     });
   }
+}
+
+// The log of what each of so many uses counts for on average, where the first counts for 1.
+function log_worth(times, decay) {
+  const again = Math.max(times, 1) - 1;
+  return Math.log((1 - decay * Math.expm1(-again / decay)) / (1 + again));
 }
 
 const sigmoid = (x) => 1 / (1 + Math.exp(-x));

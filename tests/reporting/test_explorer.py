@@ -1,4 +1,5 @@
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,31 +22,39 @@ NAMES, HELD_OUT = ["web", "code", "books"], "news"
 RIVALS = {"uniform": dict.fromkeys(NAMES, 1 / 3), "mine": dict(zip(NAMES, [0.5, 0.3, 0.2], strict=True))}
 
 
+TEXT = [2_000_000, 1_000_000, 3_000_000]  # of the domains
+SIZES = {"no size": None, "one size": np.full(14, 1e5), "two sizes": np.tile([1e5, 2e5], 7)}
+
+
 def runs(params):
-    """Two budgets of three domains, validated on a fourth as well."""
+    """Two budgets of three domains, validated on a fourth as well; runs that tell their sizes tell their text, too."""
     rng = np.random.default_rng(0)
     tokens = rng.dirichlet(np.ones(3), 14) * np.repeat([1e6, 3e6], 7)[:, None]
     use = np.array([[1.0, 0.1, 0.3], [0.1, 1.0, 0.1], [0.2, 0.1, 1.0], [0.6, 0.1, 0.5]])
-    losses = 2 + 3 * ((tokens / 1e6) ** 0.5 @ use.T + 0.2) ** -0.5 * (params / 1e5)[:, None] ** -0.1
+    losses = 2 + 3 * ((tokens / 1e6) ** 0.5 @ use.T + 0.2) ** -0.5
+    losses *= 1 if params is None else (params / 1e5)[:, None] ** -0.1
     losses += 0.01 * rng.standard_normal(losses.shape)
     names = [f"run{r}" for r in range(14)]
-    scales = [f"{budget}, {size:g}" for budget, size in zip(np.repeat(["1M", "3M"], 7), params, strict=True)]
-    return RunTable(names, NAMES, [*NAMES, HELD_OUT], tokens, losses, scales, params=params)
+    labels = [
+        f"{budget}, {size:g}"
+        for budget, size in zip(np.repeat([1, 3], 7), [0] * 14 if params is None else params, strict=True)
+    ]
+    table = RunTable(names, NAMES, [*NAMES, HELD_OUT], tokens, losses, labels, params=params)
+    return table if params is None else replace(table, unique_tokens=TEXT, pool_tokens=np.tile(TEXT, (14, 1)))
 
 
-def request(metric):
+def request_of(metric):
     weights = {"web": 0.5, "books": 0.3, "news": 0.2}
     objective = make_objective("purpose", metric, weights, [*NAMES, HELD_OUT])
     bounds = make_bounds(0.2, 1.0, NAMES)
     return Request([6_000_000], objective, Constraints(bounds), num_next_runs=0)
 
 
-@pytest.fixture(scope="module", params=["one size", "two sizes"])
+@pytest.fixture(scope="module", params=[*SIZES])
 def fit_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
-    """A fit with its page: perplexity and models of one size, loss and models of two."""
-    folder, one = tmp_path_factory.mktemp("fit"), request.param == "one size"
-    params = np.full(14, 1e5) if one else np.tile([1e5, 2e5], 7)
-    fit, law = solve("pooled_transfer", runs(params), globals()["request"]("perplexity" if one else "loss"))
+    """A fit with its page: of loss for models of two sizes, of perplexity otherwise."""
+    folder, metric = tmp_path_factory.mktemp("fit"), "loss" if request.param == "two sizes" else "perplexity"
+    fit, law = solve("pooled_transfer", runs(SIZES[request.param]), request_of(metric))
     write_law(folder, law.content())
     write_fit(folder, fit)
     assert write_explorer(folder, read_fit(folder, "fit"), read_law(folder / "law.json"), RIVALS)
@@ -89,14 +98,17 @@ def test_the_numbers_of_the_page_are_those_of_predict(page, fit_folder):
         ((0.0, 0.3, 0.7), 5e5, 2e5),
         ((0.2, 0.4, 0.4), 2e7, 8e5),
     ]:
-        of_size = law.at_size(size)
+        size = size if law.formula.reference_params else law.params  # only runs of several sizes tell of others
+        of_size = law if size is None else law.at_size(size)
         draws = of_size.draws(100, np.random.default_rng(0))
         tokens = np.array([weights]) * budget
         losses = predict_losses(of_size, draws, tokens)
         expected = {}
         for columns in compare(of_size, draws, objective, tokens, np.full((1, 3), np.nan)):
             expected |= columns
-        page.evaluate(f"Object.assign(explorer, {{shares: {list(weights)}, budget: {budget}, size: {size}}}).show()")
+        page.evaluate(
+            f"Object.assign(explorer, {{shares: {list(weights)}, budget: {budget}, size: {size or 'null'}}}).show()"
+        )
         for element, column in {"objective": "objective", "gain": "gain_over_uniform"}.items():
             low, high = (f"{expected[f'{column}.{end}'][0]:.4f}" for end in ("low", "high"))
             assert text(page, element) == f"{expected[column][0]:.4f}"
