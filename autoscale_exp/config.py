@@ -65,6 +65,8 @@ class TrainingConf:
     num_workers: int = 0  # data loader processes
     num_threads: int | None = None  # CPU threads of a run; null: torch's choice
     checkpoint_minutes: float = 5.0  # between checkpoints for resumption
+    retries: int = 0  # times that a run is tried again from its checkpoint after an error that is not the config's
+    fail_fast: bool = False  # end a sweep with the first run that fails; the others keep their checkpoints
     save_model: bool = False  # keep the trained weights as a Hugging Face folder
     trainer: dict[str, Any] = MISSING  # arguments of Lightning's Trainer
     logger: dict[str, Any] | None = None  # a Lightning logger; null: none
@@ -79,6 +81,7 @@ class TrainConf(TrainingConf):
     token_budget: int | None = None  # for design=single; a design over scales brings its own
     stages: list[StageConf] = field(default_factory=list)  # mixture, then these weights; for design=single
     reweighting: ReweightingConf | None = None  # sets weights from the losses of the run; null: they stay
+    objective: ObjectiveConf = MISSING  # of validation losses, for the logger
     seed: int = 0  # of initialisation, order of rows and dropout
     num_validations: int = 1  # points of the validation curve, evenly spaced in tokens; the last is the end
 
@@ -120,21 +123,42 @@ class FitConf:
     seed: int = 0  # of the draws
     num_next_runs: int = 3  # proxy runs to propose
     next_scales: list[int] = field(default_factory=list)  # token budgets of proposed runs; empty: those of the runs
+    logger: dict[str, Any] | None = None  # a Lightning logger; null: none
+
+
+@dataclass
+class DesignJobConf:
+    """The `design` job: proxy runs for another trainer."""
+
+    format: str = MISSING  # megatron (Megatron-LM), nemo (NeMo's Megatron Bridge), olmo (OLMo-core) or torchtitan
+    output_dir: str = MISSING  # of a file per run, design.csv and results.csv
+    domains: list[str] = MISSING  # training domains
+    paths: list[str] | None = None  # of each domain's data, as the trainer takes them; null: the names stand for them
+    validation_domains: list[str] | None = None  # whose losses the trainer reports; null: the training domains
+    unique_tokens: Any = None  # of each domain: a list or {web: 5_000_000, code: 2_000_000}; null: not limited
+    max_epochs: int = 4  # times that they may be repeated
+    design: DesignConf = MISSING
+    mixture: MixtureConf = MISSING  # base mixture of the design
+    token_budget: int | None = None  # for design=single
+    seed: int = 0  # of the runs; repeats of a base run have the next ones
+    seq_len: int = MISSING  # tokens per sequence
+    batch_rows: int = MISSING  # sequences per optimiser step, over all devices
 
 
 @dataclass
 class ImportRunsConf:
     """The `import_runs` job: a run table from other people's files."""
 
-    source: str = MISSING  # regmix, olmix, sweep or wandb
+    source: str = MISSING  # regmix, olmix, sweep, wandb or design
     output: str = MISSING  # the run table to write
     mixtures: str | None = None  # CSV with a row of weights per run
     losses: str | None = None  # CSV with a row of losses per run
     tokens: int | None = None  # that each of those runs was trained on
     domains: list[str] | None = None  # to import; null: all that the format's rules find in `mixtures`
     validation_domains: list[str] | None = None  # to import; null: all that they find in `losses`
-    folder: str | None = None  # of a sweep
+    folder: str | None = None  # of a sweep, or of what `design` wrote
     project: str | None = None  # entity/project at W&B
+    table: str | None = None  # CSV that W&B's table view exports, instead of project
 
 
 @dataclass
@@ -171,8 +195,6 @@ class EvaluateConf(SubjectConf):
 
     task: TaskConf = MISSING
     num_threads: int | None = None  # CPU threads; null: torch's choice
-    name: str = MISSING  # of the experiment, for the logger
-    run_name: str = MISSING  # of the run, for the logger
     logger: dict[str, Any] | None = None  # a Lightning logger; null: none
 
 
@@ -186,6 +208,28 @@ class ReportConf:
     autoscale: str | None = None  # folder of a fit with law=autoscale, to be shown beside it
     targets: str = MISSING  # folder of the target runs
     reference: str = "uniform"  # the mixture that the others are compared with
+    logger: dict[str, Any] | None = None  # a Lightning logger; null: none
+
+
+@dataclass
+class DashboardConf:
+    """The `dashboard` job: a study's workspace and report at W&B."""
+
+    sweep: str = MISSING  # folder of the study or sweep
+    fit: str = MISSING  # folder of its fit, if there is one
+    output: str = MISSING  # JSON file to write offline: what W&B would be sent
+    project: str = "autoscale_exp"  # at W&B
+    entity: str | None = None  # user or team at W&B
+    offline: bool = True  # write `output`; false: save both pages at W&B
+
+
+@dataclass
+class StatusConf:
+    """The `status` job: how far the runs of a sweep, or of a study, have come."""
+
+    sweep: str = MISSING  # folder of a sweep or of a study, on whichever machine its runs are trained
+    watch: bool = False  # go on until all runs are finished
+    seconds: float = 2.0  # between two looks of watch=true
 
 
 def _register() -> None:
@@ -196,10 +240,13 @@ def _register() -> None:
         "base_study": StudyConf,
         "base_fit": FitConf,
         "base_report": ReportConf,
+        "base_design": DesignJobConf,
         "base_import_runs": ImportRunsConf,
         "base_predict": PredictConf,
         "base_export": ExportConf,
         "base_evaluate": EvaluateConf,
+        "base_dashboard": DashboardConf,
+        "base_status": StatusConf,
     }.items():
         store.store(name=name, node=schema)
     # In a group of their own, so that a schema is never offered as a choice.
@@ -231,6 +278,7 @@ def _register() -> None:
         "fit_folder": _fit_folder,
         "folder_for": _folder_for,
         "folder_if_there": lambda folder: folder if Path(folder).expanduser().is_dir() else None,
+        "gpus": _gpus,
         "folder_name": lambda *paths: Path(next((path for path in paths if path), "")).name,
         "num_parallel_runs": _num_parallel_runs,
         "store_of_search": lambda search: _first_of_search(search).store,
@@ -275,6 +323,14 @@ def _first_of_search(search: str | None) -> RunRecord:
 def _num_parallel_runs() -> int:
     """Runs at a time: one per CPU core, or one at all where there is a GPU, whose memory they would share."""
     return 1 if Path("/proc/driver/nvidia").exists() else num_cpus()
+
+
+def _gpus() -> list[str]:
+    """The GPUs that this process may use, as in CUDA_VISIBLE_DEVICES."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [device for device in visible.split(",") if device]
+    return [str(index) for index, _ in enumerate(Path("/proc/driver/nvidia/gpus").glob("*"))]
 
 
 def _fit_folder(runs: str | None, law: str) -> str:

@@ -6,12 +6,15 @@ from typing import Any
 from autoscale_exp.base import atomic
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.job import job
-from autoscale_exp.base.loggers import open_logger
+from autoscale_exp.base.loggers import LoggedRun, open_logger
 from autoscale_exp.base.ranges import check_range
 from autoscale_exp.config import EvaluateConf
 from autoscale_exp.evaluation.conf import GlueTaskConf, HarnessTaskConf, PerplexityTaskConf, SquadTaskConf
 from autoscale_exp.evaluation.evaluation_file import Evaluation, carry_out, missing_seeds
 from autoscale_exp.evaluation.subject import Subject, find_subject
+from autoscale_exp.runs.identity import logged_id
+from autoscale_exp.runs.record import RECORD
+from autoscale_exp.runs.sweep_folder import group_of
 
 log = logging.getLogger(__name__)
 
@@ -61,13 +64,33 @@ def plan(conf: EvaluateConf, subject: Subject) -> list[Evaluation]:
     return plan_harness(task, subject)
 
 
+def logged_run(subject: Subject) -> LoggedRun:
+    """How the evaluation of a model is called where it is logged: further tasks go on in the same run."""
+    model = subject.checkpoint
+    if subject.run is None:
+        name, group = model.folder.name, "evaluation"
+    else:
+        name, group = subject.run.run, group_of(model.folder.parent.parent.parent, subject.run.experiment)
+    return LoggedRun(name, group, "evaluation", logged_id(model.sha256, group, "evaluation"))
+
+
+def use_run(logger: Any, subject: Subject) -> None:
+    """Tells the logger which run the model is of."""
+    from autoscale_exp.base.wandb_runs import use_artifact  # loads torch
+
+    if (run := subject.run) is not None:
+        id = logged_id(run.fingerprint, run.experiment, run.run)
+        use_artifact(logger, f"run-{id}", "run", [subject.checkpoint.folder.parent / RECORD])
+
+
 def log_results(conf: EvaluateConf, subject: Subject, entries: dict[str, Any]) -> None:
     """Hands means over seeds to the logger, as <task>/<metric>."""
     of_run = {key: getattr(subject.run, key, None) for key in ("run", "mixture", "scale", "seed")}
     of_model = {"checkpoint": str(subject.checkpoint.folder), "weights": subject.checkpoint.sha256}
-    with open_logger(conf.logger, subject.path.parent) as logger:
+    with open_logger(conf.logger, subject.path.parent, logged_run(subject)) as logger:
         if logger:
             logger.log_hyperparams(of_run | of_model)
+            use_run(logger, subject)
             logger.log_metrics(
                 {f"{name}/{metric}": of for name, e in entries.items() for metric, of in e["mean"].items()}, step=0
             )

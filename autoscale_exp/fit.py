@@ -111,6 +111,11 @@ def main(conf: FitConf) -> None:
         folder = Path(conf.output_dir) / (name or "")
         save_fit_figures(fit, folder)
         write_explorer(folder, fit, fitted_law)
+    if conf.logger:
+        from autoscale_exp.reporting.tracking import log_fit  # loads torch
+
+        for name, fit in fits.items():
+            log_fit(conf.logger, Path(conf.output_dir) / (name or ""), fit, Path(str(conf.runs or conf.optima)))
     if not conf.target_tokens:
         log.warning("no mixture is written: target_tokens=[...] says for which budgets")
     more = f", and to a folder there for each of {', '.join(conf.objectives)}" if conf.objectives else ""

@@ -1,25 +1,34 @@
-"""The `import_runs` job: a run table from RegMix's or Olmix's files, a sweep's folder or a W&B project."""
+"""The `import_runs` job: a run table from others' files, a sweep's folder, a W&B project or what `design` planned."""
 
 import logging
 from pathlib import Path
 
 from autoscale_exp.base import atomic
-from autoscale_exp.base.errors import UserError
+from autoscale_exp.base.errors import UserError, first_line
 from autoscale_exp.base.job import job
+from autoscale_exp.base.loggers import is_of_wandb
 from autoscale_exp.config import ImportRunsConf
-from autoscale_exp.runs.imports import Choice, join_olmix, join_regmix, table_of_wandb_runs
+from autoscale_exp.runs.imports import (
+    Choice,
+    join_design,
+    join_olmix,
+    join_regmix,
+    read_wandb_export,
+    table_of_wandb_runs,
+)
 from autoscale_exp.runs.record import read_records
 from autoscale_exp.runs.sweep_folder import remarks_on
 from autoscale_exp.runs.table import format_run_table, parse_run_table
 
 log = logging.getLogger(__name__)
 
-SOURCES = ("regmix", "olmix", "sweep", "wandb")
+SOURCES = ("regmix", "olmix", "sweep", "wandb", "design")
 NEEDS = {
     "regmix": ("mixtures", "losses", "tokens"),
     "olmix": ("mixtures", "losses", "tokens"),
     "sweep": ("folder",),
-    "wandb": ("project",),
+    "wandb": (),  # one of project and table
+    "design": ("folder",),
 }
 
 
@@ -31,6 +40,8 @@ def main(conf: ImportRunsConf) -> None:
     missing = [key for key in NEEDS[conf.source] if getattr(conf, key) is None]
     if missing:
         raise UserError(f"source={conf.source} needs {' and '.join(f'{key}=...' for key in missing)}")
+    if conf.source == "wandb" and (conf.project is None) == (conf.table is None):
+        raise UserError("source=wandb needs project=<entity/project> or table=<CSV of its table view>, one of the two")
     if conf.source not in ("regmix", "olmix") and (conf.domains or conf.validation_domains):
         raise UserError("domains and validation_domains choose columns, which only source=regmix and source=olmix have")
     if conf.source == "sweep":
@@ -38,13 +49,20 @@ def main(conf: ImportRunsConf) -> None:
         for remark in remarks_on(Path(str(conf.folder)), records):
             log.warning("'%s': %s", conf.folder, remark)
         text = format_run_table(records)
+    elif conf.source == "design":
+        text = join_design(Path(str(conf.folder)))
+    elif conf.source == "wandb" and conf.table is not None:
+        text = table_of_wandb_runs(read_wandb_export(Path(conf.table)))
     elif conf.source == "wandb":
         import wandb  # takes seconds, and asks for an account
 
         try:
-            text = table_of_wandb_runs(wandb.Api().runs(conf.project))
-        except wandb.Error as error:
-            raise UserError(f"project is '{conf.project}', which W&B does not give: {error}") from None
+            runs = list(wandb.Api().runs(conf.project))
+        except Exception as error:
+            if not is_of_wandb(error) and not isinstance(error, ValueError):
+                raise
+            raise UserError(f"project is '{conf.project}', which W&B does not give: {first_line(error)}") from None
+        text = table_of_wandb_runs(runs)
     else:
         join = join_regmix if conf.source == "regmix" else join_olmix
         choice = Choice(conf.domains, conf.validation_domains)

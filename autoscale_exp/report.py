@@ -64,6 +64,10 @@ def main(conf: ReportConf) -> None:
         searches, fit, autoscale, budgets, conf.reference, summary, downstream, found, remarks, explorer, brute, optima
     )
     atomic.write_text(folder / "report.html", page)
+    if conf.logger:
+        from autoscale_exp.reporting.tracking import log_report  # loads torch
+
+        log_report(conf.logger, folder, Path(conf.fit), Path(conf.targets), mixtures, differences, savings)
     show(summary, fit, mixtures, conf.reference, savings, found, downstream)
     for remark in remarks:
         log.warning(remark)

@@ -7,9 +7,9 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
-from autoscale_exp.base.errors import UserError
+from autoscale_exp.base.errors import UserError, first_line
 from autoscale_exp.base.job import job
-from autoscale_exp.base.stopping import Stopped
+from autoscale_exp.base.stopping import Stopped, leave_to_scheduler
 from autoscale_exp.config import TrainConf
 from autoscale_exp.mixture.weights import read_mixture_file
 from autoscale_exp.reporting.next_steps import after_run
@@ -18,16 +18,11 @@ from autoscale_exp.runs.designs import design_runs
 from autoscale_exp.runs.designs.single import SingleConf
 from autoscale_exp.runs.record import FAILURE, read_failure, write_failure
 from autoscale_exp.runs.table import refresh_run_table
-from autoscale_exp.training.claim import claimed, command_started
-from autoscale_exp.training.plan import RunPlan, is_finished, is_first_process, plan_run, store_of
-from autoscale_exp.training.sweep import (
-    PlannedRun,
-    SweepWatch,
-    end_with_sweep,
-    is_worker,
-    leave_to_sweep,
-    what_is_kept,
-)
+from autoscale_exp.training.claim import claimed, holder
+from autoscale_exp.training.devices import is_started_elsewhere, train_on_devices
+from autoscale_exp.training.plan import RunPlan, is_finished, is_first_process, num_devices, plan_run, store_of
+from autoscale_exp.training.watch import PlannedRun, SweepWatch, what_is_kept
+from autoscale_exp.training.worker import end_with_sweep, is_worker, leave_to_sweep
 
 log = logging.getLogger(__name__)
 
@@ -46,15 +41,20 @@ def main(conf: TrainConf) -> None:
         tell_of_other_budget(conf)
         run = PlannedRun(conf.run_name, folder, plan.sampler.num_rows * plan.store.seq_len, [], finished)
         watch = None if hydra.mode == RunMode.MULTIRUN else SweepWatch([run])  # a sweep has its own
+        if watch and not holder(folder):
+            (folder / FAILURE).unlink(missing_ok=True)  # one that is found later is of now
         with watch if watch and is_first_process(conf) else nullcontext():
             if not finished:
                 train_once(plan, folder)
         if watch and is_first_process(conf):
             is_design = not isinstance(conf.design, SingleConf)
             watch.say(after_run(folder, is_design=is_design, search=conf.search, mixture_file=conf.mixture.path))
-    except Stopped:
+    except Stopped as stopped:
         if is_worker():
             leave_to_sweep()
+        leave_to_scheduler(stopped)
+        if SweepWatch.current and SweepWatch.current.failed:
+            raise Stopped(1) from None
         raise
     except Exception as error:
         if hydra.mode != RunMode.MULTIRUN:
@@ -70,24 +70,36 @@ def train_once(plan: RunPlan, folder: Path) -> None:
 
     Raises:
         UserError: it failed, here or there.
+        Exception: it failed `retries` times more, and not by the config.
     """
-    from autoscale_exp.training.run import train  # imports torch, which takes seconds, once all is checked
-
     if not is_first_process(plan.conf):
-        train(plan, folder)
+        train_here(plan, folder)
         return
     with claimed(folder):
         if is_finished(plan, folder):
             return
-        failure = folder / FAILURE
-        if failure.exists() and failure.stat().st_mtime >= command_started():
+        if (folder / FAILURE).exists():
             raise UserError(f"another process trained {plan.conf.run_name}, which failed: {read_failure(folder)}")
-        try:
-            train(plan, folder)
-        except Exception as error:
-            write_failure(folder, plan.conf.run_name, error)
-            raise
+        for retries_left in reversed(range(plan.conf.retries + 1)):
+            try:
+                train_here(plan, folder)
+                break
+            except Exception as error:
+                write_failure(folder, plan.conf.run_name, error)
+                if isinstance(error, UserError) or not retries_left:
+                    raise
+                log.warning("%s is tried again, as it failed: %s", plan.conf.run_name, first_line(error))
         refresh_run_table(folder.parent.parent)
+
+
+def train_here(plan: RunPlan, folder: Path) -> None:
+    """Trains a run in this process, or on several devices in a process for each."""
+    if num_devices(plan.conf) > 1 and not is_started_elsewhere(plan.conf):
+        train_on_devices(plan, folder)
+        return
+    from autoscale_exp.training.run import train  # imports torch, which takes seconds, once all is checked
+
+    train(plan, folder)
 
 
 def tell_of_other_runs(conf: TrainConf) -> None:

@@ -4,7 +4,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -16,6 +16,7 @@ from hydra import compose, initialize_config_dir
 
 from autoscale_exp.base.job import CONF_DIR, to_typed
 from autoscale_exp.config import PrepareConf, TrainConf
+from tests.warm_python import WarmPython
 
 pytest_plugins = ["tests.raised_errors"]
 
@@ -49,6 +50,13 @@ def data_overrides(corpus_folder: Path, tmp_path_factory: pytest.TempPathFactory
         "data.validation_rows=24",
         "data.tokenizer.vocab_size=300",
     ]
+
+
+@pytest.fixture(scope="session")
+def warm_python() -> Iterator[WarmPython]:
+    python = WarmPython("autoscale_exp.training.run", "transformers.models.bert.modeling_bert")
+    yield python
+    python.close()
 
 
 @pytest.fixture(scope="session")

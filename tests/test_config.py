@@ -45,6 +45,9 @@ NEEDED = {
     "export": ["mixture_file=x.yaml", "format=megatron"],
     "predict": ["law_file=law.json", "mixtures=table.csv", "output=out.csv"],
     "import_runs": ["source=sweep", "output=out.csv"],
+    "dashboard": ["sweep=somewhere"],
+    "design": ["format=olmo", "output_dir=out", "domains=[a,b]", "seq_len=8", "batch_rows=8", "design.scales=[1000]"],
+    "status": ["sweep=somewhere"],
 }
 JOB_OF_GROUP = {"law": "fit", "objective": "fit", "task": "evaluate", "rivals": "study"}
 

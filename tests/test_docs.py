@@ -27,6 +27,7 @@ from autoscale_exp.laws.fit_file import (
 )
 from autoscale_exp.runs.identity import RunIdentity
 from autoscale_exp.runs.record import CurvePoint, RunRecord, StageRecord, WeightsPoint
+from autoscale_exp.runs.sweep_file import SweepFile
 
 ROOT = Path(__file__).parent.parent
 PAGES = [page for pattern in ("*.md", "docs/**/*.md", "tests/**/*.md") for page in sorted(ROOT.glob(pattern))]
@@ -84,6 +85,7 @@ def test_no_page_names_a_folder_of_one_machine():
     [
         ("result.json", [RunRecord, CurvePoint, StageRecord, WeightsPoint], {"format"}),
         ("identity.json", [RunIdentity], {"format"}),
+        ("sweep.json", [SweepFile], {"format"}),
         (
             "fit.json",
             [Fit, FitObjective, FittedMixture, Gain, NextRun, Risk, Diagnostics, Backtest, Response],
@@ -109,7 +111,7 @@ def test_the_formats_have_every_key_of_a_file_and_no_other(heading, schemas, mor
 def test_the_owners_of_formats_are_there():
     text = (ROOT / "docs" / "formats.md").read_text()
     owners = re.findall(r"\| `([\w/]+\.py)` \|", text)
-    assert len(owners) == 11
+    assert len(owners) == 14
     assert all((ROOT / "autoscale_exp" / owner).is_file() for owner in owners)
 
 

@@ -3,6 +3,7 @@ from types import SimpleNamespace
 
 import pytest
 import wandb
+from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 
 from autoscale_exp import import_runs
 from autoscale_exp.runs.record import write_record
@@ -12,20 +13,26 @@ from tests.runs.records import make_record
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["source=excel"], "source is 'excel'; allowed are regmix, olmix, sweep, wandb"),
+        (["source=excel"], "source is 'excel'; allowed are regmix, olmix, sweep, wandb, design"),
         (["source=regmix", "tokens=5"], "source=regmix needs mixtures=... and losses=..."),
         (["source=sweep"], "source=sweep needs folder=..."),
         (["source=sweep", "folder=.", "domains=[a]"], "domains and validation_domains choose columns, which only"),
         (["source=sweep", "folder=."], "'.' has no finished run"),
+        (["source=wandb"], "source=wandb needs project=<entity/project> or table=<CSV of its table view>, one of the"),
+        (["source=wandb", "table=a.csv", "project=b"], "source=wandb needs project=<entity/project> or table="),
+        (["source=wandb", "table=a.csv"], "table is 'a.csv', which does not exist"),
+        (["source=design"], "source=design needs folder=..."),
+        (["source=design", "folder=."], "folder is 'design.csv', which does not exist"),
     ],
 )
 def test_a_request_that_cannot_be_is_refused(overrides, message, refused):
     assert refused("import_runs", *overrides, "output=runs.csv").startswith(message)
 
 
-def test_a_project_that_wandb_does_not_give_is_refused_with_its_reason(refused, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("error", [wandb.Error, WandbApiFailedError, ValueError])
+def test_a_project_that_wandb_does_not_give_is_refused_with_its_reason(refused, error, monkeypatch):
     def no_runs(project: str) -> None:
-        raise wandb.Error(f"Could not find project {project}")
+        raise error(f"Could not find project {project}")
 
     monkeypatch.setattr(wandb, "Api", lambda: SimpleNamespace(runs=no_runs))
     line = refused("import_runs", "source=wandb", "project=me/gone", "output=runs.csv")

@@ -1,8 +1,10 @@
-"""The whole job by its commands, from text to the report, small enough for a test."""
+"""The whole job by its commands, from text to the report: the own-data example of the README, on little text and with
+a thousandth of its tokens, then the same study with another budget, another rival and evaluations."""
 
 import csv
 import json
 import math
+import os
 import re
 import shlex
 import shutil
@@ -10,51 +12,124 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
 from autoscale_exp.runs.table import write_run_table
+from tests.warm_python import WarmPython
 
-STUDY = [
-    "output_dir=out",
-    "design.scales=[1_600,4_800]",
-    "token_budgets=[4_800,9_600]",
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parent.parent
+WORDS = {
+    "web": "the a page link shop price of and buy now free order cheap click here news more read",
+    "books": "he she it was had been upon when then said old night house door never again long looked",
+    "code": "def return if else for while in range len print self import x y z i = == ( ) [ ] : + -",
+}
+SEQ_LEN = 64  # what data=local has
+MORE = [
+    "token_budgets=[5_000,10_000]",
     "rivals=[uniform,fitted,autoscale]",
-    'rivals.fitted.fit=["num_draws=20"]',
     'rivals.autoscale.fit=["law=autoscale","num_draws=20"]',
-    "bounds.lower=0.02",
     "num_validations=4",
     '+evaluations.perplexity=["task=perplexity","logger=csv"]',
-    "model.n_embd=16",
-    "model.optimizer.batch_rows=8",
-    "model.optimizer.lr=5e-3",
 ]
 
 
-def run(cwd: Path, job: str, *arguments: str) -> str:
-    command = [sys.executable, "-m", f"autoscale_exp.{job}", *arguments]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+def own_data_command() -> str:
+    section = (ROOT / "README.md").read_text().split("\n## Your own data\n")[1].split("\n## ")[0]
+    block = re.search(r"^```\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    assert block
+    (command,) = block[1].replace("\\\n", " ").splitlines()
+    return with_a_thousandth_of_the_tokens(command)
+
+
+def with_a_thousandth_of_the_tokens(command: str) -> str:
+    return re.sub(r"\d{1,3}(_000){2,}", lambda number: f"{int(number[0]) // 1000:_}", command)
+
+
+def run(cwd: Path, command: str) -> str:
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=cwd, env=environment, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
     return done.stdout
 
 
 @pytest.fixture(scope="module")
-def outputs(tmp_path_factory, store) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two files and a folder of text files, each domain with some 2M characters."""
     folder = tmp_path_factory.mktemp("pipeline")
-    run(folder, "study", f"store={store.folder}", *STUDY)
-    return folder / "out"
+    rng = np.random.default_rng(0)
+    text = {domain: [" ".join(rng.choice(words.split(), 250)) for _ in range(2000)] for domain, words in WORDS.items()}
+    (folder / "FOLDER" / "code").mkdir(parents=True)
+    for domain in ("web", "books"):
+        lines = (json.dumps({"text": each}) + "\n" for each in text[domain])
+        (folder / "FOLDER" / f"{domain}.jsonl").write_text("".join(lines))
+    for index, each in enumerate(text["code"]):
+        (folder / "FOLDER" / "code" / f"{index}.txt").write_text(each)
+    return folder
 
 
-def test_a_finished_study_does_nothing_when_asked_again_and_tells_the_commands_of_its_stages(outputs, store):
+@pytest.fixture(scope="module")
+def as_in_the_readme(folder: Path) -> dict[str, bytes]:
+    """The files of the study as the README has it."""
+    run(folder, own_data_command())
+    outputs = folder / "outputs" / "mine"
+    return {str(path.relative_to(outputs)): path.read_bytes() for path in outputs.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def command(as_in_the_readme) -> str:
+    """The study with more in it."""
+    return shlex.join([*shlex.split(own_data_command()), *MORE])
+
+
+@pytest.fixture(scope="module")
+def outputs(command: str, folder: Path) -> Path:
+    run(folder, command)
+    return folder / "outputs" / "mine"
+
+
+def test_the_example_of_the_readme_runs_as_written(as_in_the_readme):
+    assert len([name for name in as_in_the_readme if re.fullmatch(r"runs/[^/]+/result\.json", name)]) == 16
+    assert {"fit/mixtures/10K.yaml", "report.html"} <= set(as_in_the_readme)
+    summary = json.loads(as_in_the_readme["summary.json"])
+    assert summary["target_tokens"] == 10_000
+    assert {name: len(values) for name, values in summary["final"].items()} == {"uniform": 2, "fitted": 2}
+
+
+def test_only_token_budgets_are_made_smaller():
+    command = 'train "design.scales=[1_000_000,3_000_000]" data.seq_len=1024 token_budget=10_000_000'
+    small = 'train "design.scales=[1_000,3_000]" data.seq_len=1024 token_budget=10_000'
+    assert with_a_thousandth_of_the_tokens(command) == small
+
+
+def test_a_study_with_more_in_it_trains_only_what_is_new(as_in_the_readme, outputs):
+    for name, written in as_in_the_readme.items():
+        if name.endswith("/result.json"):
+            assert (outputs / name).read_bytes() == written
+    targets = {path.parent.name for path in outputs.glob("targets/runs/*/result.json")}
+    assert targets == {
+        f"{mixture}_{budget}_seed{seed}"
+        for mixture in ("uniform", "fitted", "autoscale")
+        for budget in ("5K", "10K")
+        for seed in (0, 1)
+    }
+
+
+def test_a_finished_study_does_nothing_when_asked_again_and_tells_the_commands_of_its_stages(outputs, command, folder):
     before = {path: path.stat().st_mtime_ns for path in outputs.rglob("*") if path.suffix in (".json", ".html", ".csv")}
-    told = run(outputs.parent, "study", f"store={store.folder}", *STUDY)
+    told = run(folder, command)
     assert "to do: 0 runs" in told
     assert {path: path.stat().st_mtime_ns for path in before} == before
     commands = re.findall(r"^  python -m autoscale_exp\.(\w+) (.*)$", told, re.M)
-    assert [job for job, _ in commands] == ["train", "fit", "fit", "train", "evaluate", "report"]
+    assert [job for job, _ in commands] == ["prepare", "train", "fit", "fit", "train", "evaluate", "report"]
     fit = outputs / "fit" / "fit.json"
     written = json.loads(fit.read_text())
-    run(outputs.parent, "fit", *shlex.split(commands[1][1]))
+    run(folder, f"python -m autoscale_exp.fit {commands[2][1]}")
     assert json.loads(fit.read_text()) == written
 
 
@@ -65,11 +140,11 @@ def test_every_file_of_the_contract_is_there(outputs):
 
 
 def test_the_mixture_trained_is_the_one_fitted(outputs):
-    fitted = yaml.safe_load((outputs / "fit" / "mixtures" / "9.6K.yaml").read_text())
-    result = json.loads((outputs / "targets" / "runs" / "fitted_9.6K_seed0" / "result.json").read_text())
+    fitted = yaml.safe_load((outputs / "fit" / "mixtures" / "10K.yaml").read_text())
+    result = json.loads((outputs / "targets" / "runs" / "fitted_10K_seed0" / "result.json").read_text())
     for domain, weight in zip(fitted["domains"], fitted["weights"], strict=True):
-        assert result["tokens"][domain] == pytest.approx(9_600 * weight, abs=16)
-    assert sum(result["tokens"].values()) == 9_600
+        assert result["tokens"][domain] == pytest.approx(10_000 * weight, abs=SEQ_LEN)
+    assert sum(result["tokens"].values()) == pytest.approx(10_000, abs=SEQ_LEN)
 
 
 def test_the_summary_adds_up(outputs):
@@ -106,12 +181,12 @@ def test_the_summary_adds_up(outputs):
 
 def test_evaluations_are_reported_beside_what_training_measured(outputs):
     downstream = json.loads((outputs / "summary.json").read_text())["downstream"]
-    for domain in ("fruit", "code", "sums"):
-        row = downstream[f"perplexity/tiny perplexity.{domain}"]
+    for domain in WORDS:
+        row = downstream[f"perplexity/mine perplexity.{domain}"]
         assert set(row) == {"uniform", "fitted", "autoscale"}
         for mixture, values in row.items():
             for seed, value in enumerate(values):
-                result = outputs / "targets" / "runs" / f"{mixture}_9.6K_seed{seed}" / "result.json"
+                result = outputs / "targets" / "runs" / f"{mixture}_10K_seed{seed}" / "result.json"
                 assert math.log(value) == pytest.approx(json.loads(result.read_text())["losses"][domain], abs=1e-6)
     assert "Downstream" in (outputs / "report.html").read_text()
 
@@ -125,48 +200,33 @@ def test_the_report_is_one_file_that_loads_nothing(outputs):
         assert heading in page
 
 
-def test_the_next_runs_that_a_fit_names_are_trained_by_their_commands(outputs):
+def test_the_next_runs_that_a_fit_names_are_trained_by_their_commands(outputs, folder, warm_python: WarmPython):
     *_, target = json.loads((outputs / "fit" / "fit.json").read_text())["targets"]
     folders = {proposed["run"]: outputs / "runs" / proposed["run"] for proposed in target["next_runs"]}
     first = target["next_runs"][0]
-    assert not any(folder.exists() for folder in folders.values())
-    python, option, module, *overrides = shlex.split(first["command"])
+    assert not any(path.exists() for path in folders.values())
+    python, option, module, *of_first = shlex.split(first["command"])
     assert (python, option, module) == ("python", "-m", "autoscale_exp.train")
+    search, fit = os.path.relpath(outputs, folder), os.path.relpath(outputs / "fit", folder)
+    of_all = ["experiment=next_runs", f"search={search}", f"design.path={fit}/next_runs/10K.csv"]
     try:
-        run(outputs.parent, "train", *overrides)
-        assert [name for name, folder in folders.items() if folder.exists()] == [first["run"]]
-        run(
-            outputs.parent,
-            "train",
-            "experiment=next_runs",
-            "search=out",
-            "design.path=out/fit/next_runs/9.6K.csv",
-            *(override for override in STUDY if override.startswith("model.")),
-        )
+        warm_python.run("autoscale_exp.train", of_first, folder)
+        assert [name for name, path in folders.items() if path.exists()] == [first["run"]]
+        warm_python.run("autoscale_exp.train", of_all, folder)
         for proposed in target["next_runs"]:
             record = json.loads((folders[proposed["run"]] / "result.json").read_text())
             assert record["seed"] == proposed["seed"]
             assert record["token_budget"] == proposed["token_budget"]
             for domain, tokens in proposed["domain_tokens"].items():
-                assert record["tokens"][domain] == pytest.approx(tokens, abs=16)  # a row
-        run(outputs.parent, "fit", "runs=out", "target_tokens=[9_600]", "num_draws=4", "output_dir=again")
+                assert record["tokens"][domain] == pytest.approx(tokens, abs=SEQ_LEN)
+        again = [f"runs={search}", "target_tokens=[10_000]", "num_draws=4", "output_dir=again"]
+        warm_python.run("autoscale_exp.fit", again, folder)
     finally:
-        for folder in folders.values():
-            shutil.rmtree(folder, ignore_errors=True)  # the other tests know the search without them
+        for path in folders.values():
+            shutil.rmtree(path, ignore_errors=True)  # the other tests know the search without them
         write_run_table(outputs)
 
 
-def test_a_report_without_its_parts_says_what_is_missing(outputs, tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "autoscale_exp.report",
-        f"search={outputs}",
-        "fit=nowhere",
-        f"output_dir={tmp_path}",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert (
-        done.stderr.strip() == "error: fit is 'nowhere', which has no fit.json; run `python -m autoscale_exp.fit` first"
-    )
+def test_a_report_without_its_parts_says_what_is_missing(outputs, refused):
+    line = refused("report", f"search={outputs}", "fit=nowhere")
+    assert line == "fit is 'nowhere', which has no fit.json; run `python -m autoscale_exp.fit` first"

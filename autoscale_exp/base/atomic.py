@@ -11,6 +11,8 @@ from typing import Any
 
 from autoscale_exp.base.errors import UserError, refusal
 
+FULL = (errno.ENOSPC, errno.EDQUOT)  # errors of a disk, or of a person's share of it, that is full
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -42,7 +44,7 @@ def write_text(path: Path, text: str) -> None:
     """
     if path.is_dir():
         raise UserError(f"'{path}' is a folder; give the path of a file")
-    with _refusals_named(path), replacing(path) as temporary:
+    with refusals_named(path), replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
@@ -52,17 +54,21 @@ def make_folder(folder: Path) -> None:
     Raises:
         UserError: it cannot be made.
     """
-    with _refusals_named(folder):
+    with refusals_named(folder):
         folder.mkdir(parents=True, exist_ok=True)
 
 
 @contextmanager
-def _refusals_named(path: Path) -> Iterator[None]:
+def refusals_named(path: Path) -> Iterator[None]:
+    """Makes an OSError a UserError that names the path: what the file system said, and what can be done."""
     try:
         yield
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        remedy = "free some space and run the same command again" if full else "give a path that can be written"
+        remedy = (
+            "free some space and run the same command again"
+            if error.errno in FULL
+            else "give a path that can be written"
+        )
         raise UserError(f"'{path}' cannot be written: {refusal(error)}; {remedy}") from None
 
 

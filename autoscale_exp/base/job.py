@@ -16,8 +16,9 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from autoscale_exp.base.atomic import FULL
 from autoscale_exp.base.config_errors import BROKEN_FILE, describe, unknown_key, without_schema
-from autoscale_exp.base.errors import UserError, refusal
+from autoscale_exp.base.errors import UserError, first_line, refusal
 from autoscale_exp.base.help import asked_for_help, describe_job
 from autoscale_exp.base.overrides import readable
 from autoscale_exp.base.stopping import SIGNALS, Stopped, handle_signals, restore_signals, stop_at
@@ -80,10 +81,24 @@ def job(
 
 @contextmanager
 def _errors_before(begun: Callable[[], bool]) -> Iterator[None]:
-    """Turns errors before the job has begun into UserErrors: Hydra reads defaults lists, and makes the job's folder."""
+    """Turns errors before the job has begun into UserErrors: Hydra reads defaults lists, and makes the job's folder.
+
+    Launchers, too, raise them from processes in which it has: of a worker that was killed, or a Slurm job that is lost.
+    """
     try:
         yield
+    except RuntimeError as error:
+        if type(error).__module__.split(".")[0] not in ("joblib", "submitit"):
+            raise
+        reason = first_line(error).partition(". ")[0]
+        raise UserError(
+            f"the launcher has lost a job ({reason}); what is finished stays, and the same command goes on"
+        ) from None
     except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in FULL:  # Hydra writes the config of every run of a sweep
+            raise UserError(
+                f"the disk is full ({refusal(error)}); free some space and run the same command again"
+            ) from None
         if begun():
             raise
         if type(error) is ValueError and "default" in str(error):

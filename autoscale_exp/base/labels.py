@@ -1,5 +1,6 @@
-"""Short names of token budgets, and round ones."""
+"""Short names of token budgets and of times, and round budgets."""
 
+import math
 import re
 
 UNITS = {"T": 10**12, "B": 10**9, "M": 10**6, "K": 10**3}
@@ -31,3 +32,12 @@ def round_down(tokens: float) -> int:
     """The largest of 1, 2, 3, 5 times a power of ten that is no larger; 0 below 1,000."""
     steps = [step * 10**power for power in range(3, 18) for step in (1, 2, 3, 5)]
     return max((step for step in steps if step <= tokens), default=0)
+
+
+def short_duration(seconds: float) -> str:
+    """A time for people: '42 s', '4.2 min', '5.0 h'; '?' if it is not known."""
+    if math.isnan(seconds):
+        return "?"
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,36 +10,73 @@ from hydra.utils import instantiate
 
 from autoscale_exp.base.errors import UserError, first_line
 
+WANDB = "autoscale_exp.base.wandb_runs.open_wandb"  # `_target_` of conf/logger/wandb.yaml
+
+
+@dataclass(frozen=True)
+class LoggedRun:
+    """How what a job does is called where it is logged.
+
+    Attributes:
+        name: of the run.
+        group: sweep that it belongs to.
+        job_type: search, target, fit, report or evaluation.
+        id: the same whenever the run goes on; None for a job that does all at once.
+    """
+
+    name: str
+    group: str
+    job_type: str
+    id: str | None = None
+
 
 @contextmanager
-def open_logger(conf: dict[str, Any] | None, folder: Path) -> Iterator[Any]:
+def open_logger(conf: dict[str, Any] | None, folder: Path, run: LoggedRun) -> Iterator[Any]:
     """The Lightning logger of a `logger` section, writing to `folder`; None without a section.
 
     An error inside marks the run as failed.
 
     Raises:
-        UserError: W&B cannot be used as it is set up, as without a login.
+        UserError: W&B cannot be used as it is set up, as without a login, or a package is missing.
     """
     if not conf:
         yield None
         return
-    logger = instantiate(conf, save_dir=str(folder))
-    # Lightning 2.6 hands on W&B's former option `anonymous`, even unset, and W&B warns of it in every run.
-    getattr(logger, "_wandb_init", {}).pop("anonymous", None)
+    from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+    # Who opens a logger logs, whichever of Slurm's tasks this is.
+    rank_zero_only.rank = 0  # type: ignore[attr-defined]
     try:
-        _ = logger.experiment  # where W&B begins its run
+        logger = instantiate(conf, save_dir=str(folder), **(asdict(run) if conf["_target_"] == WANDB else {}))
+        _ = logger.experiment  # where others than W&B begin their run
     except Exception as error:
-        if not type(error).__module__.startswith("wandb"):
-            raise
-        raise UserError(
-            f"logger=wandb cannot be used: {first_line(error)}; run `wandb login`, set WANDB_MODE=offline in the "
-            "environment, or give logger=csv"
-        ) from None
+        raise _refusal(error) or error from None
     status = "failed"
     try:
         yield logger
         status = "success"
     finally:
         logger.finalize(status)
-        if hasattr(logger.experiment, "finish"):  # W&B's run stays open otherwise, and a second one would join it
+        if hasattr(logger.experiment, "finish"):  # W&B's run stays open otherwise
             logger.experiment.finish(exit_code=int(status == "failed"))
+
+
+def is_of_wandb(error: BaseException) -> bool:
+    """Whether W&B raised an error; not all of its errors are a `wandb.Error`."""
+    return type(error).__module__.startswith("wandb")
+
+
+def _refusal(error: Exception) -> UserError | None:
+    """What the user can do about an error of a logger that opens; None: it is no mistake of theirs."""
+    cause = error.__cause__ or error  # Hydra wraps what a constructor raises
+    if is_of_wandb(cause):
+        return UserError(
+            f"logger=wandb cannot be used: {first_line(cause)}; run `wandb login`, set WANDB_MODE=offline in the "
+            "environment, or give logger=csv"
+        )
+    if isinstance(cause, ModuleNotFoundError) and "tensorboard" in str(cause):
+        return UserError(
+            "logger=tensorboard needs the package tensorboard, which is not installed; run `pip install "
+            "'autoscale_exp[tensorboard]'`, or give logger=csv"
+        )
+    return None

@@ -2,12 +2,14 @@
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Self
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+REQUEUE = signal.SIGUSR2  # comes from Slurm ahead of a time limit or of pre-emption; submitit has a handler for it
 
 
 class Stopped(SystemExit):
@@ -38,6 +40,20 @@ def restore_signals(handlers: Mapping[signal.Signals, Any]) -> None:
             signal.signal(signum, handler)
 
 
+def leave_to_scheduler(stopped: Stopped) -> None:
+    """Under submitit, leaves it to Slurm to end the job and to start it again; returns where there is no scheduler.
+
+    `REQUEUE` goes on to submitit, whose handler has the job started again. SIGTERM announces pre-emption or `scancel`,
+    after which Slurm ends the job itself: one that ended before would count as failed, and would not be started again.
+    """
+    if not callable(signal.getsignal(REQUEUE)):
+        return
+    if stopped.code == 128 + REQUEUE:
+        signal.raise_signal(REQUEUE)
+    while True:
+        time.sleep(1)
+
+
 @contextmanager
 def signals_blocked(*signums: int) -> Iterator[None]:
     """Keeps signals away from this thread, and for good from the threads and processes that start meanwhile.
@@ -57,6 +73,8 @@ class StopRequest:
     The work looks at `signum` now and then and raises `Stopped`; at the latest the end of the block does. A second
     Ctrl-C ends the work wherever it is.
 
+    Where a scheduler's launcher, as submitit, handles `REQUEUE`, that is noted, too; see `leave_to_scheduler`.
+
     Attributes:
         signum: the first signal that came, or None.
     """
@@ -66,6 +84,8 @@ class StopRequest:
 
     def __enter__(self) -> Self:
         self._handlers = {signum: signal.getsignal(signum) for signum in SIGNALS}
+        if callable(signal.getsignal(REQUEUE)):
+            self._handlers[REQUEUE] = signal.getsignal(REQUEUE)
         self.listen()
         self._mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])  # a sweep's workers start without
         return self
@@ -79,6 +99,8 @@ class StopRequest:
     def listen(self) -> None:
         """Installs the handlers, again if a library has put its own in their place."""
         handle_signals(self._note)
+        if REQUEUE in self._handlers and threading.current_thread() is threading.main_thread():
+            signal.signal(REQUEUE, self._note)
 
     def stop(self) -> None:
         """Ends the work.

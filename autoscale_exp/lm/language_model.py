@@ -47,7 +47,6 @@ class LanguageModel(LightningModule):
         self.seed = seed
         self.last_loss = torch.tensor(float("nan"))
         self.batch_loss: BatchLoss | None = None
-        self.log_every_steps = max(1, min(50, num_steps // 20))
 
     @classmethod
     def for_tokenizer(cls, conf: ModelConf, tokenizer: Tokenizer, **options: Any) -> Self:
@@ -87,8 +86,6 @@ class LanguageModel(LightningModule):
         else:
             loss = self.batch_loss(self, batch, keys)
         self.last_loss = loss.detach()
-        if self.trainer.global_step % self.log_every_steps == 0:  # Lightning writes it with the last batch of the step
-            self.log("train/loss", self.last_loss, on_step=True, on_epoch=False)
         return loss * (batch.share * self.trainer.accumulate_grad_batches * self.trainer.world_size)
 
     def configure_optimizers(self) -> Any:

@@ -53,6 +53,11 @@ class RunIdentity:
         return fingerprint(self.content)
 
 
+def logged_id(identity: str, experiment: str, run: str) -> str:
+    """The id of a run where it is logged, the same after a resumption: of its identity's fingerprint and its names."""
+    return fingerprint([identity, experiment, run])
+
+
 def write_identity(folder: Path, identity: RunIdentity) -> None:
     """Writes the identity of the run in a folder."""
     write_versioned(folder / IDENTITY, identity.content, FORMAT)

@@ -16,7 +16,8 @@ from autoscale_exp.base.arrays import FloatArray
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.ranges import check_range
 from autoscale_exp.runs.sheet import Sheet, read_sheet
-from autoscale_exp.runs.table import LEAST_TOKENS, rounded_shares
+from autoscale_exp.runs.table import LEAST_TOKENS, SUM_TOLERANCE, rounded_shares
+from autoscale_exp.runs.trainer_files import DESIGN, RESULTS
 
 log = logging.getLogger(__name__)
 
@@ -188,31 +189,120 @@ def _counts(sheet: Sheet, column: str) -> bool:
     return len(cells) > 2 and any(cells == [str(start + r) for r in range(len(cells))] for start in (0, 1))
 
 
+def join_design(folder: Path) -> str:
+    """The run table of the runs that `design` planned, and that another trainer reported: design.csv and results.csv.
+
+    Runs without any loss are not trained yet; they are left out, and the log says which.
+
+    Raises:
+        UserError: a file cannot be read, no run is trained, one was not planned, or it was trained on other tokens.
+    """
+    plan, results = read_sheet(folder / DESIGN, "folder"), read_sheet(folder / RESULTS, "folder")
+    columns = [name for name in results.columns if name.startswith(("loss.", "perplexity."))]
+    cells = {name: dict(zip(results.names("run"), results.cells(name), strict=True)) for name in columns}
+    planned = plan.names("run")
+    if unknown := [run for run in results.names("run") if run not in planned]:
+        raise UserError(f"'{results.name}' has run '{unknown[0]}', which '{plan.name}' does not plan; remove that row")
+    trained = [run for run in planned if any(column.get(run) for column in cells.values())]
+    if not trained:
+        raise UserError(f"'{results.name}' has no loss of any run; fill in loss.<domain>, in nats per token")
+    if waiting := [run for run in planned if run not in trained]:
+        log.warning("runs left out, without losses: %s", ", ".join(waiting))
+    kept = ["scale", "seed", *(f"tokens.{domain}" for domain in plan.suffixes("tokens"))]
+    of_plan = {name: dict(zip(planned, plan.cells(name), strict=True)) for name in kept}
+    if "tokens" in results.columns:
+        _check_tokens(results, of_plan, trained)
+    rows = [
+        [run, *(of_plan[name][run] for name in kept), *(cells[name].get(run, "") for name in columns)]
+        for run in trained
+    ]
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([["run", *kept, *columns], *rows])
+    return text.getvalue()
+
+
+def _check_tokens(results: Sheet, plan: Mapping[str, Mapping[str, str]], trained: Sequence[str]) -> None:
+    """Checks what runs say that they were trained on against what was planned; blank: they do not say.
+
+    Raises:
+        UserError: it is another number by more than `SUM_TOLERANCE`.
+    """
+    for run, cell in zip(results.names("run"), results.cells("tokens"), strict=True):
+        asked = sum(float(column[run]) for name, column in plan.items() if name.startswith("tokens."))
+        told = _number(cell) if cell else asked
+        if run in trained and (isinstance(told, str) or abs(told / asked - 1) > SUM_TOLERANCE):
+            raise UserError(
+                f"'{results.name}', run '{run}': tokens is '{cell}', but {asked:,.0f} were planned; train it on these, "
+                "or correct the cell"
+            )
+
+
+@dataclass(frozen=True)
+class ExportedRun:
+    """A row of the CSV that W&B's table view exports, as far as `table_of_wandb_runs` looks at a run."""
+
+    name: str
+    state: str
+    config: dict[str, Any]
+    summary: dict[str, Any]
+
+
+def read_wandb_export(path: Path) -> list[ExportedRun]:
+    """The runs in a CSV that W&B's table view exports, whose columns are keys of config and summary alike.
+
+    Raises:
+        UserError: the file cannot be read, or lacks names or states.
+    """
+    sheet = read_sheet(path, "table")
+    if missing := [column for column in ("Name", "State") if column not in sheet.columns]:
+        raise UserError(
+            f"'{path}' has no column {' and '.join(missing)}; show them in W&B's table view, with tokens.<domain> and "
+            "val/loss/<domain>, before you export it"
+        )
+    runs = []
+    for _, cells in sheet.rows:
+        row = {column: _number(cell) for column, cell in zip(sheet.columns, cells, strict=True) if cell}
+        runs.append(ExportedRun(str(row.get("Name", "")), str(row.get("State", "")), row, row))
+    return runs
+
+
+def _number(cell: str) -> float | str:
+    try:
+        return float(cell)
+    except ValueError:
+        return cell
+
+
 def table_of_wandb_runs(runs: Iterable[Any]) -> str:
-    """The run table of W&B runs that `train` logged: tokens from their config, final `val/<domain>` losses.
+    """The run table of W&B runs that `train` logged: tokens from their config, final `val/loss/<domain>`.
 
     Runs that are not finished, or have no tokens or no losses, such as those of `evaluate`, are left out, and the log
     says which.
 
     Args:
-        runs: objects with `name`, `state`, `config` and `summary`, as `wandb.Api().runs(...)` gives them.
+        runs: objects with `name`, `state`, `config` and `summary`, as `wandb.Api().runs(...)` or `read_wandb_export`
+            gives them.
 
     Raises:
         UserError: no run is left, two have one name or other domains, or a value is no number; the message names it.
     """
     rows: list[dict[str, Any]] = []
-    left_out: dict[str, list[str]] = {"not finished": [], "without config tokens.<domain> or summary val/<domain>": []}
+    left_out: dict[str, list[str]] = {
+        "not finished": [],
+        "without config tokens.<domain> or summary val/loss/<domain>": [],
+    }
     unfinished, others = left_out.values()
     for run in runs:
         if run.state != "finished":
             unfinished.append(run.name)
             continue
         tokens = _flat(run.config, "tokens")
-        losses = {name: value for name, value in _flat(run.summary, "val").items() if name != "tokens"}
+        losses = _flat(run.summary, "val/loss")
         if not tokens or not losses:
             others.append(run.name)
             continue
         fixed = {"run": run.name, "scale": run.config.get("scale", ""), "seed": run.config.get("seed", 0)}
+        fixed |= {"params": run.config["params"]} if "params" in run.config else {}
         numbers = {f"tokens.{d}": n for d, n in tokens.items()} | {f"loss.{v}": x for v, x in losses.items()}
         for key, value in numbers.items():
             if not isinstance(value, int | float) or not math.isfinite(value):  # W&B writes "NaN" for one
@@ -225,8 +315,8 @@ def table_of_wandb_runs(runs: Iterable[Any]) -> str:
             log.warning("W&B runs left out, %s: %s", reason, ", ".join(names))
     if not rows:
         raise UserError(
-            "the W&B project has no finished run of `train`, with config tokens.<domain> and summary val/<domain>; "
-            "train with logger=wandb, or give another project"
+            "there is no finished W&B run of `train`, with config tokens.<domain> and summary val/loss/<domain>; train "
+            "with logger=wandb, or give another project or table"
         )
     columns = list(rows[0])
     for row in rows:

@@ -12,6 +12,7 @@ from autoscale_exp.base.versioned import parse, read_versioned, write_versioned
 FORMAT = 2
 RECORD = "result.json"
 FAILURE = "failed.json"
+PROGRESS = "progress.json"  # of a run that is trained, once a second
 MIXTURE = "mixture.yaml"  # that a run with reweighting=doremi has found
 REMEDY = "delete the run's folder and train it again"
 

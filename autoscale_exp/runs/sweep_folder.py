@@ -5,9 +5,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from autoscale_exp.base.labels import short_label
-from autoscale_exp.runs.record import RunRecord, is_recorded
+from autoscale_exp.runs.record import RECORD, RunRecord, is_recorded, read_record
 
 REMEDY = "to fit some alone, write them with `import_runs source=sweep`, delete the other rows, and fit the table"
+
+
+def group_of(sweep: Path, experiment: str) -> str:
+    """What the runs of a sweep are grouped under where they are logged.
+
+    A sweep in the folder of another, as target runs in that of their search, belongs to it.
+
+    Args:
+        sweep: folder with the sweep's runs/.
+        experiment: its name.
+    """
+    around = next(iter(sorted(sweep.resolve().parent.glob(f"runs/*/{RECORD}"))), None)
+    return experiment if around is None else read_record(around.parent).experiment
 
 
 def remarks_on(sweep: Path, records: Sequence[RunRecord]) -> list[str]:

@@ -17,7 +17,7 @@ from autoscale_exp.studies.commands import Command, Sections
 from autoscale_exp.studies.costs import cost_of
 
 RUNS = ["model", "trainer", "logger", "max_epochs", "micro_batch_rows", "num_workers", "num_threads"]
-RUNS += ["checkpoint_minutes"]  # what every training has of the study
+RUNS += ["checkpoint_minutes", "retries", "fail_fast", "objective"]  # what every training has of the study
 
 
 @dataclass(frozen=True)

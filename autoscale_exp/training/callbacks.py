@@ -56,9 +56,6 @@ class ValidationCurve(Callback):
                     f"the validation loss of '{domain}' is {loss} after {tokens} tokens; lower the learning rate"
                 )
         self.points.append({"tokens": tokens, "losses": losses})
-        for logger in trainer.loggers:
-            metrics = {f"val/{domain}": loss for domain, loss in losses.items()} | {"val/tokens": tokens}
-            logger.log_metrics(metrics, step=trainer.global_step)
 
     def _batches(self, domain: str, trainer: Trainer) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """This rank's rows and their keys, which are those of every run, so that masks are too."""
@@ -86,7 +83,7 @@ class RealisedTokens(Callback):
         seq_len: tokens per row.
 
     Attributes:
-        rows: (K,) trained on by all devices, up to the last log, checkpoint or end of training.
+        rows: (K,) trained on by all devices, up to the last `gather`.
     """
 
     def __init__(self, domains: Sequence[str], seq_len: int) -> None:
@@ -94,34 +91,22 @@ class RealisedTokens(Callback):
         self.seq_len = seq_len
         self.rows = [0] * len(domains)
         self._own_rows = torch.zeros(len(domains), dtype=torch.int64)  # of this device, not yet in `rows`
-        self._last_step = 0
 
     def on_train_start(self, trainer: Trainer, module: Any) -> None:
         """Counts on the device, so that no batch has to wait."""
         self._own_rows = self._own_rows.to(module.device)
-        self._last_step = trainer.global_step
 
     def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Counts, and logs after the steps whose training loss is logged."""
+        """Counts on this device."""
         self._own_rows += batch.domain_rows
-        if trainer.global_step == self._last_step:
-            return
-        self._last_step = trainer.global_step
-        if not trainer.loggers or (trainer.global_step - 1) % module.log_every_steps:
-            return
-        self._gather(trainer)
-        metrics: dict[str, float] = {f"data/tokens.{domain}": tokens for domain, tokens in self.tokens.items()}
-        metrics |= {f"data/share.{d}": rows / sum(self.rows) for d, rows in zip(self.domains, self.rows, strict=True)}
-        for logger in trainer.loggers:
-            logger.log_metrics(metrics, step=trainer.global_step)
 
     def on_train_end(self, trainer: Trainer, module: Any) -> None:
         """Takes in what was counted since the last log or checkpoint."""
-        self._gather(trainer)
+        self.gather(trainer)
 
     def on_save_checkpoint(self, trainer: Trainer, module: Any, checkpoint: dict[str, Any]) -> None:
         """Adds the count of all devices; `state_dict` could not gather it."""
-        self._gather(trainer)
+        self.gather(trainer)
         checkpoint["domain_rows"] = self.rows
 
     def on_load_checkpoint(self, trainer: Trainer, module: Any, checkpoint: dict[str, Any]) -> None:
@@ -146,7 +131,8 @@ class RealisedTokens(Callback):
                 "result"
             )
 
-    def _gather(self, trainer: Trainer) -> None:
+    def gather(self, trainer: Trainer) -> None:
+        """Adds up the counts of all devices; called on each of them."""
         gathered = trainer.strategy.reduce(self._own_rows, reduce_op="sum").tolist()
         self.rows = [rows + more for rows, more in zip(self.rows, gathered, strict=True)]
         self._own_rows.zero_()
@@ -197,14 +183,22 @@ class ResumePoint(Callback):
         ending = self.request.signum is not None
         due = ending or time.perf_counter() - self._saved >= self.seconds_between
         if trainer.strategy.reduce_boolean_decision(due, all=False):
-            temporary = self.path.with_suffix(".tmp")
-            trainer.save_checkpoint(temporary)  # on all ranks; the first one writes
-            if trainer.is_global_zero:
-                atomic.put_in_place(temporary, self.path)
+            self._save(trainer)
             self._saved = time.perf_counter()
             ending = trainer.strategy.reduce_boolean_decision(ending, all=False)
             if ending and trainer.global_step < trainer.max_steps:  # else the result is as good as there
                 self.request.stop()
+
+    def _save(self, trainer: Trainer) -> None:
+        temporary = self.path.with_suffix(".tmp")
+        try:
+            with atomic.refusals_named(self.path):
+                trainer.save_checkpoint(temporary)  # on all ranks; the first one writes
+                if trainer.is_global_zero:
+                    atomic.put_in_place(temporary, self.path)
+        finally:
+            if trainer.is_global_zero:
+                temporary.unlink(missing_ok=True)
 
     def state_dict(self) -> dict[str, Any]:
         """The time spent."""

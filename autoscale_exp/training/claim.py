@@ -1,30 +1,33 @@
-"""Who trains a run: a lock on its folder, and beside it the name of the process that holds it.
+"""Who trains a run: a lock on its folder, and beside it the name of the process that holds it, with a heartbeat.
 
-The lock goes with its process, however that ends. On a file system of several machines it holds between them too, as
-far as that file system passes locks on; NFS and Lustre do if they are mounted so.
+On the machine of the holder the lock tells whether it lives, as the lock goes with its process, however that ends.
+From other machines the heartbeat tells: a number that the holder raises. No two clocks are compared.
 """
 
 import json
 import os
 import signal
 import socket
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import count
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from autoscale_exp.base import atomic
+from autoscale_exp.base.errors import UserError
+from autoscale_exp.runs.record import PROGRESS
 
 LOCK = ".lock"
 HOLDER = ".holder.json"
 LOOK_SECONDS = 0.1  # between two looks at a run that another process trains
-# Environment variables that a sweep gives to its workers.
-SWEEP = "AUTOSCALE_EXP_SWEEP"  # its process, as <pid>@<host>
-SWEEP_STARTED = "AUTOSCALE_EXP_SWEEP_STARTED"  # seconds since 1970
-_IMPORTED = time.time()
+BEAT_SECONDS = 2.0
+SILENT_SECONDS = 5 * BEAT_SECONDS  # a holder elsewhere that is not heard for so long is dead
+SWEEP = "AUTOSCALE_EXP_SWEEP"  # environment variable that a sweep gives to its workers: its process, as <pid>@<host>
 
 
 @dataclass(frozen=True)
@@ -34,16 +37,30 @@ class Holder:
     Attributes:
         process: as <pid>@<host>.
         command: the process that the user started, which is the sweep's if there is one.
-        since: local time.
+        since: local time there.
+        beat: goes up by one every `BEAT_SECONDS`.
+        idle_beats: of these, the last ones in which training has told of no progress.
     """
 
     process: str
     command: str
     since: str
+    beat: int = 0
+    idle_beats: int = 0
 
     def __str__(self) -> str:
         pid, host = self.command.split("@", 1)
         return f"process {pid} on {host} since {self.since}"
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it runs on this machine."""
+        return self.process.split("@", 1)[1] == socket.gethostname()
+
+    @property
+    def idle_seconds(self) -> float:
+        """How long training has told of no progress."""
+        return self.idle_beats * BEAT_SECONDS
 
 
 def this_process() -> str:
@@ -56,38 +73,95 @@ def this_command() -> str:
     return os.environ.get(SWEEP) or this_process()
 
 
-def command_started() -> float:
-    """When the user started this command, or the sweep that it works for; seconds since 1970."""
-    return float(os.environ.get(SWEEP_STARTED, _IMPORTED))
-
-
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
     """Holds a run while it is trained; waits as long as another process does."""
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / LOCK).acquire(poll_interval=LOOK_SECONDS):
-        now = time.strftime("%Y-%m-%d %H:%M:%S")
-        atomic.write_json(folder / HOLDER, asdict(Holder(this_process(), this_command(), now)))
-        try:
+        while (other := holder(folder)) and not other.is_here:  # to which this file system passes no lock on
+            time.sleep(LOOK_SECONDS)
+        with _heartbeat(folder):
             yield
-        finally:
-            (folder / HOLDER).unlink(missing_ok=True)
+
+
+@contextmanager
+def _heartbeat(folder: Path) -> Iterator[None]:
+    """Keeps the holder's file fresh from a thread of its own, however long a step or a validation takes."""
+    own = Holder(this_process(), this_command(), time.strftime("%Y-%m-%d %H:%M:%S"))
+    ended = threading.Event()
+
+    def beat() -> None:
+        told, last = None, 0
+        for number in count(1):
+            if ended.wait(BEAT_SECONDS):
+                return
+            with suppress(OSError, UserError):  # a full disk is told of where results are written
+                stamp = (folder / PROGRESS).stat().st_mtime_ns if (folder / PROGRESS).exists() else None
+                told, last = (told, last) if stamp == told else (stamp, number)
+                content = replace(own, beat=number, idle_beats=number - last)
+                atomic.write_json(folder / HOLDER, asdict(content))
+
+    thread = threading.Thread(target=beat, daemon=True)
+    atomic.write_json(folder / HOLDER, asdict(own))
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        (folder / HOLDER).unlink(missing_ok=True)
+
+
+def read_holder(folder: Path) -> Holder | None:
+    """What the last process that held a run has left of itself, alive or not; None if it has ended as it should."""
+    try:
+        return Holder(**json.loads((folder / HOLDER).read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
 
 
 def holder(folder: Path) -> Holder | None:
-    """The process that trains the run in a folder now, if there is one."""
-    try:
-        named = Holder(**json.loads((folder / HOLDER).read_text(encoding="utf-8")))
-    except (FileNotFoundError, ValueError, TypeError):
-        return None
-    if named.process == this_process():
+    """The process that trains the run in a folder now, if there is one.
+
+    One on another machine counts as alive until it has been silent for `SILENT_SECONDS` under the eyes of this process.
+    """
+    named = read_holder(folder)
+    if named is None or named.process == this_process():
         return named
+    if named.is_here:
+        with suppress(PermissionError):  # the folder of someone else: the heartbeat has to do
+            return named if _is_locked(folder) else None
+    return None if _silent_seconds(folder, named) > SILENT_SECONDS else named
+
+
+def wait_to_hear(folders: Iterable[Path]) -> None:
+    """Waits until it is known of each run that is said to be trained whether it is: some seconds at most."""
+    unknown = {folder: found.beat for folder in folders if (found := holder(folder))}
+    while unknown:
+        for folder, beat in list(unknown.items()):
+            found = holder(folder)
+            if found is None or found.is_here or found.beat != beat:
+                del unknown[folder]
+        time.sleep(LOOK_SECONDS if unknown else 0)
+
+
+def _is_locked(folder: Path) -> bool:
+    lock = FileLock(folder / LOCK, blocking=False)
     try:
-        with FileLock(folder / LOCK, blocking=False):
-            (folder / HOLDER).unlink(missing_ok=True)  # its process was killed
-    except Timeout:
-        return named
-    return None
+        lock.acquire()
+    except TimeoutError:
+        return True
+    lock.release()
+    return False
+
+
+_heard: dict[Path, tuple[Holder, float]] = {}  # what was last heard of the holder of a run, and when, by our own clock
+
+
+def _silent_seconds(folder: Path, named: Holder) -> float:
+    if folder not in _heard or _heard[folder][0] != named:
+        _heard[folder] = named, time.monotonic()
+    return time.monotonic() - _heard[folder][1]
 
 
 def end_workers(folders: Iterable[Path]) -> None:

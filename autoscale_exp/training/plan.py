@@ -19,6 +19,7 @@ from autoscale_exp.base.weights import check_weights
 from autoscale_exp.config import TrainConf
 from autoscale_exp.data.conf import DataConf
 from autoscale_exp.data.store import TokenStore, open_store
+from autoscale_exp.laws.objective import Objective, make_objective
 from autoscale_exp.lm.checkpoint import Checkpoint, check_initial
 from autoscale_exp.lm.conf import MaskedModelConf, ModelConf, OptimizerConf
 from autoscale_exp.lm.families import FAMILIES
@@ -35,6 +36,7 @@ from autoscale_exp.training.claim import holder
 from autoscale_exp.training.reweighting import check_reweighting, reweighting_identity
 
 SCHEDULES = ("linear", "cosine")
+STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false")
 RESUME_POINT = "resume.ckpt"
 # Where the text lay when the store was prepared does not matter to a run.
 WHEREABOUTS = ("store", "path", "files", "sources", "stamps", "listing")
@@ -52,6 +54,7 @@ class RunPlan:
         sampler: exact rows and their order; what reweighting=ado makes of them is known only at the end.
         seed: of initialisation, order and dropout.
         identity: what the result depends on.
+        objective: that the logger is told of.
         initial: the model that training starts from, or None to start from scratch.
         reference: the model that reweighting=doremi compares with.
     """
@@ -63,6 +66,7 @@ class RunPlan:
     sampler: MixtureSampler
     seed: int
     identity: RunIdentity
+    objective: Objective
     initial: Checkpoint | None = None
     reference: Checkpoint | None = None
 
@@ -88,6 +92,7 @@ def plan_run(conf: TrainConf, store: TokenStore) -> RunPlan:
     check_optimizer(conf.model.optimizer)
     initial = check_initial(conf.model, store)
     _check_numbers(conf)
+    check_strategy(conf)
     micro_batch(conf.model.optimizer.batch_rows, conf.micro_batch_rows, num_devices(conf))
     pool_rows = [store.num_rows("train", domain) for domain in store.domains]
     _check_mixture_file(conf)
@@ -113,6 +118,8 @@ def plan_run(conf: TrainConf, store: TokenStore) -> RunPlan:
     except UserError as error:
         raise UserError(f"run '{spec.run}': {error}") from None
     reference = check_reweighting(conf, store, sampler)
+    asked = conf.objective
+    objective = make_objective(asked.name, asked.metric, asked.weights, store.validation_domains, asked.aggregate)
     stage_rows = None
     if conf.stages:
         names = ["mixture", *(f"stages[{stage}]" for stage in range(len(conf.stages)))]
@@ -132,7 +139,7 @@ def plan_run(conf: TrainConf, store: TokenStore) -> RunPlan:
         initial_weights=None if initial is None else initial.sha256,  # wherever they lie
         reweighting=reweighting_identity(conf, reference),
     )
-    return RunPlan(conf, store, spec, requested_tokens, sampler, seed, identity, initial, reference)
+    return RunPlan(conf, store, spec, requested_tokens, sampler, seed, identity, objective, initial, reference)
 
 
 def _check_mixture_file(conf: TrainConf) -> None:
@@ -210,7 +217,7 @@ def _check_numbers(conf: TrainConf) -> None:
     check_range({"seed": conf.seed}, 0, LARGEST_SEED)
     counts = ("max_epochs", "num_validations", "micro_batch_rows", "num_threads")
     check_range({key: getattr(conf, key) for key in counts}, 1)
-    check_range({key: getattr(conf, key) for key in ("num_workers", "checkpoint_minutes")}, 0)
+    check_range({key: getattr(conf, key) for key in ("num_workers", "checkpoint_minutes", "retries")}, 0)
 
 
 def num_devices(conf: TrainConf) -> int:
@@ -240,9 +247,24 @@ def num_devices(conf: TrainConf) -> int:
 
 
 def is_first_process(conf: TrainConf) -> bool:
-    """Whether this is the only process of a run, or the first of those for its devices."""
+    """Whether this is the only process of a run, or the first of those for its devices: the one that holds the run."""
     ranks = (os.environ.get(name, "0") for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
     return num_devices(conf) == 1 or all(rank == "0" for rank in ranks)
+
+
+def check_strategy(conf: TrainConf) -> None:
+    """Checks that `trainer.strategy` keeps the whole model on every device.
+
+    Raises:
+        UserError: it does not, or would start processes of its own.
+    """
+    strategy = conf.trainer.get("strategy", "auto")
+    named = strategy.get("_target_", "") if isinstance(strategy, dict) else str(strategy)
+    if named not in STRATEGIES and not named.endswith(".DDPStrategy"):
+        raise UserError(
+            f"trainer.strategy is '{named}', which shards the model or starts processes of its own; allowed are "
+            f"{', '.join(STRATEGIES)}, or a _target_ of Lightning's DDPStrategy"
+        )
 
 
 def micro_batch(step_rows: int, micro_batch_rows: int | None, num_devices: int) -> tuple[int, int]:

@@ -18,6 +18,7 @@ import transformers
 from hydra.utils import instantiate
 from pytorch_lightning.plugins.environments import LightningEnvironment
 
+from autoscale_exp.base import atomic
 from autoscale_exp.base.errors import UserError, first_line
 from autoscale_exp.base.loggers import open_logger
 from autoscale_exp.base.stopping import StopRequest
@@ -27,7 +28,7 @@ from autoscale_exp.data.tokenizer import load_tokenizer
 from autoscale_exp.lm.language_model import LanguageModel
 from autoscale_exp.reweighting.ado import Ado
 from autoscale_exp.runs.identity import write_identity
-from autoscale_exp.runs.record import FAILURE, CurvePoint, RunRecord, StageRecord, write_record
+from autoscale_exp.runs.record import FAILURE, PROGRESS, CurvePoint, RunRecord, StageRecord, write_record
 from autoscale_exp.training.building import (
     as_realised,
     build_module,
@@ -36,7 +37,9 @@ from autoscale_exp.training.building import (
     write_mixture,
 )
 from autoscale_exp.training.callbacks import Progress, RealisedTokens, ResumePoint, ValidationCurve
-from autoscale_exp.training.plan import RESUME_POINT, RunPlan, micro_batch, num_devices
+from autoscale_exp.training.devices import is_started_elsewhere
+from autoscale_exp.training.plan import RESUME_POINT, RunPlan, is_first_process, micro_batch, num_devices
+from autoscale_exp.training.run_log import LogProgress, RunLog, logged_run
 
 VALIDATION_TOKENS = 4096  # in a forward pass, or as many rows as in training if that is more
 
@@ -54,10 +57,13 @@ def train(plan: RunPlan, folder: Path) -> None:
 
 def _train(plan: RunPlan, folder: Path, request: StopRequest) -> None:
     conf = plan.conf
-    (folder / FAILURE).unlink(missing_ok=True)
+    for left in (FAILURE, PROGRESS):  # by the part before
+        (folder / left).unlink(missing_ok=True)
     write_identity(folder, plan.identity)
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # its banners, once per run of a sweep
     warnings.filterwarnings("ignore", message=r".*LeafSpec", module="pytorch_lightning")  # Lightning 2.6.6, torch 2.13
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message="The `srun` command")  # wherever Slurm is installed
     if conf.num_threads is not None:
         torch.set_num_threads(conf.num_threads)
     torch.manual_seed(plan.seed)
@@ -78,29 +84,30 @@ def _train(plan: RunPlan, folder: Path, request: StopRequest) -> None:
     realised = RealisedTokens(plan.store.domains, plan.store.seq_len)
     resume_point = ResumePoint(folder / RESUME_POINT, conf.checkpoint_minutes, request)
     progress = Progress(
-        folder / "progress.json", step_rows=step_rows, total_rows=plan.sampler.num_rows, seq_len=plan.store.seq_len
+        folder / PROGRESS, step_rows=step_rows, total_rows=plan.sampler.num_rows, seq_len=plan.store.seq_len
     )
     sampler = reweighting.sampler if isinstance(reweighting, Ado) else plan.sampler
     datamodule = MixtureDataModule(
         plan.store, sampler, step_rows=step_rows, micro_batch_rows=micro_batch_rows, num_workers=conf.num_workers
     )
-    with open_logger(conf.logger, folder) as logger:
+    logger_conf = conf.logger if is_first_process(conf) else None
+    with open_logger(logger_conf, folder, logged_run(plan, folder)) as logger:
+        log = RunLog(logger, plan)
+        logs = LogProgress(log, realised, curve, logs=conf.logger is not None)
         trainer = instantiate(
             conf.trainer,
-            **single_process(conf),
+            **environment_plugin(conf),
             max_steps=plan.num_steps,
             max_epochs=1,
             accumulate_grad_batches=accumulation,
             gradient_clip_val=conf.model.optimizer.clip_norm,
-            callbacks=[realised, *filter(None, [reweighting]), curve, progress, resume_point],
-            logger=logger or False,
+            callbacks=[realised, *filter(None, [reweighting]), curve, logs, progress, resume_point],
+            logger=False,
             default_root_dir=str(folder),
             enable_checkpointing=False,
             limit_val_batches=0,
-            log_every_n_steps=1,  # what to log is the module's decision
         )
-        if logger:
-            logger.log_hyperparams(describe_plan(plan))
+        log.start(describe_plan(plan))
         checkpoint = resume_point.path if resume_point.path.exists() else None
         if checkpoint and not zipfile.is_zipfile(checkpoint):
             raise UserError(f"'{checkpoint}' is damaged; delete it to start the run over")
@@ -111,33 +118,40 @@ def _train(plan: RunPlan, folder: Path, request: StopRequest) -> None:
                 f"{micro_batch_rows} rows at a time are too many for the device's memory "
                 f"({first_line(error)}); lower micro_batch_rows"
             ) from error
+        except OSError as error:
+            if error.errno not in atomic.FULL:
+                raise
+            with atomic.refusals_named(folder):
+                raise
         assert trainer.global_step == plan.num_steps, (trainer.global_step, plan.num_steps)
         plan = as_realised(plan, reweighting)
-        if logger:
-            logger.log_hyperparams(describe_plan(plan))  # reweighting may have made other tokens of it
         realised.check(plan.sampler.row_counts.tolist())
+        record = record_of(plan, module, realised, curve, resume_point.seconds)
+        record = replace(record, weights_curve=weights_curve_of(plan, reweighting))
+        log.finish(describe_plan(plan), record)  # reweighting may have made other tokens of it
     if trainer.is_global_zero:
         if conf.save_model:
             transformers.utils.logging.disable_progress_bar()  # for a file or two, across the sweep's own display
             module.model.save_pretrained(folder / "model")
             tokenizer.save_pretrained(folder / "model")
         write_mixture(folder, plan, reweighting)
-        record = record_of(plan, module, realised, curve, resume_point.seconds)
-        write_record(folder, replace(record, weights_curve=weights_curve_of(plan, reweighting)))
+        write_record(folder, record)
         resume_point.path.unlink(missing_ok=True)
 
 
-def single_process(conf: TrainConf) -> dict[str, Any]:
-    """What tells Lightning that a run on one device is a process of its own, however many tasks Slurm allots."""
-    alone = num_devices(conf) == 1 and not conf.trainer.get("plugins")
-    return {"plugins": LightningEnvironment()} if alone else {}
+def environment_plugin(conf: TrainConf) -> dict[str, Any]:
+    """What tells Lightning that the processes of the run are ours, however many tasks Slurm allots."""
+    ours = not is_started_elsewhere(conf) or num_devices(conf) == 1
+    return {"plugins": LightningEnvironment()} if ours and not conf.trainer.get("plugins") else {}
 
 
 def describe_plan(plan: RunPlan) -> dict[str, Any]:
     """The run's config for its logger, with what import_runs needs to make a run table of W&B's runs."""
     tokens = dict(zip(plan.store.domains, (plan.sampler.row_counts * plan.store.seq_len).tolist(), strict=True))
     of_run = {"run": plan.spec.run, "scale": plan.spec.scale, "seed": plan.seed, "tokens": tokens}
-    return asdict(plan.conf) | of_run | {"store": plan.store.fingerprint, "git_commit": git_commit()}
+    of_run["mixture_name"] = plan.conf.mixture_name
+    conf = {key: value for key, value in asdict(plan.conf).items() if key != "logger"}
+    return conf | of_run | {"store": plan.store.fingerprint, "git_commit": git_commit()}
 
 
 def record_of(

@@ -1,5 +1,6 @@
 """A mistake on the command line ends a job with one line that says what is allowed."""
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -8,10 +9,11 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from hydra.utils import instantiate
+from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from autoscale_exp import fit
 from autoscale_exp.base.errors import UserError
-from autoscale_exp.base.job import CONF_DIR, describe, to_typed
+from autoscale_exp.base.job import CONF_DIR, _errors_before, describe, to_typed
 
 MISTAKES = {
     "train model=gpt3": "In 'train': Could not find 'model/gpt3'; there are bert_base, bert_large, bert_tiny, gpt2, ",
@@ -136,3 +138,17 @@ def test_a_target_that_is_not_there_is_named():
     with pytest.raises(HydraException) as error:
         instantiate({"_target_": "nowhere.Logger"})
     assert describe(error.value) == "_target_ is 'nowhere.Logger', which cannot be found; give the full name of a class"
+
+
+def test_a_worker_that_a_launcher_has_lost_is_told_in_one_line():
+    lost = r"the launcher has lost a job \(a worker was killed\); what is finished stays"
+    with pytest.raises(UserError, match=lost), _errors_before(lambda: False):
+        raise TerminatedWorkerError("a worker was killed\nas memory is short")
+    with pytest.raises(RuntimeError, match="of ours"), _errors_before(lambda: False):
+        raise RuntimeError("of ours")
+
+
+def test_a_disk_that_is_full_while_a_job_runs_is_told_in_one_line():
+    full = r"the disk is full \(No space left on device\); free some space and run the same command again"
+    with pytest.raises(UserError, match=full), _errors_before(lambda: True):
+        raise OSError(errno.ENOSPC, "No space left on device")

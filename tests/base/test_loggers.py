@@ -1,3 +1,6 @@
+import os
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -5,25 +8,81 @@ from hydra import compose, initialize_config_dir
 
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.job import CONF_DIR, to_typed
-from autoscale_exp.base.loggers import open_logger
+from autoscale_exp.base.loggers import LoggedRun, open_logger
+from autoscale_exp.base.wandb_runs import log_artifact, mixture_artifact, use_artifact
+from tests.wandb_log import offline_runs
+
+RUN = LoggedRun("proxy", "sweep", "search", "abc123")
+
+
+def logger_conf(name):
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        return to_typed(
+            compose("train", [f"logger={name}", "token_budget=1000", "name=sweep", "run_name=proxy"])
+        ).logger
 
 
 @pytest.fixture
-def wandb_conf():
-    overrides = ["logger=wandb", "token_budget=1000", "name=sweep", "run_name=proxy"]
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        return to_typed(compose("train", overrides)).logger
+def wandb_conf(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    return logger_conf("wandb")
 
 
-def test_runs_of_a_sweep_in_one_process_are_runs_of_their_own_at_wandb(wandb_conf, tmp_path: Path):
-    ids = []
-    for name in ("a", "b"):
-        with open_logger(wandb_conf, tmp_path / name) as logger:
-            logger.log_metrics({"loss": 1.0})
-            ids.append(logger.experiment.id)
-            assert (logger.experiment.name, logger.experiment.group) == ("proxy", "sweep")
-        assert len(list((tmp_path / name).glob(f"wandb/offline-run-*/run-{ids[-1]}.wandb"))) == 1
-    assert len(set(ids)) == 2
+def test_a_run_has_its_name_group_type_and_id_at_wandb_and_is_drawn_against_tokens(wandb_conf, tmp_path: Path):
+    with open_logger(wandb_conf, tmp_path, RUN) as logger:
+        logger.log_metrics({"tokens": 7, "val/objective": 1.5}, step=3)
+    (logged,) = offline_runs(tmp_path)
+    run = logged.run
+    assert (run.display_name, run.run_group, run.job_type, run.run_id) == ("proxy", "sweep", "search", "abc123")
+    assert logged.step_metrics == dict.fromkeys(("train/*", "val/*", "mixture/*", "throughput/*"), "tokens")
+    assert [row["val/objective"] for row in logged.history] == [1.5]
+
+
+def test_runs_that_are_open_at_once_are_runs_of_their_own(wandb_conf, tmp_path: Path):
+    another = replace(RUN, id="def456")
+    with open_logger(wandb_conf, tmp_path / "a", RUN) as one, open_logger(wandb_conf, tmp_path / "b", another) as other:
+        one.log_metrics({"loss": 1.0})
+        other.log_metrics({"loss": 2.0})
+    for name, loss in (("a", 1.0), ("b", 2.0)):
+        (logged,) = offline_runs(tmp_path / name)
+        assert [row["loss"] for row in logged.history] == [loss]
+
+
+def test_a_file_is_the_same_artifact_where_it_was_made_and_where_it_is_used(wandb_conf, tmp_path: Path):
+    for folder in ("fit", "elsewhere"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "25B.yaml").write_text("domains: [a]\nweights: [1]\n")
+    for folder, hand_over in (("fit", log_artifact), ("elsewhere", use_artifact)):
+        path = tmp_path / folder / "25B.yaml"
+        with open_logger(wandb_conf, tmp_path / folder, RUN) as logger:
+            hand_over(logger, mixture_artifact(path), "mixture", [path])
+    made, used = offline_runs(tmp_path / "fit")[0], offline_runs(tmp_path / "elsewhere")[0]
+    assert list(made.made) == list(used.used)
+    assert made.digests == used.digests
+    assert used.made == made.used == {}
+    copies = list(tmp_path.glob("*/wandb/offline-run-*/artifacts/staging/*"))
+    assert len(copies) == 2  # beside the run, and not in the home folder
+    assert "WANDB_DATA_DIR" not in os.environ
+
+
+def test_wandb_is_quiet_and_is_told_neither_key_nor_machine(
+    wandb_conf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+):
+    key, host = "f00dfeed" * 5, "wandb.example.org"
+    monkeypatch.setenv("WANDB_API_KEY", key)
+    monkeypatch.setenv("WANDB_BASE_URL", f"https://{host}")
+    with open_logger(wandb_conf, tmp_path, RUN) as logger:
+        logger.log_metrics({"loss": 1.0})
+    output = capfd.readouterr()
+    assert (output.out, output.err) == ("", "")
+    (logged,) = offline_runs(tmp_path)
+    assert logged.run.host == "-"
+    assert "environment" not in logged.kinds
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(files) >= 3
+    for path in files:
+        assert key.encode() not in path.read_bytes(), path
+        assert host.encode() not in path.read_bytes(), path
 
 
 class Spy:
@@ -44,16 +103,16 @@ class Spy:
 
 def test_a_logger_is_told_how_the_run_ended(tmp_path: Path):
     conf = {"_target_": f"{__name__}.Spy"}
-    with open_logger(conf, tmp_path):
+    with open_logger(conf, tmp_path, RUN):
         pass
     assert Spy.ends == ["success", 0]
-    with pytest.raises(KeyboardInterrupt), open_logger(conf, tmp_path):
+    with pytest.raises(KeyboardInterrupt), open_logger(conf, tmp_path, RUN):
         raise KeyboardInterrupt
     assert Spy.ends == ["failed", 1]
 
 
 def test_without_a_logger_there_is_none(tmp_path: Path):
-    with open_logger(None, tmp_path) as logger:
+    with open_logger(None, tmp_path, RUN) as logger:
         assert logger is None
 
 
@@ -61,22 +120,25 @@ def test_without_a_logger_there_is_none(tmp_path: Path):
 def test_what_wandb_refuses_is_told_with_the_ways_out(module, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     class Unusable:
         def __init__(self, save_dir: str) -> None:
-            pass
-
-        @property
-        def experiment(self) -> None:
             raise type("UsageError", (Exception,), {"__module__": module})("No API key configured.\nSee wandb login.")
 
     monkeypatch.setitem(globals(), "Unusable", Unusable)
     remedy = "run `wandb login`, set WANDB_MODE=offline in the environment, or give logger=csv"
     with (
         pytest.raises(UserError, match=f"logger=wandb cannot be used: No API key configured.; {remedy}"),
-        open_logger({"_target_": f"{__name__}.Unusable"}, tmp_path),
+        open_logger({"_target_": f"{__name__}.Unusable"}, tmp_path, RUN),
     ):
         pytest.fail("the logger was opened")
 
 
-def test_wandb_does_not_warn_of_what_lightning_hands_on(wandb_conf, tmp_path: Path, capfd: pytest.CaptureFixture):
-    with open_logger(wandb_conf, tmp_path) as logger:
-        logger.log_metrics({"loss": 1.0})
-    assert "anonymous" not in capfd.readouterr().err
+def test_without_tensorboard_its_logger_is_refused_with_the_ways_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    from pytorch_lightning.loggers import tensorboard
+
+    for name in ("_TENSORBOARD_AVAILABLE", "_TENSORBOARDX_AVAILABLE"):
+        monkeypatch.setattr(sys.modules["lightning_fabric.loggers.tensorboard"], name, False)
+    assert tensorboard
+    with (
+        pytest.raises(UserError, match="logger=tensorboard needs the package tensorboard, which is not installed; run"),
+        open_logger(logger_conf("tensorboard"), tmp_path, RUN),
+    ):
+        pytest.fail("the logger was opened")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from autoscale_exp.base.errors import UserError
-from autoscale_exp.evaluate import log_results, main
+from autoscale_exp.evaluate import log_results, logged_run, main
 from autoscale_exp.evaluation.fine_tuning import find_device
 from autoscale_exp.evaluation.subject import find_subject
 
@@ -59,10 +59,11 @@ def test_scores_go_to_the_logger_by_task_and_metric(bert_folder, tmp_path: Path)
     assert (float(row["glue/rte/accuracy"]), float(row["squad/f1"])) == (0.75, 0.5)
 
 
-def test_a_wandb_run_is_named_like_the_model(bert_folder, tmp_path: Path):
+def test_a_logged_evaluation_is_named_like_the_model_and_goes_on_with_further_tasks(bert_folder, tmp_path: Path):
     conf = compose_evaluate(f"checkpoint={bert_folder}", f"output_dir={tmp_path}", "logger=wandb")
-    assert conf.logger is not None
-    assert (conf.logger["name"], conf.logger["group"]) == (bert_folder.name, "evaluation")
+    run = logged_run(find_subject(conf))
+    assert (run.name, run.group, run.job_type) == (bert_folder.name, "evaluation", "evaluation")
+    assert run == logged_run(find_subject(conf))
     log_results(conf, find_subject(conf), {"squad": {"mean": {"f1": 0.5}}})
 
 

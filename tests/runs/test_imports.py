@@ -5,7 +5,14 @@ import numpy as np
 import pytest
 
 from autoscale_exp.base.errors import UserError
-from autoscale_exp.runs.imports import Choice, join_olmix, join_regmix, table_of_wandb_runs
+from autoscale_exp.runs.imports import (
+    Choice,
+    join_design,
+    join_olmix,
+    join_regmix,
+    read_wandb_export,
+    table_of_wandb_runs,
+)
 from autoscale_exp.runs.table import parse_run_table
 
 MIXTURES = "index,train_the_pile_arxiv,train_the_pile_github\n1,0.25,0.75\n2,0.498,0.5\n"
@@ -139,7 +146,7 @@ def test_domains_can_be_chosen(files):
 
 def wandb_run(name, state="finished", config=None, summary=None):
     config = {"tokens": {"a": 1000, "b": 2000}, "scale": "3K", "seed": 1} if config is None else config
-    summary = {"val/a": 2.0, "val/b": 3.0, "val/tokens": 3000} if summary is None else summary
+    summary = {"val/loss/a": 2.0, "val/loss/b": 3.0, "val/objective": 2.5} if summary is None else summary
     return SimpleNamespace(name=name, state=state, config=config, summary=summary)
 
 
@@ -150,19 +157,73 @@ def test_finished_wandb_runs_of_training_become_a_table(caplog):
     assert (table.runs, table.validation_domains, table.seeds) == (["r1"], ["a", "b"], [1])
     np.testing.assert_array_equal(table.domain_tokens, [[1000, 2000]])
     assert "left out, not finished: r2" in caplog.text
-    assert "left out, without config tokens.<domain> or summary val/<domain>: evaluated" in caplog.text
+    assert "left out, without config tokens.<domain> or summary val/loss/<domain>: evaluated" in caplog.text
 
 
 @pytest.mark.parametrize(
     ("runs", "message"),
     [
-        ([], "no finished run"),
-        ([wandb_run("r1", summary={})], "no finished run of `train`, with config tokens"),
-        ([wandb_run("r1"), wandb_run("r2", summary={"val/c": 1.0})], "'r2' has other domains"),
+        ([], "no finished W&B run"),
+        ([wandb_run("r1", summary={})], "no finished W&B run of `train`, with config tokens"),
+        ([wandb_run("r1"), wandb_run("r2", summary={"val/loss/c": 1.0})], "'r2' has other domains"),
         ([wandb_run("r1"), wandb_run("r1")], "two W&B runs are called 'r1'; rename or remove one"),
-        ([wandb_run("r1", summary={"val/a": "NaN"})], "'r1' has loss.a NaN, which is no number; remove the run"),
+        ([wandb_run("r1", summary={"val/loss/a": "NaN"})], "'r1' has loss.a NaN, which is no number; remove the run"),
     ],
 )
 def test_wandb_runs_that_make_no_table_are_refused(runs, message):
     with pytest.raises(UserError, match=message):
         table_of_wandb_runs(runs)
+
+
+# As W&B's table view exports it: what is shown of config and summary, and blanks where a run has none of it.
+EXPORT = """"Name","State","params","scale","seed","tokens.a","tokens.b","val/loss/a","val/loss/b","val/objective"
+"r1","finished","8000","3K","1","1000","2000","2.25","3","9"
+"r2","running","8000","3K","1","1000","2000","","",""
+"fit","finished","","","","","","","","9"
+"""
+
+
+def test_the_table_that_wandb_exports_is_the_same_as_its_runs(tmp_path, caplog):
+    (tmp_path / "export.csv").write_text(EXPORT)
+    table = parse_run_table(table_of_wandb_runs(read_wandb_export(tmp_path / "export.csv")), "wandb")
+    assert (table.runs, table.domains, table.seeds, table.scales) == (["r1"], ["a", "b"], [1], ["3K"])
+    np.testing.assert_array_equal(table.domain_tokens, [[1000, 2000]])
+    np.testing.assert_array_equal(table.losses, [[2.25, 3.0]])
+    np.testing.assert_array_equal(table.params, [8000])
+    assert "left out, not finished: r2" in caplog.text
+    assert "summary val/loss/<domain>: fit" in caplog.text
+
+
+def test_an_export_without_states_is_refused(tmp_path):
+    (tmp_path / "export.csv").write_text("Name,tokens.a\nr1,1000\n")
+    with pytest.raises(UserError, match=r"export.csv' has no column State; show them in W&B's table view, with tokens"):
+        read_wandb_export(tmp_path / "export.csv")
+
+
+PLAN = "run,scale,seed,steps,tokens.a,tokens.b\nr1,3K,0,3,1024.0,2048.0\nr2,3K,0,3,2048.0,1024.0\n"
+
+
+def reported(tmp_path, results):
+    (tmp_path / "design.csv").write_text(PLAN)
+    (tmp_path / "results.csv").write_text(results)
+    return join_design(tmp_path)
+
+
+def test_what_a_trainer_reports_is_joined_with_what_was_planned(tmp_path, caplog):
+    text = reported(tmp_path, "run,tokens,loss.a,loss.b\nr2,3072,2.5,3.5\nr1,,,\n")
+    assert text == "run,scale,seed,tokens.a,tokens.b,loss.a,loss.b\nr2,3K,0,2048.0,1024.0,2.5,3.5\n"
+    assert "runs left out, without losses: r1" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("results", "message"),
+    [
+        ("run,tokens,loss.a\nr3,,2.5\n", "has run 'r3', which '.*design.csv' does not plan; remove that row"),
+        ("run,tokens,loss.a\nr1,,\n", "results.csv' has no loss of any run; fill in loss.<domain>"),
+        ("run,tokens,loss.a\nr1,4000,2\n", "run 'r1': tokens is '4000', but 3,072 were planned; train it on these"),
+        ("run,tokens,loss.a\nr1,many,2\n", "run 'r1': tokens is 'many', but 3,072 were planned"),
+    ],
+)
+def test_a_report_of_other_runs_or_tokens_is_refused(results, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        reported(tmp_path, results)

@@ -22,7 +22,7 @@ def test_a_job_is_asked_only_for_what_it_does_not_do_by_itself(sections: Callabl
         (["model=gpt2"], ["model=gpt2"]),
         (["model=gpt2", "model.n_layer=3"], ["model=gpt2", "model.n_layer=3"]),
         (["trainer=bf16", "trainer.devices=2"], ["trainer=bf16", "trainer.devices=2"]),
-        (["+trainer.strategy=ddp"], ["++trainer.strategy=ddp"]),
+        (["+trainer.benchmark=true"], ["++trainer.benchmark=true"]),
         (["~trainer.precision"], ["~trainer.precision"]),
         (["max_epochs=7"], ["max_epochs=7"]),
         (["~logger"], ["~logger"]),

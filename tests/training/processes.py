@@ -6,17 +6,20 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.warm_python import WarmProcess
+
 LONG = ["token_budget=4_000_000", "max_epochs=100_000"]  # minutes
 JOBLIB = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
-Start = Callable[..., "subprocess.Popen[str]"]
+Start = Callable[..., WarmProcess]
 
 
-def ended(process: "subprocess.Popen[str]") -> "subprocess.CompletedProcess[str]":
-    out, err = process.communicate(timeout=300)
+def ended(process: WarmProcess) -> "subprocess.CompletedProcess[str]":
+    out, err = process.communicate()
+    assert process.returncode is not None
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
-def wait_for(process: "subprocess.Popen[str]", look: Callable[[], list[Path]]) -> list[Path]:
+def wait_for(process: WarmProcess, look: Callable[[], list[Path]]) -> list[Path]:
     """What appears while a process runs."""
     while not (found := look()):
         assert process.poll() is None, process.communicate()
@@ -31,3 +34,8 @@ def table_of(folder: Path) -> dict[str, dict[str, str]]:
     for row in rows.values():
         assert float(row.pop("seconds")) > 0
     return rows
+
+
+def parts_of(folder: Path) -> dict[str, int]:
+    """In how many parts each run was trained: a log of its own for each."""
+    return {run.name: len(list(run.glob("metrics/version_*"))) for run in folder.glob("runs/*")}

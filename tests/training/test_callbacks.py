@@ -1,9 +1,6 @@
-import csv
 import json
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -84,23 +81,6 @@ def test_progress_tells_tokens_and_loss(compose_train, store: TokenStore, tmp_pa
     assert (progress["tokens"], progress["total_tokens"]) == (1472, 1472)
     assert progress["tokens_per_second"] > 0
     assert 4 < progress["train_loss"] < 7
-
-
-def test_the_tokens_of_each_domain_are_logged_with_the_training_loss(compose_train, store: TokenStore, tmp_path: Path):
-    logger = {"_target_": "pytorch_lightning.loggers.CSVLogger", "name": None, "version": "metrics"}
-    conf = replace(compose_train("stages=[{start: 320, weights: [1,0,0]}]", "micro_batch_rows=4"), logger=logger)
-    plan = plan_run(conf, store)
-    train(plan, tmp_path)
-    with (tmp_path / "metrics" / "metrics.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    logged = [row for row in rows if row["data/tokens.fruit"]]
-    assert len(logged) == len([row for row in rows if row["train/loss"]]) == 12
-    for number, row in enumerate(logged, start=1):
-        domain, _ = plan.sampler.rows(0, min(8 * number, 92))
-        counts = np.bincount(domain, minlength=3)
-        assert [float(row[f"data/tokens.{name}"]) for name in store.domains] == (counts * 16).tolist()
-        shares = [float(row[f"data/share.{name}"]) for name in store.domains]
-        assert shares == pytest.approx(counts / len(domain))
 
 
 @pytest.mark.parametrize(("minutes", "saved"), [(0, True), (60, False)])

@@ -1,7 +1,5 @@
 """Runs of a masked model: the same sampler, resumption and results as those of a causal one."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -69,13 +67,12 @@ def test_training_does_not_depend_on_workers_or_accumulation(compose_masked, mas
 
 @pytest.mark.slow
 def test_two_devices_train_as_one(
-    compose_masked, train_overrides, masked_overrides, masked_store: TokenStore, tmp_path: Path
+    compose_masked, train_overrides, masked_overrides, masked_store: TokenStore, warm_python, tmp_path: Path
 ):
     rows = ["token_budget=1552", "num_validations=4"]  # 97 rows: in the last step the second device has none
     curve = trained(plan_run(compose_masked(*rows), masked_store), tmp_path / "one")["validation_curve"]
-    devices = ["trainer.devices=2", "+trainer.strategy=ddp", f"output_dir={tmp_path}", "run_name=two", "~logger"]
-    command = [sys.executable, "-m", "autoscale_exp.train", *train_overrides, *masked_overrides, *rows, *devices]
-    subprocess.run(command, cwd=tmp_path, check=True, timeout=300)
+    devices = ["trainer.devices=2", "trainer.strategy=ddp", f"output_dir={tmp_path}", "run_name=two", "~logger"]
+    warm_python.run("autoscale_exp.train", [*train_overrides, *masked_overrides, *rows, *devices], tmp_path)
     of_two = result_of(tmp_path / "runs" / "two")["validation_curve"]
     assert [point["losses"] for point in of_two] == [pytest.approx(point["losses"], abs=1e-5) for point in curve]
 

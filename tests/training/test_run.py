@@ -1,7 +1,7 @@
+import errno
 import itertools
 import json
 import math
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from pytorch_lightning import Trainer
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2LMHeadModel
 
 from autoscale_exp.base.errors import DivergedError, UserError
@@ -24,8 +25,9 @@ from autoscale_exp.training import run
 from autoscale_exp.training.callbacks import Progress
 from autoscale_exp.training.plan import RunPlan, is_finished, plan_run
 from autoscale_exp.training.run import train
+from tests.training.processes import ended
+from tests.warm_python import ROOT
 
-ROOT = Path(__file__).parents[2]
 # In rows of 16 tokens: the mixture up to row 20, inside the third step; the first domain alone; the two others.
 STAGES = "stages=[{start: 320, weights: [1,0,0]}, {start: 800, weights: [0,.75,.25]}]"
 
@@ -199,18 +201,6 @@ def test_a_run_that_is_fed_other_rows_than_planned_has_no_result(
     assert not (tmp_path / "result.json").exists()
 
 
-@pytest.mark.slow
-def test_two_devices_train_as_one(compose_train, train_overrides, store: TokenStore, tmp_path: Path):
-    rows = ["token_budget=1552", "num_validations=4"]  # 97 rows: in the last step the second device has none
-    curve = trained(plan_run(compose_train(*rows), store), tmp_path / "one")["validation_curve"]
-    devices = ["trainer.devices=2", "+trainer.strategy=ddp", f"output_dir={tmp_path}", "run_name=two", "~logger"]
-    command = [sys.executable, "-m", "autoscale_exp.train", *train_overrides, *rows, *devices]
-    subprocess.run(command, cwd=tmp_path, check=True, timeout=300)
-    of_two = result_of(tmp_path / "runs" / "two")["validation_curve"]
-    assert [point["tokens"] for point in of_two] == [point["tokens"] for point in curve]
-    assert [point["losses"] for point in of_two] == [pytest.approx(point["losses"], abs=1e-5) for point in curve]
-
-
 def test_a_run_on_one_device_trains_where_slurm_allots_several_tasks(
     compose_train, store: TokenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -222,15 +212,16 @@ def test_a_run_on_one_device_trains_where_slurm_allots_several_tasks(
 
 @pytest.mark.slow
 def test_an_interrupted_run_on_two_devices_ends_exactly_as_an_uninterrupted_one(
-    train_overrides, store: TokenStore, tmp_path: Path
+    train_overrides, store: TokenStore, warm_python, tmp_path: Path
 ):
     overrides = [*train_overrides, STAGES, "token_budget=1552", "num_validations=4", "num_workers=1", "save_model=true"]
-    devices = ["trainer.devices=2", "+trainer.strategy=ddp", "micro_batch_rows=2", "checkpoint_minutes=0"]
+    devices = ["trainer.devices=2", "trainer.strategy=ddp", "micro_batch_rows=2", "checkpoint_minutes=0"]
     common = [*overrides, *devices, f"output_dir={tmp_path}", "run_name=two", "~logger"]
 
     def train_in_processes(folder: Path, num_batches: int) -> int:
-        command = [sys.executable, "-m", "tests.training.test_run", str(folder), str(num_batches), *common]
-        return subprocess.run(command, cwd=ROOT, stderr=subprocess.DEVNULL, timeout=300).returncode
+        return ended(
+            warm_python.start("tests.training.test_run", [str(folder), str(num_batches), *common], ROOT)
+        ).returncode
 
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert train_in_processes(whole, 1000) == 0
@@ -366,6 +357,24 @@ def test_a_damaged_resume_point_is_an_error_that_names_it(kept, compose_train, s
     point.write_bytes(point.read_bytes()[: int(kept * point.stat().st_size)])
     with pytest.raises(UserError, match=r"resume.ckpt' is damaged; delete it to start the run over"):
         train(plan, tmp_path)
+
+
+def test_a_full_disk_ends_a_run_in_one_line_and_keeps_the_checkpoint_before(
+    compose_train, store: TokenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    save = Trainer.save_checkpoint
+
+    def saved(trainer: Trainer, path: Path) -> None:
+        save(trainer, path)
+        if trainer.global_step == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Trainer, "save_checkpoint", saved)
+    plan = plan_run(compose_train("checkpoint_minutes=0"), store)
+    with pytest.raises(UserError, match=r"resume.ckpt' cannot be written: No space left on device; free some space"):
+        train(plan, tmp_path)
+    assert torch.load(tmp_path / "resume.ckpt")["global_step"] == 2
+    assert not list(tmp_path.glob("*.tmp"))
 
 
 def test_too_little_device_memory_is_an_error_that_says_what_to_lower(

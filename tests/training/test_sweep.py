@@ -168,10 +168,16 @@ def test_a_sweep_that_cannot_be_ends_before_any_run_has_a_folder(overrides, mess
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
+        (["hydra/launcher=joblib", "hydra.launcher.n_jobs=0"], "hydra.launcher.n_jobs is 0; it must be a number of"),
         (
-            ["trainer.devices=2"],
-            "trainer.devices is above 1 in a multirun, where Lightning would start the sweep again",
+            ["hydra/launcher=gpus", "hydra.launcher.devices=[0]", "trainer.devices=2"],
+            "hydra.launcher.devices is ['0'], but run 'uniform_1.472K_seed0' asks for 2; name more of them",
         ),
+        (
+            ["trainer.num_nodes=2", "trainer.devices=2"],
+            "trainer.num_nodes is 2 in a sweep, whose launcher starts runs on this machine alone; use hydra/launcher=",
+        ),
+        (["trainer.devices=2", "trainer.strategy=fsdp"], "trainer.strategy is 'fsdp', which shards the model"),
         (["run_name=same"], "two runs of the sweep have the name 'same'; set run_name so that they differ"),
     ],
 )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.processes import JOBLIB, Start, ended, table_of, wait_for
+from tests.training.processes import JOBLIB, Start, ended, parts_of, table_of, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -30,11 +30,6 @@ class Waiting:
         assert process.stdout is not None
         process.stdout.readline()
         return process, process.stdout.readline()
-
-
-def parts_of(folder: Path) -> dict[str, int]:
-    """In how many parts each run was trained: a log of its own for each."""
-    return {run.name: len(list(run.glob("metrics/version_*"))) for run in folder.glob("runs/*")}
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,124 @@
+"""Work in a process of its own: it starts in a moment, fails alone, and ends with the process that started it."""
+
+import multiprocessing
+import os
+import pickle
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from autoscale_exp.base.stopping import REQUEUE, SIGNALS, Stopped, signals_blocked
+
+LOOK_SECONDS = 0.2  # between two looks at what a process has told
+EXIT_SECONDS = 10.0  # that a process may take to end once it has told its outcome
+_CONTEXT = multiprocessing.get_context("forkserver")
+
+
+class ProcessDied(RuntimeError):
+    """A process has ended without a result: it was killed, or has crashed."""
+
+
+class _Elsewhere(Exception):
+    """The traceback of an error in the other process, to be read below it here."""
+
+
+class WorkProcess:
+    """A process that calls a function.
+
+    Args:
+        function: to call, of a module; as are the types of its arguments.
+        arguments: of the function.
+        environment: variables of the process, all of them.
+        preload: module that all such processes need, which is imported once for all of them.
+
+    Attributes:
+        pid: of the process.
+    """
+
+    def __init__(
+        self, function: Callable[..., Any], arguments: Sequence[Any], *, environment: Mapping[str, str], preload: str
+    ) -> None:
+        _CONTEXT.set_forkserver_preload([preload])  # the first one counts
+        self._receiving, sending = _CONTEXT.Pipe(duplex=False)
+        self._process = _CONTEXT.Process(target=_work, args=(function, arguments, dict(environment), sending))
+        # What a terminal or Slurm sends to all processes of a job is for the one that started this: it passes it on.
+        with signals_blocked(*SIGNALS, REQUEUE):
+            self._process.start()
+        sending.close()
+        self._outcome: tuple[Any, str] | None = None
+        self.pid = int(self._process.pid or 0)
+
+    def ended(self) -> bool:
+        """Whether it has, or has at least told its outcome."""
+        with suppress(EOFError):  # it has told nothing
+            if self._outcome is None and self._receiving.poll():
+                self._outcome = self._receiving.recv()
+                self._process.join(EXIT_SECONDS)
+                self.kill()  # if a library holds it up at its end
+        return self._process.exitcode is not None
+
+    def result(self) -> Any:
+        """What the function has returned; waits for it.
+
+        Raises:
+            ProcessDied: the process has ended without.
+            Stopped: a signal has ended it as it should.
+            Exception: what the function has raised.
+        """
+        while not self.ended():
+            wait_for_any([self], LOOK_SECONDS)
+        if self._outcome is None:
+            code = self._process.exitcode or 0
+            if code >= 128:
+                raise Stopped(code)
+            reason = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"has ended with exit code {code}"
+            hint = ", as the system does when memory is short" if code == -signal.SIGKILL else ""
+            raise ProcessDied(f"process {self.pid} {reason}{hint}")
+        value, told = self._outcome
+        if isinstance(value, Exception):
+            raise value from _Elsewhere(told)
+        return value
+
+    def signal(self, signum: int) -> None:
+        """Sends it a signal."""
+        if self._process.is_alive():
+            os.kill(self.pid, signum)
+
+    def kill(self) -> None:
+        """Ends it at once."""
+        self._process.kill()
+        self._process.join()
+
+
+def wait_for_any(processes: Sequence[WorkProcess], seconds: float) -> list[WorkProcess]:
+    """Those that have ended, once one has or some time has gone by."""
+    wait([process._process.sentinel for process in processes], timeout=seconds)
+    return [process for process in processes if process.ended()]
+
+
+def _work(
+    function: Callable[..., Any], arguments: Sequence[Any], environment: Mapping[str, str], sending: Connection
+) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    value, told = None, ""
+    try:
+        value = function(*arguments)
+    except Exception as error:
+        value, told = error, f"\n{traceback.format_exc()}"
+    try:
+        sending.send((value, told))
+    except (pickle.PicklingError, AttributeError, TypeError):  # an error with more than a message
+        sending.send((RuntimeError(f"{type(value).__name__}: {value}"), told))
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

@@ -1,0 +1,49 @@
+"""Which runs a sweep's folder is to have in the end, sweep.json: what tells a missing run from one that never was."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from filelock import FileLock
+
+from autoscale_exp.base import atomic
+from autoscale_exp.base.versioned import parse, read_versioned, write_versioned
+
+FORMAT = 1
+SWEEP_FILE = "sweep.json"
+REMEDY = "delete it; the sweep's command writes it anew"
+
+
+@dataclass(frozen=True)
+class SweepFile:
+    """The runs that sweeps were to train in a folder.
+
+    Attributes:
+        tokens: to train on, by run, in the order in which they are launched.
+    """
+
+    tokens: dict[str, int] = field(default_factory=dict)
+
+
+def plan_runs(sweep: Path, tokens: dict[str, int]) -> None:
+    """Adds the runs of a sweep to those that its folder is to have.
+
+    Raises:
+        UserError: the folder cannot be written, or the file there is damaged.
+    """
+    atomic.make_folder(sweep)
+    lock = sweep / ".sweep.lock"  # another sweep may begin at the same time
+    with atomic.refusals_named(lock), FileLock(lock):
+        file = read_sweep_file(sweep)
+        write_versioned(sweep / SWEEP_FILE, replace(file, tokens=file.tokens | tokens), FORMAT)
+
+
+def read_sweep_file(sweep: Path) -> SweepFile:
+    """The runs that a folder is to have; none where no sweep was begun.
+
+    Raises:
+        UserError: the file is damaged or of another format.
+    """
+    path = sweep / SWEEP_FILE
+    if not path.exists():
+        return SweepFile()
+    return parse(path, read_versioned(path, FORMAT, REMEDY), SweepFile, REMEDY)

@@ -1,0 +1,106 @@
+"""A run on several devices: a process for each, started here unless torchrun or srun has started them.
+
+Lightning would start the command of the job again for every device, which in a sweep is the whole sweep. Here a
+process of its own calls `train` for each device, and the one that starts them trains nothing itself: it holds the run,
+passes signals on, and ends all of them when one has died.
+"""
+
+import logging
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import configure_log
+
+from autoscale_exp.base.errors import UserError
+from autoscale_exp.base.processes import ProcessDied, WorkProcess, wait_for_any
+from autoscale_exp.base.stopping import Stopped, StopRequest
+from autoscale_exp.config import TrainConf
+from autoscale_exp.training.plan import RunPlan, num_devices
+
+PRELOAD = "autoscale_exp.training.run"
+LOOK_SECONDS = 0.2
+LAST_WORDS_SECONDS = 5.0  # in which the other processes may tell of the error that has ended one
+
+
+def is_started_elsewhere(conf: TrainConf) -> bool:
+    """Whether torchrun, or srun with a task per device, has started this process as one of a run's."""
+    of_srun = int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) == num_devices(conf) > 1
+    return "TORCHELASTIC_RUN_ID" in os.environ or of_srun
+
+
+def train_on_devices(plan: RunPlan, folder: Path) -> None:
+    """Trains a run with a process per device of this machine; returns once all have ended.
+
+    Raises:
+        UserError: the run cannot go on, as one of the processes says.
+        ProcessDied: one of them was killed.
+        Stopped: a signal came; the resume point is that of the step just done.
+    """
+    nodes = int(plan.conf.trainer.get("num_nodes", 1))
+    environment = {**os.environ, **_meeting_point(nodes), "WORLD_SIZE": str(num_devices(plan.conf))}
+    job_logging: Any = HydraConfig.get().job_logging if HydraConfig.initialized() else None
+    processes = []
+    with StopRequest() as request:
+        try:
+            for rank in range(num_devices(plan.conf) // nodes):
+                arguments = plan, folder, job_logging if rank == 0 else None
+                of_rank = {**environment, "LOCAL_RANK": str(rank)}
+                processes.append(WorkProcess(_train_rank, arguments, environment=of_rank, preload=PRELOAD))
+            _follow(processes, request)
+        finally:
+            for process in processes:
+                process.kill()
+
+
+def _meeting_point(nodes: int) -> dict[str, str]:
+    """Where the processes find each other: said by the user for several machines, else a free port here."""
+    if nodes > 1:
+        if missing := [name for name in ("NODE_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
+            raise UserError(
+                f"trainer.num_nodes is {nodes}, but {', '.join(missing)} are not set; start the run with torchrun or "
+                "srun, or set these variables on every machine"
+            )
+        return {}
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return {"NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(found.getsockname()[1])}
+
+
+def _follow(processes: list[WorkProcess], request: StopRequest) -> None:
+    """Waits for all processes to end; for a while only, once one has ended with an error."""
+    errors: list[BaseException] = []
+    told, patience = False, float("inf")
+    running = list(processes)
+    while running and time.monotonic() < patience:
+        for process in wait_for_any(running, LOOK_SECONDS):
+            running.remove(process)
+            try:
+                process.result()
+            except (Exception, Stopped) as error:
+                errors.append(error)
+                patience = min(patience, time.monotonic() + LAST_WORDS_SECONDS)
+        if request.signum is not None and not told:
+            told = True
+            for process in running:
+                process.signal(signal.SIGTERM)
+    if errors:  # the others only miss the one that has died
+        raise next((e for kind in (UserError, Stopped, ProcessDied) for e in errors if isinstance(e, kind)), errors[0])
+
+
+def _train_rank(plan: RunPlan, folder: Path, job_logging: Any) -> None:
+    from pytorch_lightning.utilities import rank_zero_only
+
+    from autoscale_exp.training.run import train
+
+    first = os.environ["LOCAL_RANK"] == os.environ["NODE_RANK"] == "0"
+    setattr(rank_zero_only, "rank", 0 if first else 1)  # noqa: B010  for loggers, until Lightning knows better
+    if job_logging is not None:
+        configure_log(job_logging)
+    else:
+        logging.disable(logging.WARNING)  # the first process says it for all
+    train(plan, folder)

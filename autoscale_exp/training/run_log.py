@@ -1,0 +1,146 @@
+"""What the logger of a training run is told: its config, how it goes against tokens, what it used and what it made."""
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.loggers import TensorBoardLogger
+
+from autoscale_exp.base.loggers import LoggedRun
+from autoscale_exp.base.wandb_runs import X_AXIS, log_artifact, mixture_artifact, use_artifact
+from autoscale_exp.runs.designs.single import SingleConf
+from autoscale_exp.runs.identity import logged_id
+from autoscale_exp.runs.record import RECORD, RunRecord, write_record
+from autoscale_exp.runs.sweep_folder import group_of
+from autoscale_exp.training.callbacks import RealisedTokens, ValidationCurve
+from autoscale_exp.training.plan import RunPlan
+
+
+def logged_run(plan: RunPlan, folder: Path) -> LoggedRun:
+    """How a run in a folder is called where it is logged; a resumed one has the id of its first part."""
+    conf = plan.conf
+    job_type = "target" if isinstance(conf.design, SingleConf) else "search"
+    id = logged_id(plan.identity.fingerprint, conf.name, conf.run_name)
+    return LoggedRun(conf.run_name, group_of(folder.parent.parent, conf.name), job_type, id)
+
+
+class RunLog:
+    """The log of one run; without a logger, nothing is told.
+
+    Args:
+        logger: one of Lightning's, or None.
+        plan: of the run.
+    """
+
+    def __init__(self, logger: Any, plan: RunPlan) -> None:
+        self.logger = logger
+        self.plan = plan
+        self._tokens: int | None = None  # at the last measurement of throughput
+        self._seconds = 0.0
+
+    def start(self, config: Mapping[str, Any]) -> None:
+        """Tells of the run's config and of the mixture file that it uses."""
+        if self.logger is None:
+            return
+        self.logger.log_hyperparams(dict(config))
+        mixture = self.plan.conf.mixture
+        if mixture.kind == "file" and mixture.path is not None:
+            path = Path(mixture.path)
+            use_artifact(self.logger, mixture_artifact(path), "mixture", [path])
+
+    def begin_part(self, tokens: int) -> None:
+        """Starts the clock of a part of the run, after so many tokens."""
+        self._tokens, self._seconds = tokens, time.perf_counter()
+
+    def training(self, step: int, tokens: Mapping[str, int], loss: float) -> None:
+        """Tells of training so far.
+
+        Args:
+            step: optimiser steps.
+            tokens: by domain, trained on up to here.
+            loss: of the last batch, in nats per token.
+        """
+        total, now = sum(tokens.values()), time.perf_counter()
+        metrics = {"train/loss": loss} | {f"mixture/{domain}": count / total for domain, count in tokens.items()}
+        if self._tokens is not None and total > self._tokens:
+            metrics["throughput/tokens_per_second"] = (total - self._tokens) / (now - self._seconds)
+        self._tokens, self._seconds = total, now
+        self._tell(metrics, step, total)
+
+    def validation(self, step: int, tokens: int, losses: Mapping[str, float]) -> None:
+        """Tells of a point of the validation curve: losses by validation domain, in nats per token."""
+        self._tell(self._validation_metrics(losses), step, tokens)
+
+    def finish(self, config: Mapping[str, Any], record: RunRecord) -> None:
+        """Tells of the result, which is not written yet, and of what the config has become."""
+        if self.logger is None:
+            return
+        if isinstance(self.logger, TensorBoardLogger):  # writes a row of its page HParams, once
+            metrics = self._validation_metrics(record.losses)
+            self.logger.log_hyperparams(_settings(self.plan, record), metrics, step=record.steps)
+        else:
+            self.logger.log_hyperparams({**config, "params": record.params})
+        id = logged_id(record.fingerprint, record.experiment, record.run)
+        with TemporaryDirectory() as folder:
+            write_record(Path(folder), record)
+            log_artifact(self.logger, f"run-{id}", "run", [Path(folder) / RECORD])
+
+    def _validation_metrics(self, losses: Mapping[str, float]) -> dict[str, float]:
+        metrics = {f"val/loss/{domain}": loss for domain, loss in losses.items()}
+        metrics |= {f"val/perplexity/{domain}": math.exp(loss) for domain, loss in losses.items()}
+        return metrics | {"val/objective": float(self.plan.objective(np.array(list(losses.values()))))}
+
+    def _tell(self, metrics: Mapping[str, float], step: int, tokens: int) -> None:
+        if self.logger is not None:
+            self.logger.log_metrics({X_AXIS: tokens, **metrics}, step=step)
+            self.logger.save()
+
+
+def _settings(plan: RunPlan, record: RunRecord) -> dict[str, Any]:
+    """What the runs of a sweep may differ in."""
+    optimizer = {f"optimizer/{k}": v for k, v in asdict(plan.conf.model.optimizer).items() if not isinstance(v, list)}
+    shares = {f"weight/{domain}": weight for domain, weight in record.requested_weights.items()}
+    named = {"mixture": record.mixture, "scale": record.scale, "model": record.model}
+    return named | {"token_budget": record.token_budget, "seed": record.seed} | shares | optimizer
+
+
+class LogProgress(Callback):
+    """Tells the log of a run of what its callbacks found; comes after them.
+
+    Args:
+        log: of the run; on other devices than the first, one without a logger.
+        realised: counts the tokens trained on.
+        curve: measures validation losses.
+        logs: whether the run has a logger, which all devices then gather the counts for.
+    """
+
+    def __init__(self, log: RunLog, realised: RealisedTokens, curve: ValidationCurve, *, logs: bool) -> None:
+        self.run_log = log
+        self.realised = realised
+        self.curve = curve
+        self.logs = logs
+        self.every_steps = max(1, min(50, log.plan.num_steps // 20))
+        self._last_step = 0
+
+    def on_train_start(self, trainer: Trainer, module: Any) -> None:
+        """Notes where this part of the run begins."""
+        self._last_step = trainer.global_step
+        self.run_log.begin_part(sum(self.realised.tokens.values()))
+
+    def on_train_batch_end(self, trainer: Trainer, module: Any, *_: Any) -> None:
+        """Logs after the first step and every so many, and after the last."""
+        step = trainer.global_step
+        if not self.logs or step == self._last_step:
+            return
+        self._last_step = step
+        if (step - 1) % self.every_steps == 0 or step == trainer.max_steps:
+            self.realised.gather(trainer)
+            self.run_log.training(step, self.realised.tokens, float(module.last_loss))
+        if step in self.curve.steps:
+            self.run_log.validation(step, **self.curve.points[-1])

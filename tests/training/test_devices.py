@@ -1,0 +1,138 @@
+"""A run on several devices, and on several machines, trains as on one."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from autoscale_exp.base.errors import UserError
+from autoscale_exp.base.processes import ProcessDied, WorkProcess
+from autoscale_exp.data.store import TokenStore
+from autoscale_exp.runs.record import RunRecord, read_record
+from autoscale_exp.training import devices
+from autoscale_exp.training.devices import train_on_devices
+from autoscale_exp.training.plan import plan_run
+from autoscale_exp.training.run import train
+from tests.training.processes import Start, ended
+
+pytestmark = pytest.mark.slow
+
+ROWS = ["token_budget=1552", "num_validations=4"]  # 97 rows: in the last step the second device has none
+
+
+def assert_equal(record: RunRecord, other: RunRecord, error: float) -> None:
+    assert record.tokens == other.tokens
+    assert [point.tokens for point in record.validation_curve] == [point.tokens for point in other.validation_curve]
+    for point, others in zip(record.validation_curve, other.validation_curve, strict=True):
+        assert point.losses == pytest.approx(others.losses, abs=error)
+
+
+@pytest.fixture
+def one_device(compose_train, store: TokenStore, tmp_path: Path) -> RunRecord:
+    train(plan_run(compose_train(*ROWS), store), tmp_path / "one")
+    return read_record(tmp_path / "one")
+
+
+def test_two_devices_train_as_one_and_go_on_exactly_when_one_is_killed(
+    one_device, compose_train, store: TokenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    plan = plan_run(compose_train(*ROWS, "trainer.devices=2", "checkpoint_minutes=0"), store)
+    train_on_devices(plan, tmp_path / "whole")
+    whole = read_record(tmp_path / "whole")
+    assert_equal(whole, one_device, 1e-5)
+
+    folder, started = tmp_path / "parts", []
+
+    def start(*args, **options) -> WorkProcess:
+        started.append(WorkProcess(*args, **options))
+        return started[-1]
+
+    def kill_the_second() -> None:
+        while not (folder / "resume.ckpt").exists():
+            time.sleep(0.001)
+        os.kill(started[1].pid, signal.SIGKILL)
+
+    monkeypatch.setattr(devices, "WorkProcess", start)
+    threading.Thread(target=kill_the_second, daemon=True).start()
+    with pytest.raises(ProcessDied, match=r"was killed by SIGKILL"):
+        train_on_devices(plan, folder)
+    assert not (folder / "result.json").exists()
+    with pytest.raises(UserError, match=r"interrupted with micro_batch_rows 4, not 8 and devices 2, not 1; give these"):
+        train(plan_run(compose_train(*ROWS), store), folder)
+    train_on_devices(plan, folder)
+    assert_equal(read_record(folder), whole, 0)
+
+
+def test_a_sweep_of_runs_on_two_devices_trains_each_run_once(one_device, start: Start, tmp_path: Path):
+    folder = tmp_path / "out"
+    done = ended(start(folder, *ROWS, "trainer.devices=2", "seed=0,1", "model.dropout=0"))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert "2 runs are finished" in done.stdout
+    assert len(list(folder.glob("runs/*/metrics/version_*"))) == 2
+    assert_equal(read_record(folder / "runs" / "uniform_1.552K_seed0"), one_device, 1e-5)
+
+
+def test_an_error_on_a_device_is_that_of_the_run(compose_train, store: TokenStore, tmp_path: Path):
+    plan = plan_run(compose_train(*ROWS, "trainer.devices=2", "model.optimizer.lr=1e12"), store)
+    with pytest.raises(UserError, match=r"the (training|validation) loss .* lower the learning rate"):
+        train_on_devices(plan, tmp_path)
+
+
+def test_several_machines_need_a_place_to_meet(compose_train, store: TokenStore, tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("NODE_RANK", "0")
+    plan = plan_run(compose_train("trainer.devices=2", "trainer.num_nodes=2", "micro_batch_rows=2"), store)
+    with pytest.raises(UserError, match=r"num_nodes is 2, but MASTER_ADDR, MASTER_PORT are not set; start the run"):
+        train_on_devices(plan, tmp_path)
+
+
+@pytest.fixture
+def machines() -> Iterator[list[str]]:
+    """Two network namespaces with a cable between them: what two machines see of each other."""
+    if os.geteuid() or shutil.which("ip") is None:
+        pytest.skip("network namespaces need root and iproute2")
+    names = [f"machine{index}_{os.getpid()}" for index in range(2)]
+    commands = [f"netns add {name}" for name in names]
+    commands.append(f"link add cable0 netns {names[0]} type veth peer name cable1 netns {names[1]}")
+    for index, name in enumerate(names):
+        commands += [f"-n {name} addr add 10.77.0.{index + 1}/24 dev cable{index}"]
+        commands += [f"-n {name} link set {link} up" for link in ("lo", f"cable{index}")]
+    try:
+        for command in commands:
+            if subprocess.run(["ip", *command.split()], capture_output=True).returncode:
+                pytest.skip("this container allows no network namespaces")
+        yield names
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "del", name], capture_output=True)
+
+
+def test_two_machines_under_torchrun_train_as_one_device(machines, one_device, train_overrides, tmp_path: Path):
+    run = [*train_overrides, *ROWS, f"output_dir={tmp_path}", "run_name=two", "~logger", "trainer.num_nodes=2"]
+    torchrun = ["-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", "--master-addr=10.77.0.1"]
+    job = ["--master-port=29511", "-m", "autoscale_exp.train", *run]
+    processes = [
+        subprocess.Popen(
+            ["ip", "netns", "exec", name, sys.executable, *torchrun, f"--node-rank={index}", *job],
+            env={**os.environ, "GLOO_SOCKET_IFNAME": f"cable{index}"},
+            cwd=tmp_path,
+        )
+        for index, name in enumerate(machines)
+    ]
+    assert [process.wait(timeout=300) for process in processes] == [0, 0]
+    assert_equal(read_record(tmp_path / "runs" / "two"), one_device, 1e-5)
+    assert json.loads((tmp_path / "runs" / "two" / "progress.json").read_text())["tokens"] > 0
+
+
+def test_a_sweep_under_torchrun_is_refused(store, train_overrides, refused, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    line = refused("train", *train_overrides, "output_dir=out", "seed=0,1", "hydra.mode=MULTIRUN")
+    assert line.startswith("torchrun starts this sweep, and would start it once per device; leave torchrun away")

@@ -1,0 +1,127 @@
+"""Runs that fail, are killed, or wait for a device."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from hydra.core.utils import JobStatus
+
+from autoscale_exp import train as job
+from autoscale_exp.base.errors import UserError
+from autoscale_exp.base.processes import WorkProcess
+from autoscale_exp.data.store import TokenStore
+from autoscale_exp.runs.record import read_failure
+from autoscale_exp.training.plan import plan_run
+from hydra_plugins.autoscale_exp_launcher.devices import DeviceLauncher, Job
+from tests.training.processes import LONG, Start, ended, parts_of, wait_for
+
+
+def use(devices: list[str], folder: Path, seconds: float) -> None:
+    """Takes devices for a while; fails if another process has one of them."""
+    locks = [folder / device for device in devices]
+    for lock in locks:
+        lock.touch(exist_ok=False)
+    time.sleep(seconds)
+    for lock in locks:
+        lock.unlink()
+
+
+def die_once(folder: Path) -> None:
+    if not (folder / "died").exists():
+        (folder / "died").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class FakeRuns(DeviceLauncher):
+    """The launcher with other work than training: overrides are those of no config."""
+
+    folder: Path
+
+    def _job(self, index, overrides):
+        what, number = overrides
+        return Job(index, [what], self.folder / str(index), number if what == "use" else 1, number)
+
+    def _start(self, job, devices):
+        arguments = [devices, self.folder, 0.05] if job.overrides == ["use"] else [self.folder]
+        function = use if job.overrides == ["use"] else die_once
+        return WorkProcess(function, arguments, environment=os.environ, preload="json")
+
+
+def launched(folder: Path, *jobs: tuple[str, int]) -> list[JobStatus]:
+    launcher = FakeRuns(devices=[0, 1, "GPU-5"])
+    launcher.folder = folder
+    return [returned.status for returned in launcher.launch(jobs, 0)]
+
+
+def test_no_two_runs_have_the_same_device_at_a_time(tmp_path: Path):
+    sizes = (1, 2, 3, 1, 2)
+    assert launched(tmp_path, *(("use", size) for size in sizes)) == [JobStatus.COMPLETED] * 5
+    assert not list(tmp_path.rglob("failed.json"))
+
+
+def test_a_run_that_is_killed_is_tried_again_if_it_has_a_try_left(tmp_path: Path):
+    (tmp_path / "a").mkdir()
+    launched(tmp_path / "a", ("die", 1))
+    assert not (tmp_path / "a" / "0" / "failed.json").exists()
+    (tmp_path / "b").mkdir()
+    launched(tmp_path / "b", ("die", 0), ("use", 1))
+    assert "was killed by SIGKILL, as the system does when memory is short" in read_failure(tmp_path / "b" / "0")
+    assert not (tmp_path / "b" / "1" / "failed.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("retries", "errors", "attempts", "raised"),
+    [
+        (2, [OSError("stale"), OSError("stale")], 3, None),
+        (1, [OSError("stale"), OSError("gone")], 2, "gone"),
+        (2, [UserError("no text")], 1, "no text"),
+        (0, [OSError("stale")], 1, "stale"),
+    ],
+)
+def test_a_run_is_tried_again_after_errors_that_are_not_the_configs(
+    retries, errors, attempts, raised, compose_train, store: TokenStore, tmp_path: Path, monkeypatch
+):
+    done = []
+
+    def attempt(*_) -> None:
+        done.append(1)
+        if len(done) <= len(errors):
+            raise errors[len(done) - 1]
+
+    monkeypatch.setattr(job, "train_here", attempt)
+    monkeypatch.setattr(job, "refresh_run_table", lambda *_: None)
+    plan = plan_run(compose_train(f"retries={retries}"), store)
+    if raised:
+        with pytest.raises(type(errors[-1]), match=raised):
+            job.train_once(plan, tmp_path)
+        assert raised in read_failure(tmp_path)
+    else:
+        job.train_once(plan, tmp_path)
+    assert len(done) == attempts
+
+
+@pytest.mark.slow
+def test_a_sweep_that_fails_fast_ends_the_other_runs_with_their_checkpoints(start: Start, tmp_path: Path):
+    runs = ["model.optimizer.lr=1e12,1e-3", "run_name=lr_${model.optimizer.lr}", "fail_fast=true"]
+    done = ended(start(tmp_path / "out", *LONG, *runs))
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(
+        "stopped: lr_1000000000000.0 failed, and fail_fast is true; 0 of 2 runs are finished and"
+    )
+    assert not list(tmp_path.glob("out/runs/*/result.json"))
+
+
+@pytest.mark.slow
+def test_a_run_per_gpu_goes_on_after_its_process_is_killed(start: Start, tmp_path: Path):
+    folder = tmp_path / "out"
+    gpus = ["hydra/launcher=gpus", "hydra.launcher.devices=[0,1]", "retries=1"]
+    process = start(folder, *gpus, "token_budget=64_000", "max_epochs=100_000", "seed=0,1", "checkpoint_minutes=0.002")
+    (checkpoint,) = wait_for(process, lambda: list(folder.glob("runs/*seed0/resume.ckpt")))
+    holder = json.loads((checkpoint.parent / ".holder.json").read_text())["process"]
+    os.kill(int(holder.split("@")[0]), signal.SIGKILL)
+    done = ended(process)
+    assert done.returncode == 0, done.stderr
+    assert parts_of(folder) == {"uniform_64K_seed0": 2, "uniform_64K_seed1": 1}
