@@ -27,7 +27,7 @@ from autoscale_exp.laws.fit_folder import (
     write_mixtures,
     write_next_runs,
 )
-from autoscale_exp.laws.law import describe_laws
+from autoscale_exp.laws.law import Law, describe_laws
 from autoscale_exp.laws.law_file import write_law
 from autoscale_exp.laws.objective import make_objective
 from autoscale_exp.laws.optimum import make_bounds
@@ -60,6 +60,7 @@ def main(conf: FitConf) -> None:
     if conf.uncertainty not in ("intervals", "none"):
         raise UserError(f"uncertainty is '{conf.uncertainty}'; allowed are intervals and none")
     fits: dict[str | None, Fit]
+    fitted_law: Law | None = None
     if conf.optima is not None:
         if conf.target_params is not None:
             raise UserError("target_params is given with optima, which tell of no model size; give runs=... instead")
@@ -103,10 +104,13 @@ def main(conf: FitConf) -> None:
             command = next_runs_command(conf.runs, proposals_path(Path(conf.output_dir), target))
             log.info("all runs proposed for %s tokens: %s", short_label(target.tokens), command)
     log.info("drawing figures")
-    from autoscale_exp.reporting.figures import save_fit_figures  # matplotlib takes a while, once all is written
+    from autoscale_exp.reporting.explorer import write_explorer  # these take a while, once all is written
+    from autoscale_exp.reporting.figures import save_fit_figures
 
     for name, fit in fits.items():
-        save_fit_figures(fit, Path(conf.output_dir) / (name or ""))
+        folder = Path(conf.output_dir) / (name or "")
+        save_fit_figures(fit, folder)
+        write_explorer(folder, fit, fitted_law)
     if conf.logger:
         from autoscale_exp.reporting.tracking import log_fit  # loads torch
 

@@ -15,13 +15,16 @@ from autoscale_exp.laws.fit_file import Fit, read_fit
 from autoscale_exp.reporting.comparison import Difference, compare
 from autoscale_exp.reporting.downstream import Table as DownstreamTable
 from autoscale_exp.reporting.downstream import downstream_table, read_evaluated_runs
+from autoscale_exp.reporting.explorer import EXPLORER, write_explorer
 from autoscale_exp.reporting.mixture_files import found_in, mixture_file, remarks_on
 from autoscale_exp.reporting.next_steps import after_verdict, more_seeds, target_runs
 from autoscale_exp.reporting.page import render_page, render_published
-from autoscale_exp.reporting.predictions import Prediction, predictions
+from autoscale_exp.reporting.predictions import Prediction, law_of, predictions
 from autoscale_exp.reporting.published import beside
+from autoscale_exp.reporting.regret import BruteForce, brute_force
 from autoscale_exp.reporting.savings import Saving, savings_of
 from autoscale_exp.reporting.searches import Searches, read_searches
+from autoscale_exp.reporting.shift import ScaleOptimum, shift_of
 from autoscale_exp.reporting.target_runs import (
     MixtureRuns,
     group_by_budget,
@@ -48,8 +51,11 @@ def main(conf: ReportConf) -> None:
     trained = {record.run for mixture in mixtures.values() for record in mixture.records}
     evaluated = [run for run in read_evaluated_runs(Path(conf.targets)) if run.run in trained]
     downstream = downstream_table(evaluated)
-    found = predictions(fit, Path(conf.fit), mixtures, differences, objective_of_fit(fit, conf.fit))
-    summary = summarise(searches, fit, budgets, conf.reference, downstream, found)
+    objective = objective_of_fit(fit, conf.fit)
+    found = predictions(fit, Path(conf.fit), mixtures, differences, objective)
+    brute = brute_force(searches, mixtures, conf.reference, objective)
+    optima = shift_of(Path(conf.targets), mixtures, "fitted")
+    summary = summarise(searches, fit, budgets, conf.reference, downstream, found, brute, optima)
     remarks = remarks_on(Path(conf.targets), mixtures, fit.objective)
     autoscale = read_fit(Path(conf.autoscale), "autoscale") if conf.autoscale else None
     folder = Path(conf.output_dir)
@@ -59,7 +65,22 @@ def main(conf: ReportConf) -> None:
         objective = objective_of_fit(fit, conf.fit)
         numbers = beside(conf.published, autoscale, budgets, searches, objective, downstream)
         shown = render_published(conf.published, numbers, autoscale)
-    page = render_page(searches, fit, autoscale, budgets, conf.reference, summary, downstream, found, remarks, shown)
+    explorer = EXPLORER if write_explorer(folder, fit, law_of(Path(conf.fit)), summary["requested_weights"]) else None
+    page = render_page(
+        searches,
+        fit,
+        autoscale,
+        budgets,
+        conf.reference,
+        summary,
+        downstream,
+        found,
+        remarks,
+        shown,
+        explorer,
+        brute,
+        optima,
+    )
     atomic.write_text(folder / "report.html", page)
     if conf.logger:
         from autoscale_exp.reporting.tracking import log_report  # loads torch
@@ -137,6 +158,8 @@ def summarise(
     reference: str,
     downstream: DownstreamTable,
     found: Sequence[Prediction] = (),
+    brute: BruteForce | None = None,
+    optima: Mapping[str, ScaleOptimum] | None = None,
 ) -> dict[str, Any]:
     """The content of summary.json, see docs/formats.md.
 
@@ -147,6 +170,8 @@ def summarise(
         reference: the mixture that others are compared with.
         downstream: scores by task and mixture; may be empty.
         found: what the fit predicted, beside what was trained.
+        brute: regrets; None without a brute-force search.
+        optima: of single scales, and the extrapolated one; may be empty.
     """
     *_, (budget, mixtures) = budgets.items()
     differences = compare(mixtures, reference)
@@ -170,6 +195,8 @@ def summarise(
         f"savings_vs_{reference}": {name: _saving(saving) for name, saving in savings.items()},
         f"difference_vs_{reference}": {name: _difference(difference) for name, difference in differences.items()},
         "predictions": [asdict(prediction) | {"outcome": prediction.outcome} for prediction in found],
+        "brute_force": brute and asdict(brute),
+        "optima": {name: _optimum(optimum) for name, optimum in (optima or {}).items()},
         "requested_weights": {name: mixture.records[0].requested_weights for name, mixture in mixtures.items()},
         "answer": answer(mixtures, reference, objective_label(fit.objective), budget),
         "target_seconds": round(statistics.median(record.seconds for record in targets), 1),
@@ -182,6 +209,13 @@ def summarise(
 def _saving(saving: Saving) -> dict[str, Any]:
     """A saving as the summary has it."""
     return asdict(saving) | {"charged": {str(count): saving.charged(count) for count in (1, MANY_TARGETS)}}
+
+
+def _optimum(found: ScaleOptimum) -> dict[str, Any]:
+    """An optimum as the summary has it: its scale, weights, and what it is worth at the target."""
+    optimum, difference = found.optimum, found.difference
+    described = {"tokens": optimum.tokens, "weights": optimum.weights, "interval": optimum.interval}
+    return described | {"scales": found.num_scales, "difference": difference and _difference(difference)}
 
 
 def _difference(difference: Difference) -> dict[str, Any]:

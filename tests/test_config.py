@@ -22,7 +22,7 @@ GROUPS = [path for path in sorted(CONF_DIR.glob("*/*.yaml")) if path.parent.name
 EXPERIMENTS = [path.stem for path in sorted((CONF_DIR / "experiment").glob("*.yaml"))]
 STUDIES = [e for e in EXPERIMENTS if is_experiment_of(CONF_DIR / "experiment" / f"{e}.yaml", "study")]
 NEXT_RUNS = ROOT / "tests" / "runs" / "next_runs.csv"  # of the domains of data=environment
-FOUND = ["fitted", "autoscale", "regmix", "mixing_law", "olmix", "doremi"]  # mixtures that searches find
+FOUND = ["fitted", "autoscale", "regmix", "mixing_law", "olmix", "doremi", "grid"]  # mixtures that searches find
 # What a user must give, for options that have no sensible default.
 GIVEN = {
     "data=local": ["data.domains=[a,b]", "data.path=somewhere"],
@@ -32,6 +32,7 @@ GIVEN = {
     "mixture=from_file": ["mixture.path=x.yaml"],
     "design=ddo": ["design.scales=[1000]"],
     "design=dirichlet": ["design.scales=[1000]", "design.num_runs=2"],
+    "design=grid": ["design.scales=[1000]"],
     "design=optimal": [f"design.path={NEXT_RUNS}"],
     "experiment=next_runs": ["search=somewhere", "store=null", "name=a_search", f"design.path={NEXT_RUNS}"],
     **{f"mixture={name}": ["search=somewhere"] for name in FOUND},

@@ -10,14 +10,16 @@ from matplotlib.figure import Figure
 
 from autoscale_exp.base.labels import short_label
 from autoscale_exp.laws.fit_file import Fit
-from autoscale_exp.reporting import figures, target_figures
+from autoscale_exp.reporting import evidence_figures, figures, target_figures
 from autoscale_exp.reporting.comparison import compare
 from autoscale_exp.reporting.conf import PublishedConf
 from autoscale_exp.reporting.downstream import Table as DownstreamTable
 from autoscale_exp.reporting.predictions import Prediction, summary_of
 from autoscale_exp.reporting.published import Beside
+from autoscale_exp.reporting.regret import BruteForce
 from autoscale_exp.reporting.savings import savings_of
 from autoscale_exp.reporting.searches import Searches
+from autoscale_exp.reporting.shift import ScaleOptimum
 from autoscale_exp.reporting.tables import backtest_text
 from autoscale_exp.reporting.target_runs import MixtureRuns
 from autoscale_exp.reporting.verdicts import (
@@ -45,6 +47,9 @@ def render_page(
     found: Sequence[Prediction] = (),
     remarks: Sequence[str] = (),
     published: str = "",
+    explorer: str | None = None,
+    brute: BruteForce | None = None,
+    optima: Mapping[str, ScaleOptimum] | None = None,
 ) -> str:
     """The report as an HTML document.
 
@@ -59,6 +64,9 @@ def render_page(
         found: what the fit predicted, beside what was trained.
         remarks: what to know of the mixtures before trusting the comparison.
         published: the part with a published study's numbers, or nothing.
+        explorer: file of the mixture explorer, beside the page; None without one.
+        brute: regrets; None without a brute-force search.
+        optima: of single scales, and the extrapolated one; may be empty.
     """
     *_, mixtures = budgets.values()
     base, differences = mixtures[reference], compare(mixtures, reference)
@@ -73,6 +81,8 @@ def render_page(
     )
     template = environment.from_string(resources.files(__package__).joinpath("page.html.j2").read_text("utf-8"))
     drawn = draw(fit, autoscale, budgets, reference, searches)
+    drawn |= {"regrets": evidence_figures.plot_regrets(brute)} if brute else {}
+    drawn |= {"optima": evidence_figures.plot_optima(optima, fit.domains)} if optima else {}
     return template.render(
         fit=fit,
         autoscale=autoscale,
@@ -101,6 +111,9 @@ def render_page(
         verdicts=worth_saying(mixtures, differences, base, savings),
         remarks=remarks,
         published=published,
+        explorer=explorer,
+        brute=brute,
+        optima=optima or {},
         some_better=any(difference.is_better for difference in differences.values()),
         figures={name: figures.as_svg(figure) for name, figure in drawn.items()},
         first=base.records[0],

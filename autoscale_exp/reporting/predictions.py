@@ -71,7 +71,7 @@ def predictions(
         differences: from the reference, by mixture.
         objective: that the fit was made with.
     """
-    law = _law_of(folder)
+    law = law_of(folder)
     draws = [] if law is None else law.draws(NUM_DRAWS, np.random.default_rng(0))
     found = []
     for name, mixture in mixtures.items():
@@ -127,7 +127,8 @@ def requested(mixture: MixtureRuns, domains: Sequence[str]) -> FloatArray:
     return np.array([record.requested_weights[domain] * record.token_budget for domain in domains])
 
 
-def _law_of(folder: Path) -> LossLaw | None:
+def law_of(folder: Path) -> LossLaw | None:
+    """The law in the folder of a fit; None if it has none that predicts losses."""
     if not (folder / LAW).is_file():
         return None
     law = read_law(folder / LAW)

@@ -141,8 +141,9 @@ class StageList:
             return
         runs, own = self._runs_of(rival), self.folder / (rival.search or "")
         asked = [f"runs={runs}", *self._filled(rival.fit)]
-        targets = ",".join(str(budget) for budget in self.conf.token_budgets)
-        command = self.sections.command("fit", [*asked, f"target_tokens=[{targets}]"], ["objective", "bounds"])
+        if not any(override.startswith("target_tokens=") for override in rival.fit):
+            asked.append(f"target_tokens=[{','.join(map(str, self.conf.token_budgets))}]")
+        command = self.sections.command("fit", asked, ["objective", "bounds"])
         (fitted,) = command.configs()
         if runs != own:
             place = own / Path(fitted.output_dir).relative_to(runs)

@@ -12,6 +12,7 @@ from autoscale_exp.runs.design import RunRequest, matched_pool
 from autoscale_exp.runs.designs import design_runs, select_run
 from autoscale_exp.runs.designs.ddo import DdoConf
 from autoscale_exp.runs.designs.dirichlet import DirichletConf, SwarmRun
+from autoscale_exp.runs.designs.grid import GridConf
 from autoscale_exp.runs.designs.optimal import OptimalConf
 from autoscale_exp.runs.designs.single import SingleConf
 from autoscale_exp.runs.proposal import Proposal, write_proposals
@@ -55,6 +56,16 @@ def test_labels_of_budgets_are_exact(tokens, label):
     assert budget_label(tokens) == label
 
 
+def test_a_grid_has_every_mixture_of_whole_steps_above_the_lowest_weight():
+    runs = runs_of(GridConf(scales=[1000], steps=2, lower=0.1, base_repeats=1))
+    assert [p.run for p in runs[:3]] == ["base_1K", "base_seed1_1K", "grid000_1K"]
+    mixtures = {tuple(p.weights(UNIFORM, UNIFORM).round(9).tolist()) for p in runs[2:]}
+    high, middle, low = 0.8, 0.45, 0.1
+    corners = {(high, low, low), (low, high, low), (low, low, high)}
+    assert mixtures == corners | {(middle, middle, low), (middle, low, middle), (low, middle, middle)}
+    assert len({p.run for p in runs_of(GridConf(scales=[1000, 2000], steps=4))}) == 2 * (15 + 1)
+
+
 def test_a_single_run_is_named_by_mixture_budget_and_seed():
     assert [p.run for p in runs_of(SingleConf(), ["a", "b"], 5_000_000, "natural", 3)] == ["natural_5M_seed3"]
 
@@ -70,6 +81,8 @@ def test_a_single_run_is_named_by_mixture_budget_and_seed():
             for factor in (1.0, math.nan, math.inf)
         ),
         (DdoConf(scales=[10], base_repeats=-1), None, "design.base_repeats is -1; it must be at least 0"),
+        (GridConf(scales=[10]), None, "design.steps is 0; it must be at least 1"),
+        (GridConf(scales=[10], steps=2, lower=0.5), None, "design.lower is 0.5; it must be at least 0 and below 1 / 2"),
         (DirichletConf(num_runs=3), None, "design.scales must be distinct positive token budgets"),
         (DirichletConf(scales=[10], num_runs=-1), None, "design.num_runs is -1; it must be at least 0"),
         (DirichletConf(scales=[10], draw_seed=-1), None, "design.draw_seed is -1; it must be at least 0"),

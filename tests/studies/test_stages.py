@@ -104,7 +104,7 @@ def test_every_rival_of_the_project_has_its_stages(stage_list: Callable[..., Sta
     of_study = stage_list(f"rivals=[{','.join(rivals)}]")
     stages = names(of_study.build())
     searches = {stage for stage in stages if stage.startswith("search")}
-    assert searches == {"search", "search swarm", "search swarm_natural"}
+    assert searches == {"search", "search swarm", "search swarm_natural", "search grid"}
     assert stages.index("train doremi reference") < stages.index("train doremi proxy") < stages.index("targets")
     assert stages[-3:] == ["targets", "targets ado", "report"]
     assert of_study.searches == {
@@ -114,6 +114,7 @@ def test_every_rival_of_the_project_has_its_stages(stage_list: Callable[..., Sta
         "doremi": ["doremi"],
         "fitted": ["."],
         "autoscale": ["."],
+        "grid": ["grid"],
     }
 
 

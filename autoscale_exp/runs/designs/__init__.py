@@ -8,6 +8,7 @@ from autoscale_exp.base.errors import UserError
 from autoscale_exp.runs.design import DesignConf, RunRequest, RunSpec
 from autoscale_exp.runs.designs.ddo import DdoConf, ddo_runs
 from autoscale_exp.runs.designs.dirichlet import DirichletConf, dirichlet_runs
+from autoscale_exp.runs.designs.grid import GridConf, grid_runs
 from autoscale_exp.runs.designs.optimal import OptimalConf, optimal_runs
 from autoscale_exp.runs.designs.single import SingleConf, single_run
 
@@ -15,6 +16,7 @@ DESIGNS: dict[str, tuple[type[DesignConf], Callable[[Any, RunRequest], list[RunS
     "single": (SingleConf, single_run),
     "ddo": (DdoConf, ddo_runs),
     "dirichlet": (DirichletConf, dirichlet_runs),
+    "grid": (GridConf, grid_runs),
     "optimal": (OptimalConf, optimal_runs),
 }
 

@@ -1,0 +1,53 @@
+"""Figures of regret against brute force and of optima against scale."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
+
+from autoscale_exp.base.labels import short_label
+from autoscale_exp.reporting.figures import STYLE, height, legend_outside, look
+from autoscale_exp.reporting.regret import BruteForce
+from autoscale_exp.reporting.shift import ScaleOptimum
+from autoscale_exp.reporting.target_figures import WIDTH
+
+
+def plot_regrets(found: BruteForce) -> Figure:
+    """A row per mixture, least regret first: regret on the smooth surface with its 90 % interval, in percent."""
+    with plt.rc_context(STYLE):
+        rows = sorted(found.regrets, key=lambda name: found.regrets[name].smooth)
+        figure, axes = plt.subplots(figsize=(WIDTH, 1.1 + 0.34 * len(rows)))
+        for y, name in enumerate(rows):
+            colour, marker = look(list(found.regrets).index(name))
+            regret = found.regrets[name]
+            axes.plot([100 * end for end in regret.interval], [y, y], color=colour, lw=2)
+            axes.plot(100 * regret.smooth, y, marker, color=colour, ms=8)
+        axes.axvline(0, color="0.4", lw=1, ls=":")
+        axes.set_yticks(range(len(rows)), rows)
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.grid(visible=False, axis="y")
+        axes.set_xlabel("% above the best of all mixtures (left is better)")
+        return figure
+
+
+def plot_optima(optima: Mapping[str, ScaleOptimum], domains: Sequence[str]) -> Figure:
+    """Shares against the scale that they are the best at, with 90 % intervals; hollow where extrapolated."""
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(WIDTH, height(len(domains))))
+        for k, domain in enumerate(domains):
+            colour, marker = look(k)
+            for of in optima.values():
+                at = of.optimum.tokens * 1.06 ** (k - (len(domains) - 1) / 2)  # side by side
+                at *= 1.25 if of.num_scales > 1 else 1
+                if of.optimum.interval:
+                    axes.plot([at, at], of.optimum.interval[domain], color=colour, lw=1.5)
+                fill = colour if of.num_scales == 1 else "white"
+                label = domain if of is next(iter(optima.values())) else None
+                axes.plot(at, of.optimum.weights[domain], marker, color=colour, mfc=fill, mew=1.6, ms=7, label=label)
+        axes.set(xscale="log", xlabel="token budget", ylabel="share of the tokens", ylim=(0, None))
+        axes.set_xticks(sorted({of.optimum.tokens for of in optima.values()}))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: short_label(x)))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        legend_outside(figure, axes)
+        return figure

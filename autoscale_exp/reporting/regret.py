@@ -1,0 +1,152 @@
+"""Regret against brute force: how much higher each mixture ends than the best of all mixtures at the target budget.
+
+A search at the target budget itself is brute force. The best of its runs is lucky as well as good, so all runs at that
+budget are also smoothed: the log of the objective is a quadratic in the log ratios of shares, by ordinary least
+squares. What the fit leaves open and the noise about it, lack of fit and seeds together, make the intervals.
+
+R runs, K training domains, P = 1 + (K - 1) (K + 2) / 2 coefficients, D draws.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from autoscale_exp.base.arrays import FloatArray
+from autoscale_exp.laws.decision import INTERVAL
+from autoscale_exp.reporting.searches import Searches
+from autoscale_exp.reporting.target_runs import MixtureRuns, NamedObjective
+from autoscale_exp.runs.record import RunRecord
+
+LEAST_SHARE = 0.01  # of which the log is taken
+LEAST_FREEDOM = 3  # mixtures beyond the coefficients, without which nothing is smoothed
+NUM_DRAWS, NUM_CANDIDATES = 400, 4000
+WHOLE = 0.01  # by which a run's tokens may differ from its budget, of whole rows; a proxy run of DDO has others
+
+
+@dataclass(frozen=True)
+class Regret:
+    """Of one mixture, as shares of the best objective.
+
+    Attributes:
+        trained: its mean over seeds, over the best run of the brute-force search.
+        smooth: on the smooth surface, over the lowest point there; mean over draws.
+        interval: 90 % of draws.
+        captured: the part of what can be gained over the reference that it gains; 1 for the best mixture.
+        captured_interval: 90 % of draws.
+    """
+
+    trained: float
+    smooth: float
+    interval: tuple[float, float]
+    captured: float
+    captured_interval: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class BruteForce:
+    """What a brute-force search says of the mixtures at its budget.
+
+    Attributes:
+        num_runs: of the search.
+        best_run: weights by domain of its best run.
+        best: weights by domain of the lowest point of the surface.
+        attainable: what the best gains over the reference, as a share of the reference's objective.
+        attainable_interval: 90 % of draws.
+        noise: standard deviation of a run about the surface, as a share of its objective.
+        regrets: by mixture.
+    """
+
+    num_runs: int
+    best_run: dict[str, float]
+    best: dict[str, float]
+    attainable: float
+    attainable_interval: tuple[float, float]
+    noise: float
+    regrets: dict[str, Regret]
+
+
+def brute_force(
+    searches: Searches, mixtures: Mapping[str, MixtureRuns], reference: str, objective: NamedObjective
+) -> BruteForce | None:
+    """What the searches at the target budget say; None without such a search, or with too few mixtures.
+
+    Args:
+        searches: of the study.
+        mixtures: target runs by mixture, of one budget.
+        reference: that gains are over.
+        objective: that the mixtures are judged by.
+    """
+    budget = mixtures[reference].records[0].token_budget
+    grid = [run for run in searches.all_runs if run.token_budget == budget and _is_whole(run)]
+    trained = [run for mixture in mixtures.values() for run in mixture.records if run.stages is None]
+    domains = list(mixtures[reference].records[0].requested_weights)
+    shares = _shares([*grid, *trained], domains)
+    if not grid or len(np.unique(shares.round(3), axis=0)) < _terms(shares[:1]).shape[1] + LEAST_FREEDOM:
+        return None
+    values = np.array([objective(run.losses) for run in [*grid, *trained]])
+    draws, noise = _coefficients(_terms(shares), np.log(values))
+    rng = np.random.default_rng(0)
+    candidates = rng.dirichlet(np.ones(len(domains)), NUM_CANDIDATES)
+    candidates = np.concatenate([candidates[(candidates >= shares.min(axis=0)).all(axis=1)], shares])
+    on_surface = np.exp(draws @ _terms(candidates).T)  # (D, candidates)
+    lowest = on_surface.min(axis=1)
+    base = np.exp(draws @ _terms(_shares(mixtures[reference].records[:1], domains))[0])
+    best_run = min(grid, key=lambda run: objective(run.losses))
+    regrets = {}
+    for name, mixture in mixtures.items():
+        if mixture.records[0].stages is not None:
+            continue
+        own = np.exp(draws @ _terms(_shares(mixture.records[:1], domains))[0])
+        smooth, captured = own / lowest - 1, (base - own) / np.maximum(base - lowest, 1e-12)
+        regrets[name] = Regret(
+            float(mixture.final.mean() / objective(best_run.losses) - 1),
+            float(smooth.mean()),
+            _interval(smooth),
+            float(np.median(captured)),
+            _interval(captured),
+        )
+    gain = 1 - lowest / base
+    best = candidates[on_surface.mean(axis=0).argmin()]
+    return BruteForce(
+        len(grid),
+        best_run.requested_weights,
+        dict(zip(domains, best.tolist(), strict=True)),
+        float(gain.mean()),
+        _interval(gain),
+        noise,
+        regrets,
+    )
+
+
+def _is_whole(run: RunRecord) -> bool:
+    """Whether a run is one of its budget, as those of a DDO design are not."""
+    return abs(sum(run.requested_tokens.values()) / run.token_budget - 1) < WHOLE
+
+
+def _shares(runs: Sequence[RunRecord], domains: Sequence[str]) -> FloatArray:
+    return np.array([[run.requested_weights[domain] for domain in domains] for run in runs])
+
+
+def _terms(shares: FloatArray) -> FloatArray:
+    """(R, P) terms of a quadratic in K - 1 log ratios of (R, K) shares."""
+    logs = np.log(np.maximum(shares, LEAST_SHARE))
+    ratios = logs[:, :-1] - logs[:, -1:]
+    rows, columns = np.triu_indices(ratios.shape[1])
+    return np.column_stack([np.ones(len(shares)), ratios, ratios[:, rows] * ratios[:, columns]])
+
+
+def _coefficients(terms: FloatArray, values: FloatArray) -> tuple[FloatArray, float]:
+    """(D, P) coefficients drawn from what the runs leave open, and the residual standard deviation."""
+    fitted, *_ = np.linalg.lstsq(terms, values, rcond=None)
+    freedom = len(values) - terms.shape[1]
+    noise = float(np.sqrt(((values - terms @ fitted) ** 2).sum() / freedom))
+    rng = np.random.default_rng(0)
+    scale = noise * np.sqrt(freedom / rng.chisquare(freedom, NUM_DRAWS))  # Student's t with a known shape
+    root = np.linalg.cholesky(np.linalg.inv(terms.T @ terms))
+    return fitted + scale[:, None] * (rng.standard_normal((NUM_DRAWS, len(fitted))) @ root.T), noise
+
+
+def _interval(values: FloatArray) -> tuple[float, float]:
+    low, high = np.quantile(values, INTERVAL).tolist()
+    return low, high

@@ -1,0 +1,167 @@
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from autoscale_exp.laws.fit_file import read_fit, write_fit
+from autoscale_exp.laws.law import fit_law
+from autoscale_exp.laws.law_file import read_law, write_law
+from autoscale_exp.laws.objective import make_objective
+from autoscale_exp.laws.optimum import make_bounds
+from autoscale_exp.laws.prediction import compare, predict_losses
+from autoscale_exp.laws.request import Request
+from autoscale_exp.laws.solution import solve
+from autoscale_exp.laws.solver.constraints import Constraints
+from autoscale_exp.reporting import explorer
+from autoscale_exp.reporting.explorer import EXPLORER, write_explorer
+from autoscale_exp.runs.table import RunTable
+
+CHROMIUM = shutil.which("chromium")
+NAMES, HELD_OUT = ["web", "code", "books"], "news"
+RIVALS = {"uniform": dict.fromkeys(NAMES, 1 / 3), "mine": dict(zip(NAMES, [0.5, 0.3, 0.2], strict=True))}
+
+
+TEXT = [2_000_000, 1_000_000, 3_000_000]  # of the domains
+SIZES = {"no size": None, "one size": np.full(14, 1e5), "two sizes": np.tile([1e5, 2e5], 7)}
+
+
+def runs(params):
+    """Two budgets of three domains, validated on a fourth as well; runs that tell their sizes tell their text, too."""
+    rng = np.random.default_rng(0)
+    tokens = rng.dirichlet(np.ones(3), 14) * np.repeat([1e6, 3e6], 7)[:, None]
+    use = np.array([[1.0, 0.1, 0.3], [0.1, 1.0, 0.1], [0.2, 0.1, 1.0], [0.6, 0.1, 0.5]])
+    losses = 2 + 3 * ((tokens / 1e6) ** 0.5 @ use.T + 0.2) ** -0.5
+    losses *= 1 if params is None else (params / 1e5)[:, None] ** -0.1
+    losses += 0.01 * rng.standard_normal(losses.shape)
+    names = [f"run{r}" for r in range(14)]
+    labels = [
+        f"{budget}, {size:g}"
+        for budget, size in zip(np.repeat([1, 3], 7), [0] * 14 if params is None else params, strict=True)
+    ]
+    table = RunTable(names, NAMES, [*NAMES, HELD_OUT], tokens, losses, labels, params=params)
+    return table if params is None else replace(table, unique_tokens=TEXT, pool_tokens=np.tile(TEXT, (14, 1)))
+
+
+def request_of(metric):
+    weights = {"web": 0.5, "books": 0.3, "news": 0.2}
+    objective = make_objective("purpose", metric, weights, [*NAMES, HELD_OUT])
+    bounds = make_bounds(0.2, 1.0, NAMES)
+    return Request([6_000_000], objective, Constraints(bounds), num_next_runs=0)
+
+
+@pytest.fixture(scope="module", params=[*SIZES])
+def fit_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
+    """A fit with its page: of loss for models of two sizes, of perplexity otherwise."""
+    folder, metric = tmp_path_factory.mktemp("fit"), "loss" if request.param == "two sizes" else "perplexity"
+    fit, law = solve("pooled_transfer", runs(SIZES[request.param]), request_of(metric))
+    write_law(folder, law.content())
+    write_fit(folder, fit)
+    assert write_explorer(folder, read_fit(folder, "fit"), read_law(folder / "law.json"), RIVALS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if CHROMIUM is None:
+        pytest.skip("there is no browser: apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+
+
+@pytest.fixture
+def page(browser, fit_folder):
+    page = browser.new_page(viewport={"width": 420, "height": 900})
+    page.asked, page.errors = [], []
+    page.on("request", lambda request: page.asked.append(request.url))
+    page.on("pageerror", lambda error: page.errors.append(str(error)))
+    page.goto(f"file://{fit_folder / EXPLORER}")
+    page.wait_for_selector("body[data-ready=yes]")
+    yield page
+    page.close()
+
+
+def text(page, element):
+    return page.locator(f"#{element}").inner_text()
+
+
+def shares(page):
+    return page.evaluate("explorer.shares")
+
+
+def test_the_numbers_of_the_page_are_those_of_predict(page, fit_folder):
+    law, objective = read_law(fit_folder / "law.json"), read_fit(fit_folder, "fit").objective.over([*NAMES, HELD_OUT])
+    for weights, budget, size in [
+        ((0.6, 0.1, 0.3), 4e6, 1e5),
+        ((0.0, 0.3, 0.7), 5e5, 2e5),
+        ((0.2, 0.4, 0.4), 2e7, 8e5),
+    ]:
+        size = size if law.formula.reference_params else law.params  # only runs of several sizes tell of others
+        of_size = law if size is None else law.at_size(size)
+        draws = of_size.draws(100, np.random.default_rng(0))
+        tokens = np.array([weights]) * budget
+        losses = predict_losses(of_size, draws, tokens)
+        expected = {}
+        for columns in compare(of_size, draws, objective, tokens, np.full((1, 3), np.nan)):
+            expected |= columns
+        page.evaluate(
+            f"Object.assign(explorer, {{shares: {list(weights)}, budget: {budget}, size: {size or 'null'}}}).show()"
+        )
+        for element, column in {"objective": "objective", "gain": "gain_over_uniform"}.items():
+            low, high = (f"{expected[f'{column}.{end}'][0]:.4f}" for end in ("low", "high"))
+            assert text(page, element) == f"{expected[column][0]:.4f}"
+            assert text(page, f"{element}-interval") == f"{low} to {high}"
+        shown = [row.split("\t")[:2] for row in text(page, "losses").splitlines()]
+        assert shown == [[v, f"{losses[f'loss.{v}'][0]:.4f}"] for v in [*NAMES, HELD_OUT]]
+
+
+def test_a_share_that_is_moved_takes_from_the_others_in_proportion_and_leaves_locked_ones(page):
+    typed = page.locator("input[type=number]")
+    for k, percent in enumerate(["50", "30"]):
+        typed.nth(k).fill(percent)
+        typed.nth(k).blur()
+    web, code, books = shares(page)
+    assert code == pytest.approx(0.3)
+    assert web + code + books == pytest.approx(1)
+    page.locator("#lock-1").check()
+    typed.nth(0).fill("90")
+    typed.nth(0).blur()
+    assert shares(page) == pytest.approx([0.7, 0.3, 0.0])  # what the locked one leaves, and no more
+    typed.nth(2).fill("35")
+    typed.nth(2).blur()
+    assert shares(page) == pytest.approx([0.35, 0.3, 0.35])
+    page.locator("#lock-0").check()
+    typed.nth(2).fill("90")
+    typed.nth(2).blur()
+    assert shares(page) == pytest.approx([0.35, 0.3, 0.35])  # nothing is left to give
+
+
+def test_marked_are_uniform_the_optimum_with_and_without_bounds_and_the_rivals(page, fit_folder):
+    assert page.locator("#marks button").all_inner_texts() == ["uniform", "optimum, 6M", "without bounds, 6M", "mine"]
+    page.get_by_role("button", name="optimum, 6M").click()
+    weights = read_fit(fit_folder, "fit").targets[0].weights
+    assert shares(page) == pytest.approx([*weights.values()])
+    assert min(weights.values()) == pytest.approx(0.2)
+    page.get_by_role("button", name="without bounds, 6M").click()
+    assert min(shares(page)) < 0.19
+    assert float(text(page, "gain")) > 0
+
+
+def test_the_page_is_whole_without_a_network_and_fits_a_phone(page, fit_folder):
+    assert [url for url in page.asked if not url.startswith(("file:", "data:", "blob:"))] == []
+    assert page.errors == []
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    assert page.locator("#map .contourlayer").count() == 1
+    assert (fit_folder / EXPLORER).stat().st_size < 6e6
+
+
+def test_a_page_stays_below_six_megabytes_however_large_the_law():
+    assert len(explorer.plotly()) + 8 * explorer.MOST_NUMBERS * 4 / 3 < 5.9e6
+
+
+def test_a_law_of_another_form_has_no_page(tmp_path, fit_folder):
+    law = fit_law("linear", runs(np.full(14, 1e5)))
+    assert not write_explorer(tmp_path, read_fit(fit_folder, "fit"), law)
+    assert not (tmp_path / EXPLORER).exists()
