@@ -7,7 +7,7 @@ host=$(hostname -s)
 mkdir -p "$folder"/{state,spool}
 
 mkdir -p /run/munge && chown munge: /run/munge
-pgrep -x munged >/dev/null || runuser -u munge -- munged
+munge --no-input &>/dev/null || runuser -u munge -- munged --force
 
 cat >"$folder/slurm.conf" <<CONF
 ClusterName=one_box
