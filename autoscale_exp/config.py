@@ -30,6 +30,7 @@ from autoscale_exp.evaluation.conf import (
 from autoscale_exp.laws.conf import BoundsConf, LawConf, ObjectiveConf
 from autoscale_exp.lm.conf import MaskedModelConf, ModelConf
 from autoscale_exp.mixture.conf import MixtureConf, StageConf
+from autoscale_exp.reporting.conf import PublishedConf
 from autoscale_exp.reweighting.conf import AdoConf, DoremiConf, ReweightingConf
 from autoscale_exp.runs.design import DesignConf, RunRequest
 from autoscale_exp.runs.designs import DESIGNS, design_runs, select_run
@@ -47,6 +48,15 @@ class PrepareConf:
     num_workers: int = MISSING  # processes
     shard: int = 0  # of num_shards jobs that share the work: --multirun ... shard=range(0,8) num_shards=8
     num_shards: int = 1  # jobs that share the work
+
+
+@dataclass
+class PlanConf:
+    """What is told of the runs before any of them starts."""
+
+    only: bool = False  # tell it and start nothing
+    accelerator: str | None = None  # that the runs are to train on: a100, h100 or h200; null: this machine, measured
+    price: float | None = None  # of an hour of one accelerator, in any currency
 
 
 @dataclass
@@ -70,6 +80,7 @@ class TrainingConf:
     save_model: bool = False  # keep the trained weights as a Hugging Face folder
     trainer: dict[str, Any] = MISSING  # arguments of Lightning's Trainer
     logger: dict[str, Any] | None = None  # a Lightning logger; null: none
+    plan: PlanConf = field(default_factory=PlanConf)
 
 
 @dataclass
@@ -95,6 +106,7 @@ class TrainConf(TrainingConf):
 class StudyConf(TrainingConf):
     """The `study` job: prepare, search, fit, target runs, evaluation and report, as commands of the other jobs."""
 
+    search: str | None = None  # folder of another study or search, whose proxy runs serve this one; null: its own
     rivals: dict[str, RivalConf] = field(default_factory=dict)  # the mixtures to compare: rivals=[uniform,fitted]
     objective: ObjectiveConf = MISSING
     bounds: BoundsConf = field(default_factory=BoundsConf)
@@ -102,6 +114,7 @@ class StudyConf(TrainingConf):
     seeds: list[int] = field(default_factory=list)  # of target runs
     num_validations: int = 20  # points of the validation curve of a target run
     reference: str = "uniform"  # the rival that the others are compared with
+    published: PublishedConf | None = None  # a published study whose numbers the report shows beside; null: none
     evaluations: dict[str, list[str]] = field(default_factory=dict)  # of every target run: {glue: [task=glue, ...]}
 
 
@@ -208,6 +221,7 @@ class ReportConf:
     autoscale: str | None = None  # folder of a fit with law=autoscale, to be shown beside it
     targets: str = MISSING  # folder of the target runs
     reference: str = "uniform"  # the mixture that the others are compared with
+    published: PublishedConf | None = None  # a published study whose numbers are shown beside these; null: none
     logger: dict[str, Any] | None = None  # a Lightning logger; null: none
 
 
@@ -258,6 +272,7 @@ def _register() -> None:
         "masked_model": MaskedModelConf,
         "mixture": MixtureConf,
         "rival": RivalConf,
+        "published": PublishedConf,
         "doremi": DoremiConf,
         "ado": AdoConf,
         "law": LawConf,
@@ -322,7 +337,12 @@ def _first_of_search(search: str | None) -> RunRecord:
 
 def _num_parallel_runs() -> int:
     """Runs at a time: one per CPU core, or one at all where there is a GPU, whose memory they would share."""
-    return 1 if Path("/proc/driver/nvidia").exists() else num_cpus()
+    return 1 if has_gpu() else num_cpus()
+
+
+def has_gpu() -> bool:
+    """Whether this machine has a GPU."""
+    return Path("/proc/driver/nvidia").exists()
 
 
 def _gpus() -> list[str]:

@@ -35,7 +35,7 @@ from autoscale_exp.laws.reach import ROUNDING, check_targets, remarks_on
 from autoscale_exp.laws.request import Request
 from autoscale_exp.laws.solution import solve_each, solve_optima
 from autoscale_exp.laws.solver.constraints import Constraints, GroupCap, check_text
-from autoscale_exp.reporting.next_steps import after_fit, next_runs_command, runs_first
+from autoscale_exp.reporting.next_steps import after_fit, next_runs_command, runs_first, tell_next
 from autoscale_exp.reporting.tables import show_fit
 from autoscale_exp.runs.repeat import repeat_command
 from autoscale_exp.runs.table import LEAST_TOKENS, RunTable, has_sizes, read_optima, read_runs, scales_of
@@ -120,9 +120,8 @@ def main(conf: FitConf) -> None:
         log.warning("no mixture is written: target_tokens=[...] says for which budgets")
     more = f", and to a folder there for each of {', '.join(conf.objectives)}" if conf.objectives else ""
     log.info("written to '%s'%s", conf.output_dir, more)
-    if line := runs_first(fits[None]):
-        log.info(line)
-    log.info(after_fit(conf.runs, conf.output_dir, fits[None]))
+    tell_next(log.info, runs_first(fits[None]))
+    tell_next(log.info, after_fit(conf.runs, conf.output_dir, fits[None]))
 
 
 def objectives_of(conf: FitConf) -> dict[str, ObjectiveConf]:

@@ -6,7 +6,7 @@ from autoscale_exp.base.job import job
 from autoscale_exp.config import PrepareConf
 from autoscale_exp.data.preparation.pipeline import prepare_store
 from autoscale_exp.data.store import TokenStore
-from autoscale_exp.reporting.next_steps import after_prepare
+from autoscale_exp.reporting.next_steps import after_prepare, tell_next
 
 log = logging.getLogger(__name__)
 
@@ -18,7 +18,7 @@ def main(conf: PrepareConf) -> None:
     if store:
         log.info("'%s' is ready: %s", store.folder, summary(store))
         trained = [store.num_rows("train", domain) * store.seq_len for domain in store.domains]
-        log.info(after_prepare(str(store.folder), trained))
+        tell_next(log.info, after_prepare(str(store.folder), trained))
     else:
         log.info("shard %d of %d is done; the one that ends last completes the store", conf.shard, conf.num_shards)
 

@@ -18,8 +18,9 @@ from autoscale_exp.reporting.downstream import downstream_table, read_evaluated_
 from autoscale_exp.reporting.explorer import EXPLORER, write_explorer
 from autoscale_exp.reporting.mixture_files import found_in, mixture_file, remarks_on
 from autoscale_exp.reporting.next_steps import after_verdict, more_seeds, target_runs
-from autoscale_exp.reporting.page import render_page
+from autoscale_exp.reporting.page import render_page, render_published
 from autoscale_exp.reporting.predictions import Prediction, law_of, predictions
+from autoscale_exp.reporting.published import beside
 from autoscale_exp.reporting.regret import BruteForce, brute_force
 from autoscale_exp.reporting.savings import Saving, savings_of
 from autoscale_exp.reporting.searches import Searches, read_searches
@@ -59,9 +60,26 @@ def main(conf: ReportConf) -> None:
     autoscale = read_fit(Path(conf.autoscale), "autoscale") if conf.autoscale else None
     folder = Path(conf.output_dir)
     atomic.write_json(folder / "summary.json", summary)
+    shown = ""
+    if conf.published is not None:
+        objective = objective_of_fit(fit, conf.fit)
+        numbers = beside(conf.published, autoscale, budgets, searches, objective, downstream)
+        shown = render_published(conf.published, numbers, autoscale)
     explorer = EXPLORER if write_explorer(folder, fit, law_of(Path(conf.fit)), summary["requested_weights"]) else None
     page = render_page(
-        searches, fit, autoscale, budgets, conf.reference, summary, downstream, found, remarks, explorer, brute, optima
+        searches,
+        fit,
+        autoscale,
+        budgets,
+        conf.reference,
+        summary,
+        downstream,
+        found,
+        remarks,
+        shown,
+        explorer,
+        brute,
+        optima,
     )
     atomic.write_text(folder / "report.html", page)
     if conf.logger:

@@ -10,18 +10,23 @@ from rich.console import Console
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.job import job
 from autoscale_exp.base.labels import short_label
+from autoscale_exp.base.multirun import runs_at_a_time
 from autoscale_exp.base.ranges import LARGEST_SEED, check_range
 from autoscale_exp.config import StudyConf
 from autoscale_exp.data.manifest import MANIFEST
 from autoscale_exp.data.store import TokenStore, open_store
+from autoscale_exp.data.unprepared import unprepared_store
 from autoscale_exp.reporting.tables import open_console, print_table
 from autoscale_exp.reporting.verdicts import plural
 from autoscale_exp.runs.design import ScaledDesignConf
+from autoscale_exp.runs.record import read_records
+from autoscale_exp.studies.checks import check_numbers_of_runs, check_objective, first_of_search
 from autoscale_exp.studies.choices import choose_scales
 from autoscale_exp.studies.commands import Sections
-from autoscale_exp.studies.costs import cost_of
 from autoscale_exp.studies.progress import Progress
+from autoscale_exp.studies.runs import runs_of
 from autoscale_exp.studies.stages import Stage, StageList
+from autoscale_exp.training.forecast import Forecast, Forecaster, check_plan, describe, duration
 
 log = logging.getLogger(__name__)
 
@@ -30,18 +35,25 @@ log = logging.getLogger(__name__)
 def main(conf: StudyConf) -> None:
     """Carries out what is not finished yet."""
     check(conf)
+    if conf.search is not None:
+        conf = replace(conf, store=conf.store or first_of_search(conf).store)
     console, progress = open_console(), Progress(Path(conf.output_dir))
     prepare = prepare_stage(conf)
-    for stage in progress.unfinished(prepare):
-        console.print(f"{stage.name}: {stage.command.text}", markup=False)
-        progress.carry_out(stage)
-    store = open_store(conf.store or conf.data.store, "store" if conf.store else "data.store")
+    prepared = not progress.unfinished(prepare)
+    if not prepared and not conf.plan.only:
+        console.print(f"{prepare[0].name}: {prepare[0].command.text}", markup=False)
+        progress.carry_out(prepare[0])
+        prepared = True
+    store = store_of(conf) if prepared else unprepared_store(conf.data)
     design = with_scales(conf, store)
     conf = replace(conf, design=design)
-    stages = StageList(conf, design.scales, Sections.of_job({"design.scales": design.scales}), store)
+    sections = Sections.of_job({"design.scales": design.scales})
+    stages = StageList(conf, design.scales, sections, store, prepared)
     planned = [*prepare, *stages.build()]
     left = progress.unfinished(planned)
-    show_plan(console, conf, store, planned, left)
+    show_plan(console, stages, planned, left)
+    if conf.plan.only:
+        return
     progress.expect(stages.searches)
     for number, stage in enumerate(left, 1):
         console.print(f"\n{number} of {len(left)}: {stage.name}", style="bold")
@@ -64,6 +76,7 @@ def check(conf: StudyConf) -> None:
             raise UserError(f"{key} is {values}; give each value once")
     check_range({f"token_budgets[{index}]": budget for index, budget in enumerate(conf.token_budgets)}, 1)
     check_range({f"seeds[{index}]": seed for index, seed in enumerate(conf.seeds)}, 0, LARGEST_SEED)
+    check_plan(conf.plan)
     if conf.token_budgets != sorted(conf.token_budgets):
         raise UserError(f"token_budgets is {conf.token_budgets}; give them in rising order, the target last")
     if conf.reference not in conf.rivals:
@@ -78,6 +91,11 @@ def prepare_stage(conf: StudyConf) -> list[Stage]:
     return [Stage("prepare", command, Path(conf.data.store) / MANIFEST)]
 
 
+def store_of(conf: StudyConf) -> TokenStore:
+    """Opens the token store of a study."""
+    return open_store(conf.store or conf.data.store, "store" if conf.store else "data.store")
+
+
 def with_scales(conf: StudyConf, store: TokenStore) -> ScaledDesignConf:
     """The design of the study's search, with chosen scales if the user gave none.
 
@@ -86,6 +104,9 @@ def with_scales(conf: StudyConf, store: TokenStore) -> ScaledDesignConf:
     """
     if not isinstance(conf.design, ScaledDesignConf):
         raise UserError("design=single is a single run; choose a design over scales for a study's search: design=ddo")
+    if conf.search is not None:
+        budgets = {record.token_budget for record in read_records(Path(conf.search))}
+        return replace(conf.design, scales=sorted(budgets))
     if conf.design.scales:
         return conf.design
     tokens = [store.num_rows("train", domain) * store.seq_len for domain in store.domains]
@@ -94,21 +115,36 @@ def with_scales(conf: StudyConf, store: TokenStore) -> ScaledDesignConf:
     return replace(conf.design, scales=found)
 
 
-def show_plan(
-    console: Console, conf: StudyConf, store: TokenStore, planned: Sequence[Stage], left: Sequence[Stage]
-) -> None:
-    """Prints what there is to do: runs and tokens by stage, and the commands that do the same one by one."""
-    rows, totals = [], [0, 0]
+def show_plan(console: Console, stages: StageList, planned: Sequence[Stage], left: Sequence[Stage]) -> None:
+    """Prints what there is to do: what each stage takes, and the commands that do the same one by one.
+
+    Raises:
+        UserError: a run cannot be made as configured, or does not fit the memory.
+    """
+    conf, store, folder = stages.conf, stages.store, stages.folder
+    runs = {stage.name: runs_of(stage.command, store, folder) for stage in planned}  # all checked before any is timed
+    check_numbers_of_runs(stages, {stage.name: len(runs[stage.name][0]) for stage in planned if runs[stage.name][0]})
+    check_objective(stages)
+    parallel = runs_at_a_time(stages.sections.launcher)
+    forecaster = Forecaster(conf.plan, store, folder, measure=stages.prepared)
+    rows, total = [], Forecast()
     for stage in planned:
-        cost = cost_of(stage.command, store, Path(conf.output_dir))
-        if cost is not None and stage in left:
-            totals = [totals[0] + cost.runs, totals[1] + cost.tokens]
-        state = "to do" if stage in left else "finished"
-        rows.append([stage.name, str(cost.runs) if cost else "", short_label(cost.tokens) if cost else "", state])
+        confs, tokens = runs[stage.name]
+        cells = [str(len(confs)), short_label(sum(tokens))] if confs else ["", ""]
+        if confs and stage in left:
+            forecast = forecaster.of_runs(confs, tokens, (parallel if stage.command.launched else None) or 1)
+            total += forecast
+            cells += [f"{forecast.flops:.2g}", "" if forecast.seconds is None else duration(forecast.seconds)]
+        rows.append([stage.name, *cells, *[""] * (4 - len(cells)), "to do" if stage in left else "finished"])
     target = short_label(conf.token_budgets[-1])
     title = f"study {conf.name}: {', '.join(conf.rivals)} at {target} tokens, {plural(len(conf.seeds), 'seed')}"
-    print_table(console, title, ["stage", "runs", "tokens", ""], rows)
-    console.print(f"to do: {totals[0]} runs, {short_label(totals[1])} tokens; the same, one by one:", markup=False)
+    print_table(console, title, ["stage", "runs", "tokens", "FLOPs", "time", ""], rows)
+    known = store.num_bytes if stages.prepared or conf.data.max_characters else None
+    console.print(f"to do: {describe(total, conf.plan, known, parallel)}", markup=False)
+    if not stages.prepared:
+        console.print(f"first the token store: {planned[0].command.text}", markup=False)
+        return
+    console.print("the same, one by one:")
     for stage in planned:
         console.print(f"  {stage.command.text}", markup=False)
 

@@ -12,7 +12,7 @@ from autoscale_exp.base.job import job
 from autoscale_exp.base.stopping import Stopped, leave_to_scheduler
 from autoscale_exp.config import TrainConf
 from autoscale_exp.mixture.weights import read_mixture_file
-from autoscale_exp.reporting.next_steps import after_run
+from autoscale_exp.reporting.next_steps import after_run, tell_next
 from autoscale_exp.runs.design import RunRequest
 from autoscale_exp.runs.designs import design_runs
 from autoscale_exp.runs.designs.single import SingleConf
@@ -20,7 +20,10 @@ from autoscale_exp.runs.record import FAILURE, read_failure, write_failure
 from autoscale_exp.runs.table import refresh_run_table
 from autoscale_exp.training.claim import claimed, holder
 from autoscale_exp.training.devices import is_started_elsewhere, train_on_devices
+from autoscale_exp.training.packing import is_packed, train_in_packs
 from autoscale_exp.training.plan import RunPlan, is_finished, is_first_process, num_devices, plan_run, store_of
+from autoscale_exp.training.plan_only import tell
+from autoscale_exp.training.sweep import planned_runs
 from autoscale_exp.training.watch import PlannedRun, SweepWatch, what_is_kept
 from autoscale_exp.training.worker import end_with_sweep, is_worker, leave_to_sweep
 
@@ -35,20 +38,26 @@ def main(conf: TrainConf) -> None:
     end_with_sweep()
     try:
         plan = plan_run(conf, store_of(conf, hydra.overrides.task))
+        if conf.plan.only:
+            tell([plan])
+            return
         finished = is_finished(plan, folder)
         if hydra.mode != RunMode.MULTIRUN and not any(o.startswith("design.index=") for o in hydra.overrides.task):
             tell_of_other_runs(plan.conf)
         tell_of_other_budget(conf)
-        run = PlannedRun(conf.run_name, folder, plan.sampler.num_rows * plan.store.seq_len, [], finished)
+        run = PlannedRun(plan, folder, [], finished)
         watch = None if hydra.mode == RunMode.MULTIRUN else SweepWatch([run])  # a sweep has its own
         if watch and not holder(folder):
             (folder / FAILURE).unlink(missing_ok=True)  # one that is found later is of now
         with watch if watch and is_first_process(conf) else nullcontext():
-            if not finished:
+            if not finished and is_packed(conf):
+                train_in_packs((plan, folder), planned_runs())
+            elif not finished:
                 train_once(plan, folder)
         if watch and is_first_process(conf):
             is_design = not isinstance(conf.design, SingleConf)
-            watch.say(after_run(folder, is_design=is_design, search=conf.search, mixture_file=conf.mixture.path))
+            line = after_run(folder, is_design=is_design, search=conf.search, mixture_file=conf.mixture.path)
+            tell_next(watch.say, line)
     except Stopped as stopped:
         if is_worker():
             leave_to_sweep()

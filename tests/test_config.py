@@ -49,7 +49,7 @@ NEEDED = {
     "design": ["format=olmo", "output_dir=out", "domains=[a,b]", "seq_len=8", "batch_rows=8", "design.scales=[1000]"],
     "status": ["sweep=somewhere"],
 }
-JOB_OF_GROUP = {"law": "fit", "objective": "fit", "task": "evaluate", "rivals": "study"}
+JOB_OF_GROUP = {"law": "fit", "objective": "fit", "task": "evaluate", "rivals": "study", "published": "report"}
 
 
 def composed(job, *overrides):

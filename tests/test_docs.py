@@ -1,5 +1,6 @@
 """The pages: their links and pictures are there, and the formats have every key."""
 
+import json
 import re
 from dataclasses import fields
 from pathlib import Path
@@ -113,6 +114,14 @@ def test_the_owners_of_formats_are_there():
     owners = re.findall(r"\| `([\w/]+\.py)` \|", text)
     assert len(owners) == 14
     assert all((ROOT / "autoscale_exp" / owner).is_file() for owner in owners)
+
+
+def test_the_table_of_faults_has_all_that_were_tried():
+    faults = json.loads((ROOT / "benchmarks" / "faults.json").read_text())
+    table = (ROOT / "docs" / "clusters.md").read_text().split("## Faults")[1]
+    assert re.findall(r"^\| ([^|]+?) \| ", table, re.MULTILINE)[1:] == list(faults)
+    assert all(fault["equal"] and fault["trained_again"] == 0 for fault in faults.values())
+    assert not any("TRACEBACK" in fault["said"] for fault in faults.values())
 
 
 def test_pictures_are_small():

@@ -1,8 +1,11 @@
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
 
+from autoscale_exp import study
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.job import CONF_DIR, to_typed
 from autoscale_exp.config import StudyConf
@@ -40,6 +43,22 @@ def compose_study():
 )
 def test_a_study_that_cannot_be_is_refused(overrides, message, refused):
     assert refused("study", *overrides).startswith(message)
+
+
+def test_a_study_is_planned_without_text_or_a_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """Of each scale's 15 runs seven have three times a domain's tokens, and seven a third of them."""
+    asked = ["experiment=paper_gpt2_large", "rivals=[uniform,fitted]", "plan.only=true", "plan.accelerator=h200"]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["study", *asked, "output_dir=out"])
+    study.main()
+    told = capsys.readouterr().out
+    shares = 1 + 7 * (1 + 2 / 7) + 7 * (1 - 2 / 21)
+    tokens = shares * (0.3 + 0.6 + 1.2)
+    assert f"│ search     │   45 │  {tokens:.1f}B │" in told
+    assert "first the token store: python -m autoscale_exp.prepare data=redpajama" in told
+    assert not list((tmp_path / "out").glob("*.json"))
 
 
 def test_a_single_run_is_no_search(compose_study, store):

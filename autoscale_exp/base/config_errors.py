@@ -4,6 +4,7 @@ import inspect
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import fields, is_dataclass
+from functools import cache
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -133,10 +134,15 @@ def _keys(schema: Any) -> dict[str, Any]:
 
 def _schemas_below(base: Any) -> Iterator[tuple[str, type]]:
     """Name and dataclass of the schemas that are of a kind, but not the kind itself."""
-    for name in _schemas():
-        schema = OmegaConf.get_type(ConfigStore.instance().load(f"schema/{name}.yaml").node)
+    for name, schema in _schema_types(tuple(_schemas())):
         if schema is not None and schema is not base and issubclass(schema, base):
             yield name, schema
+
+
+@cache
+def _schema_types(names: tuple[str, ...]) -> list[tuple[str, type | None]]:
+    """Name and dataclass of these schemas; the store makes a copy of what it loads, which takes a while."""
+    return [(n, OmegaConf.get_type(ConfigStore.instance().load(f"schema/{n}.yaml").node)) for n in names]
 
 
 def _schemas() -> list[str]:

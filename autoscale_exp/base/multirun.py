@@ -66,3 +66,10 @@ def check_outputs(config: DictConfig) -> None:
                 f"two jobs of the multirun write to {key} '{place}', where the second would overwrite the first; give "
                 f"each a place of its own, as in {remedy}"
             )
+
+
+def runs_at_a_time(launcher: DictConfig) -> int | None:
+    """How many jobs of a multirun a launcher runs at once on this machine; None if it runs them elsewhere."""
+    if "joblib" in launcher._target_:
+        return int(launcher.n_jobs)
+    return 1 if "basic" in launcher._target_ else None

@@ -119,6 +119,11 @@ class MixtureBatches(Dataset[Group]):
             [size * count / rows for size, count, (_, _, rows) in zip(sizes, counts, places, strict=True)],
         )
 
+    def batches_from(self, start: int) -> Iterator[Batch]:
+        """The batches from index `start` on, read in this process."""
+        for indices in _Groups(self, start):
+            yield from self[indices].batches()
+
     def _place(self, index: int) -> tuple[int, int, int]:
         """First position of a batch over all devices, the one after its last, and the rows of its optimiser step."""
         step, chunk = divmod(index, self.step_rows // self.chunk_rows)
@@ -148,8 +153,8 @@ class _Groups(Sampler[range]):
     A range ends with the batches known when it is asked for, so that no row is read before its stage is told.
     """
 
-    def __init__(self, batches: MixtureBatches) -> None:
-        self.start = 0
+    def __init__(self, batches: MixtureBatches, start: int = 0) -> None:
+        self.start = start
         self.batches = batches
 
     def __iter__(self) -> Iterator[range]:

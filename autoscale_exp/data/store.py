@@ -59,6 +59,11 @@ class TokenStore:
         """Identifies tokenizer and rows, wherever the store lies."""
         return self.manifest.fingerprint
 
+    @property
+    def num_bytes(self) -> int:
+        """Of its rows on disk."""
+        return sum(size or 0 for _, _, size in self.manifest.files())
+
     def num_rows(self, split: str, domain: str) -> int:
         """Rows that a domain has in a split."""
         return self.manifest.domains[domain].split(split).rows

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+import transformers
 
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.ranges import check_range
@@ -114,8 +115,9 @@ def model_conf(subject: Subject) -> ModelConf:
 def language_model(conf: ModelConf, checkpoint: Checkpoint) -> LanguageModel:
     """The module that the model was, or could have been, trained as, around the checkpoint's weights."""
     tokenizer = load_tokenizer(checkpoint)
-    module = FAMILIES[checkpoint.family].module_class.for_tokenizer(conf, tokenizer, seq_len=1, num_steps=1, seed=0)
-    module.model = load_model(checkpoint, type(module.model))
+    family = FAMILIES[checkpoint.family]
+    model = load_model(checkpoint, getattr(transformers, family.architecture))
+    module = family.module_class.for_tokenizer(conf, tokenizer, seq_len=1, num_steps=1, seed=0, model=model)
     return module.eval()
 
 

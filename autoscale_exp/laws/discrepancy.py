@@ -235,9 +235,12 @@ def seed_variance(
         return variances
     half = count * losses.shape[1] / (1 + (losses.shape[1] - 1) * shared) / 2  # of the degrees of freedom
     told = np.log((squares / seed).mean(axis=1) / count + TINY) - digamma(half) + np.log(half)
-    first = points[[group[0] for group in groups]]
-    covariance = NOISE_SPREAD**2 * kernel_between(first, first) + np.diag(polygamma(1, half))
-    log_factor = NOISE_SPREAD**2 * kernel_between(points, first) @ np.linalg.solve(covariance, told)
+    first, prior = points[[group[0] for group in groups]], NOISE_SPREAD**2
+    covariance = prior * kernel_between(first, first) + np.diag(polygamma(1, half))
+    near = prior * kernel_between(points, first)
+    gain = np.linalg.solve(covariance, near.T).T
+    # The expected factor; before any repeat it is 1, so that the mean of the log is -prior / 2.
+    log_factor = gain @ (told + prior / 2) - (gain * near).sum(axis=1) / 2
     return np.asarray(variances * np.exp(log_factor)[:, None])
 
 
@@ -267,6 +270,6 @@ def discrepancy_of(
     log_total = process.run_points[:, -2]
     relative = np.exp(2 * exponent * (log_total - log_total.mean()))
     seed = seed_variance(process.run_points, table.losses, sd**2, relative, shared)
-    typical = np.exp(np.log(seed / relative[:, None]).mean(axis=0))
+    typical = (seed / relative[:, None]).mean(axis=0)
     own = np.maximum(REACH.inflation * (sd**2 - typical), LEAST_PART * sd**2)
     return replace(process, sd=np.sqrt(own), noise=seed / np.maximum(weights, SMALLEST_WEIGHT))

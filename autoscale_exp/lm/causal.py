@@ -20,13 +20,22 @@ class CausalLanguageModel(LanguageModel):
         seq_len: tokens per row, the model's context.
         num_steps: optimiser steps of the run.
         seed: of the run.
+        model: to train on; None: one from scratch.
     """
 
     def __init__(
-        self, conf: ModelConf, *, vocab_size: int, end_of_text: int, seq_len: int, num_steps: int, seed: int
+        self,
+        conf: ModelConf,
+        *,
+        vocab_size: int,
+        end_of_text: int,
+        seq_len: int,
+        num_steps: int,
+        seed: int,
+        model: GPT2LMHeadModel | None = None,
     ) -> None:
         super().__init__(conf.optimizer, num_steps=num_steps, seed=seed)
-        self.model = GPT2LMHeadModel(
+        self.model = model or GPT2LMHeadModel(
             GPT2Config(
                 vocab_size=vocab_size,
                 n_positions=seq_len,
@@ -51,8 +60,7 @@ class CausalLanguageModel(LanguageModel):
     def token_losses(self, tokens: torch.Tensor, keys: torch.Tensor | None = None) -> torch.Tensor:
         """(B (T - 1),) losses in nats of the tokens after each row's first; nothing is drawn from `keys`."""
         hidden = self.model.transformer(tokens).last_hidden_state[:, :-1]  # (B, T - 1, n_embd)
-        logits = self.model.lm_head(hidden).flatten(0, 1)
-        return torch.nn.functional.cross_entropy(logits, tokens[:, 1:].flatten(), reduction="none")
+        return self.cross_entropy(self.model.lm_head, hidden.flatten(0, 1), tokens[:, 1:].flatten())
 
     def token_rows(self, tokens: torch.Tensor, keys: torch.Tensor | None = None) -> torch.Tensor:
         """(B (T - 1),) row of each loss."""

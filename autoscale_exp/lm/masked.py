@@ -25,6 +25,7 @@ class MaskedLanguageModel(LanguageModel):
         seq_len: tokens per row, the model's positions.
         num_steps: optimiser steps of the run.
         seed: of the run.
+        model: to train on; None: one from scratch.
     """
 
     def __init__(
@@ -37,10 +38,11 @@ class MaskedLanguageModel(LanguageModel):
         seq_len: int,
         num_steps: int,
         seed: int,
+        model: BertForMaskedLM | None = None,
     ) -> None:
         super().__init__(conf.optimizer, num_steps=num_steps, seed=seed)
         self.masking = masking
-        self.model = BertForMaskedLM(
+        self.model = model or BertForMaskedLM(
             BertConfig(
                 vocab_size=vocab_size,
                 max_position_embeddings=seq_len,
@@ -90,5 +92,15 @@ class MaskedLanguageModel(LanguageModel):
         return (self._losses(inputs, tokens, selected) * weights[selected]).sum() / len(tokens)
 
     def _losses(self, inputs: torch.Tensor, tokens: torch.Tensor, selected: torch.Tensor) -> torch.Tensor:
-        hidden = self.model.bert(inputs).last_hidden_state[selected]  # (masked tokens, n_embd)
-        return torch.nn.functional.cross_entropy(self.model.cls(hidden), tokens[selected], reduction="none")
+        predicted = selected if self.num_models == 1 else as_many_each(selected, self.num_models)
+        hidden = self.model.bert(inputs).last_hidden_state[predicted]  # (predicted tokens, n_embd)
+        losses = self.cross_entropy(self.model.cls, hidden, tokens[predicted])
+        return losses if predicted is selected else losses[selected[predicted]]
+
+
+def as_many_each(selected: torch.Tensor, num_models: int) -> torch.Tensor:
+    """The (B, T) tokens selected, and the first others of each of the models that has fewer than another."""
+    of_models = selected.view(num_models, -1)
+    most = int(of_models.sum(1).max())
+    order = of_models.byte().argsort(dim=1, descending=True, stable=True)
+    return torch.zeros_like(of_models).scatter_(1, order[:, :most], True).view_as(selected)

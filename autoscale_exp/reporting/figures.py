@@ -106,6 +106,33 @@ def _draw_weights(axes: Axes, fit: Fit, params: int) -> None:
     _token_axis(axes, tokens)
 
 
+def plot_published_weights(domains: list[str], published: dict[int, list[float]], fit: Fit | None) -> Figure:
+    """Weights of a published study against the token budget, and those of a fit beside them.
+
+    Args:
+        domains: (K,) of the published study.
+        published: (K,) weights by token budget.
+        fit: of this study, or None.
+    """
+    with plt.rc_context(STYLE):
+        figure, panels = plt.subplots(1, 2, figsize=(8.4, 5.4), sharey=True)
+        tokens = sorted(published)
+        for i, domain in enumerate(domains):
+            colour, marker = look(i)
+            weights = [published[budget][i] for budget in tokens]
+            panels[0].plot(tokens, weights, "-", color=colour, marker=marker, lw=1.6, ms=6, label=domain)
+        _token_axis(panels[0], tokens)
+        panels[0].set(title="published", ylabel="domain weight, share of tokens")
+        if fit is not None:
+            _draw_weights(panels[1], fit, max((entry.params or 0) for entry in fit.scales + fit.targets))
+        panels[1].set(title="here")
+        for axes in panels:
+            axes.set(xlabel="token budget, tokens", ylim=(0, None))
+            if axes.get_legend_handles_labels()[1]:
+                axes.legend(fontsize=9, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.2))
+        return figure
+
+
 def plot_responses(fit: Fit) -> Figure:
     """Per domain the objective, relative to the base run's, against multiples of the domain's base tokens."""
     responses = fit.diagnostics.responses

@@ -1,8 +1,9 @@
 """The command that comes after each job, as the job's last line tells it."""
 
+import os
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,19 @@ from autoscale_exp.laws.reach import MANY_EPOCHS, ROUNDING, epochs
 from autoscale_exp.runs.record import MIXTURE, RECORD, RunRecord, read_record, read_records
 from autoscale_exp.runs.repeat import read_yaml
 
+IN_STUDY = "AUTOSCALE_IN_STUDY"  # in the environment of the stages of a study, which knows itself what comes next
 LARGEST_TARGET = 10_000_000  # of the study that is proposed: minutes on a CPU
 CARRIED = (
     r"\+*(model|trainer|max_epochs|micro_batch_rows|num_workers|num_threads)(\.[\w.]+)?="  # from search to targets
 )
 SWEPT_OF_ONE = r"\+*(seed|token_budget|run_name|hydra\.mode)="  # what more target runs of a mixture get anew
 SWEPT = rf"\+*mixture=|{SWEPT_OF_ONE}"  # and of several
+
+
+def tell_next(say: Callable[[str], object], line: str | None) -> None:
+    """Says what comes next, if there is anything, and no study goes on by itself."""
+    if line is not None and IN_STUDY not in os.environ:
+        say(line)
 
 
 def after_prepare(store: str, domain_tokens: Sequence[int]) -> str:

@@ -12,8 +12,10 @@ from autoscale_exp.base.labels import short_label
 from autoscale_exp.laws.fit_file import Fit
 from autoscale_exp.reporting import evidence_figures, figures, target_figures
 from autoscale_exp.reporting.comparison import compare
+from autoscale_exp.reporting.conf import PublishedConf
 from autoscale_exp.reporting.downstream import Table as DownstreamTable
 from autoscale_exp.reporting.predictions import Prediction, summary_of
+from autoscale_exp.reporting.published import Beside
 from autoscale_exp.reporting.regret import BruteForce
 from autoscale_exp.reporting.savings import savings_of
 from autoscale_exp.reporting.searches import Searches
@@ -44,6 +46,7 @@ def render_page(
     downstream: DownstreamTable,
     found: Sequence[Prediction] = (),
     remarks: Sequence[str] = (),
+    published: str = "",
     explorer: str | None = None,
     brute: BruteForce | None = None,
     optima: Mapping[str, ScaleOptimum] | None = None,
@@ -60,6 +63,7 @@ def render_page(
         downstream: scores by task and mixture; may be empty.
         found: what the fit predicted, beside what was trained.
         remarks: what to know of the mixtures before trusting the comparison.
+        published: the part with a published study's numbers, or nothing.
         explorer: file of the mixture explorer, beside the page; None without one.
         brute: regrets; None without a brute-force search.
         optima: of single scales, and the extrapolated one; may be empty.
@@ -106,6 +110,7 @@ def render_page(
         num_target_runs=sum(len(mixture.records) for mixture in mixtures.values()),
         verdicts=worth_saying(mixtures, differences, base, savings),
         remarks=remarks,
+        published=published,
         explorer=explorer,
         brute=brute,
         optima=optima or {},
@@ -113,6 +118,17 @@ def render_page(
         figures={name: figures.as_svg(figure) for name, figure in drawn.items()},
         first=base.records[0],
     )
+
+
+def render_published(published: PublishedConf, numbers: Beside, autoscale: Fit | None) -> str:
+    """The part of the page with a published study's numbers."""
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    source = resources.files(__package__).joinpath("published.html.j2").read_text("utf-8")
+    figure = None
+    if published.weights:
+        figure = figures.as_svg(figures.plot_published_weights(published.domains, published.weights, autoscale))
+    shown = environment.from_string(source)
+    return shown.render(note=numbers.note, tables=numbers.tables, source=published.source, figure=figure)
 
 
 def draw(

@@ -65,7 +65,7 @@ class RunRecord:
         epochs: times that the pool was gone through.
         losses: final validation losses, nats per token, by validation domain.
         validation_curve: the losses on the way; the last point is the end.
-        seconds: of training, all parts of an interrupted run together.
+        seconds: of training, all parts of an interrupted run together; of a packed run its share of the pack's.
         tokens_per_second: over those seconds.
         finished: UTC time.
         versions: of the packages that decide the result.

@@ -16,7 +16,7 @@ class StudyFile:
 
     Attributes:
         searches: by rival the folders, in the study's, of the runs that its mixture was found with.
-        finished: by stage the command that finished it.
+        finished: by stage the command that finished it; of a fit also what identifies the code of the laws.
     """
 
     searches: dict[str, list[str]] = field(default_factory=dict)

@@ -24,11 +24,13 @@ class Command:
         job: name.
         overrides: of its config.
         sweeps: overrides with choices, of a multirun.
+        launched: whether its runs are launched as the study was told to, and not one by one.
     """
 
     job: str
     overrides: list[str]
     sweeps: list[str] = field(default_factory=list)
+    launched: bool = False
 
     @property
     def arguments(self) -> list[str]:
@@ -103,7 +105,8 @@ class Sections:
         of_asked = {_key(override) for override in asked}
         added = [override for override in added if _key(override) not in of_asked]
         experiment = [override for override in asked if override.startswith("experiment=")]
-        return Command(job, [*experiment, *chosen, *added, *(o for o in asked if o not in experiment)])
+        overrides = [*experiment, *chosen, *added, *(o for o in asked if o not in experiment)]
+        return Command(job, overrides, launched=launched)
 
 
 def differing(present: Any, wanted: Any, key: str) -> Iterator[str]:

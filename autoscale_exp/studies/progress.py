@@ -1,5 +1,6 @@
 """Carrying out the stages of a study, each in a process of its own, and keeping account of what is finished."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.stopping import Stopped
+from autoscale_exp.reporting.next_steps import IN_STUDY
 from autoscale_exp.runs.study_file import StudyFile, read_study, write_study
 from autoscale_exp.studies.commands import Command
 from autoscale_exp.studies.stages import Stage
@@ -26,10 +28,10 @@ class Progress:
         self._file = read_study(folder)
 
     def unfinished(self, stages: Collection[Stage]) -> list[Stage]:
-        """The stages that are to be carried out: not finished by this very command, or after one of those they read."""
+        """The stages to be carried out: not finished by this very command and code, or after one of those they read."""
         open_stages: dict[str, Stage] = {}
         for stage in stages:
-            same = self._file.finished.get(stage.name) == stage.command.arguments
+            same = self._file.finished.get(stage.name) == stage.account
             if not same or not stage.result.exists() or any(read in open_stages for read in stage.reads):
                 open_stages[stage.name] = stage
         return list(open_stages.values())
@@ -52,7 +54,7 @@ class Progress:
                 f"the stage '{stage.name}' ended with exit code {code}, see above; once that is put right, the study's "
                 f"command goes on from here (this stage alone: {stage.command.text})"
             )
-        self._write(replace(self._file, finished={**self._file.finished, stage.name: stage.command.arguments}))
+        self._write(replace(self._file, finished={**self._file.finished, stage.name: stage.account}))
 
     def _write(self, file: StudyFile) -> None:
         if file != self._file:
@@ -68,7 +70,8 @@ def run_command(command: Command) -> int:
     Raises:
         Stopped: a signal came; the command has ended.
     """
-    process = subprocess.Popen([sys.executable, *command.arguments], start_new_session=True)
+    environment = os.environ | {IN_STUDY: "1"} if command.job != "report" else None  # whose next step is the study's
+    process = subprocess.Popen([sys.executable, *command.arguments], env=environment, start_new_session=True)
     try:
         return process.wait()
     except Stopped as stopped:

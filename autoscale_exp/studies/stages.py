@@ -2,19 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from string import Template
 
+from autoscale_exp import laws
 from autoscale_exp.base.errors import UserError
-from autoscale_exp.config import StudyConf
+from autoscale_exp.base.hashing import file_sha256, fingerprint
+from autoscale_exp.config import FitConf, StudyConf
 from autoscale_exp.data.store import TokenStore
 from autoscale_exp.laws.fit_file import FIT
-from autoscale_exp.runs.record import RECORD
+from autoscale_exp.runs.record import RECORD, read_records
 from autoscale_exp.runs.rival import RivalConf
 from autoscale_exp.runs.table import TABLE
 from autoscale_exp.studies.commands import Command, Sections
-from autoscale_exp.studies.costs import cost_of
+from autoscale_exp.studies.runs import runs_of
 
 RUNS = ["model", "trainer", "logger", "max_epochs", "micro_batch_rows", "num_workers", "num_threads"]
 RUNS += ["checkpoint_minutes", "retries", "fail_fast", "objective"]  # what every training has of the study
@@ -29,12 +31,26 @@ class Stage:
         command: that does it.
         result: a file that is there once it is finished.
         reads: names of the stages whose results it reads.
+        code: identifies the code that decides the result, where that changes from version to version.
     """
 
     name: str
     command: Command
     result: Path
     reads: Sequence[str] = ()
+    code: str | None = None
+
+    @property
+    def account(self) -> list[str]:
+        """What its result is of: the command, and the code."""
+        return [*self.command.arguments, *([f"code {self.code}"] if self.code else [])]
+
+
+@cache
+def laws_code() -> str:
+    """Identifies the code of the laws, which a fit is decided by."""
+    sources = sorted(Path(laws.__file__).parent.rglob("*.py"))
+    return fingerprint([file_sha256(source) for source in sources])
 
 
 @dataclass
@@ -46,16 +62,20 @@ class StageList:
         scales: of its search.
         sections: the same as other jobs get it.
         store: its token store.
+        prepared: whether that is there.
         stages: built so far, in order.
         searches: by rival the folders, in the study's, of the runs that its mixture is found with.
+        fits: by rival the config of its fit.
     """
 
     conf: StudyConf
     scales: Sequence[int]
     sections: Sections
     store: TokenStore
+    prepared: bool = True
     stages: list[Stage] = field(default_factory=list)
     searches: dict[str, list[str]] = field(default_factory=dict)
+    fits: dict[str, FitConf] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -65,10 +85,11 @@ class StageList:
     def build(self) -> list[Stage]:
         """All stages after the token store's."""
         rivals = self.conf.rivals
-        if any(rival.fit is not None and rival.search is None for rival in rivals.values()):
+        own = any(rival.fit is not None and rival.search is None for rival in rivals.values())
+        if own and self.conf.search is None:
             self.stages.append(Stage("search", self.own_search, self.folder / TABLE))
         for rival in rivals.values():
-            if rival.search is not None:
+            if rival.search is not None and self._runs_of(rival) == self.folder / rival.search:
                 self._add_search(rival.search, rival.design)
         for name, rival in rivals.items():
             self._add_fit(name, rival)
@@ -84,20 +105,28 @@ class StageList:
     def own_search(self) -> Command:
         """The proxy runs of the study's own design."""
         asked = self._of_run(self.folder, self.conf.name, "search")
-        return self.sections.command("train", asked, [*RUNS, "design"], launched=True)
+        return self.sections.command("train", asked, [*self._of_all_runs, "design"], launched=True)
 
     @cached_property
     def search_tokens(self) -> int:
         """What every rival may spend: the tokens of the study's own search."""
-        cost = cost_of(self.own_search, self.store, self.folder)
-        assert cost is not None
-        return cost.tokens
+        if self.conf.search is not None:
+            return sum(sum(record.tokens.values()) for record in read_records(Path(self.conf.search)))
+        _, tokens = runs_of(self.own_search, self.store, self.folder)
+        return sum(tokens)
+
+    def _runs_of(self, rival: RivalConf) -> Path:
+        """The folder of the runs that a rival is fitted to: in the other study, if they are there."""
+        shared = self.conf.search and Path(self.conf.search) / (rival.search or "")
+        if shared and (rival.search is None or (shared / TABLE).exists()):
+            return shared
+        return self.folder / (rival.search or "")
 
     def _add_search(self, name: str, design: Sequence[str]) -> None:
         """The proxy runs of rivals, which may share them."""
         stage, folder = f"search {name}", self.folder / name
         asked = [*self._of_run(folder, name, "search"), *self._filled(design)]
-        command = self.sections.command("train", asked, RUNS, launched=True)
+        command = self.sections.command("train", asked, self._of_all_runs, launched=True)
         before = next((other for other in self.stages if other.name == stage), None)
         if before is None:
             self.stages.append(Stage(stage, command, folder / TABLE))
@@ -110,15 +139,20 @@ class StageList:
     def _add_fit(self, name: str, rival: RivalConf) -> None:
         if rival.fit is None:
             return
-        runs = self.folder / (rival.search or "")
+        runs, own = self._runs_of(rival), self.folder / (rival.search or "")
         asked = [f"runs={runs}", *self._filled(rival.fit)]
         if not any(override.startswith("target_tokens=") for override in rival.fit):
             asked.append(f"target_tokens=[{','.join(map(str, self.conf.token_budgets))}]")
         command = self.sections.command("fit", asked, ["objective", "bounds"])
         (fitted,) = command.configs()
+        if runs != own:
+            place = own / Path(fitted.output_dir).relative_to(runs)
+            command = replace(command, overrides=[*command.overrides, f"output_dir={place}"])
+            fitted = replace(fitted, output_dir=str(place))
         search = f"search {rival.search}" if rival.search else "search"
-        self.searches[name] = [rival.search or "."]
-        self.stages.append(Stage(f"fit {name}", command, Path(fitted.output_dir) / FIT, [search]))
+        self.searches[name] = [rival.search or "."] if runs == own else [str(runs.resolve())]
+        self.fits[name] = fitted
+        self.stages.append(Stage(f"fit {name}", command, Path(fitted.output_dir) / FIT, [search], laws_code()))
 
     def _add_trainings(self, name: str, rival: RivalConf) -> None:
         """Runs that a rival finds its mixture with, each of which may start from the one before."""
@@ -126,7 +160,7 @@ class StageList:
         before: list[str] = []
         for run, overrides in rival.trainings.items():
             asked = [*self._of_run(folder, name, None), f"run_name={run}", *self._filled(overrides)]
-            command = self.sections.command("train", asked, RUNS)
+            command = self.sections.command("train", asked, self._of_all_runs)
             self.stages.append(Stage(f"train {name} {run}", command, folder / "runs" / run / RECORD, list(before)))
             before.append(f"train {name} {run}")
             self.searches[name] = [name]
@@ -137,11 +171,13 @@ class StageList:
         budgets = f"token_budget={','.join(map(str, self.conf.token_budgets))}"
         seeds = f"seed={','.join(map(str, self.conf.seeds))}"
         found = [stage.name for stage in self.stages if stage.name.startswith(("fit", "train"))]
-        asked = ["experiment=targets", f"store={self.store.folder}", f"search={self.folder}"]
+        asked = ["experiment=targets", self._store, f"search={self.folder}"]
         asked += ["save_model=true"] if self.conf.save_model or self.conf.evaluations else []
         for name in [None] * bool(alike) + [name for name, rival in self.conf.rivals.items() if rival.target]:
             own = [*self._filled(self.conf.rivals[name].target), f"mixture.name={name}"] if name else []
-            command = self.sections.command("train", [*asked, *own], [*RUNS, "num_validations"], launched=True)
+            command = self.sections.command(
+                "train", [*asked, *own], [*self._of_all_runs, "num_validations"], launched=True
+            )
             mixtures = [] if name else [f"mixture={','.join(alike)}"]
             command = replace(command, sweeps=[*mixtures, budgets, seeds])
             stage = f"targets {name}" if name else "targets"
@@ -169,11 +205,21 @@ class StageList:
             asked.append(f"reference={self.conf.reference}")
         reads = [*targets, *(stage.name for stage in fits)]
         reads += [stage.name for stage in self.stages if stage.name.startswith("evaluate")]
-        self.stages.append(Stage("report", Command("report", asked), self.folder / "report.html", reads))
+        self.stages.append(
+            Stage("report", self.sections.command("report", asked, ["published"]), self.folder / "report.html", reads)
+        )
 
     def _of_run(self, folder: Path, name: str, experiment: str | None) -> list[str]:
         asked = [f"experiment={experiment}"] if experiment else []
-        return [*asked, f"name={name}", f"output_dir={folder}", f"store={self.store.folder}"]
+        return [*asked, f"name={name}", f"output_dir={folder}", self._store]
+
+    @property
+    def _store(self) -> str:
+        return f"store={self.store.folder if self.prepared else 'null'}"
+
+    @property
+    def _of_all_runs(self) -> list[str]:
+        return RUNS if self.prepared else [*RUNS, "data"]
 
     def _filled(self, overrides: Sequence[str]) -> list[str]:
         """A rival's overrides with the study's values in the place of their $names."""

@@ -4,8 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import transformers
+
+from autoscale_exp.config import TrainConf
 from autoscale_exp.data.tokenizer import Tokenizer, vocabulary_size
-from autoscale_exp.lm.checkpoint import load_model
+from autoscale_exp.lm.checkpoint import Checkpoint, load_model
 from autoscale_exp.lm.families import FAMILIES
 from autoscale_exp.lm.language_model import LanguageModel
 from autoscale_exp.mixture.growing_sampler import GrowingSampler
@@ -21,18 +24,30 @@ Reweighting = Doremi | Ado | None  # None: the weights stay as the mixture says
 
 def build_module(plan: RunPlan, tokenizer: Tokenizer) -> LanguageModel:
     """The model of a run, from scratch or with the weights of `model.init_from`."""
-    module = _untrained(plan, tokenizer)
-    if plan.initial:
-        dropout: dict[str, Any] = dict.fromkeys(FAMILIES[plan.initial.family].dropouts, plan.conf.model.dropout)
-        module.model = load_model(plan.initial, type(module.model), **dropout).train()
-    return module
+    if not plan.initial:
+        return _module(plan, tokenizer)
+    dropout: dict[str, Any] = dict.fromkeys(FAMILIES[plan.initial.family].dropouts, plan.conf.model.dropout)
+    return _module(plan, tokenizer, _loaded(plan.initial, **dropout).train())
 
 
-def _untrained(plan: RunPlan, tokenizer: Tokenizer) -> LanguageModel:
+def make_fast(model: Any, conf: TrainConf) -> None:
+    """Applies `trainer.compile` and `trainer.checkpoint_activations` to a model of transformers."""
+    if conf.trainer.get("checkpoint_activations"):
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    if conf.trainer.get("compile"):
+        model.base_model.compile()
+
+
+def _module(plan: RunPlan, tokenizer: Tokenizer, model: Any = None) -> LanguageModel:
+    """The LightningModule of a run, around a model from scratch if none is given."""
     conf = plan.conf.model
     return FAMILIES[conf.family].module_class.for_tokenizer(
-        conf, tokenizer, seq_len=plan.store.seq_len, num_steps=plan.num_steps, seed=plan.seed
+        conf, tokenizer, seq_len=plan.store.seq_len, num_steps=plan.num_steps, seed=plan.seed, model=model
     )
+
+
+def _loaded(checkpoint: Checkpoint, **options: Any) -> Any:
+    return load_model(checkpoint, getattr(transformers, FAMILIES[checkpoint.family].architecture), **options)
 
 
 def build_reweighting(plan: RunPlan, tokenizer: Tokenizer) -> Reweighting:
@@ -45,8 +60,9 @@ def build_reweighting(plan: RunPlan, tokenizer: Tokenizer) -> Reweighting:
         return Ado(conf, growing, prior, domains=plan.store.domains, step_rows=step_rows, num_steps=plan.num_steps)
     if isinstance(conf, DoremiConf):
         assert plan.reference is not None
-        reference = _untrained(plan, tokenizer)  # whose losses are of the same tokens as the run's
-        reference.model = load_model(plan.reference, type(reference.model))
+        reference = _module(
+            plan, tokenizer, _loaded(plan.reference)
+        )  # whose losses are of the same tokens as the run's
         shares = plan.sampler.row_counts / plan.sampler.num_rows
         return Doremi(conf, reference, shares, num_steps=plan.num_steps, vocab_size=vocabulary_size(tokenizer))
     return None

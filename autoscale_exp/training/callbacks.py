@@ -19,6 +19,57 @@ from autoscale_exp.lm.masking import row_keys
 PROGRESS_SECONDS = 1.0  # between two looks at the run from outside
 
 
+def validation_steps(num_points: int, num_steps: int) -> set[int]:
+    """The optimiser steps after which there is a point of the validation curve."""
+    return {round(num_steps * point / num_points) for point in range(1, num_points + 1)} - {0}
+
+
+def validation_batches(
+    store: TokenStore, domain: str, batch_rows: int, rank: int = 0, world_size: int = 1
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """A rank's validation rows and their keys, which are those of every run, so that masks are too."""
+    rows = store.rows("validation", domain)
+    for numbers in torch.arange(rank, len(rows), world_size).split(batch_rows):
+        yield torch.from_numpy(rows[numbers.numpy()].astype("int64")), row_keys(numbers, "validation", domain)
+
+
+def check_losses(losses: dict[str, float], tokens: int) -> None:
+    """Checks the validation losses by domain that a run has after so many tokens.
+
+    Raises:
+        DivergedError: one is not finite.
+    """
+    for domain, loss in losses.items():
+        if not math.isfinite(loss):
+            raise DivergedError(
+                f"the validation loss of '{domain}' is {loss} after {tokens} tokens; lower the learning rate"
+            )
+
+
+def check_training_loss(loss: float, step: int) -> None:
+    """Checks the training loss of an optimiser step.
+
+    Raises:
+        DivergedError: it is not finite.
+    """
+    if not math.isfinite(loss):
+        raise DivergedError(f"the training loss is {loss} at step {step}; lower the learning rate")
+
+
+def check_counts(domains: Sequence[str], rows: Sequence[int], planned_rows: Sequence[int]) -> None:
+    """Compares the (K,) rows of each domain that a run was trained on with those that it was to be trained on.
+
+    Raises:
+        RuntimeError: they differ; the message names the domains.
+    """
+    counts = zip(domains, rows, planned_rows, strict=True)
+    if wrong := [f"{domain}: {number}, not {planned}" for domain, number, planned in counts if number != planned]:
+        raise RuntimeError(
+            f"the rows in the batches trained on are not those of the mixture ({'; '.join(wrong)}); the run has no "
+            "result"
+        )
+
+
 class ValidationCurve(Callback):
     """Losses of all validation domains at evenly spaced numbers of tokens; the last point is the end of the run.
 
@@ -38,7 +89,7 @@ class ValidationCurve(Callback):
         self, store: TokenStore, *, num_points: int, num_steps: int, step_rows: int, total_rows: int, batch_rows: int
     ) -> None:
         self.store = store
-        self.steps = {round(num_steps * point / num_points) for point in range(1, num_points + 1)} - {0}
+        self.steps = validation_steps(num_points, num_steps)
         self.step_rows = step_rows
         self.total_rows = total_rows
         self.batch_rows = batch_rows
@@ -49,20 +100,13 @@ class ValidationCurve(Callback):
         tokens = min(trainer.global_step * self.step_rows, self.total_rows) * self.store.seq_len
         if trainer.global_step not in self.steps or (self.points and self.points[-1]["tokens"] == tokens):
             return
-        losses = {domain: module.mean_loss(self._batches(domain, trainer)) for domain in self.store.validation_domains}
-        for domain, loss in losses.items():
-            if not math.isfinite(loss):
-                raise DivergedError(
-                    f"the validation loss of '{domain}' is {loss} after {tokens} tokens; lower the learning rate"
-                )
+        rank, world_size = trainer.global_rank, trainer.world_size
+        losses = {
+            domain: module.mean_loss(validation_batches(self.store, domain, self.batch_rows, rank, world_size))
+            for domain in self.store.validation_domains
+        }
+        check_losses(losses, tokens)
         self.points.append({"tokens": tokens, "losses": losses})
-
-    def _batches(self, domain: str, trainer: Trainer) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """This rank's rows and their keys, which are those of every run, so that masks are too."""
-        rows = self.store.rows("validation", domain)
-        mine = torch.arange(trainer.global_rank, len(rows), trainer.world_size)
-        for numbers in mine.split(self.batch_rows):
-            yield torch.from_numpy(rows[numbers.numpy()].astype("int64")), row_keys(numbers, "validation", domain)
 
     def state_dict(self) -> dict[str, Any]:
         """The points so far."""
@@ -118,19 +162,6 @@ class RealisedTokens(Callback):
         """Tokens of `rows` by domain."""
         return {domain: rows * self.seq_len for domain, rows in zip(self.domains, self.rows, strict=True)}
 
-    def check(self, planned_rows: Sequence[int]) -> None:
-        """Compares the finished count with the (K,) rows that the run was to train on.
-
-        Raises:
-            RuntimeError: the run was not trained on what it should have been; the message names the domains.
-        """
-        counts = zip(self.domains, self.rows, planned_rows, strict=True)
-        if wrong := [f"{domain}: {rows}, not {planned}" for domain, rows, planned in counts if rows != planned]:
-            raise RuntimeError(
-                f"the rows in the batches trained on are not those of the mixture ({'; '.join(wrong)}); the run has no "
-                "result"
-            )
-
     def gather(self, trainer: Trainer) -> None:
         """Adds up the counts of all devices; called on each of them."""
         gathered = trainer.strategy.reduce(self._own_rows, reduce_op="sum").tolist()
@@ -176,6 +207,8 @@ class ResumePoint(Callback):
 
         Raises:
             Stopped: the run is told to end, on whichever device.
+            DivergedError: a weight is not finite; the checkpoint before stays.
+            UserError: the checkpoint cannot be written.
         """
         if trainer.global_step == self._last_step:
             return
@@ -183,13 +216,17 @@ class ResumePoint(Callback):
         ending = self.request.signum is not None
         due = ending or time.perf_counter() - self._saved >= self.seconds_between
         if trainer.strategy.reduce_boolean_decision(due, all=False):
-            self._save(trainer)
+            self._save(trainer, module)
             self._saved = time.perf_counter()
             ending = trainer.strategy.reduce_boolean_decision(ending, all=False)
             if ending and trainer.global_step < trainer.max_steps:  # else the result is as good as there
                 self.request.stop()
 
-    def _save(self, trainer: Trainer) -> None:
+    def _save(self, trainer: Trainer, module: Any) -> None:
+        if not all(bool(weights.isfinite().all()) for weights in module.parameters()):
+            raise DivergedError(  # a run that went on from here would never end
+                f"the weights are not finite after step {trainer.global_step}; lower the learning rate"
+            )
         temporary = self.path.with_suffix(".tmp")
         try:
             with atomic.refusals_named(self.path):
@@ -232,15 +269,14 @@ class Progress(Callback):
             return
         self._told = now
         loss = float(module.last_loss)
-        if not math.isfinite(loss):
-            raise DivergedError(f"the training loss is {loss} at step {trainer.global_step}; lower the learning rate")
+        check_training_loss(loss, trainer.global_step)
         if trainer.is_global_zero:
             rows = min(trainer.global_step * self.step_rows, self.total_rows)
-            done = (rows - self._first_step * self.step_rows) * self.seq_len
-            content = {
-                "tokens": rows * self.seq_len,
-                "total_tokens": self.total_rows * self.seq_len,
-                "tokens_per_second": done / (now - self._started),
-                "train_loss": loss,
-            }
-            atomic.write_json(self.path, content)
+            rate = (rows - self._first_step * self.step_rows) * self.seq_len / (now - self._started)
+            write_progress(self.path, rows * self.seq_len, self.total_rows * self.seq_len, rate, loss)
+
+
+def write_progress(path: Path, tokens: int, total_tokens: int, rate: float, loss: float) -> None:
+    """Tells of a run: tokens trained on, of all, tokens per second, and the last training loss."""
+    content = {"tokens": tokens, "total_tokens": total_tokens, "tokens_per_second": rate, "train_loss": loss}
+    atomic.write_json(path, content)

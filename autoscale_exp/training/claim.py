@@ -112,6 +112,26 @@ def _heartbeat(folder: Path) -> Iterator[None]:
         (folder / HOLDER).unlink(missing_ok=True)
 
 
+@contextmanager
+def claimed_if_free(folder: Path) -> Iterator[bool]:
+    """Holds a run while it is trained, if no process does; yields whether it is held here."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK, blocking=False)
+    try:
+        lock.acquire()
+    except TimeoutError:
+        yield False
+        return
+    try:
+        if (other := holder(folder)) and not other.is_here:
+            yield False
+            return
+        with _heartbeat(folder):
+            yield True
+    finally:
+        lock.release()
+
+
 def read_holder(folder: Path) -> Holder | None:
     """What the last process that held a run has left of itself, alive or not; None if it has ended as it should."""
     try:

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -93,6 +94,7 @@ def plan_run(conf: TrainConf, store: TokenStore) -> RunPlan:
     initial = check_initial(conf.model, store)
     _check_numbers(conf)
     check_strategy(conf)
+    _check_compiler(conf)
     micro_batch(conf.model.optimizer.batch_rows, conf.micro_batch_rows, num_devices(conf))
     pool_rows = [store.num_rows("train", domain) for domain in store.domains]
     _check_mixture_file(conf)
@@ -218,6 +220,15 @@ def _check_numbers(conf: TrainConf) -> None:
     counts = ("max_epochs", "num_validations", "micro_batch_rows", "num_threads")
     check_range({key: getattr(conf, key) for key in counts}, 1)
     check_range({key: getattr(conf, key) for key in ("num_workers", "checkpoint_minutes", "retries")}, 0)
+
+
+def _check_compiler(conf: TrainConf) -> None:
+    compiler = os.environ.get("CXX", "g++")
+    if conf.trainer.get("compile") and shutil.which(compiler) is None:
+        raise UserError(
+            f"trainer.compile is true, which needs a C++ compiler, but there is no '{compiler}'; install one, name "
+            "another in the environment as CXX, or leave trainer.compile away"
+        )
 
 
 def num_devices(conf: TrainConf) -> int:

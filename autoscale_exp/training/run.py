@@ -8,6 +8,7 @@ import warnings
 import zipfile
 from collections.abc import Iterable
 from dataclasses import asdict, replace
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,6 @@ from autoscale_exp.base.stopping import StopRequest
 from autoscale_exp.config import TrainConf
 from autoscale_exp.data.datamodule import MixtureDataModule
 from autoscale_exp.data.tokenizer import load_tokenizer
-from autoscale_exp.lm.language_model import LanguageModel
 from autoscale_exp.reweighting.ado import Ado
 from autoscale_exp.runs.identity import write_identity
 from autoscale_exp.runs.record import FAILURE, PROGRESS, CurvePoint, RunRecord, StageRecord, write_record
@@ -33,14 +33,16 @@ from autoscale_exp.training.building import (
     as_realised,
     build_module,
     build_reweighting,
+    make_fast,
     weights_curve_of,
     write_mixture,
 )
-from autoscale_exp.training.callbacks import Progress, RealisedTokens, ResumePoint, ValidationCurve
+from autoscale_exp.training.callbacks import Progress, RealisedTokens, ResumePoint, ValidationCurve, check_counts
 from autoscale_exp.training.devices import is_started_elsewhere
 from autoscale_exp.training.plan import RESUME_POINT, RunPlan, is_first_process, micro_batch, num_devices
 from autoscale_exp.training.run_log import LogProgress, RunLog, logged_run
 
+OWN_KEYS = ("compile", "checkpoint_activations")  # of the trainer section, which Lightning's Trainer does not know
 VALIDATION_TOKENS = 4096  # in a forward pass, or as many rows as in training if that is more
 
 
@@ -64,11 +66,13 @@ def _train(plan: RunPlan, folder: Path, request: StopRequest) -> None:
     warnings.filterwarnings("ignore", message=r".*LeafSpec", module="pytorch_lightning")  # Lightning 2.6.6, torch 2.13
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message="The `srun` command")  # wherever Slurm is installed
+    warnings.filterwarnings("ignore", message=r".*does not have many workers")  # they would not pay: see GROUP_TOKENS
     if conf.num_threads is not None:
         torch.set_num_threads(conf.num_threads)
     torch.manual_seed(plan.seed)
     tokenizer = load_tokenizer(plan.store.folder / "tokenizer")
     module = build_module(plan, tokenizer)
+    make_fast(module.model, conf)
     reweighting = build_reweighting(plan, tokenizer)
     module.batch_loss = None if reweighting is None else reweighting.batch_loss
     step_rows = conf.model.optimizer.batch_rows
@@ -95,7 +99,7 @@ def _train(plan: RunPlan, folder: Path, request: StopRequest) -> None:
         log = RunLog(logger, plan)
         logs = LogProgress(log, realised, curve, logs=conf.logger is not None)
         trainer = instantiate(
-            conf.trainer,
+            {key: value for key, value in conf.trainer.items() if key not in OWN_KEYS},
             **environment_plugin(conf),
             max_steps=plan.num_steps,
             max_epochs=1,
@@ -111,6 +115,11 @@ def _train(plan: RunPlan, folder: Path, request: StopRequest) -> None:
         checkpoint = resume_point.path if resume_point.path.exists() else None
         if checkpoint and not zipfile.is_zipfile(checkpoint):
             raise UserError(f"'{checkpoint}' is damaged; delete it to start the run over")
+        if checkpoint and torch.load(checkpoint, "cpu", weights_only=True, mmap=True).get("packed"):
+            raise UserError(
+                f"'{checkpoint}' is of a run that was trained in a pack; finish it so, with trainer=packed, or delete "
+                "the file to start the run over"
+            )
         try:
             trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
         except torch.OutOfMemoryError as error:
@@ -125,8 +134,9 @@ def _train(plan: RunPlan, folder: Path, request: StopRequest) -> None:
                 raise
         assert trainer.global_step == plan.num_steps, (trainer.global_step, plan.num_steps)
         plan = as_realised(plan, reweighting)
-        realised.check(plan.sampler.row_counts.tolist())
-        record = record_of(plan, module, realised, curve, resume_point.seconds)
+        check_counts(plan.store.domains, realised.rows, plan.sampler.row_counts.tolist())
+        params = sum(p.numel() for p in module.model.parameters())
+        record = record_of(plan, params, realised.tokens, curve.points, resume_point.seconds)
         record = replace(record, weights_curve=weights_curve_of(plan, reweighting))
         log.finish(describe_plan(plan), record)  # reweighting may have made other tokens of it
     if trainer.is_global_zero:
@@ -155,9 +165,9 @@ def describe_plan(plan: RunPlan) -> dict[str, Any]:
 
 
 def record_of(
-    plan: RunPlan, module: LanguageModel, realised: RealisedTokens, curve: ValidationCurve, seconds: float
+    plan: RunPlan, params: int, tokens: dict[str, int], points: list[dict[str, Any]], seconds: float
 ) -> RunRecord:
-    """The record of a run that has just ended."""
+    """The record of a run that has just ended: its parameters, tokens trained on, validation curve and time."""
     domains, seq_len = plan.store.domains, plan.store.seq_len
     requested = plan.requested_tokens.sum(axis=0)
 
@@ -172,18 +182,18 @@ def record_of(
         token_budget=plan.spec.token_budget,
         seed=plan.seed,
         model=plan.conf.model.name,
-        params=sum(p.numel() for p in module.model.parameters()),
+        params=params,
         steps=plan.num_steps,
         requested_weights=named((requested / requested.sum()).tolist()),
         requested_tokens=named(requested.tolist()),
-        tokens=realised.tokens,
+        tokens=tokens,
         unique_tokens=named(plan.store.num_rows("train", domain) * seq_len for domain in domains),
         pool_tokens=named((plan.sampler.pool_rows * seq_len).tolist()),
         epochs=named(plan.sampler.epochs()),
-        losses=curve.points[-1]["losses"],
-        validation_curve=[CurvePoint(**point) for point in curve.points],
+        losses=points[-1]["losses"],
+        validation_curve=[CurvePoint(**point) for point in points],
         seconds=round(seconds, 3),
-        tokens_per_second=round(sum(realised.tokens.values()) / seconds, 1),
+        tokens_per_second=round(sum(tokens.values()) / seconds, 1),
         finished=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         versions={name: version(name) for name in ("autoscale_exp", "torch", "pytorch-lightning", "transformers")}
         | {"python": platform.python_version()},
@@ -205,6 +215,7 @@ def stages_of(plan: RunPlan) -> list[StageRecord]:
     ]
 
 
+@cache
 def git_commit() -> str | None:
     """Commit of the checkout that this package runs from, with '+' if it has changes; None outside of one."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--dirty=+"]

@@ -30,6 +30,11 @@ def logged_run(plan: RunPlan, folder: Path) -> LoggedRun:
     return LoggedRun(conf.run_name, group_of(folder.parent.parent, conf.name), job_type, id)
 
 
+def log_every_steps(num_steps: int) -> int:
+    """Optimiser steps between two training losses that are logged."""
+    return max(1, min(50, num_steps // 20))
+
+
 class RunLog:
     """The log of one run; without a logger, nothing is told.
 
@@ -125,7 +130,7 @@ class LogProgress(Callback):
         self.realised = realised
         self.curve = curve
         self.logs = logs
-        self.every_steps = max(1, min(50, log.plan.num_steps // 20))
+        self.every_steps = log_every_steps(log.plan.num_steps)
         self._last_step = 0
 
     def on_train_start(self, trainer: Trainer, module: Any) -> None:

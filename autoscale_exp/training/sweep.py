@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import traceback
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
@@ -19,27 +20,42 @@ from autoscale_exp.base.multirun import jobs_of
 from autoscale_exp.base.stopping import SIGNALS, Stopped, handle_signals, signals_blocked, stop_at
 from autoscale_exp.config import TrainConf
 from autoscale_exp.data.store import TokenStore
-from autoscale_exp.reporting.next_steps import after_sweep
+from autoscale_exp.reporting.next_steps import after_sweep, tell_next
 from autoscale_exp.runs.designs.single import SingleConf
 from autoscale_exp.runs.record import FAILURE, is_recorded, read_failure
 from autoscale_exp.runs.sweep_file import plan_runs
 from autoscale_exp.runs.table import TABLE, write_run_table
 from autoscale_exp.training.claim import SWEEP, end_workers, holder, this_process
+from autoscale_exp.training.packing import Planned, check_packing, is_packed
 from autoscale_exp.training.plan import is_finished, num_devices, plan_run, store_of
+from autoscale_exp.training.plan_only import tell_sweep
 from autoscale_exp.training.watch import PlannedRun, SweepWatch
+
+_runs_told: list[Planned] = []  # to a worker, by its sweep
 
 
 class SweepCallback(Callback):
-    """Hydra callback of the `train` job; does nothing in single runs."""
+    """Hydra callback of the `train` job; does nothing in single runs.
 
-    def __init__(self) -> None:
+    Args:
+        packed: the runs of a sweep, if they are trained in packs, for its workers.
+    """
+
+    def __init__(self, packed: Sequence[Planned] = ()) -> None:
+        self._packed = packed
         self._watch: SweepWatch | None = None
         self._watching = ExitStack()
         self._folder = Path()
         self._stopping = False
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return SweepCallback, ()  # launchers send callbacks to their workers; the watch stays here
+        runs = [] if self._watch is None else self._watch.runs
+        packed = [(run.plan, run.folder) for run in runs if is_packed(run.plan.conf)]
+        return SweepCallback, (packed,)  # launchers send callbacks to their workers; the watch stays here
+
+    def on_job_start(self, config: DictConfig, **_: Any) -> None:
+        """Keeps what the sweep told its worker."""
+        _runs_told[:] = self._packed
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Checks every run of the sweep, then starts to watch.
@@ -49,6 +65,9 @@ class SweepCallback(Callback):
         self._folder = Path(config.hydra.sweep.dir)
         try:
             with user_errors():
+                if config.plan.only:
+                    tell_sweep(config)
+                    raise SystemExit(0)
                 runs = plan_sweep(config)
                 plan_runs(self._folder, {run.name: run.num_tokens for run in runs})
         except Exception:
@@ -100,7 +119,15 @@ class SweepCallback(Callback):
         is_design = OmegaConf.get_type(config.design) is not SingleConf
         # Of the one mixture; of a sweep over several, or over what its path depends on, there is none.
         mixture_file = OmegaConf.select(config, "mixture.path", throw_on_resolution_failure=False)
-        watch.say(after_sweep(self._folder, is_design=is_design, search=config.search, mixture_file=mixture_file))
+        line = after_sweep(self._folder, is_design=is_design, search=config.search, mixture_file=mixture_file)
+        tell_next(watch.say, line)
+
+
+def planned_runs() -> Sequence[Planned]:
+    """The runs of the sweep that this process works for, or the one run of a command without a sweep."""
+    if SweepWatch.current is None:
+        return _runs_told
+    return [(run.plan, run.folder) for run in SweepWatch.current.runs]
 
 
 def plan_sweep(config: DictConfig) -> list[PlannedRun]:
@@ -124,8 +151,8 @@ def plan_sweep(config: DictConfig) -> list[PlannedRun]:
         folder = Path(config.hydra.sweep.dir) / "runs" / conf.run_name
         if conf.run_name in runs:
             raise UserError(f"two runs of the sweep have the name '{conf.run_name}'; set run_name so that they differ")
-        num_tokens = plan.sampler.num_rows * store.seq_len
-        runs[conf.run_name] = PlannedRun(conf.run_name, folder, num_tokens, overrides, is_finished(plan, folder))
+        runs[conf.run_name] = PlannedRun(plan, folder, overrides, is_finished(plan, folder))
+        check_packing(conf, next(iter(runs.values())).plan.conf)
     return list(runs.values())
 
 

@@ -22,7 +22,7 @@ from rich.table import Table
 from autoscale_exp.base.labels import short_duration
 from autoscale_exp.runs.record import FAILURE, is_recorded, read_failure, read_record
 from autoscale_exp.training.claim import holder, this_command
-from autoscale_exp.training.plan import RESUME_POINT
+from autoscale_exp.training.plan import RESUME_POINT, RunPlan
 from autoscale_exp.training.registry import Progress, read_progress
 
 LOOK_SECONDS = 0.5
@@ -34,18 +34,26 @@ class PlannedRun:
     """One run of a sweep.
 
     Attributes:
-        name: of the run.
+        plan: of the run.
         folder: where it writes.
-        num_tokens: that it trains on.
         overrides: that make `train` do this run.
         finished: whether its result was there when the sweep started.
     """
 
-    name: str
+    plan: RunPlan
     folder: Path
-    num_tokens: int
     overrides: list[str]
     finished: bool
+
+    @property
+    def name(self) -> str:
+        """Of the run."""
+        return self.plan.conf.run_name
+
+    @property
+    def num_tokens(self) -> int:
+        """That it trains on."""
+        return self.plan.sampler.num_rows * self.plan.store.seq_len
 
     @property
     def command(self) -> str:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.laws.objective import Objective
 from autoscale_exp.laws.optimum import Bounds, make_bounds, power_law_optimum
+from autoscale_exp.laws.solver import newton_step
 from autoscale_exp.laws.solver.constraints import Constraints, GroupCap, check_constraints
 from autoscale_exp.laws.solver.mixture_optimum import WorstCase, divergence, expected_optimum, mixture_optimum
 
@@ -375,6 +376,14 @@ def test_a_law_that_is_not_convex_is_said_to_be_so_and_searched_from_several_sta
     assert found.converged
     told = mixture_optimum(law, mean(law), BUDGET, bounded(law), convex=True)
     assert told.num_starts == 1
+
+
+def test_steps_that_have_no_solution_leave_the_mixture_that_was_reached(monkeypatch):
+    monkeypatch.setattr(newton_step, "lu_factor", lambda matrix: (np.zeros_like(matrix), np.arange(len(matrix))))
+    found = mixture_optimum(LAW3, mean(LAW3), BUDGET, bounded(LAW3))
+    monkeypatch.undo()
+    known = mixture_optimum(LAW3, mean(LAW3), BUDGET, bounded(LAW3))
+    np.testing.assert_allclose(found.weights, known.weights, atol=1e-4)
 
 
 def test_a_linear_law_ends_in_a_corner():

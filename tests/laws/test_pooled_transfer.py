@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.laws.law import fit_law
-from autoscale_exp.laws.pooled import pooled_transfer, pooling
+from autoscale_exp.laws.pooled import diagnostics, pooling
 from autoscale_exp.laws.pooled.formula import OTHER_WEIGHT, OWN_WEIGHT, PRIORS, Formula, Scalar
 from autoscale_exp.laws.pooled.pooled_transfer import GUESSING, PooledTransferLaw
 from autoscale_exp.laws.pooled.populations import early_prior
@@ -245,11 +245,11 @@ def test_one_budget_does_not_identify_the_scale():
 
 
 def test_parameters_far_from_their_population_are_named(table, monkeypatch):
-    monkeypatch.setattr(pooled_transfer, "FAR", 0.5)
+    monkeypatch.setattr(diagnostics, "FAR", 0.5)
     notes = PooledTransferLaw.fit(table, OWN).diagnostics["notes"]
     assert re.search(r"Validation domain 'v\d': its [a-z ]+('d\d')? is \d\.\d spreads from its population", notes[0])
     assert re.fullmatch(r"\d+ more parameters are more than 0.5 spreads from theirs.", notes[-1])
-    assert len(notes) == pooled_transfer.NUM_FAR_NOTES + 1
+    assert len(notes) == diagnostics.NUM_FAR_NOTES + 1
 
 
 def test_a_fit_that_does_not_converge_says_so(table, monkeypatch):

@@ -47,6 +47,23 @@ def test_gradients_are_those_of_transformers(tokens):
         torch.testing.assert_close(mine, expected.grad, atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_losses_in_chunks_have_the_same_gradients(checkpointed, tokens, monkeypatch):
+    module = language_model()
+    whole = module.token_losses(tokens)
+    whole.mean().backward()
+    expected = [p.grad.clone() for p in module.parameters()]
+    module.zero_grad()
+    monkeypatch.setattr("autoscale_exp.lm.language_model.CHUNK_LOGITS", 7 * VOCAB_SIZE)  # 55 tokens, 7 at a time
+    if checkpointed:
+        module.model.gradient_checkpointing_enable({"use_reentrant": False})
+    losses = module.token_losses(tokens)
+    losses.mean().backward()
+    torch.testing.assert_close(losses, whole, atol=1e-6, rtol=0)
+    for parameter, gradient in zip(module.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, atol=1e-6, rtol=1e-5)
+
+
 def test_a_token_is_predicted_only_from_those_before_it(tokens):
     module = language_model().eval()
     before = module.token_losses(tokens[:1])

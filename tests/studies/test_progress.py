@@ -10,6 +10,7 @@ import pytest
 
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.stopping import Stopped, handle_signals, stop_at
+from autoscale_exp.reporting.next_steps import IN_STUDY
 from autoscale_exp.runs.study_file import STUDY
 from autoscale_exp.studies import progress as progress_module
 from autoscale_exp.studies.commands import Command
@@ -56,6 +57,23 @@ def test_another_command_is_carried_out_with_all_that_reads_its_result(tmp_path:
     carried_out(tmp_path, stages)
     changed = replace(stages[0], command=writing(stages[0].result, "pass"))
     assert carried_out(tmp_path, [changed, *stages[1:]]) == ["first", "second"]
+
+
+def test_other_code_makes_a_result_anew_with_all_that_reads_it(tmp_path: Path, stages: list[Stage]):
+    carried_out(tmp_path, stages)
+    changed = replace(stages[0], code="another version")
+    assert carried_out(tmp_path, [changed, *stages[1:]]) == ["first", "second"]
+    assert carried_out(tmp_path, [changed, *stages[1:]]) == []
+
+
+def test_stages_are_not_told_what_comes_next_but_the_report_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv(IN_STUDY, raising=False)
+    for job in ("fit", "report"):
+        told = f"from autoscale_exp.reporting.next_steps import tell_next; tell_next(print, 'next: {job}')"
+        command = Script(job, [f"import sys; sys.stdout = open({str(tmp_path / job)!r}, 'w'); {told}"])
+        progress_module.run_command(command)
+    assert (tmp_path / "fit").read_text() == ""
+    assert (tmp_path / "report").read_text() == "next: report\n"
 
 
 def test_a_result_that_is_gone_is_made_again(tmp_path: Path, stages: list[Stage]):

@@ -5,7 +5,7 @@ import pytest
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.job import CONF_DIR
 from autoscale_exp.runs.rival import RivalConf
-from autoscale_exp.studies.costs import Cost, cost_of
+from autoscale_exp.studies.runs import runs_of
 from autoscale_exp.studies.stages import Stage, StageList
 
 
@@ -33,10 +33,9 @@ def test_the_cost_of_a_search_is_the_tokens_of_its_runs(stage_list: Callable[...
     of_study = stage_list()
     search = of_study.build()[0]
     shares = sum(1 + (factor - 1) / 3 for factor in (1, *(3, 1 / 3) * 3))
-    cost = cost_of(search.command, of_study.store, of_study.folder)
-    assert cost is not None
-    assert cost.runs == 2 * 7
-    assert cost.tokens == pytest.approx(shares * (320 + 960), rel=0.02)  # whole rows
+    confs, tokens = runs_of(search.command, of_study.store, of_study.folder)
+    assert len(confs) == 2 * 7
+    assert sum(tokens) == pytest.approx(shares * (320 + 960), rel=0.02)  # whole rows
 
 
 def test_rivals_share_a_search_of_one_name(stage_list: Callable[..., StageList]):
@@ -83,13 +82,13 @@ def test_a_target_beyond_the_text_is_told_before_anything_is_trained(stage_list:
     of_study = stage_list("token_budgets=[100_000_000]")
     (targets,) = (stage for stage in of_study.build() if stage.name == "targets")
     with pytest.raises(UserError, match=r"mixture uniform: run '.*': domain 'fruit' has .* rows and max_epochs is 4"):
-        cost_of(targets.command, of_study.store, of_study.folder)
+        runs_of(targets.command, of_study.store, of_study.folder)
 
 
 def test_a_mixture_that_is_yet_to_be_found_costs_its_budget(stage_list: Callable[..., StageList]):
     of_study = stage_list()
     (targets,) = (stage for stage in of_study.build() if stage.name == "targets")
-    assert cost_of(targets.command, of_study.store, of_study.folder) == Cost(4, 4 * 1600)
+    assert runs_of(targets.command, of_study.store, of_study.folder)[1] == [1600] * 4
 
 
 def test_a_mixture_file_that_no_stage_writes_must_be_there(stage_list: Callable[..., StageList]):
@@ -97,7 +96,7 @@ def test_a_mixture_file_that_no_stage_writes_must_be_there(stage_list: Callable[
     of_study = stage_list(mine=RivalConf(target=target))
     (targets,) = (stage for stage in of_study.build() if stage.name == "targets mine")
     with pytest.raises(UserError, match=r"mixture mine: mixture.path is 'elsewhere.yaml', which does not exist"):
-        cost_of(targets.command, of_study.store, of_study.folder)
+        runs_of(targets.command, of_study.store, of_study.folder)
 
 
 def test_every_rival_of_the_project_has_its_stages(stage_list: Callable[..., StageList]):
@@ -121,7 +120,8 @@ def test_every_rival_of_the_project_has_its_stages(stage_list: Callable[..., Sta
 
 def test_a_swarm_and_a_pair_of_trainings_cost_no_more_than_the_studys_own_search(stage_list: Callable[..., StageList]):
     of_study = stage_list("rivals=[uniform,regmix,doremi,fitted]")
-    costs = {stage.name: cost_of(stage.command, of_study.store, of_study.folder) for stage in of_study.build()}
-    assert 0.9 * of_study.search_tokens < costs["search swarm"].tokens <= of_study.search_tokens
-    both = costs["train doremi reference"].tokens + costs["train doremi proxy"].tokens
+    stages = of_study.build()
+    tokens = {s.name: sum(runs_of(s.command, of_study.store, of_study.folder)[1]) for s in stages}
+    assert 0.9 * of_study.search_tokens < tokens["search swarm"] <= of_study.search_tokens
+    both = tokens["train doremi reference"] + tokens["train doremi proxy"]
     assert both == pytest.approx(of_study.search_tokens, abs=32)

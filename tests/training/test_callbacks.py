@@ -93,3 +93,14 @@ def test_a_checkpoint_is_written_when_it_is_time(
         train(plan_run(compose_train(f"checkpoint_minutes={minutes}"), store), tmp_path)
     assert (tmp_path / "resume.ckpt").exists() == saved
     assert not (tmp_path / "resume.tmp").exists()
+
+
+def test_weights_that_are_not_finite_are_in_no_checkpoint(
+    compose_train, store: TokenStore, tmp_path: Path, monkeypatch
+):
+    losses_become(
+        float("nan"), monkeypatch, while_training=True
+    )  # at the fourth step, before the next look at the loss
+    with pytest.raises(DivergedError, match="the weights are not finite after step 4; lower the learning rate"):
+        train(plan_run(compose_train("checkpoint_minutes=0"), store), tmp_path)
+    assert torch.load(tmp_path / "resume.ckpt")["global_step"] == 3

@@ -21,7 +21,7 @@ from autoscale_exp.training import devices
 from autoscale_exp.training.devices import train_on_devices
 from autoscale_exp.training.plan import plan_run
 from autoscale_exp.training.run import train
-from tests.training.processes import Start, ended
+from tests.training.processes import LONG, Start, ended, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -79,6 +79,16 @@ def test_a_sweep_of_runs_on_two_devices_trains_each_run_once(one_device, start: 
     assert "2 runs are finished" in done.stdout
     assert len(list(folder.glob("runs/*/metrics/version_*"))) == 2
     assert_equal(read_record(folder / "runs" / "uniform_1.552K_seed0"), one_device, 1e-5)
+
+
+def test_a_run_on_two_devices_that_is_told_to_end_writes_a_checkpoint_first(start: Start, tmp_path: Path):
+    process = start(tmp_path / "out", *LONG, "trainer.devices=2", mode="RUN")
+    wait_for(process, lambda: list(tmp_path.glob("out/runs/*/progress.json")))
+    os.killpg(process.pid, signal.SIGTERM)  # to all of its processes, as a scheduler does
+    done = ended(process)
+    assert done.returncode == 143
+    assert done.stderr.startswith("stopped: uniform_4M_seed0 has a checkpoint of ")
+    assert done.stderr.count("\n") == 1
 
 
 def test_an_error_on_a_device_is_that_of_the_run(compose_train, store: TokenStore, tmp_path: Path):

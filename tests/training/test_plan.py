@@ -363,3 +363,10 @@ def test_a_store_that_is_not_there_is_told_by_its_key(compose_train):
         UserError, match=r"store is 'nowhere', which has no finished token store; .* or give its folder"
     ):
         store_of(replace(compose_train(), store="nowhere"), [])
+
+
+def test_compiling_without_a_compiler_is_refused(compose_train, store: TokenStore, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    plan_run(compose_train(), store)
+    with pytest.raises(UserError, match="needs a C\\+\\+ compiler, but there is no 'no-such-compiler'; install one"):
+        plan_run(compose_train("trainer.compile=true"), store)

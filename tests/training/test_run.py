@@ -2,6 +2,7 @@ import errno
 import itertools
 import json
 import math
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -98,6 +99,17 @@ def test_an_interrupted_run_ends_exactly_as_an_uninterrupted_one(
     assert result["validation_curve"] == expected["validation_curve"]
     assert weights_of(folder) == weights_of(tmp_path / "whole")
     assert not (folder / "resume.ckpt").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a compiler")
+def test_a_compiled_run_has_the_losses_of_an_eager_one(compose_train, store: TokenStore, tmp_path: Path):
+    overrides = ["trainer.checkpoint_activations=true", "save_model=true"]
+    eager = trained(plan_run(compose_train(), store), tmp_path / "eager")
+    compiled = trained(plan_run(compose_train("trainer.compile=true", *overrides), store), tmp_path / "compiled")
+    assert compiled["losses"] == pytest.approx(eager["losses"], abs=1e-4)
+    assert compiled["params"] == eager["params"]
+    GPT2LMHeadModel.from_pretrained(tmp_path / "compiled" / "model")
 
 
 def test_the_seconds_of_all_parts_of_a_run_are_counted(compose_train, store: TokenStore, tmp_path: Path):

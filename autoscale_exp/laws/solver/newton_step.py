@@ -86,7 +86,8 @@ class NewtonStep:
         size, num_low = len(self.w), len(self.low)
         reduced = self.wide @ (right[:size] / self.diagonal)
         reduced[num_low:] -= right[size + 1 :]
-        corner = lu_solve(self.factors, np.append(reduced, -right[size]) * self.scale) * self.scale
+        known = np.append(reduced, -right[size]) * self.scale
+        corner = lu_solve(self.factors, known, check_finite=False) * self.scale  # no number where the model is singular
         w = (right[:size] - corner[:-1] @ self.wide) / self.diagonal
         return np.concatenate([w, [corner[-1]], corner[num_low:-1]])
 

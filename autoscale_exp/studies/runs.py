@@ -1,10 +1,13 @@
-"""What a command will cost, and a check of its runs before the first of them starts."""
+"""The runs of a command, checked before the first of them starts."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.config import TrainConf
+from autoscale_exp.data.manifest import MANIFEST
 from autoscale_exp.data.store import TokenStore
 from autoscale_exp.reweighting.conf import DoremiConf
 from autoscale_exp.runs.design import RunRequest
@@ -15,16 +18,8 @@ from autoscale_exp.studies.commands import Command
 from autoscale_exp.training.plan import plan_run
 
 
-@dataclass(frozen=True)
-class Cost:
-    """Runs of a command and the tokens that they are trained on."""
-
-    runs: int
-    tokens: int
-
-
-def cost_of(command: Command, store: TokenStore, study: Path) -> Cost | None:
-    """The cost of a command that trains, its runs checked unless they wait for another stage; None for other jobs.
+def runs_of(command: Command, store: TokenStore, study: Path) -> tuple[list[TrainConf], list[int]]:
+    """The runs of a command and the tokens of each, checked unless they wait for another stage; none of other jobs.
 
     Args:
         command: of a study.
@@ -35,12 +30,12 @@ def cost_of(command: Command, store: TokenStore, study: Path) -> Cost | None:
         UserError: a run cannot be made as configured.
     """
     if command.job != "train":
-        return None
-    budgets = [_tokens_of(conf, store, study) for conf in _runs_of(command, store)]
-    return Cost(len(budgets), sum(budgets))
+        return [], []
+    confs = _confs_of(command, store)
+    return confs, [_tokens_of(conf, store, study) for conf in confs]
 
 
-def _runs_of(command: Command, store: TokenStore) -> list[TrainConf]:
+def _confs_of(command: Command, store: TokenStore) -> list[TrainConf]:
     """The config of every run; those of a design are made of the first one's."""
     if command.sweeps:
         return command.configs()
@@ -56,10 +51,21 @@ def _tokens_of(conf: TrainConf, store: TokenStore, study: Path) -> int:
     """Tokens of a run; of one that waits for what another stage finds, its budget."""
     if conf.token_budget is not None and _waits(conf, study):
         return conf.token_budget
+    if not (store.folder / MANIFEST).is_file():
+        return _asked_for(conf, store)
     try:
         return plan_run(conf, store).sampler.num_rows * store.seq_len
     except UserError as error:
         raise UserError(f"mixture {conf.mixture_name}: {error}") from None
+
+
+def _asked_for(conf: TrainConf, store: TokenStore) -> int:
+    """Tokens that a run asks for where no token store is there to check it by: of equal domains, if it varies them."""
+    request = RunRequest(store.domains, conf.token_budget, conf.mixture_name, conf.seed)
+    spec = design_runs(conf.design, request)[conf.design.index]
+    return (
+        int(spec.row_counts(np.full(len(store.domains), 1 / len(store.domains)), store.seq_len).sum()) * store.seq_len
+    )
 
 
 def _waits(conf: TrainConf, study: Path) -> bool:

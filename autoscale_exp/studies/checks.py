@@ -1,0 +1,77 @@
+"""What can be told of a study's fits before any of their runs is trained."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from autoscale_exp.base.errors import UserError
+from autoscale_exp.config import StudyConf
+from autoscale_exp.laws.fewest_runs import fewest_runs
+from autoscale_exp.laws.fit_file import FitObjective
+from autoscale_exp.laws.fit_folder import earlier_fit
+from autoscale_exp.laws.objective import make_objective
+from autoscale_exp.runs.record import RunRecord, read_records
+from autoscale_exp.studies.stages import StageList
+
+
+def check_numbers_of_runs(stages: StageList, counts: Mapping[str, int]) -> None:
+    """Checks that the search of every rival has as many runs as its law needs.
+
+    Args:
+        stages: of a study.
+        counts: by stage of a search how many runs it will have.
+
+    Raises:
+        UserError: one has fewer; the message names what gives it enough.
+    """
+    store, scales = stages.store, stages.scales
+    for name, fit in stages.fits.items():
+        search = stages.conf.rivals[name].search
+        stage = "search" if search is None else f"search {search}"
+        if stage not in counts:  # another study's, whose runs are there
+            continue
+        scaled = search is None  # a rival's swarm has one scale
+        needed = fewest_runs(fit.law.name, store.domains, store.validation_domains, scaled=scaled)
+        if counts[stage] >= needed:
+            continue
+        told = f"rival {name}: law={fit.law.name} needs {needed} runs, but '{stage}' has {counts[stage]}"
+        if search is None:
+            raise UserError(f"{told}; add scales to design.scales, or to their runs (see design)")
+        more = -(-(needed * min(scales) - stages.search_tokens) // sum(scales))
+        repeats = stages.conf.design.base_repeats + more  # type: ignore[attr-defined]
+        raise UserError(
+            f"{told}, as many as the study's own search pays for; with design.base_repeats={repeats} that search pays "
+            f"for enough, or leave {name} out of rivals"
+        )
+
+
+def check_objective(stages: StageList) -> None:
+    """Checks that a study's folder has no fits for another objective, which its target runs are of.
+
+    Raises:
+        UserError: it has; the message says how two studies share a search.
+    """
+    domains, conf = stages.store.validation_domains, stages.conf
+    for fit in stages.fits.values():
+        asked, before = fit.objective, earlier_fit(Path(fit.output_dir))
+        objective = make_objective(asked.name, asked.metric, asked.weights, domains, asked.aggregate)
+        if before is not None and before.objective != FitObjective.of(objective, domains):
+            raise UserError(
+                f"objective is '{asked.name}', but the study in '{conf.output_dir}' has a fit for "
+                f"'{before.objective.name}'; a study of this one takes a name of its own and the same proxy runs: "
+                f"name={conf.name}_{asked.name} search={conf.search or conf.output_dir}"
+            )
+
+
+def first_of_search(conf: StudyConf) -> RunRecord:
+    """A run of the search that a study takes over.
+
+    Raises:
+        UserError: there is none, or it is of another model than the study's.
+    """
+    record = read_records(Path(str(conf.search)))[0]
+    if record.model != conf.model.name:
+        raise UserError(
+            f"search is '{conf.search}', whose runs are of model '{record.model}', but model is '{conf.model.name}'; "
+            f"add model={record.model}, or leave search away"
+        )
+    return record

@@ -1,0 +1,219 @@
+"""What runs will take before any of them starts: tokens, FLOPs, time, memory and disk, here or on an accelerator."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+from autoscale_exp.base.errors import UserError
+from autoscale_exp.base.labels import short_label
+from autoscale_exp.base.ranges import check_range
+from autoscale_exp.config import PlanConf, TrainConf, has_gpu
+from autoscale_exp.data.store import TokenStore
+from autoscale_exp.lm.size import ModelSize, size_of
+from autoscale_exp.reporting.verdicts import plural
+from autoscale_exp.reweighting.conf import DoremiConf
+from autoscale_exp.training.accelerators import accelerator_of, tokens_per_second
+from autoscale_exp.training.calibration import VALIDATION_WORTH, Pace, calibrated, validation_tokens
+from autoscale_exp.training.plan import micro_batch, num_devices
+
+PROCESS_BYTES = 0.7e9  # of torch and the libraries, on a CPU; a CUDA context takes about as much
+RESUME_BYTES = 12  # of a parameter in a checkpoint: the weight and AdamW's two moments
+MODEL_BYTES = 4  # in a model that is kept
+REFERENCE_WORTH = 4 / 3  # of a token of DoReMi's proxy run, which a reference model sees, too
+MOST_FLOPS = {"cpu": 2e12, "gpu": 5e15}  # of the least that can be measured; more would take half a minute
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What runs will take.
+
+    Attributes:
+        runs: how many.
+        tokens: that they are trained on.
+        flops: of their matrix products, validation included.
+        seconds: that they take; None where nothing tells.
+        memory: bytes of a run on a device, of the largest.
+        resume_bytes: of the checkpoint of a run in progress, of the largest.
+        kept_bytes: of the models that are kept.
+    """
+
+    runs: int = 0
+    tokens: int = 0
+    flops: float = 0.0
+    seconds: float | None = 0.0
+    memory: float = 0.0
+    resume_bytes: int = 0
+    kept_bytes: int = 0
+
+    def __add__(self, other: "Forecast") -> "Forecast":
+        """Of the runs of both."""
+        known = self.seconds is not None and other.seconds is not None
+        return Forecast(
+            self.runs + other.runs,
+            self.tokens + other.tokens,
+            self.flops + other.flops,
+            self.seconds + other.seconds if known else None,  # type: ignore[operator]
+            max(self.memory, other.memory),
+            max(self.resume_bytes, other.resume_bytes),
+            self.kept_bytes + other.kept_bytes,
+        )
+
+
+@dataclass(frozen=True)
+class Forecaster:
+    """Forecasts runs on a token store.
+
+    Attributes:
+        plan: where the runs are to train.
+        store: their token store.
+        folder: of the study or sweep, which keeps what is measured.
+        measure: whether this machine's pace may be measured.
+    """
+
+    plan: PlanConf
+    store: TokenStore
+    folder: Path
+    measure: bool = True
+
+    def of_runs(self, confs: Sequence[TrainConf], tokens: Sequence[int], parallel: int = 1) -> Forecast:
+        """What runs will take.
+
+        Args:
+            confs: (R,) of the runs.
+            tokens: (R,) that each is trained on.
+            parallel: runs at a time on this machine.
+
+        Raises:
+            UserError: one does not fit the memory, or the plan's section is not allowed.
+        """
+        total = Forecast()
+        for conf, of_run in zip(confs, tokens, strict=True):
+            total += self._of_run(conf, of_run, parallel)
+        pace = self._pace(confs[0], parallel) if confs else None
+        if total.seconds is None or pace is None or self.plan.accelerator is not None:
+            return total
+        return replace(total, seconds=total.seconds / min(parallel, len(confs)) + pace.start_seconds)
+
+    def _of_run(self, conf: TrainConf, tokens: int, parallel: int) -> Forecast:
+        size = self._size(conf)
+        memory = self._check_memory(conf, size, parallel)
+        worth = REFERENCE_WORTH if isinstance(conf.reweighting, DoremiConf) else 1.0
+        of_training = tokens * worth + conf.num_validations * validation_tokens(self.store) * VALIDATION_WORTH
+        pace = self._pace(conf, parallel)
+        return Forecast(
+            runs=1,
+            tokens=tokens,
+            flops=of_training * size.flops_per_token,
+            seconds=None if pace is None else of_training / pace.tokens_per_second + pace.run_seconds,
+            memory=memory,
+            resume_bytes=RESUME_BYTES * size.params,
+            kept_bytes=MODEL_BYTES * size.params * conf.save_model,
+        )
+
+    def _size(self, conf: TrainConf) -> ModelSize:
+        half = "16" in str(conf.trainer.get("precision", "32-true"))
+        return size_of(conf.model, self.store.vocab_size, self.store.seq_len, half=half)
+
+    def _pace(self, conf: TrainConf, parallel: int) -> Pace | None:
+        if self.plan.accelerator is not None:
+            return Pace(tokens_per_second(accelerator_of(self.plan.accelerator), self._size(conf)))
+        least = conf.model.optimizer.batch_rows * self.store.seq_len + validation_tokens(self.store) * VALIDATION_WORTH
+        most = MOST_FLOPS["gpu" if _on_gpu(conf) else "cpu"]
+        if not self.measure or num_devices(conf) > 1 or least * self._size(conf).flops_per_token > most:
+            return None
+        return calibrated(conf, self.store, self.folder, parallel)
+
+    def _check_memory(self, conf: TrainConf, size: ModelSize, parallel: int) -> float:
+        """Bytes that a run takes on a device.
+
+        Raises:
+            UserError: the device has less; the message names the number of rows, or of runs at a time, that fits.
+        """
+        step_rows, devices = conf.model.optimizer.batch_rows, num_devices(conf)
+        rows, _ = micro_batch(step_rows, conf.micro_batch_rows, devices)
+        place, memory = self._device(conf, parallel)
+        available = memory - PROCESS_BYTES
+        if size.memory(rows) <= available:
+            return PROCESS_BYTES + size.memory(rows)
+        told = (
+            f"micro_batch_rows is {conf.micro_batch_rows or f'null, which takes {rows} rows at a time'}: model "
+            f"'{conf.model.name}' then takes about {_gigabytes(PROCESS_BYTES + size.memory(rows))}, but {place} has "
+            f"{_gigabytes(memory)}"
+        )
+        of_step = step_rows // devices
+        if fitting := [n for n in range(1, of_step + 1) if of_step % n == 0 and size.memory(n) <= available]:
+            raise UserError(f"{told}; micro_batch_rows={fitting[-1]} fits")
+        fewer = ", fewer runs at a time (hydra.launcher.n_jobs)" if parallel > 1 else ""
+        raise UserError(
+            f"{told}, and its weights, gradients and optimiser alone take {_gigabytes(size.state_bytes)}; choose a "
+            f"smaller model{fewer} or a device with more memory"
+        )
+
+    def _device(self, conf: TrainConf, parallel: int) -> tuple[str, float]:
+        """What a run trains on, in words, and the memory that it may use there, in bytes."""
+        if self.plan.accelerator is not None:
+            return f"one {self.plan.accelerator}", accelerator_of(self.plan.accelerator).memory
+        if _on_gpu(conf):
+            return "the GPU", _gpu_memory() / parallel
+        of_all = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return f"each of {parallel} runs at a time" if parallel > 1 else "this machine", of_all / parallel
+
+
+def _on_gpu(conf: TrainConf) -> bool:
+    return has_gpu() and conf.trainer.get("accelerator", "auto") != "cpu"
+
+
+@cache
+def _gpu_memory() -> int:
+    import torch
+
+    return torch.cuda.get_device_properties(0).total_memory
+
+
+def _gigabytes(size: float) -> str:
+    return f"{size / 1e9:.3g} GB" if size >= 1e8 else f"{size / 1e6:.2g} MB"
+
+
+def check_plan(conf: PlanConf) -> None:
+    """Checks the `plan` section.
+
+    Raises:
+        UserError: the accelerator is not known, or the price no price.
+    """
+    if conf.accelerator is not None:
+        accelerator_of(conf.accelerator)
+    check_range({"plan.price": conf.price}, 0)
+
+
+def describe(forecast: Forecast, plan: PlanConf, store_bytes: int | None, parallel: int | None) -> str:
+    """What is to be done, in a sentence.
+
+    Args:
+        forecast: of all of it.
+        plan: what was asked for.
+        store_bytes: of the token store's rows, if that can be said.
+        parallel: runs at a time on this machine; None where a launcher decides.
+    """
+    parts = [f"{plural(forecast.runs, 'run')}, {short_label(forecast.tokens)} tokens, {forecast.flops:.2g} FLOPs"]
+    if forecast.seconds is None:
+        parts.append("no time, as it is not measured here; plan.accelerator=h200 tells that of another device")
+    elif plan.accelerator is not None:
+        cost = f", which cost {forecast.seconds / 3600 * plan.price:,.0f}" if plan.price is not None else ""
+        parts.append(f"about {duration(forecast.seconds)} of one {plan.accelerator}{cost}")
+    else:
+        how = {None: ", if they were trained here, one at a time", 1: ""}.get(parallel, f", {parallel} runs at a time")
+        parts.append(f"about {duration(forecast.seconds)} of training on this machine{how}")
+    kept = forecast.kept_bytes + forecast.resume_bytes * (parallel or 1)
+    rows = "" if store_bytes is None else f"{_gigabytes(store_bytes)} of rows, "
+    parts.append(f"{_gigabytes(forecast.memory)} of memory a run")
+    parts.append(f"on disk {rows}{_gigabytes(kept)} of checkpoints and models")
+    return "; ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """A time for people: 40 s, 12 min, 3.5 h."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.2g} min" if seconds < 5700 else f"{float(f'{seconds / 3600:.3g}'):,.12g} h"

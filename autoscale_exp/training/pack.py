@@ -1,0 +1,462 @@
+"""Trains a pack: runs of one architecture as one model, each with its own rows, schedule, optimiser, curve and end.
+
+A pack takes one optimiser step of each run at a time. Nothing passes between runs: products of matrices are by run, and
+optimiser and clipping see a run's parameters alone. Letters in shapes: N runs of the pack, G rows of a step, T tokens
+per row.
+"""
+
+import time
+import warnings
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, nullcontext, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from autoscale_exp.base import atomic
+from autoscale_exp.base.errors import DivergedError, UserError, first_line
+from autoscale_exp.base.loggers import open_logger
+from autoscale_exp.base.stopping import StopRequest
+from autoscale_exp.data.datamodule import Batch, MixtureBatches
+from autoscale_exp.data.tokenizer import load_tokenizer
+from autoscale_exp.lm.language_model import LanguageModel, build_optimizer
+from autoscale_exp.lm.masking import row_keys
+from autoscale_exp.lm.stack import Stack
+from autoscale_exp.runs.identity import write_identity
+from autoscale_exp.runs.record import FAILURE, PROGRESS, write_failure, write_record
+from autoscale_exp.runs.table import refresh_run_table
+from autoscale_exp.training.building import build_module, make_fast
+from autoscale_exp.training.callbacks import (
+    PROGRESS_SECONDS,
+    check_counts,
+    check_losses,
+    check_training_loss,
+    validation_batches,
+    validation_steps,
+    write_progress,
+)
+from autoscale_exp.training.packing import PackedTrainer, Planned
+from autoscale_exp.training.plan import RESUME_POINT, RunPlan, micro_batch
+from autoscale_exp.training.run import VALIDATION_TOKENS, describe_plan, record_of
+from autoscale_exp.training.run_log import RunLog, log_every_steps, logged_run
+
+CPU_RUNS = 8  # at a time on a CPU, whose cache more would leave
+MEMORY_SHARE = 0.85  # of what is free on a GPU
+
+
+class PackedRun:
+    """One run of a pack.
+
+    Args:
+        plan: of the run.
+        folder: of the run.
+
+    Attributes:
+        step: optimiser steps done.
+        points: of the validation curve.
+        rows: (K,) trained on, by domain.
+        seconds: its share of the time that its packs took.
+    """
+
+    def __init__(self, plan: RunPlan, folder: Path) -> None:
+        self.plan, self.folder = plan, folder
+        self._logging = ExitStack()
+        logger = self._logging.enter_context(open_logger(plan.conf.logger, folder, logged_run(plan, folder)))
+        self.log = RunLog(logger, plan)
+        self.log.start(describe_plan(plan))
+        self.step = 0
+        self.points: list[dict[str, Any]] = []
+        self.rows = [0] * len(plan.store.domains)
+        self.seconds = 0.0
+        self.validations = validation_steps(plan.conf.num_validations, plan.num_steps)
+        self.log_every = log_every_steps(plan.num_steps)
+
+    def start(self, stack: Stack, index: int) -> None:
+        """Takes its place in the stack: from its resume point, if there is one, or from what was put there.
+
+        Raises:
+            UserError: the resume point is damaged, or that of a run trained by itself.
+        """
+        self.parameters = [block[index] for block in stack.blocks]
+        decayed = [own for own, decays in zip(self.parameters, stack.decays, strict=True) if decays]
+        others = [own for own, decays in zip(self.parameters, stack.decays, strict=True) if not decays]
+        conf = self.plan.conf.model.optimizer
+        self.optimizer, self.schedule = build_optimizer(conf, decayed, others, self.plan.num_steps)
+        if (self.folder / RESUME_POINT).exists():
+            self._resume()
+        self._first_step, self._started = self.step, time.perf_counter()
+        self.log.begin_part(sum(self.tokens.values()))
+        batches = MixtureBatches(
+            self.plan.store,
+            self.plan.sampler,
+            step_rows=conf.batch_rows,
+            micro_batch_rows=conf.batch_rows,
+            rank=0,
+            world_size=1,
+        )
+        self.batches: Iterator[Batch] = batches.batches_from(self.step)
+
+    def move(self, stack: Stack, index: int) -> None:
+        """Takes another place in the stack."""
+        for own, block, grad in zip(self.parameters, stack.blocks, stack.grads, strict=True):
+            own.data, own.grad = block[index], grad[index]
+
+    def count(self, batch: Batch) -> None:
+        """Notes the step that is done."""
+        self.step += 1
+        self.rows = [rows + more for rows, more in zip(self.rows, batch.domain_rows.tolist(), strict=True)]
+
+    @property
+    def tokens(self) -> dict[str, int]:
+        """Trained on, by domain."""
+        seq_len = self.plan.store.seq_len
+        return {domain: rows * seq_len for domain, rows in zip(self.plan.store.domains, self.rows, strict=True)}
+
+    @property
+    def logs_now(self) -> bool:
+        """Whether the training loss of the step that is done is logged."""
+        last = self.step == self.plan.num_steps
+        return self.log.logger is not None and (last or (self.step - 1) % self.log_every == 0)
+
+    def add_point(self, losses: dict[str, float]) -> None:
+        """Adds a point to the validation curve.
+
+        Raises:
+            DivergedError: a loss is not finite.
+        """
+        tokens = sum(self.tokens.values())
+        check_losses(losses, tokens)
+        self.points.append({"tokens": tokens, "losses": losses})
+        self.log.validation(self.step, tokens, losses)
+
+    def tell(self, loss: float) -> None:
+        """Tells of its progress."""
+        tokens = sum(self.tokens.values())
+        step_tokens = self.plan.conf.model.optimizer.batch_rows * self.plan.store.seq_len
+        rate = (tokens - self._first_step * step_tokens) / (time.perf_counter() - self._started)
+        total = self.plan.sampler.num_rows * self.plan.store.seq_len
+        write_progress(self.folder / PROGRESS, tokens, total, rate, loss)
+
+    def save(self) -> None:
+        """Writes its resume point."""
+        state = {
+            "packed": True,
+            "step": self.step,
+            "parameters": [own.detach().clone() for own in self.parameters],
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "points": self.points,
+            "rows": self.rows,
+            "seconds": self.seconds,
+        }
+        with atomic.replacing(self.folder / RESUME_POINT) as temporary:
+            torch.save(state, temporary)
+
+    def close(self, error: BaseException | None = None) -> None:
+        """Closes its logger, which marks the run as failed if there is an error."""
+        with suppress(DivergedError), self._logging:
+            if error:
+                raise error
+
+    def _resume(self) -> None:
+        path = self.folder / RESUME_POINT
+        if not zipfile.is_zipfile(path):
+            raise UserError(f"'{path}' is damaged; delete it to start the run over")
+        state = torch.load(path, map_location=self.parameters[0].device, weights_only=True)
+        if not state.get("packed"):
+            raise UserError(
+                f"'{path}' is of a run that was trained by itself; finish it so, with trainer=default, or delete the "
+                "file to start the run over"
+            )
+        for own, saved in zip(self.parameters, state["parameters"], strict=True):
+            own.copy_(saved)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.step, self.points, self.rows = state["step"], state["points"], state["rows"]
+        self.seconds = state["seconds"]
+
+
+class Pack:
+    """Runs in training together.
+
+    Args:
+        runs: plans and folders.
+        device: to train on.
+        precision: 32-true or bf16-mixed.
+    """
+
+    def __init__(self, runs: Sequence[tuple[RunPlan, Path]], device: torch.device, precision: str) -> None:
+        self.device = device
+        self.autocast = precision == "bf16-mixed"
+        self.plan = runs[0][0]  # of what all have in common
+        self.tokenizer = load_tokenizer(self.plan.store.folder / "tokenizer")
+        self.planned = runs
+        self.runs: list[PackedRun] = []
+        conf = self.plan.conf
+        self.step_rows = conf.model.optimizer.batch_rows
+        self.micro_rows, _ = micro_batch(self.step_rows, conf.micro_batch_rows, 1)
+        self.batch_rows = max(self.micro_rows, VALIDATION_TOKENS // self.plan.store.seq_len)  # of a validation pass
+
+    def train(self, request: StopRequest) -> None:
+        """Trains all runs to their ends and writes their records; a run that diverges is marked as failed.
+
+        Raises:
+            UserError: the pack needs more memory than there is, or a resume point cannot be used.
+            Stopped: a signal came; the resume points are those of the step just done.
+        """
+        try:
+            self._build()
+            self._loop(request)
+        except BaseException as error:
+            for run in self.runs:
+                with suppress(type(error)):
+                    run.close(error)
+            raise
+
+    def _loop(self, request: StopRequest) -> None:
+        saved = told = last = time.perf_counter()
+        while self.runs:
+            losses = self._step()
+            if time.perf_counter() - told >= PROGRESS_SECONDS:
+                self._tell(losses.tolist())
+                told = time.perf_counter()
+            self._validate([run for run in self.runs if run.step in run.validations])
+            now = time.perf_counter()
+            for run in self.runs:
+                run.seconds += (now - last) / len(self.runs)
+            last = now
+            if request.signum is not None or now - saved >= self.plan.conf.checkpoint_minutes * 60:
+                saved = now
+                self._save()
+            self._end([run for run in self.runs if run.step == run.plan.num_steps])
+            if self.runs and request.signum is not None:
+                request.stop()
+
+    def _build(self) -> None:
+        self.stack_models(len(self.planned))
+        for index, (plan, folder) in enumerate(self.planned):
+            for left in (FAILURE, PROGRESS):  # by the part before
+                (folder / left).unlink(missing_ok=True)
+            write_identity(folder, plan.identity)
+            torch.manual_seed(plan.seed)
+            module = build_module(plan, self.tokenizer)
+            self.stack.put(index, module.model)
+            self.runs.append(PackedRun(plan, folder))
+            self.runs[-1].start(self.stack, index)
+        self._place()
+
+    def stack_models(self, num_runs: int) -> None:
+        """Makes the model of so many runs, without their parameters."""
+        self.module: LanguageModel = build_module(self.plan, self.tokenizer)
+        self.num_params = sum(p.numel() for p in self.module.model.parameters())
+        self.stack = Stack(self.module.model, num_runs, self.device)
+        make_fast(self.module.model, self.plan.conf)
+        self.module.to(self.device).train()
+        self.module.num_models = num_runs
+
+    def bytes_per_run(self) -> int:
+        """GPU memory that a run takes of a pack, measured on one."""
+        before = torch.cuda.memory_allocated(self.device)
+        torch.cuda.reset_peak_memory_stats(self.device)
+        self.stack_models(1)
+        tokens = torch.zeros(1, self.batch_rows, self.plan.store.seq_len, dtype=torch.int64, device=self.device)
+        keys, weights = tokens[..., 0], torch.ones(1, self.batch_rows, device=self.device)
+        part = slice(self.micro_rows)
+        self._backward(tokens[:, part], keys[:, part], weights[:, part])
+        with torch.no_grad():
+            self._losses(tokens, keys)
+        # And AdamW's two moments, and the copy of the parameters that a validation and the end of a run take.
+        return torch.cuda.max_memory_allocated(self.device) - before + 12 * self.num_params
+
+    def _place(self) -> None:
+        """Gives each run its place in the stack."""
+        self.module.num_models = len(self.runs)
+        for index, run in enumerate(self.runs):
+            run.move(self.stack, index)
+        norms = [run.plan.conf.model.optimizer.clip_norm for run in self.runs]
+        self.clip_norms = torch.tensor(norms, device=self.device)
+
+    def _step(self) -> torch.Tensor:
+        """One optimiser step of each run; (N,) training losses."""
+        batches = [next(run.batches) for run in self.runs]
+        tokens, keys, weights = self._joined(batches)
+        losses = torch.zeros(len(self.runs), device=self.device)
+        for start in range(0, self.step_rows, self.micro_rows):
+            part = slice(start, start + self.micro_rows)
+            losses += self._backward(tokens[:, part], keys[:, part], weights[:, part])
+        squares = sum(grad.square().sum(1) for grad in self.stack.grads)
+        factors = (self.clip_norms / (torch.as_tensor(squares).sqrt() + 1e-6)).clamp(max=1)  # as clip_grad_norm_
+        for grad in self.stack.grads:
+            grad.mul_(factors.unsqueeze(1))
+        for run, batch in zip(self.runs, batches, strict=True):
+            run.optimizer.step()
+            run.schedule.step()
+            run.count(batch)
+        for grad in self.stack.grads:
+            grad.zero_()
+        if any(run.logs_now for run in self.runs):
+            for run, loss in zip(self.runs, losses.tolist(), strict=True):
+                if run.logs_now:
+                    run.log.training(run.step, run.tokens, loss)
+        return losses
+
+    def _joined(self, batches: Sequence[Batch]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(N, G, T) tokens, and (N, G) keys of the rows and their weights; 0 of what fills up a last step."""
+        places = [torch.arange(self.step_rows).clamp(max=len(batch.tokens) - 1) for batch in batches]
+        tokens = torch.stack([batch.tokens[rows] for batch, rows in zip(batches, places, strict=True)])
+        keys = torch.stack(
+            [
+                row_keys(batch.positions[rows], run.plan.seed, "row")
+                for run, batch, rows in zip(self.runs, batches, places, strict=True)
+            ]
+        )
+        sizes = torch.tensor([len(batch.tokens) for batch in batches]).unsqueeze(1)
+        weights = (torch.arange(self.step_rows) < sizes) / sizes
+        return self._sent(tokens).long(), self._sent(keys), self._sent(weights)
+
+    def _sent(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor
+
+    def _backward(self, tokens: torch.Tensor, keys: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        """Adds the gradients of (N, R, T) rows with (N, R) keys and weights; (N,) parts of the training losses."""
+        num_runs, num_rows, _ = tokens.shape
+        losses, runs, rows = self._losses(tokens, keys)
+        counts = torch.zeros(num_runs * num_rows, device=self.device).index_add_(0, rows, torch.ones_like(losses))
+        weighted = losses * (weights.flatten() / counts.clamp(min=1))[rows]
+        weighted.sum().backward()
+        return torch.zeros(num_runs, device=self.device).index_add_(0, runs, weighted.detach())
+
+    def _losses(self, tokens: torch.Tensor, keys: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Losses of the predicted tokens of (N, R, T) rows, and of each its run and its row among all rows."""
+        num_rows = tokens.shape[1]
+        self.stack.expect(num_rows)
+        tokens, keys = tokens.flatten(0, 1), keys.flatten()
+        with torch.autocast(self.device.type, torch.bfloat16) if self.autocast else nullcontext():
+            losses = self.module.token_losses(tokens, keys).float()
+        rows = self.module.token_rows(tokens, keys)
+        return losses, rows // num_rows, rows
+
+    @torch.no_grad()
+    def _validate(self, due: Sequence[PackedRun]) -> None:
+        """Adds a point to the validation curves of some runs; those that diverged are marked as failed."""
+        if not due:
+            return
+        self.stack.point([self.runs.index(run) for run in due])
+        self.module.num_models = len(due)
+        self.module.eval()
+        means = {domain: self._mean_losses(domain, len(due)) for domain in self.plan.store.validation_domains}
+        self.module.train()
+        self.module.num_models = len(self.runs)
+        self.stack.point()
+        failed = []
+        for index, run in enumerate(due):
+            try:
+                run.add_point({domain: losses[index] for domain, losses in means.items()})
+            except DivergedError as error:
+                failed.append((run, error))
+        self._fail(failed)
+
+    def _mean_losses(self, domain: str, num_runs: int) -> list[float]:
+        """Each run's mean loss over the validation tokens of a domain, each token counting once."""
+        sums = torch.zeros(num_runs, dtype=torch.float64, device=self.device)
+        counts = torch.zeros_like(sums)
+        for tokens, keys in validation_batches(self.plan.store, domain, self.batch_rows):
+            shown = self._sent(tokens).expand(num_runs, -1, -1), self._sent(keys).expand(num_runs, -1)
+            losses, runs, _ = self._losses(*shown)
+            sums.index_add_(0, runs, losses.double())
+            counts.index_add_(0, runs, torch.ones_like(losses, dtype=torch.float64))
+        return (sums / counts).tolist()
+
+    def _tell(self, losses: Sequence[float]) -> None:
+        """Tells of the progress of all runs; those that diverged are marked as failed."""
+        failed = []
+        for run, loss in zip(self.runs, losses, strict=True):
+            try:
+                check_training_loss(loss, run.step)
+                run.tell(loss)
+            except DivergedError as error:
+                failed.append((run, error))
+        self._fail(failed)
+
+    def _save(self) -> None:
+        for run in self.runs:
+            if run.step < run.plan.num_steps:
+                run.save()
+
+    def _end(self, ended: Sequence[PackedRun]) -> None:
+        """Writes the records of runs that are done, which then leave the pack."""
+        for run in ended:
+            plan, folder = run.plan, run.folder
+            check_counts(plan.store.domains, run.rows, plan.sampler.row_counts.tolist())
+            if plan.conf.save_model:
+                transformers.utils.logging.disable_progress_bar()
+                own = build_module(plan, self.tokenizer).model
+                self.stack.take(self.runs.index(run), own)
+                own.save_pretrained(folder / "model")
+                self.tokenizer.save_pretrained(folder / "model")
+            record = record_of(plan, self.num_params, run.tokens, run.points, run.seconds)
+            run.log.finish(describe_plan(plan), record)
+            write_record(folder, record)
+            run.close()
+            (folder / RESUME_POINT).unlink(missing_ok=True)
+            refresh_run_table(folder.parent.parent)
+        self._leave(ended)
+
+    def _fail(self, failed: Sequence[tuple[PackedRun, DivergedError]]) -> None:
+        for run, error in failed:
+            run.close(error)
+            write_failure(run.folder, run.plan.conf.run_name, error)
+        self._leave([run for run, _ in failed])
+
+    def _leave(self, gone: Sequence[PackedRun]) -> None:
+        if not gone:
+            return
+        staying = [index for index, run in enumerate(self.runs) if run not in gone]
+        self.runs = [self.runs[index] for index in staying]
+        self.stack.keep(staying)
+        if self.runs:
+            self._place()
+
+
+def train_pack(runs: Sequence[Planned], trainer: PackedTrainer) -> None:
+    """Trains runs together; see `Pack.train`."""
+    conf = runs[0][0].conf
+    if conf.num_threads is not None:
+        torch.set_num_threads(conf.num_threads)
+    warnings.filterwarnings("ignore", message="grad and param do not obey the gradient layout")  # as blocks are wanted
+    with StopRequest() as request:
+        try:
+            Pack(runs, _device(trainer), trainer.precision).train(request)
+        except torch.OutOfMemoryError as error:
+            raise UserError(
+                f"{len(runs)} runs at a time are too many for the device's memory ({first_line(error)}); lower "
+                "trainer.max_runs or micro_batch_rows"
+            ) from error
+
+
+def most_runs(plan: RunPlan, trainer: PackedTrainer) -> int:
+    """How many runs like this one are trained at a time.
+
+    Raises:
+        UserError: `trainer.max_runs` is more than fit the device's memory.
+    """
+    device = _device(trainer)
+    if device.type != "cuda":
+        return trainer.max_runs or CPU_RUNS
+    of_run = Pack([(plan, Path())], device, trainer.precision).bytes_per_run()
+    torch.cuda.empty_cache()
+    free, _ = torch.cuda.mem_get_info(device)
+    fitting = max(1, int(MEMORY_SHARE * free) // of_run)
+    if trainer.max_runs is not None and trainer.max_runs > fitting:
+        raise UserError(
+            f"trainer.max_runs is {trainer.max_runs}, but {fitting} runs of {of_run / 2**30:.2f} GiB fit the device, "
+            f"which has {free / 2**30:.1f} GiB free; give {fitting} or less, or a smaller micro_batch_rows"
+        )
+    return trainer.max_runs or fitting
+
+
+def _device(trainer: PackedTrainer) -> torch.device:
+    return torch.device("cuda" if trainer.accelerator != "cpu" and torch.cuda.is_available() else "cpu")

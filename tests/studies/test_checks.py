@@ -1,0 +1,101 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from autoscale_exp.base.errors import UserError
+from autoscale_exp.laws.fewest_runs import fewest_runs
+from autoscale_exp.laws.fit_file import Diagnostics, Fit, FitObjective, write_fit
+from autoscale_exp.runs.record import write_record
+from autoscale_exp.runs.rival import RivalConf
+from autoscale_exp.studies.checks import check_numbers_of_runs, check_objective, first_of_search
+from autoscale_exp.studies.runs import runs_of
+from autoscale_exp.studies.stages import StageList
+from tests.runs.records import make_record
+
+
+def counts(stages: StageList) -> dict[str, int]:
+    searches = [stage for stage in stages.build() if stage.name.startswith("search")]
+    return {stage.name: len(runs_of(stage.command, stages.store, stages.folder)[0]) for stage in searches}
+
+
+@pytest.mark.parametrize(
+    ("law", "needed"),
+    [
+        ("lightgbm", 45),
+        ("autoscale", 2 * 3 + 1),
+        ("pooled_transfer", 4),
+        ("linear", 3),
+        ("mixing_law", 1 + 3),  # a level, and three rates but for their sum
+    ],
+)
+def test_a_law_tells_how_many_runs_it_needs(law: str, needed: int):
+    assert fewest_runs(law, ["a", "b", "c"], ["a", "b", "c", "held out"], scaled=False) == needed
+
+
+def test_a_swarm_too_small_for_its_law_is_refused_with_what_makes_it_large_enough(stage_list: Callable[..., StageList]):
+    few = stage_list("rivals=[uniform,regmix,fitted]")
+    with pytest.raises(UserError, match=r"rival regmix: law=lightgbm needs 45 runs, but 'search swarm' has 33") as told:
+        check_numbers_of_runs(few, counts(few))
+    (asked,) = [word for word in str(told.value).split() if word.startswith("design.base_repeats=")]
+    assert asked == "design.base_repeats=3"
+    paid = [(few.search_tokens + repeats * (320 + 960)) // 320 for repeats in (2, 3)]  # runs of the smallest scale
+    assert paid[0] < 45 <= paid[1]
+
+
+def test_a_search_too_small_for_a_law_of_its_own_is_refused(stage_list: Callable[..., StageList]):
+    own = stage_list("rivals=[uniform]", trees=RivalConf(fit=["law=lightgbm"]))
+    with pytest.raises(UserError, match="rival trees: law=lightgbm needs 45 runs, but 'search' has 14; add scales"):
+        check_numbers_of_runs(own, counts(own))
+
+
+def test_fits_of_another_objective_are_left_as_they_are(stage_list: Callable[..., StageList]):
+    of_study = stage_list("name=mine")
+    of_study.build()
+    check_objective(of_study)
+    other = FitObjective("mean_loss", "loss", {"fruit": 1.0})
+    write_fit(of_study.folder / "fit", Fit("linear", other, list("ab"), [], [], Diagnostics([])))
+    with pytest.raises(
+        UserError, match=r"objective is 'mean_perplexity', but the study in '.*' has a fit for 'mean_loss'"
+    ):
+        check_objective(of_study)
+    with pytest.raises(UserError, match=rf"name=mine_mean_perplexity search={of_study.folder}$"):
+        check_objective(of_study)
+
+
+@pytest.fixture
+def other_search(tmp_path: Path) -> Path:
+    """The folder of another study with two proxy runs, and a swarm of one."""
+    other = tmp_path / "other"
+    for folder, budget in ((other, 320), (other, 960), (other / "swarm", 320)):
+        run = folder / "runs" / f"base_{budget}"
+        run.mkdir(parents=True)
+        write_record(run, make_record(run.name, token_budget=budget, tokens={"a": budget, "b": 0}))
+        (folder / "runs.csv").write_text("run")
+    return other
+
+
+def test_a_study_takes_over_the_search_of_another(stage_list: Callable[..., StageList], other_search: Path):
+    of_study = stage_list("rivals=[uniform,fitted,regmix,olmix]", f"search={other_search}")
+    stages = {stage.name: stage for stage in of_study.build()}
+    assert [name for name in stages if name.startswith("search")] == ["search swarm_natural"]
+    assert of_study.search_tokens == 320 + 960
+    fit, swarm = stages["fit fitted"], stages["fit regmix"]
+    assert f"runs={other_search}" in fit.command.overrides
+    assert fit.result == of_study.folder / "fit" / "fit.json"
+    assert f"runs={other_search}/swarm" in swarm.command.overrides
+    assert swarm.result == of_study.folder / "swarm" / "lightgbm" / "fit.json"
+    assert of_study.searches == {
+        "fitted": [str(other_search)],
+        "regmix": [f"{other_search}/swarm"],
+        "olmix": ["swarm_natural"],
+    }
+
+
+def test_a_search_of_another_model_is_not_taken_over(stage_list: Callable[..., StageList], other_search: Path):
+    assert first_of_search(stage_list(f"search={other_search}").conf).store == "outputs/stores/test"
+    of_study = stage_list(f"search={other_search}", "model=gpt2")
+    with pytest.raises(
+        UserError, match=r"whose runs are of model 'gpt2_tiny', but model is 'gpt2'; add model=gpt2_tiny"
+    ):
+        first_of_search(of_study.conf)

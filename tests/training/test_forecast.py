@@ -1,0 +1,162 @@
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from autoscale_exp.base.errors import UserError
+from autoscale_exp.base.job import CONF_DIR, to_typed
+from autoscale_exp.config import PlanConf, TrainConf
+from autoscale_exp.data.store import TokenStore
+from autoscale_exp.data.unprepared import unprepared_store
+from autoscale_exp.lm.size import size_of
+from autoscale_exp.training import calibration, forecast
+from autoscale_exp.training.accelerators import ACCELERATORS, tokens_per_second
+from autoscale_exp.training.calibration import CALIBRATION, Pace, calibrated, validation_tokens
+from autoscale_exp.training.forecast import Forecast, Forecaster, check_plan, describe, duration
+from autoscale_exp.training.plan_only import tell, tell_sweep
+
+PAPER = ["data=redpajama", "model=gpt2_large", "trainer=bf16", "micro_batch_rows=20", "token_budget=1_000_000_000"]
+
+
+@pytest.fixture
+def compose_paper() -> Callable[..., TrainConf]:
+    def composed(*overrides: str) -> TrainConf:
+        with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+            return to_typed(compose("train", [*PAPER, *overrides]))
+
+    return composed
+
+
+def forecaster(conf: TrainConf, folder: Path, accelerator: str | None = "h200") -> Forecaster:
+    return Forecaster(PlanConf(accelerator=accelerator), unprepared_store(conf.data), folder)
+
+
+@pytest.mark.parametrize(
+    ("model", "seq_len", "measured"),
+    [("gpt2_large", 1024, 57_400), ("gpt2", 1024, 217_800)],
+)
+def test_the_table_gives_back_what_was_measured(model: str, seq_len: int, measured: float, compose_paper):
+    size = size_of(compose_paper(f"model={model}").model, 50257, seq_len, half=True)
+    assert tokens_per_second(ACCELERATORS["h200"], size) == pytest.approx(measured, rel=0.01)
+
+
+def test_the_hours_of_a_run_are_its_tokens_by_the_rate_and_its_validation(compose_paper, tmp_path: Path):
+    conf = compose_paper()
+    found = forecaster(conf, tmp_path).of_runs([conf], [1_000_000_000], parallel=4)
+    validated = 7 * 2500 * 1024 / 3
+    assert found.seconds == pytest.approx((1e9 + validated) / 57_400, rel=0.01)
+    assert found.flops == pytest.approx((1e9 + validated) * 5.2e9, rel=0.01)
+    assert found.memory == pytest.approx(57e9, rel=0.01)
+    assert not list(tmp_path.iterdir())  # nothing was measured
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "overrides", "message"),
+    [
+        (
+            "h100",
+            ["micro_batch_rows=40"],
+            "micro_batch_rows is 40: model 'gpt2_large' then takes about 99.4 GB, but one h100 has 80 GB; "
+            "micro_batch_rows=20 fits",
+        ),
+        ("h100", ["micro_batch_rows=null"], r"micro_batch_rows is null, which takes 80 rows at a time: .*rows=20 fits"),
+        (
+            "a100",
+            ["model.n_layer=400"],
+            "its weights, gradients and optimiser alone take 143 GB; choose a smaller model or a device with more",
+        ),
+    ],
+)
+def test_what_does_not_fit_the_memory_is_refused_with_what_fits(
+    accelerator: str, overrides: list[str], message: str, compose_paper, tmp_path: Path
+):
+    conf = compose_paper(*overrides)
+    with pytest.raises(UserError, match=message):
+        forecaster(conf, tmp_path, accelerator).of_runs([conf], [1000])
+
+
+def test_runs_at_a_time_share_the_memory_of_this_machine(compose_paper, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(forecast.os, "sysconf", {"SC_PHYS_PAGES": 16_000_000, "SC_PAGE_SIZE": 4096}.__getitem__)
+    conf = compose_paper("trainer=default", "micro_batch_rows=1")
+    forecaster(conf, tmp_path, None).of_runs([conf], [1000], parallel=3)
+    with pytest.raises(UserError, match=r"each of 8 runs at a time has 8.19 GB.*fewer runs at a time"):
+        forecaster(conf, tmp_path, None).of_runs([conf], [1000], parallel=8)
+
+
+def test_a_step_that_would_take_too_long_is_not_measured(compose_paper, tmp_path: Path):
+    conf = compose_paper("trainer=default", "micro_batch_rows=1")
+    found = forecaster(conf, tmp_path, None).of_runs([conf], [1000])
+    assert found.seconds is None
+    assert "no time, as it is not measured here" in describe(found, PlanConf(), None, 1)
+
+
+def test_this_machines_pace_is_measured_once_for_a_folder(
+    compose_train: Callable[..., TrainConf], store: TokenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(calibration, "SECONDS", 0.05)
+    measured = []
+
+    def here(conf: TrainConf, store: TokenStore, parallel: int) -> Pace:
+        measured.append(calibration._pace_here(replace(conf, store=str(store.folder)), 0.0))
+        return measured[-1]
+
+    monkeypatch.setattr(calibration, "_measure", here)
+    conf = compose_train("trainer.accelerator=cpu")
+    pace = calibrated(conf, store, tmp_path, 1)
+    assert pace == calibrated(conf, store, tmp_path, 1) == measured[0]
+    assert len(measured) == 1
+    assert pace.tokens_per_second > 0
+    found = Forecaster(PlanConf(), store, tmp_path).of_runs([conf] * 4, [16_000] * 4, parallel=2)
+    a_run = (16_000 + validation_tokens(store) / 3) / pace.tokens_per_second + pace.run_seconds
+    assert found.seconds == pytest.approx(2 * a_run + measured[-1].start_seconds)
+    (tmp_path / CALIBRATION).write_text("[1]")
+    calibrated(conf, store, tmp_path, 1)
+    assert json.loads((tmp_path / CALIBRATION).read_text())
+
+
+def test_a_plan_is_told_in_a_sentence():
+    found = Forecast(2, 3_000_000, 1.5e15, 7200.0, 2e9, 12_000_000, 4_000_000)
+    assert describe(found, PlanConf(accelerator="h100", price=2.5), 7_000_000_000, None) == (
+        "2 runs, 3M tokens, 1.5e+15 FLOPs; about 2 h of one h100, which cost 5; 2 GB of memory a run; "
+        "on disk 7 GB of rows, 16 MB of checkpoints and models"
+    )
+    assert "about 2 h of training on this machine, 4 runs at a time" in describe(found, PlanConf(), None, 4)
+    assert "about 2 h of training on this machine, if they were trained here" in describe(found, PlanConf(), None, None)
+
+
+def test_a_sweep_tells_what_it_will_take(
+    train_overrides: list[str], store: TokenStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    overrides = [*train_overrides, f"output_dir={tmp_path}", "plan.accelerator=h200", "hydra/launcher=local"]
+    sweep = ["experiment=search", "design.scales=[320,960]", "design.base_repeats=0"]
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        tell_sweep(compose("train", [*sweep, *overrides], return_hydra_config=True))
+    assert capsys.readouterr().out.startswith("to do: 14 runs, 10.7K tokens")
+    tell([])
+    assert "all runs are finished" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(99, "99 s"), (150, "2.5 min"), (7200, "2 h"), (4.5e6, "1,250 h")])
+def test_a_duration_is_told_in_the_unit_that_suits_it(seconds: float, told: str):
+    assert duration(seconds) == told
+
+
+@pytest.mark.parametrize(
+    ("conf", "message"),
+    [
+        (PlanConf(accelerator="tpu"), "plan.accelerator is 'tpu'; known are a100, h100, h200, or null"),
+        (PlanConf(price=-1.0), "plan.price is -1.0; it must be at least 0"),
+    ],
+)
+def test_a_plan_that_cannot_be_is_refused(conf: PlanConf, message: str):
+    with pytest.raises(UserError, match=message):
+        check_plan(conf)
+
+
+def test_a_tokenizer_of_unknown_size_is_asked_for(compose_paper):
+    data = compose_paper("data.tokenizer.name=mine").data
+    with pytest.raises(UserError, match=r"data.tokenizer.vocab_size is null, and what data.tokenizer.name=mine has"):
+        unprepared_store(data)
