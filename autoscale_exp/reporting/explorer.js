@@ -76,6 +76,7 @@ class Page {
     const [x, y] = [element("x-axis"), element("y-axis")];
     this.law.domains.forEach((domain, k) => [x, y].forEach((axis) => axis.append(make("option", { value: k, textContent: domain }))));
     y.value = 1;
+    if (this.law.count === 1) element("shown").options[1].remove(); // without draws nothing is known of it
     for (const choice of [x, y, element("shown")]) choice.addEventListener("change", () => this.draw());
   }
 
@@ -113,7 +114,8 @@ class Page {
     element("gain").textContent = number(gain.mean);
     element("gain-interval").textContent = text(gain, number);
     element("relative").textContent = signed(-gain.mean / level);
-    element("probability").textContent = gain.interval ? share(this.gains(values, of_uniform).filter((g) => g > 0).length / values.length) : "";
+    const better = this.gains(values, of_uniform).filter((by) => by > 0).length / values.length;
+    element("probability").textContent = gain.interval ? `better with ${share(better)}` : "";
     const rows = this.law.validation_domains.map((domain, v) => {
       const drawn = summary([...Array(this.law.count - 1).keys()].map((d) => losses[(d + 1) * this.law.V + v]));
       const cells = [domain, number(losses[v]), this.law.count > 1 ? text(drawn, number) : "", Math.exp(losses[v]).toFixed(2)];

@@ -82,9 +82,11 @@ def render_explorer(
     fit: Fit, law: PooledTransferLaw, objective: Objective, rivals: Mapping[str, Mapping[str, float]]
 ) -> str:
     """The page as an HTML document; see `write_explorer`."""
-    draws = list(law.draws(min(NUM_DRAWS, draws_that_fit(law)), np.random.default_rng(SEED)))
-    arrays, numbers = law_content(law, draws)
     shown, params = (fit.targets or fit.scales)[-1], law.discrepancy.params
+    wanted = NUM_DRAWS if shown.objective_interval else 0  # as the fit itself
+    count = min(wanted, draws_that_fit(law))
+    draws = list(law.draws(count, np.random.default_rng(SEED))) if count else []
+    arrays, numbers = law_content(law, draws)
     budgets = [mixture.tokens for mixture in [*fit.scales, *fit.targets]]
     content = {
         "law": numbers,
@@ -119,7 +121,7 @@ def render_explorer(
         objective_weights=objective_weights(fit.objective),
         unique_tokens=None if law.unique_tokens is None else dict(zip(law.domains, law.unique_tokens, strict=True)),
         num_draws=len(draws),
-        wanted_draws=NUM_DRAWS,
+        wanted_draws=wanted,
         budget=short_label(shown.tokens),
     )
 
@@ -134,22 +136,21 @@ def law_content(law: PooledTransferLaw, draws: Sequence[PooledTransferLaw]) -> t
     """What the page evaluates: arrays of the law, the first, and its draws; and numbers that they share."""
     formula, process = law.formula, law.discrepancy
     laws = [law, *draws]
-    corrections = [each.correction for each in laws]
-    assert all(correction is not None for correction in corrections)
+    corrections = [each.correction for each in laws if each.correction is not None]
+    paths = [correction.features for correction in corrections if correction.features is not None]
+    levels = [correction.level for correction in corrections if correction.level is not None]
     validation = len(law.validation_domains)
     frequencies, phases = random_features(len(law.domains), NUM_FEATURES)
     arrays = {
         "theta": np.stack([each.theta for each in laws]),  # (1 + D, V, P)
-        "at_runs": np.stack([c.at_runs.T for c in corrections if c is not None]),  # (1 + D, V, R)
-        "features": np.stack([c.features for c in corrections if c is not None and c.features is not None]),
-        "level": np.stack([c.level for c in corrections if c is not None and c.level is not None]),
+        "at_runs": np.stack([correction.at_runs.T for correction in corrections]),  # (1 + D, V, R)
+        "features": np.array(paths).reshape(-1, validation, NUM_FEATURES),  # (D, V, F)
+        "level": np.array(levels).reshape(-1, validation),  # (D, V)
         "run_points": process.run_points,
         "sd": process.sd,
         "frequencies": frequencies,
         "phases": phases,
     }
-    if not draws:
-        arrays |= {"features": np.zeros((0, validation, NUM_FEATURES)), "level": np.zeros((0, validation))}
     numbers = {
         "domains": law.domains,
         "validation_domains": law.validation_domains,

@@ -157,6 +157,19 @@ def test_the_page_is_whole_without_a_network_and_fits_a_phone(page, fit_folder):
     assert (fit_folder / EXPLORER).stat().st_size < 6e6
 
 
+def test_a_fit_without_intervals_has_a_page_without_them(browser, tmp_path):
+    asked = replace(request_of("loss"), num_draws=0)
+    fit, law = solve("pooled_transfer", runs(None), asked)
+    assert write_explorer(tmp_path, fit, law)
+    page = browser.new_page()
+    page.goto(f"file://{tmp_path / EXPLORER}")
+    page.wait_for_selector("body[data-ready=yes]")
+    assert float(text(page, "gain")) > 0
+    assert text(page, "gain-interval") == text(page, "probability") == ""
+    assert page.locator("#shown option").all_inner_texts() == ["gain over uniform"]
+    page.close()
+
+
 def test_a_page_stays_below_six_megabytes_however_large_the_law():
     assert len(explorer.plotly()) + 8 * explorer.MOST_NUMBERS * 4 / 3 < 5.9e6
 

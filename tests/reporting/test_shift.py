@@ -58,3 +58,9 @@ def test_a_study_without_optima_of_single_scales_tells_of_no_shift(targets):
     folder, mixtures = targets
     assert shift_of(folder, {"fitted": mixtures["fitted"], "small": mixtures["small"]}, "fitted") == {}
     assert shift_of(folder, {"small": mixtures["small"], "large": mixtures["large"]}, "fitted") == {}
+
+
+def test_a_mixture_for_another_budget_than_that_of_its_runs_is_no_optimum_of_a_scale(targets):
+    folder, mixtures = targets
+    write_fit(folder.parent / "small", replace(FIT, scales=[optimum(20, 0.5)], targets=[optimum(40, 0.5)]))
+    assert shift_of(folder, mixtures, "fitted") == {}
