@@ -14,6 +14,7 @@ from autoscale_exp.base.job import CONF_DIR, to_typed
 from autoscale_exp.config import DEFAULT_LAW, TrainConf
 from autoscale_exp.runs.proposal import Proposal, write_proposals
 from autoscale_exp.runs.record import write_record
+from autoscale_exp.training.run import OWN_KEYS
 from tests.runs.records import make_record
 
 ROOT = Path(__file__).parent.parent
@@ -83,7 +84,8 @@ def test_every_study_composes(experiment):
 def test_every_experiment_instantiates(experiment, tmp_path):
     conf = composed("train", f"experiment={experiment}", *GIVEN.get(f"experiment={experiment}", []))
     assert isinstance(conf, TrainConf)
-    trainer = instantiate({**conf.trainer, "accelerator": "cpu"}, logger=False, default_root_dir=str(tmp_path))
+    of_lightning = {key: value for key, value in conf.trainer.items() if key not in OWN_KEYS}
+    trainer = instantiate({**of_lightning, "accelerator": "cpu"}, logger=False, default_root_dir=str(tmp_path))
     assert trainer.num_devices == 1
 
 

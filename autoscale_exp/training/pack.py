@@ -141,7 +141,14 @@ class PackedRun:
         write_progress(self.folder / PROGRESS, tokens, total, rate, loss)
 
     def save(self) -> None:
-        """Writes its resume point."""
+        """Writes its resume point.
+
+        Raises:
+            DivergedError: a weight is not finite; the resume point before stays.
+            UserError: it cannot be written.
+        """
+        if not all(bool(own.isfinite().all()) for own in self.parameters):
+            raise DivergedError(f"the weights are not finite after step {self.step}; lower the learning rate")
         state = {
             "packed": True,
             "step": self.step,
@@ -152,7 +159,8 @@ class PackedRun:
             "rows": self.rows,
             "seconds": self.seconds,
         }
-        with atomic.replacing(self.folder / RESUME_POINT) as temporary:
+        path = self.folder / RESUME_POINT
+        with atomic.refusals_named(path), atomic.replacing(path) as temporary:
             torch.save(state, temporary)
 
     def close(self, error: BaseException | None = None) -> None:
@@ -382,9 +390,15 @@ class Pack:
         self._fail(failed)
 
     def _save(self) -> None:
+        """Writes the resume points of runs that are not done; those that diverged are marked as failed."""
+        failed = []
         for run in self.runs:
-            if run.step < run.plan.num_steps:
-                run.save()
+            try:
+                if run.step < run.plan.num_steps:
+                    run.save()
+            except DivergedError as error:
+                failed.append((run, error))
+        self._fail(failed)
 
     def _end(self, ended: Sequence[PackedRun]) -> None:
         """Writes the records of runs that are done, which then leave the pack."""

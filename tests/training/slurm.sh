@@ -7,7 +7,7 @@ host=$(hostname -s)
 mkdir -p "$folder"/{state,spool}
 
 mkdir -p /run/munge && chown munge: /run/munge
-pgrep -x munged >/dev/null || runuser -u munge -- munged
+munge --no-input &>/dev/null || runuser -u munge -- munged --force
 
 cat >"$folder/slurm.conf" <<CONF
 ClusterName=one_box
@@ -41,7 +41,7 @@ export SLURM_CONF=$folder/slurm.conf
 
 cat >"$folder/stop" <<STOP
 #!/bin/sh
-kill \$(cat $folder/slurmctld.pid $folder/slurmd.pid) 2>/dev/null
+kill -KILL \$(cat $folder/slurmctld.pid $folder/slurmd.pid) 2>/dev/null # slurmd would wait for what it has started
 STOP
 chmod +x "$folder/stop"
 

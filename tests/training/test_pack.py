@@ -126,18 +126,22 @@ def test_an_interrupted_pack_ends_exactly_as_an_uninterrupted_one(planned, store
         assert not (ours / "resume.ckpt").exists()
 
 
-@pytest.mark.parametrize("look_seconds", [0, 1000])
+@pytest.mark.parametrize(
+    ("look_seconds", "minutes", "error"),
+    [(0, 5, "the training loss is"), (1000, 5, "the validation loss of"), (1000, 0, "the weights are not finite")],
+)
 def test_a_run_that_diverges_is_marked_and_the_others_go_on(
-    look_seconds, planned, store: TokenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    look_seconds, minutes, error, planned, store: TokenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("autoscale_exp.training.pack.PROGRESS_SECONDS", look_seconds)
-    others, all_runs = (planned(tmp_path / place, store, runs=RUNS) for place in ("others", "all"))
-    diverging = planned(tmp_path / "diverging", store, runs=[["model.optimizer.lr=1e30"]])
+    common = f"checkpoint_minutes={minutes}"
+    others, all_runs = (planned(tmp_path / place, store, common) for place in ("others", "all"))
+    diverging = planned(tmp_path / "diverging", store, common, runs=[["model.optimizer.lr=1e30"]])
     train_pack(others, CPU)
     train_pack([all_runs[0], *diverging, *all_runs[1:]], CPU)
     ((_, folder),) = diverging
     assert not (folder / "result.json").exists()
-    assert "loss" in json.loads((folder / "failed.json").read_text())["error"]
+    assert error in json.loads((folder / "failed.json").read_text())["error"]
     for (_, ours), (_, theirs) in zip(all_runs, others, strict=True):
         assert record_in(ours)["losses"] == pytest.approx(record_in(theirs)["losses"], abs=1e-6)
 
