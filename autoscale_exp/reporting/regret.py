@@ -29,7 +29,7 @@ class Regret:
     """Of one mixture, as shares of the best objective.
 
     Attributes:
-        trained: its mean over seeds, over the best run of the brute-force search.
+        trained: its run of the same seed, or else its mean over seeds, over the best run of the brute-force search.
         smooth: on the smooth surface, over the lowest point there; mean over draws.
         interval: 90 % of draws.
         captured: the part of what can be gained over the reference that it gains; 1 for the best mixture.
@@ -85,7 +85,10 @@ def brute_force(
     if not grid or len(np.unique(shares.round(3), axis=0)) < _terms(shares[:1]).shape[1] + LEAST_FREEDOM:
         return None
     values = np.array([objective(run.losses) for run in [*grid, *trained]])
-    draws, noise = _coefficients(_terms(shares), np.log(values))
+    seeds = np.array([run.seed for run in [*grid, *trained]])
+    levels = (seeds[:, None] == np.unique(seeds)[1:]).astype(np.float64)  # over that of the first seed
+    draws, noise = _coefficients(np.column_stack([_terms(shares), levels]), np.log(values))
+    draws = draws[:, : draws.shape[1] - levels.shape[1]]
     rng = np.random.default_rng(0)
     candidates = rng.dirichlet(np.ones(len(domains)), NUM_CANDIDATES)
     candidates = np.concatenate([candidates[(candidates >= shares.min(axis=0)).all(axis=1)], shares])
@@ -99,8 +102,9 @@ def brute_force(
             continue
         own = np.exp(draws @ _terms(_shares(mixture.records[:1], domains))[0])
         smooth, captured = own / lowest - 1, (base - own) / np.maximum(base - lowest, 1e-12)
+        alike = [run for run in mixture.records if run.seed == best_run.seed] or mixture.records
         regrets[name] = Regret(
-            float(mixture.final.mean() / objective(best_run.losses) - 1),
+            float(np.mean([objective(run.losses) for run in alike]) / objective(best_run.losses) - 1),
             float(smooth.mean()),
             _interval(smooth),
             float(np.median(captured)),
