@@ -31,8 +31,7 @@ SEQ_LEN = 64  # what data=local has
 MORE = [
     "token_budgets=[5_000,10_000]",
     "rivals=[uniform,fitted,autoscale]",
-    'rivals.autoscale.fit=["law=autoscale","num_draws=20"]',
-    "num_validations=4",
+    'rivals.autoscale.fit=["law=autoscale","num_draws=20","bounds.lower=0.02"]',
     '+evaluations.perplexity=["task=perplexity","logger=csv"]',
 ]
 

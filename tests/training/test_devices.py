@@ -22,10 +22,12 @@ from autoscale_exp.training.devices import train_on_devices
 from autoscale_exp.training.plan import plan_run
 from autoscale_exp.training.run import train
 from tests.training.processes import LONG, Start, ended, wait_for
+from tests.training.test_run import STAGES
 
 pytestmark = pytest.mark.slow
 
-ROWS = ["token_budget=1552", "num_validations=4"]  # 97 rows: in the last step the second device has none
+# 97 rows in three mixtures: in the last step the second device has none.
+ROWS = [STAGES, "token_budget=1552", "num_validations=4"]
 
 
 def assert_equal(record: RunRecord, other: RunRecord, error: float) -> None:

@@ -3,7 +3,6 @@ import itertools
 import json
 import math
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,21 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from pytorch_lightning import Trainer
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2LMHeadModel
 
 from autoscale_exp.base.errors import DivergedError, UserError
-from autoscale_exp.base.job import CONF_DIR, to_typed
 from autoscale_exp.data.datamodule import MixtureDataModule
-from autoscale_exp.data.store import TokenStore, open_store
+from autoscale_exp.data.store import TokenStore
 from autoscale_exp.lm.causal import CausalLanguageModel
 from autoscale_exp.training import run
 from autoscale_exp.training.callbacks import Progress
 from autoscale_exp.training.plan import RunPlan, is_finished, plan_run
 from autoscale_exp.training.run import train
-from tests.training.processes import ended
-from tests.warm_python import ROOT
 
 # In rows of 16 tokens: the mixture up to row 20, inside the third step; the first domain alone; the two others.
 STAGES = "stages=[{start: 320, weights: [1,0,0]}, {start: 800, weights: [0,.75,.25]}]"
@@ -222,33 +217,6 @@ def test_a_run_on_one_device_trains_where_slurm_allots_several_tasks(
     assert trained(plan, tmp_path / "run")["tokens"] == {"fruit": 32, "code": 16, "sums": 16}
 
 
-@pytest.mark.slow
-def test_an_interrupted_run_on_two_devices_ends_exactly_as_an_uninterrupted_one(
-    train_overrides, store: TokenStore, warm_python, tmp_path: Path
-):
-    overrides = [*train_overrides, STAGES, "token_budget=1552", "num_validations=4", "num_workers=1", "save_model=true"]
-    devices = ["trainer.devices=2", "trainer.strategy=ddp", "micro_batch_rows=2", "checkpoint_minutes=0"]
-    common = [*overrides, *devices, f"output_dir={tmp_path}", "run_name=two", "~logger"]
-
-    def train_in_processes(folder: Path, num_batches: int) -> int:
-        return ended(
-            warm_python.start("tests.training.test_run", [str(folder), str(num_batches), *common], ROOT)
-        ).returncode
-
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    assert train_in_processes(whole, 1000) == 0
-    assert train_in_processes(parts, 9) != 0
-    assert torch.load(parts / "resume.ckpt")["global_step"] == 4
-    assert not (parts / "result.json").exists()
-    assert train_in_processes(parts, 1000) == 0
-    expected, result = result_of(whole), result_of(parts)
-    assert (
-        result["tokens"] == expected["tokens"] == {d: 16 * n for d, n in zip(store.domains, (37, 42, 18), strict=True)}
-    )
-    assert result["validation_curve"] == expected["validation_curve"]
-    assert weights_of(parts) == weights_of(whole)
-
-
 def test_training_lowers_the_loss_of_what_is_trained_on(compose_train, store: TokenStore, tmp_path: Path):
     overrides = ["mixture=custom", "mixture.weights=[0,0,1]", "token_budget=32_000", "model.optimizer.lr=0.01"]
     losses = trained(plan_run(compose_train(*overrides), store), tmp_path)["losses"]
@@ -433,10 +401,3 @@ def test_the_same_run_has_the_same_losses(compose_train, store: TokenStore, tmp_
     plans = [plan_run(compose_train("model.dropout=0.2"), store) for _ in range(2)]
     first, second = (trained(plan, tmp_path / str(number))["losses"] for number, plan in enumerate(plans))
     assert first == second
-
-
-if __name__ == "__main__":  # one device of a run, stopped after some batches
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        conf: Any = to_typed(compose("train", sys.argv[3:]))
-    with interrupted_after(int(sys.argv[2])):
-        train(plan_run(conf, open_store(conf.data.store)), Path(sys.argv[1]))
