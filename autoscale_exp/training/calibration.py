@@ -19,6 +19,8 @@ from autoscale_exp.runs.designs.single import SingleConf
 from autoscale_exp.runs.record import read_record
 from autoscale_exp.training.plan import plan_run
 
+log = logging.getLogger(__name__)
+
 CALIBRATION = "calibration.json"
 SECONDS = 3.0  # of training that are measured
 MOST_STEPS = 200
@@ -52,6 +54,7 @@ def calibrated(conf: TrainConf, store: TokenStore, folder: Path, parallel: int) 
     key = _key(conf, store, parallel)
     known = _read(folder)
     if key not in known:
+        log.info("trying a few steps on this machine, to tell how long the runs will take")
         known[key] = asdict(_measure(conf, store, parallel))
         folder.mkdir(parents=True, exist_ok=True)
         atomic.write_json(folder / CALIBRATION, known)
