@@ -44,7 +44,7 @@ quickstart: install
 	$(RUN).study experiment=quickstart
 
 test: check
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/installed_dev
 	$(BIN)/ruff format --check --quiet .

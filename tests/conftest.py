@@ -20,6 +20,13 @@ from tests.warm_python import WarmPython
 
 pytest_plugins = ["tests.raised_errors"]
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begins with the files that take long, so that no worker is left alone with one at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 VOCABULARIES = {
     "fruit": "apple banana cherry date elderberry fig grape honeydew is ripe and sweet but not yet sold",
     "code": "def return if else for while x y z = == ( ) : [ ] + - import range print None",
