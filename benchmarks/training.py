@@ -5,7 +5,8 @@
 All train the same models on the same rows of random tokens with one thread, one after the other in this process, round
 by round; a speed is the median over the rounds, without each one's first steps. It is counted in tokens per second of
 this process's CPU time, which other processes on the machine change less than the clock. A start is the CPU time of a
-new process up to its first optimiser step. Writes benchmarks/training.json.
+new process up to its first optimiser step. Then runs are compiled, for what that changes of their losses. Writes
+benchmarks/training.json.
 """
 
 import argparse
@@ -209,6 +210,27 @@ def compare(contenders: dict[str, Callable[[], tuple[Times, int]]], rounds: int)
     return {name: round(median(of), 1) for name, of in speeds.items()}
 
 
+def validation_losses(store: TokenStore, compiled: bool) -> dict[str, list[float]]:
+    """At the ends of short runs of a GPT-2 of one layer, by how they were trained."""
+    overrides = [f"trainer.compile={str(compiled).lower()}", "num_threads=1", "num_validations=2"]
+    plans = [
+        plan_of(store, 6 * (1 + seed), ["model=gpt2_tiny", "model.n_layer=1"], f"seed={seed}", *overrides)
+        for seed in range(2)
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        alone, *pack = [Path(folder) / "runs" / name for name in ("alone", "0", "1")]
+        run.train(plans[0], alone)
+        train_pack(list(zip(plans, pack, strict=True)), PackedTrainer(accelerator="cpu", compile=compiled))
+        read = [list(json.loads((path / "result.json").read_text())["losses"].values()) for path in (alone, *pack)]
+    return {"alone": read[0], "packed": read[1] + read[2]}
+
+
+def change_by_compiling(store: TokenStore) -> dict[str, float]:
+    """Largest difference in nats of a validation loss."""
+    eager, compiled = (validation_losses(store, compiled) for compiled in (False, True))
+    return {name: float(np.abs(np.subtract(eager[name], compiled[name])).max()) for name in eager}
+
+
 def start_seconds(store: TokenStore) -> dict[str, float]:
     """CPU time of a new process to its first step, and of a second run in it without its training."""
     steps = [f"token_budget={16 * store.seq_len}", "mixture=uniform", "seed=0,1", "num_threads=1", "~logger"]
@@ -266,7 +288,9 @@ def main() -> None:
                 )
             results[model] = compare(contenders, given.rounds)
             print(model, results[model], flush=True)
-        results["start_seconds"] = start_seconds(open_store(Path(folder) / "gpt2_tiny"))
+        store = open_store(Path(folder) / "gpt2_tiny")
+        results["start_seconds"] = start_seconds(store)
+        results["change_by_compiling"] = change_by_compiling(store)
     given.output.write_text(json.dumps(results, indent=1) + "\n")
 
 

@@ -2,10 +2,11 @@ import errno
 import itertools
 import json
 import math
-import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from autoscale_exp.data.store import TokenStore
 from autoscale_exp.lm.causal import CausalLanguageModel
 from autoscale_exp.training import run
 from autoscale_exp.training.callbacks import Progress
+from autoscale_exp.training.pack import train_pack
+from autoscale_exp.training.packing import PackedTrainer
 from autoscale_exp.training.plan import RunPlan, is_finished, plan_run
 from autoscale_exp.training.run import train
 
@@ -96,15 +99,41 @@ def test_an_interrupted_run_ends_exactly_as_an_uninterrupted_one(
     assert not (folder / "resume.ckpt").exists()
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a compiler")
-def test_a_compiled_run_has_the_losses_of_an_eager_one(compose_train, store: TokenStore, tmp_path: Path):
+@pytest.fixture
+def graphs(monkeypatch: pytest.MonkeyPatch) -> list[torch.fx.GraphModule]:
+    """What was compiled, as far as graphs that torch then runs; benchmarks/training.py compiles the rest of the way."""
+    compiled = []
+
+    def backend(graph: torch.fx.GraphModule, _: Any) -> torch.fx.GraphModule:
+        compiled.append(graph)
+        return graph
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+    monkeypatch.setenv("CXX", sys.executable)  # this backend needs none
+    return compiled
+
+
+def test_a_compiled_run_has_the_losses_of_an_eager_one(compose_train, graphs, store: TokenStore, tmp_path: Path):
     overrides = ["trainer.checkpoint_activations=true", "save_model=true"]
     eager = trained(plan_run(compose_train(), store), tmp_path / "eager")
+    assert not graphs
     compiled = trained(plan_run(compose_train("trainer.compile=true", *overrides), store), tmp_path / "compiled")
-    assert compiled["losses"] == pytest.approx(eager["losses"], abs=1e-4)
+    assert graphs
+    assert compiled["losses"] == pytest.approx(eager["losses"], abs=1e-6)
     assert compiled["params"] == eager["params"]
     GPT2LMHeadModel.from_pretrained(tmp_path / "compiled" / "model")
+
+
+def test_a_compiled_pack_has_the_losses_of_runs_alone(compose_train, graphs, store: TokenStore, tmp_path: Path):
+    runs = [["seed=0"], ["seed=1", f"token_budget={16 * 60}", "num_validations=2"]]
+    plans = [plan_run(compose_train("trainer.compile=true", *overrides), store) for overrides in runs]
+    alone = [trained(plan_run(compose_train(*of), store), tmp_path / of[0])["losses"] for of in runs]
+    assert not graphs
+    train_pack([(plan, tmp_path / str(index)) for index, plan in enumerate(plans)], PackedTrainer("cpu", compile=True))
+    assert graphs
+    assert [result_of(tmp_path / str(index))["losses"] for index in range(2)] == [
+        pytest.approx(losses, abs=1e-6) for losses in alone
+    ]
 
 
 def test_the_seconds_of_all_parts_of_a_run_are_counted(compose_train, store: TokenStore, tmp_path: Path):
