@@ -218,7 +218,7 @@ def validation_losses(store: TokenStore, compiled: bool) -> dict[str, list[float
         for seed in range(2)
     ]
     with tempfile.TemporaryDirectory() as folder:
-        alone, *pack = [Path(folder) / "runs" / name for name in ("alone", "0", "1")]
+        alone, *pack = [Path(folder) / name for name in ("alone/runs/0", "packed/runs/0", "packed/runs/1")]
         run.train(plans[0], alone)
         train_pack(list(zip(plans, pack, strict=True)), PackedTrainer(accelerator="cpu", compile=compiled))
         read = [list(json.loads((path / "result.json").read_text())["losses"].values()) for path in (alone, *pack)]

@@ -7,184 +7,33 @@ per row.
 
 import time
 import warnings
-import zipfile
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, nullcontext, suppress
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 
-from autoscale_exp.base import atomic
 from autoscale_exp.base.errors import DivergedError, UserError, first_line
-from autoscale_exp.base.loggers import open_logger
 from autoscale_exp.base.stopping import StopRequest
-from autoscale_exp.data.datamodule import Batch, MixtureBatches
+from autoscale_exp.data.datamodule import Batch
 from autoscale_exp.data.tokenizer import load_tokenizer
-from autoscale_exp.lm.language_model import LanguageModel, build_optimizer
+from autoscale_exp.lm.language_model import LanguageModel
 from autoscale_exp.lm.masking import row_keys
 from autoscale_exp.lm.stack import Stack
 from autoscale_exp.runs.identity import write_identity
 from autoscale_exp.runs.record import FAILURE, PROGRESS, write_failure, write_record
 from autoscale_exp.runs.table import refresh_run_table
 from autoscale_exp.training.building import build_module, make_fast
-from autoscale_exp.training.callbacks import (
-    PROGRESS_SECONDS,
-    check_counts,
-    check_losses,
-    check_training_loss,
-    validation_batches,
-    validation_steps,
-    write_progress,
-)
+from autoscale_exp.training.callbacks import PROGRESS_SECONDS, check_counts, validation_batches
+from autoscale_exp.training.packed_run import PackedRun
 from autoscale_exp.training.packing import PackedTrainer, Planned
 from autoscale_exp.training.plan import RESUME_POINT, RunPlan, micro_batch
 from autoscale_exp.training.run import VALIDATION_TOKENS, describe_plan, record_of
-from autoscale_exp.training.run_log import RunLog, log_every_steps, logged_run
 
 CPU_RUNS = 8  # at a time on a CPU, whose cache more would leave
 MEMORY_SHARE = 0.85  # of what is free on a GPU
-
-
-class PackedRun:
-    """One run of a pack.
-
-    Args:
-        plan: of the run.
-        folder: of the run.
-
-    Attributes:
-        step: optimiser steps done.
-        points: of the validation curve.
-        rows: (K,) trained on, by domain.
-        seconds: its share of the time that its packs took.
-    """
-
-    def __init__(self, plan: RunPlan, folder: Path) -> None:
-        self.plan, self.folder = plan, folder
-        self._logging = ExitStack()
-        logger = self._logging.enter_context(open_logger(plan.conf.logger, folder, logged_run(plan, folder)))
-        self.log = RunLog(logger, plan)
-        self.log.start(describe_plan(plan))
-        self.step = 0
-        self.points: list[dict[str, Any]] = []
-        self.rows = [0] * len(plan.store.domains)
-        self.seconds = 0.0
-        self.validations = validation_steps(plan.conf.num_validations, plan.num_steps)
-        self.log_every = log_every_steps(plan.num_steps)
-
-    def start(self, stack: Stack, index: int) -> None:
-        """Takes its place in the stack: from its resume point, if there is one, or from what was put there.
-
-        Raises:
-            UserError: the resume point is damaged, or that of a run trained by itself.
-        """
-        self.parameters = [block[index] for block in stack.blocks]
-        decayed = [own for own, decays in zip(self.parameters, stack.decays, strict=True) if decays]
-        others = [own for own, decays in zip(self.parameters, stack.decays, strict=True) if not decays]
-        conf = self.plan.conf.model.optimizer
-        self.optimizer, self.schedule = build_optimizer(conf, decayed, others, self.plan.num_steps)
-        if (self.folder / RESUME_POINT).exists():
-            self._resume()
-        self._first_step, self._started = self.step, time.perf_counter()
-        self.log.begin_part(sum(self.tokens.values()))
-        batches = MixtureBatches(
-            self.plan.store,
-            self.plan.sampler,
-            step_rows=conf.batch_rows,
-            micro_batch_rows=conf.batch_rows,
-            rank=0,
-            world_size=1,
-        )
-        self.batches: Iterator[Batch] = batches.batches_from(self.step)
-
-    def move(self, stack: Stack, index: int) -> None:
-        """Takes another place in the stack."""
-        for own, block, grad in zip(self.parameters, stack.blocks, stack.grads, strict=True):
-            own.data, own.grad = block[index], grad[index]
-
-    def count(self, batch: Batch) -> None:
-        """Notes the step that is done."""
-        self.step += 1
-        self.rows = [rows + more for rows, more in zip(self.rows, batch.domain_rows.tolist(), strict=True)]
-
-    @property
-    def tokens(self) -> dict[str, int]:
-        """Trained on, by domain."""
-        seq_len = self.plan.store.seq_len
-        return {domain: rows * seq_len for domain, rows in zip(self.plan.store.domains, self.rows, strict=True)}
-
-    @property
-    def logs_now(self) -> bool:
-        """Whether the training loss of the step that is done is logged."""
-        last = self.step == self.plan.num_steps
-        return self.log.logger is not None and (last or (self.step - 1) % self.log_every == 0)
-
-    def add_point(self, losses: dict[str, float]) -> None:
-        """Adds a point to the validation curve.
-
-        Raises:
-            DivergedError: a loss is not finite.
-        """
-        tokens = sum(self.tokens.values())
-        check_losses(losses, tokens)
-        self.points.append({"tokens": tokens, "losses": losses})
-        self.log.validation(self.step, tokens, losses)
-
-    def tell(self, loss: float) -> None:
-        """Tells of its progress."""
-        tokens = sum(self.tokens.values())
-        step_tokens = self.plan.conf.model.optimizer.batch_rows * self.plan.store.seq_len
-        rate = (tokens - self._first_step * step_tokens) / (time.perf_counter() - self._started)
-        total = self.plan.sampler.num_rows * self.plan.store.seq_len
-        write_progress(self.folder / PROGRESS, tokens, total, rate, loss)
-
-    def save(self) -> None:
-        """Writes its resume point.
-
-        Raises:
-            DivergedError: a weight is not finite; the resume point before stays.
-            UserError: it cannot be written.
-        """
-        if not all(bool(own.isfinite().all()) for own in self.parameters):
-            raise DivergedError(f"the weights are not finite after step {self.step}; lower the learning rate")
-        state = {
-            "packed": True,
-            "step": self.step,
-            "parameters": [own.detach().clone() for own in self.parameters],
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "points": self.points,
-            "rows": self.rows,
-            "seconds": self.seconds,
-        }
-        path = self.folder / RESUME_POINT
-        with atomic.refusals_named(path), atomic.replacing(path) as temporary:
-            torch.save(state, temporary)
-
-    def close(self, error: BaseException | None = None) -> None:
-        """Closes its logger, which marks the run as failed if there is an error."""
-        with suppress(DivergedError), self._logging:
-            if error:
-                raise error
-
-    def _resume(self) -> None:
-        path = self.folder / RESUME_POINT
-        if not zipfile.is_zipfile(path):
-            raise UserError(f"'{path}' is damaged; delete it to start the run over")
-        state = torch.load(path, map_location=self.parameters[0].device, weights_only=True)
-        if not state.get("packed"):
-            raise UserError(
-                f"'{path}' is of a run that was trained by itself; finish it so, with trainer=default, or delete the "
-                "file to start the run over"
-            )
-        for own, saved in zip(self.parameters, state["parameters"], strict=True):
-            own.copy_(saved)
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
-        self.step, self.points, self.rows = state["step"], state["points"], state["rows"]
-        self.seconds = state["seconds"]
 
 
 class Pack:
@@ -229,7 +78,7 @@ class Pack:
         while self.runs:
             losses = self._step()
             if time.perf_counter() - told >= PROGRESS_SECONDS:
-                self._tell(losses.tolist())
+                self._each(PackedRun.tell, self.runs, losses.tolist())
                 told = time.perf_counter()
             self._validate([run for run in self.runs if run.step in run.validations])
             now = time.perf_counter()
@@ -238,7 +87,7 @@ class Pack:
             last = now
             if request.signum is not None or now - saved >= self.plan.conf.checkpoint_minutes * 60:
                 saved = now
-                self._save()
+                self._each(PackedRun.save, [run for run in self.runs if run.step < run.plan.num_steps])
             self._end([run for run in self.runs if run.step == run.plan.num_steps])
             if self.runs and request.signum is not None:
                 request.stop()
@@ -359,13 +208,8 @@ class Pack:
         self.module.train()
         self.module.num_models = len(self.runs)
         self.stack.point()
-        failed = []
-        for index, run in enumerate(due):
-            try:
-                run.add_point({domain: losses[index] for domain, losses in means.items()})
-            except DivergedError as error:
-                failed.append((run, error))
-        self._fail(failed)
+        points = [{domain: losses[index] for domain, losses in means.items()} for index in range(len(due))]
+        self._each(PackedRun.add_point, due, points)
 
     def _mean_losses(self, domain: str, num_runs: int) -> list[float]:
         """Each run's mean loss over the validation tokens of a domain, each token counting once."""
@@ -378,27 +222,17 @@ class Pack:
             counts.index_add_(0, runs, torch.ones_like(losses, dtype=torch.float64))
         return (sums / counts).tolist()
 
-    def _tell(self, losses: Sequence[float]) -> None:
-        """Tells of the progress of all runs; those that diverged are marked as failed."""
+    def _each(self, act: Callable[..., None], runs: Sequence[PackedRun], *values: Sequence[Any]) -> None:
+        """Acts on each of some runs, with its values; those that diverged are marked as failed and leave the pack."""
         failed = []
-        for run, loss in zip(self.runs, losses, strict=True):
+        for run, *own in zip(runs, *values, strict=True):
             try:
-                check_training_loss(loss, run.step)
-                run.tell(loss)
+                act(run, *own)
             except DivergedError as error:
-                failed.append((run, error))
-        self._fail(failed)
-
-    def _save(self) -> None:
-        """Writes the resume points of runs that are not done; those that diverged are marked as failed."""
-        failed = []
-        for run in self.runs:
-            try:
-                if run.step < run.plan.num_steps:
-                    run.save()
-            except DivergedError as error:
-                failed.append((run, error))
-        self._fail(failed)
+                run.close(error)
+                write_failure(run.folder, run.plan.conf.run_name, error)
+                failed.append(run)
+        self._leave(failed)
 
     def _end(self, ended: Sequence[PackedRun]) -> None:
         """Writes the records of runs that are done, which then leave the pack."""
@@ -418,12 +252,6 @@ class Pack:
             (folder / RESUME_POINT).unlink(missing_ok=True)
             refresh_run_table(folder.parent.parent)
         self._leave(ended)
-
-    def _fail(self, failed: Sequence[tuple[PackedRun, DivergedError]]) -> None:
-        for run, error in failed:
-            run.close(error)
-            write_failure(run.folder, run.plan.conf.run_name, error)
-        self._leave([run for run, _ in failed])
 
     def _leave(self, gone: Sequence[PackedRun]) -> None:
         if not gone:
