@@ -527,6 +527,27 @@ def test_fewer_validation_rows_may_be_asked_for_when_there_are_not_enough(conf):
     assert open_store(folder) == store
 
 
+@pytest.mark.usefixtures("small_parts")
+def test_too_little_text_of_a_small_domain_is_told_before_a_large_one_is_tokenized(conf, tmp_path: Path):
+    write_corpus(tmp_path / "corpus", books=[entry("books", group, 5) for group in range(200)])
+    write_entries(tmp_path / "corpus" / "web.jsonl", [entry("web", group, n) for group in range(10) for n in range(4)])
+    asked = replace(conf, domains=["books", "web"])
+    with pytest.raises(
+        UserError, match=r"validation_rows is 12, but the held-out documents of 'web' make only 11 rows"
+    ):
+        prepare_store(replace(asked, validation_rows=12))
+    assert not (Path(conf.store) / "train" / "books").exists()
+    assert prepare_store(replace(asked, validation_rows=11)).num_rows("validation", "web") == 11
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_a_shard_does_not_judge_a_domain_whose_other_parts_are_not_there(conf):
+    asked = replace(conf, validation_rows=5000)
+    assert prepare_store(asked, shard=0, num_shards=2) is None
+    with pytest.raises(UserError, match="validation_rows is 5000"):
+        prepare_store(asked, shard=1, num_shards=2)
+
+
 @pytest.mark.parametrize("name", ["train", "validation", "tokenizer", "parts"])
 def test_a_folder_with_something_else_in_it_is_left_alone(name, conf):
     precious = Path(conf.store) / name / "web.jsonl"
