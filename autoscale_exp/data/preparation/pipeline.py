@@ -278,12 +278,10 @@ def _write_parts(
         UserError: a file cannot be read, or a small domain has too little text.
     """
     scarce = scarce_domains(conf, place.corpus)
-    first = [part for part in parts if any(source.domain in scarce for source in part.sources)]
-    work = partial(write_part, place, row_format)
-    run_parts(work, first, num_workers, progress)
-    check_rows(conf, place, scarce)
-    done = {part.index for part in first}
-    run_parts(work, [part for part in parts if part.index not in done], num_workers, progress)
+    first = {part for part in parts if any(source.domain in scarce for source in part.sources)}
+    check = partial(check_rows, conf, place, scarce)
+    check()  # some have no parts, and those of others are there when a job goes on
+    run_parts(partial(write_part, place, row_format), parts, num_workers, progress, first, check)
 
 
 def _tokenizer_texts(domains: Sequence[str], place: Workplace) -> Iterator[str]:

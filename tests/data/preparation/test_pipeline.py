@@ -514,15 +514,15 @@ def test_many_changed_files_are_named_in_part(conf, tmp_path: Path):
 
 
 def test_fewer_validation_rows_may_be_asked_for_when_there_are_not_enough(conf):
-    with pytest.raises(UserError, match=r"validation_rows is 5000, but the held-out documents of 'web' make only \d+"):
+    with pytest.raises(UserError, match=r"validation_rows is 5000, but the held-out documents of '\w+' make only \d+"):
         prepare_store(replace(conf, validation_rows=5000))
     folder = Path(conf.store)
     before = state_of(folder / "train")
-    assert folder / "train" / "web" / "00000.bin" in map(Path, before)
+    assert [name for name in before if name.endswith(".bin")]
     with pytest.raises(UserError, match="no finished token store"):
         open_store(folder)
     store = prepare_store(conf)
-    assert state_of(folder / "train") == before
+    assert before.items() <= state_of(folder / "train").items()
     assert store.num_rows("validation", "web") == store.manifest.config["validation_rows"] == 5
     assert open_store(folder) == store
 
@@ -588,7 +588,8 @@ def test_when_a_damaged_file_is_replaced_only_what_it_gave_is_made_anew(
 def test_a_file_that_gave_rows_already_may_be_replaced_by_a_shorter_one(conf, tmp_path: Path):
     with pytest.raises(UserError, match="validation_rows is 5000"):
         prepare_store(replace(conf, validation_rows=5000))
-    path = tmp_path / "corpus" / "web.jsonl"
+    assert list(Path(conf.store).glob("train/books/*.bin"))
+    path = tmp_path / "corpus" / "books.jsonl"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:90]))
     store = prepare_store(replace(conf, validation_rows=2))
     fresh = prepare_store(replace(conf, validation_rows=2, store=str(tmp_path / "fresh")))
