@@ -26,11 +26,11 @@ from autoscale_exp.base.hashing import file_sha256, fingerprint
 from autoscale_exp.base.ranges import check_range
 from autoscale_exp.base.versioned import differing_keys
 from autoscale_exp.data.conf import DataConf, FilesDataConf
-from autoscale_exp.data.preparation.corpus import Corpus
+from autoscale_exp.data.preparation.corpus import Corpus, Part
 from autoscale_exp.data.preparation.files import open_corpus
 from autoscale_exp.data.preparation.packing import RowFormat
 from autoscale_exp.data.preparation.parts import Workplace, keys_of, scan_part, write_part
-from autoscale_exp.data.preparation.sealing import seal_store
+from autoscale_exp.data.preparation.sealing import check_rows, scarce_domains, seal_store
 from autoscale_exp.data.preparation.split import Split, merge_digests, needs_digests, read_digests
 from autoscale_exp.data.preparation.workers import Progress, run_parts
 from autoscale_exp.data.store import TokenStore, open_store
@@ -87,6 +87,7 @@ def prepare_store(conf: DataConf, *, num_workers: int = 1, shard: int = 0, num_s
 
     Raises:
         UserError: the corpus or the config cannot be used, or the store was made from another config.
+        UserError: a domain has too little text; told of small domains before the others are tokenized.
         UserError: the disk is full; what was done stays.
     """
     check_data(conf)
@@ -115,7 +116,7 @@ def prepare_store(conf: DataConf, *, num_workers: int = 1, shard: int = 0, num_s
                 made_from = [file_sha256(path) for path in (folder / "tokenizer" / "tokenizer.json", place.digests)]
                 place = replace(place, basis=fingerprint(made_from))
             mine = [part for part in corpus.parts if part.index % num_shards == shard]
-            run_parts(partial(write_part, place, row_format), mine, num_workers, progress)
+            _write_parts(conf, place, row_format, mine, num_workers, progress)
         with FileLock(folder / "prepare.lock"):
             begun = _read_begun(folder)
             if not place.is_sealed and begun.get("stamps") != identity["stamps"]:
@@ -266,6 +267,21 @@ def _make_tokenizer(conf: DataConf, place: Workplace, progress: Progress) -> Row
     tokenizer = load_tokenizer(folder)
     dtype = "<u2" if vocabulary_size(tokenizer) <= 2**16 else "<u4"
     return RowFormat(conf.seq_len, dtype, separator_id(tokenizer), row_start_id(tokenizer))
+
+
+def _write_parts(
+    conf: DataConf, place: Workplace, row_format: RowFormat, parts: Sequence[Part], num_workers: int, progress: Progress
+) -> None:
+    """Writes the rows of parts; first of those with small domains, so that too little text is told of early.
+
+    Raises:
+        UserError: a file cannot be read, or a small domain has too little text.
+    """
+    scarce = scarce_domains(conf, place.corpus)
+    first = {part for part in parts if any(source.domain in scarce for source in part.sources)}
+    check = partial(check_rows, conf, place, scarce)
+    check()  # some have no parts, and those of others are there when a job goes on
+    run_parts(partial(write_part, place, row_format), parts, num_workers, progress, first, check)
 
 
 def _tokenizer_texts(domains: Sequence[str], place: Workplace) -> Iterator[str]:

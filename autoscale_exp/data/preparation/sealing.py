@@ -1,6 +1,7 @@
-"""From the finished parts of a corpus to a finished store."""
+"""From the finished parts of a corpus to a finished store; whether there is enough text for one."""
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
@@ -20,13 +21,14 @@ from autoscale_exp.data.manifest import (
     ValidationEntry,
     write_manifest,
 )
-from autoscale_exp.data.preparation.corpus import Part
+from autoscale_exp.data.preparation.corpus import Corpus, Part
 from autoscale_exp.data.preparation.packing import RowFormat
 from autoscale_exp.data.preparation.parts import Workplace, read_summary
 from autoscale_exp.mixture.permutation import Permutation
 
 log = logging.getLogger(__name__)
 
+SCARCE_BYTES = 20  # in files, per token needed; of text a token takes two to six, and some of a file is no text
 DOMAIN_REASONS = ("too_short", "no_text", "half_surrogates", "no_group", "duplicates_of_validation")
 IN_WORDS = {  # why documents are left out, after their number
     "too_short": "shorter than data.min_characters or blank",
@@ -37,6 +39,37 @@ IN_WORDS = {  # why documents are left out, after their number
     "no_domain": "that no domain's keep takes",
     "no_keep_field": "without a field that keep names",
 }
+
+
+def scarce_domains(conf: DataConf, corpus: Corpus) -> list[str]:
+    """Domains whose text may be too little, by the size of their files: under SCARCE_BYTES for each token needed.
+
+    Needed are as many tokens as fill the validation rows with the share that is held out. It is a guess, of which
+    `check_rows` makes sure. A domain that it misses, as most of its bytes are left out or the files are remote and
+    their sizes unknown, is told of when the store is sealed.
+    """
+    scarce = []
+    for domain in [*conf.domains, *conf.held_out_domains]:
+        fraction = 1 if domain in conf.held_out_domains else conf.validation_fraction
+        needed = conf.validation_rows * conf.seq_len / fraction
+        sizes = [part.num_bytes for part in corpus.parts_of(domain)]
+        if sum(size if size is not None else math.inf for size in sizes) < needed * SCARCE_BYTES:
+            scarce.append(domain)
+    return scarce
+
+
+def check_rows(conf: DataConf, place: Workplace, domains: Iterable[str]) -> None:
+    """Checks that domains gave the rows that are asked for; those are left out of which a part is still missing.
+
+    Raises:
+        UserError: a domain has too little text, or none because of its `keep`.
+    """
+    for domain in domains:
+        try:
+            summaries = {part: read_summary(place, part) for part in place.corpus.parts_of(domain)}
+        except FileNotFoundError:  # another shard's, or another process has sealed the store
+            continue
+        _check_domain(conf, domain, {part: s["domains"][domain] for part, s in summaries.items()})
 
 
 def seal_store(
@@ -54,12 +87,11 @@ def seal_store(
     domains = {}
     for domain in [*conf.domains, *conf.held_out_domains]:
         entries = {part: s["domains"][domain] for part, s in summaries.items() if domain in s["domains"]}
-        left_out = _left_out(f" of '{domain}'", entries.values(), DOMAIN_REASONS)
-        _check_kept(domain, entries)
+        _check_domain(conf, domain, entries)
         domains[domain] = DomainEntry(
-            train=_train_entry(conf, domain, entries) if domain in conf.domains else None,
+            train=_train_entry(conf, entries) if domain in conf.domains else None,
             validation=_validation_entry(conf, domain, entries, place, row_format),
-            **left_out,
+            **_left_out(f" of '{domain}'", entries.values(), DOMAIN_REASONS),
         )
     of_no_domain = _left_out("", summaries.values(), ("no_domain", "no_keep_field"))
     tokenizer = load_tokenizer(folder / "tokenizer")
@@ -79,13 +111,39 @@ def seal_store(
 
 def _left_out(whose: str, summaries: Iterable[dict[str, Any]], reasons: Iterable[str]) -> dict[str, int]:
     """How many documents were left out, by reason; tells of them."""
+    total = _count(summaries)
+    if total:
+        log.info("documents left out%s: %s", whose, _in_words(total))
+    return {reason: total[reason] for reason in reasons}
+
+
+def _count(summaries: Iterable[dict[str, Any]]) -> Counter[str]:
     total: Counter[str] = Counter()
     for summary in summaries:
         total.update(summary["left_out"])
-    if total:
-        told = ", ".join(f"{total[reason]:,} {IN_WORDS[reason]}" for reason in reasons if total[reason])
-        log.info("documents left out%s: %s", whose, told)
-    return {reason: total[reason] for reason in reasons}
+    return total
+
+
+def _in_words(left_out: Counter[str]) -> str:
+    return ", ".join(f"{left_out[reason]:,} {words}" for reason, words in IN_WORDS.items() if left_out[reason])
+
+
+def _check_domain(conf: DataConf, domain: str, entries: dict[Part, dict[str, Any]]) -> None:
+    """Checks that a domain gives a row to train on and the validation rows; `entries` are what its parts gave."""
+    _check_kept(domain, entries)
+    left_out = _in_words(_count(entries.values()))
+    but = f" (documents left out: {left_out})" if left_out else ""
+    if domain in conf.domains and not _rows(entries, "train"):
+        raise UserError(f"domain '{domain}' has no row of {conf.seq_len} tokens to train on{but}; give it more text")
+    if (rows := _rows(entries, "validation")) < conf.validation_rows:
+        raise UserError(
+            f"data.validation_rows is {conf.validation_rows}, but the held-out documents of '{domain}' make only "
+            f"{rows} rows{but}; lower it, raise data.validation_fraction or give more text"
+        )
+
+
+def _rows(entries: dict[Part, dict[str, Any]], side: str) -> int:
+    return sum(entry[side]["rows"] for entry in entries.values())
 
 
 def _check_kept(domain: str, entries: dict[Part, dict[str, Any]]) -> None:
@@ -101,11 +159,9 @@ def _check_kept(domain: str, entries: dict[Part, dict[str, Any]]) -> None:
         )
 
 
-def _train_entry(conf: DataConf, domain: str, entries: dict[Part, dict[str, Any]]) -> TrainEntry:
+def _train_entry(conf: DataConf, entries: dict[Part, dict[str, Any]]) -> TrainEntry:
     parts = {part: entry["train"] for part, entry in entries.items()}
-    rows = sum(entry["rows"] for entry in parts.values())
-    if not rows:
-        raise UserError(f"domain '{domain}' has no row of {conf.seq_len} tokens to train on; give it more text")
+    rows = _rows(entries, "train")
     return TrainEntry(
         rows=rows,
         tokens=rows * conf.seq_len,
@@ -123,12 +179,7 @@ def _validation_entry(
 ) -> ValidationEntry:
     """Draws `validation_rows` rows from all that the held-out documents gave; the others are trained on by no one."""
     parts = {part: entry["validation"] for part, entry in entries.items()}
-    total = sum(entry["rows"] for entry in parts.values())
-    if total < conf.validation_rows:
-        raise UserError(
-            f"data.validation_rows is {conf.validation_rows}, but the held-out documents of '{domain}' make only "
-            f"{total} rows; lower it, raise data.validation_fraction or give more text"
-        )
+    total = _rows(entries, "validation")
     chosen = np.sort(Permutation(total, derive_key("validation rows", domain))(np.arange(conf.validation_rows)))
     path = place.folder / "validation" / f"{domain}.bin"
     first = 0

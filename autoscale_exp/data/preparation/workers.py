@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -89,19 +89,33 @@ class Progress:
             thread.join()
 
 
-def run_parts(work: Work, parts: Sequence[Part], num_workers: int, progress: Progress) -> None:
+def run_parts(
+    work: Work,
+    parts: Sequence[Part],
+    num_workers: int,
+    progress: Progress,
+    first: Collection[Part] = (),
+    check: Callable[[], None] = lambda: None,
+) -> None:
     """Does every part, the largest first; waits for those that another process is at.
 
     A part alone is done here, with `num_workers` threads. Else each process has one, until fewer parts are left than
-    there are processes.
+    there are processes. Those of `first` come before the others; after each of them `check` is called here, and may
+    raise what ends the work.
     """
-    waiting = sorted(parts, key=lambda part: -part.size)
+    waiting = sorted(parts, key=lambda part: (part not in first, -part.size))
+
+    def is_busy(part: Part, is_done: bool) -> bool:
+        if is_done and part in first:
+            check()
+        return not is_done
+
     seconds = WAIT_SECONDS
     while waiting:
         if min(num_workers, len(waiting)) == 1:
-            busy = [part for part in waiting if not work(part, progress.report, lambda: num_workers)]
+            busy = [part for part in waiting if is_busy(part, work(part, progress.report, lambda: num_workers))]
         else:
-            busy = _run_in_pool(work, waiting, num_workers, progress)
+            busy = _run_in_pool(work, waiting, num_workers, progress, is_busy)
         if busy:
             if seconds == WAIT_SECONDS:
                 log.info("another process is at work on %d parts of this store; waiting for it", len(busy))
@@ -110,7 +124,9 @@ def run_parts(work: Work, parts: Sequence[Part], num_workers: int, progress: Pro
         waiting = busy
 
 
-def _run_in_pool(work: Work, parts: Sequence[Part], num_workers: int, progress: Progress) -> list[Part]:
+def _run_in_pool(
+    work: Work, parts: Sequence[Part], num_workers: int, progress: Progress, is_busy: Callable[[Part, bool], bool]
+) -> list[Part]:
     """Does the parts in processes; returns those that someone else is at."""
     context = multiprocessing.get_context("spawn")  # threads of the tokenizer and the display do not survive a fork
     reports = context.SimpleQueue()
@@ -124,7 +140,7 @@ def _run_in_pool(work: Work, parts: Sequence[Part], num_workers: int, progress: 
         with signals_blocked(signal.SIGINT):  # this process ends its workers
             futures = {pool.submit(_do_in_worker, part): part for part in parts}
         try:
-            return [futures[future] for future in as_completed(futures) if not future.result()]
+            return [futures[done] for done in as_completed(futures) if is_busy(futures[done], done.result())]
         except BrokenProcessPool:
             raise UserError(
                 "a worker process was killed, as happens when memory runs out; run the same command again with fewer "

@@ -7,7 +7,9 @@ from transformers import PreTrainedTokenizerFast
 
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.data.conf import FilesConf, FilesDataConf, TokenizerConf
+from autoscale_exp.data.preparation.corpus import Corpus, Part, Source
 from autoscale_exp.data.preparation.pipeline import prepare_store
+from autoscale_exp.data.preparation.sealing import scarce_domains
 from tests.data.preparation.corpora import write_entries
 
 DOMAINS = ["web", "books"]
@@ -53,5 +55,15 @@ def test_a_keep_that_no_document_has_is_the_cause_that_is_told(tmp_path: Path):
 
 def test_where_documents_have_the_keep_but_are_too_short_that_is_the_cause_that_is_told(tmp_path: Path):
     conf = conf_of(tmp_path, "books", min_characters=10_000)
-    with pytest.raises(UserError, match=r"domain 'web' has no row of 32 tokens to train on; give it more text"):
+    message = r"\(documents left out: 20 shorter than data.min_characters or blank\); give it more text"
+    with pytest.raises(UserError, match=rf"domain 'web' has no row of 32 tokens to train on {message}"):
         prepare_store(conf)
+
+
+def test_domains_whose_files_are_small_for_the_rows_asked_for_are_scarce(tmp_path: Path):
+    enough = 20 * 2 * 32  # bytes, if all were held out
+    sizes = {"small": 2 * enough - 1, "large": 2 * enough, "streamed": None, "news": enough, "blogs": enough - 1}
+    parts = [Part(n, (), (Source(d, "text"),), size) for n, (d, size) in enumerate(sizes.items())]
+    conf = replace(conf_of(tmp_path, "books"), validation_fraction=0.5, domains=["small", "large", "streamed", "none"])
+    conf = replace(conf, held_out_domains=["news", "blogs"])
+    assert scarce_domains(conf, Corpus(parts, stamps={})) == ["small", "none", "blogs"]
