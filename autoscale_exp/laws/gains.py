@@ -52,9 +52,10 @@ def verdict(gain: Gain, reference: str, useful: Sequence[NextRun], risk: Risk | 
         f"90 % interval {low:.4f} to {high:.4f}"
     )
     if risk is not None and risk.is_enough:
+        chosen, sure = (reference, 1 - gain.probability) if gain.mean < 0 else ("this mixture", gain.probability)
         return (
             f"{text}; enough is known: the {len(useful)} proxy runs that would tell most lower the chance of the wrong "
-            f"choice from {risk.now:.1%} to {risk.after:.1%} only, so train either"
+            f"choice from {risk.now:.1%} to {risk.after:.1%} only, so train {chosen}, which is better with {sure:.0%}"
         )
     listed = ", ".join(f"{run.repeats or run.run} with seed {run.seed}" for run in useful)
     return f"{text}; the most useful next proxy runs are {listed}" if useful else text

@@ -60,10 +60,12 @@ def test_a_gain_that_may_be_none_is_not_called_better():
 
 def test_runs_that_would_hardly_change_the_chance_of_a_wrong_choice_are_called_enough():
     unsure = gain_over(np.full(100, 2.0), np.linspace(1.0, 2.5, 100))
-    assert (
+    assert verdict(unsure, "uniform", NEXT, Risk(0.33, 0.325)).endswith(
         "enough is known: the 2 proxy runs that would tell most lower the chance of the wrong choice from 33.0% to "
-        "32.5% only" in verdict(unsure, "uniform", NEXT, Risk(0.33, 0.325))
+        "32.5% only, so train this mixture, which is better with 66%"
     )
+    loses = gain_over(np.full(100, 2.0), np.linspace(1.5, 3.0, 100))
+    assert verdict(loses, "uniform", NEXT, Risk(0.33, 0.325)).endswith("so train uniform, which is better with 67%")
     assert "most useful next proxy runs" in verdict(unsure, "uniform", NEXT, Risk(0.33, 0.31))
 
 
