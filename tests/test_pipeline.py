@@ -163,6 +163,8 @@ def test_the_summary_adds_up(outputs):
         "predictions",
         "requested_weights",
         "answer",
+        "brute_force",
+        "optima",
         "target_seconds",
         "search_tokens",
         "search_seconds",

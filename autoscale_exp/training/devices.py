@@ -83,7 +83,8 @@ def _follow(processes: list[WorkProcess], request: StopRequest) -> None:
                 process.result()
             except (Exception, Stopped) as error:
                 errors.append(error)
-                patience = min(patience, time.monotonic() + LAST_WORDS_SECONDS)
+                if not isinstance(error, Stopped):  # else the others write the checkpoint, however long that takes
+                    patience = min(patience, time.monotonic() + LAST_WORDS_SECONDS)
         if request.signum is not None and not told:
             told = True
             for process in running:
