@@ -297,7 +297,10 @@ def table_of_wandb_runs(runs: Iterable[Any]) -> str:
             unfinished.append(run.name)
             continue
         tokens = _flat(run.config, "tokens")
-        losses = _flat(run.summary, "val/loss")
+        # Older runs have their losses as val/<domain>, and no other metric of validation.
+        losses = _flat(run.summary, "val/loss") or {
+            name: value for name, value in _flat(run.summary, "val").items() if name != "tokens"
+        }
         if not tokens or not losses:
             others.append(run.name)
             continue
