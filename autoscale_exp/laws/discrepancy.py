@@ -217,6 +217,7 @@ def seed_variance(
 
     The log of what multiplies the variance of a run, in all validation domains alike, is a Gaussian process over
     mixtures, budgets and sizes. A group of repeats tells of it with the bias and variance of the log of a chi-square.
+    Over the runs, the factors have a mean of 1.
 
     Args:
         points: (R, 2 K + 2) coordinates of the runs.
@@ -240,8 +241,9 @@ def seed_variance(
     near = prior * kernel_between(points, first)
     gain = np.linalg.solve(covariance, near.T).T
     # The expected factor; before any repeat it is 1, so that the mean of the log is -prior / 2.
-    log_factor = gain @ (told + prior / 2) - (gain * near).sum(axis=1) / 2
-    return np.asarray(variances * np.exp(log_factor)[:, None])
+    factor = np.exp(gain @ (told + prior / 2) - (gain * near).sum(axis=1) / 2)
+    # The repeats together tell how much noise there is, better than the logs of each group do: only its place is new.
+    return np.asarray(variances * (factor / factor.mean())[:, None])
 
 
 def repeats_of(points: FloatArray) -> list[Int64Array]:

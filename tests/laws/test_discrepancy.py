@@ -7,6 +7,7 @@ import pytest
 
 from autoscale_exp.laws.discrepancy import (
     NUM_FEATURES,
+    SEED_COUNT,
     SEED_PART,
     Discrepancy,
     seed_variance,
@@ -106,9 +107,10 @@ def test_runs_that_nothing_repeats_have_the_priors_part_of_the_variance_for_seed
 def test_repeats_of_one_mixture_tell_the_variance_over_seeds_of_all():
     rng = np.random.default_rng(0)
     tokens, about_law = np.tile([[1e8, 2e8, 3e8]], (40, 1)), np.array([0.04, 0.01])
-    seeds = variance_over_seeds(tokens, rng.normal(3.0, [0.02, 0.06], (40, 2)), about_law)
-    np.testing.assert_allclose(seeds, np.tile(seeds[0], (40, 1)))
-    np.testing.assert_allclose(np.sqrt(seeds[0]), [0.02, 0.06], rtol=0.25)
+    losses = rng.normal(3.0, [0.02, 0.06], (40, 2))
+    squares = 39 * losses.var(axis=0, ddof=1)
+    pooled = (SEED_COUNT * SEED_PART * about_law + squares) / (SEED_COUNT + 39)
+    np.testing.assert_allclose(variance_over_seeds(tokens, losses, about_law), np.tile(pooled, (40, 1)))
 
 
 def test_an_erratic_mixture_has_more_variance_over_seeds_and_so_have_those_near_it():
@@ -120,6 +122,17 @@ def test_an_erratic_mixture_has_more_variance_over_seeds_and_so_have_those_near_
     seeds = variance_over_seeds(tokens, losses, np.full(4, 1e-3))
     assert seeds[6, 0] > 5 * seeds[0, 0]
     assert seeds[0, 0] < seeds[12, 0] < seeds[6, 0]
+
+
+def test_where_noise_is_does_not_change_how_much_there_is():
+    rng = np.random.default_rng(2)
+    mixtures = rng.dirichlet(np.ones(3), 8) * 1e9
+    tokens, noise = np.repeat(mixtures, 3, axis=0), np.repeat(0.001 * 25 ** rng.uniform(0, 1, 8), 3)
+    losses = 3.0 + noise[:, None] * rng.standard_normal((24, 4))
+    about_law = np.full(4, 1e-4)
+    squares = ((losses.reshape(8, 3, 4) - losses.reshape(8, 3, 4).mean(axis=1, keepdims=True)) ** 2).sum(axis=(0, 1))
+    pooled = (SEED_COUNT * SEED_PART * about_law + squares) / (SEED_COUNT + 16)
+    np.testing.assert_allclose(variance_over_seeds(tokens, losses, about_law).mean(axis=0), pooled)
 
 
 @pytest.mark.parametrize("changed", ["size", "text"])
