@@ -65,6 +65,15 @@ def parse(path: Path, content: dict[str, Any], schema: type[Schema], remedy: str
         raise UserError(f"'{path}' is damaged: {key}: {first['msg'][:1].lower()}{first['msg'][1:]}; {remedy}") from None
 
 
+def read_if_there(path: Path, number: int, schema: type[Schema], remedy: str) -> Schema:
+    """The content of a file as a dataclass; the dataclass's defaults where there is no file.
+
+    Raises:
+        UserError: the file is damaged or of another format.
+    """
+    return parse(path, read_versioned(path, number, remedy), schema, remedy) if path.exists() else schema()
+
+
 def differing_keys(stored: Any, asked: Any, prefix: str = "") -> list[str]:
     """Keys at which two nested mappings differ, each as 'key: stored value, not asked value'."""
     if isinstance(stored, dict) and isinstance(asked, dict):

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from autoscale_exp.base.versioned import parse, read_versioned, write_versioned
+from autoscale_exp.base.versioned import read_if_there, write_versioned
 
 FORMAT = 1
 STUDY = "study.json"
@@ -34,7 +34,4 @@ def read_study(folder: Path) -> StudyFile:
     Raises:
         UserError: the file is damaged or of another format.
     """
-    path = folder / STUDY
-    if not path.exists():
-        return StudyFile()
-    return parse(path, read_versioned(path, FORMAT, REMEDY), StudyFile, REMEDY)
+    return read_if_there(folder / STUDY, FORMAT, StudyFile, REMEDY)

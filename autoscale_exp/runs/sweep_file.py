@@ -6,7 +6,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from autoscale_exp.base import atomic
-from autoscale_exp.base.versioned import parse, read_versioned, write_versioned
+from autoscale_exp.base.versioned import read_if_there, write_versioned
 
 FORMAT = 1
 SWEEP_FILE = "sweep.json"
@@ -43,7 +43,4 @@ def read_sweep_file(sweep: Path) -> SweepFile:
     Raises:
         UserError: the file is damaged or of another format.
     """
-    path = sweep / SWEEP_FILE
-    if not path.exists():
-        return SweepFile()
-    return parse(path, read_versioned(path, FORMAT, REMEDY), SweepFile, REMEDY)
+    return read_if_there(sweep / SWEEP_FILE, FORMAT, SweepFile, REMEDY)

@@ -16,10 +16,25 @@ from autoscale_exp.mixture.weights import write_mixture_file
 from autoscale_exp.reweighting.ado import Ado
 from autoscale_exp.reweighting.conf import AdoConf, DoremiConf
 from autoscale_exp.reweighting.doremi import Doremi
-from autoscale_exp.runs.record import MIXTURE, WeightsPoint
+from autoscale_exp.runs.identity import write_identity
+from autoscale_exp.runs.record import FAILURE, MIXTURE, PROGRESS, WeightsPoint
 from autoscale_exp.training.plan import RunPlan
 
 Reweighting = Doremi | Ado | None  # None: the weights stay as the mixture says
+
+
+def begin_folder(folder: Path, plan: RunPlan) -> None:
+    """Makes the folder of a run ready for a part of its training: what the part before has left of itself goes."""
+    for left in (FAILURE, PROGRESS):
+        (folder / left).unlink(missing_ok=True)
+    write_identity(folder, plan.identity)
+
+
+def keep_model(folder: Path, model: Any, tokenizer: Tokenizer) -> None:
+    """Writes a trained model of transformers into the folder of its run."""
+    transformers.utils.logging.disable_progress_bar()  # for a file or two, across the sweep's own display
+    model.save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
 
 
 def build_module(plan: RunPlan, tokenizer: Tokenizer) -> LanguageModel:

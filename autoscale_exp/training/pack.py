@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 
 from autoscale_exp.base.errors import DivergedError, UserError, first_line
 from autoscale_exp.base.stopping import StopRequest
@@ -22,10 +21,9 @@ from autoscale_exp.data.tokenizer import load_tokenizer
 from autoscale_exp.lm.language_model import LanguageModel
 from autoscale_exp.lm.masking import row_keys
 from autoscale_exp.lm.stack import Stack
-from autoscale_exp.runs.identity import write_identity
-from autoscale_exp.runs.record import FAILURE, PROGRESS, write_failure, write_record
+from autoscale_exp.runs.record import write_failure, write_record
 from autoscale_exp.runs.table import refresh_run_table
-from autoscale_exp.training.building import build_module, make_fast
+from autoscale_exp.training.building import begin_folder, build_module, keep_model, make_fast
 from autoscale_exp.training.callbacks import PROGRESS_SECONDS, check_counts, validation_batches
 from autoscale_exp.training.packed_run import PackedRun
 from autoscale_exp.training.packing import PackedTrainer, Planned
@@ -95,9 +93,7 @@ class Pack:
     def _build(self) -> None:
         self.stack_models(len(self.planned))
         for index, (plan, folder) in enumerate(self.planned):
-            for left in (FAILURE, PROGRESS):  # by the part before
-                (folder / left).unlink(missing_ok=True)
-            write_identity(folder, plan.identity)
+            begin_folder(folder, plan)
             torch.manual_seed(plan.seed)
             module = build_module(plan, self.tokenizer)
             self.stack.put(index, module.model)
@@ -240,11 +236,9 @@ class Pack:
             plan, folder = run.plan, run.folder
             check_counts(plan.store.domains, run.rows, plan.sampler.row_counts.tolist())
             if plan.conf.save_model:
-                transformers.utils.logging.disable_progress_bar()
                 own = build_module(plan, self.tokenizer).model
                 self.stack.take(self.runs.index(run), own)
-                own.save_pretrained(folder / "model")
-                self.tokenizer.save_pretrained(folder / "model")
+                keep_model(folder, own, self.tokenizer)
             record = record_of(plan, self.num_params, run.tokens, run.points, run.seconds)
             run.log.finish(describe_plan(plan), record)
             write_record(folder, record)

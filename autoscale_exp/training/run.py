@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import transformers
 from hydra.utils import instantiate
 from pytorch_lightning.plugins.environments import LightningEnvironment
 
@@ -27,12 +26,13 @@ from autoscale_exp.config import TrainConf
 from autoscale_exp.data.datamodule import MixtureDataModule
 from autoscale_exp.data.tokenizer import load_tokenizer
 from autoscale_exp.reweighting.ado import Ado
-from autoscale_exp.runs.identity import write_identity
-from autoscale_exp.runs.record import FAILURE, PROGRESS, CurvePoint, RunRecord, StageRecord, write_record
+from autoscale_exp.runs.record import PROGRESS, CurvePoint, RunRecord, StageRecord, write_record
 from autoscale_exp.training.building import (
     as_realised,
+    begin_folder,
     build_module,
     build_reweighting,
+    keep_model,
     make_fast,
     weights_curve_of,
     write_mixture,
@@ -59,9 +59,7 @@ def train(plan: RunPlan, folder: Path) -> None:
 
 def _train(plan: RunPlan, folder: Path, request: StopRequest) -> None:
     conf = plan.conf
-    for left in (FAILURE, PROGRESS):  # by the part before
-        (folder / left).unlink(missing_ok=True)
-    write_identity(folder, plan.identity)
+    begin_folder(folder, plan)
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # its banners, once per run of a sweep
     warnings.filterwarnings("ignore", message=r".*LeafSpec", module="pytorch_lightning")  # Lightning 2.6.6, torch 2.13
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
@@ -141,9 +139,7 @@ def _train(plan: RunPlan, folder: Path, request: StopRequest) -> None:
         log.finish(describe_plan(plan), record)  # reweighting may have made other tokens of it
     if trainer.is_global_zero:
         if conf.save_model:
-            transformers.utils.logging.disable_progress_bar()  # for a file or two, across the sweep's own display
-            module.model.save_pretrained(folder / "model")
-            tokenizer.save_pretrained(folder / "model")
+            keep_model(folder, module.model, tokenizer)
         write_mixture(folder, plan, reweighting)
         write_record(folder, record)
         resume_point.path.unlink(missing_ok=True)

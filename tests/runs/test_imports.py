@@ -160,6 +160,11 @@ def test_finished_wandb_runs_of_training_become_a_table(caplog):
     assert "left out, without config tokens.<domain> or summary val/loss/<domain>: evaluated" in caplog.text
 
 
+def test_older_wandb_runs_have_their_losses_as_val_and_the_domain():
+    older = wandb_run("r1", summary={"val/a": 2.0, "val/b": 3.0, "val/tokens": 1e6})
+    assert table_of_wandb_runs([older]) == table_of_wandb_runs([wandb_run("r1")])
+
+
 @pytest.mark.parametrize(
     ("runs", "message"),
     [
