@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from autoscale_exp.laws.discrepancy import (
-    NUM_FEATURES,
     LEAST_PART,
+    NUM_FEATURES,
     SEEDS,
     Discrepancy,
     seed_variance,
