@@ -64,6 +64,7 @@ class Seeds(NamedTuple):
 
 SEEDS = Seeds()
 LEAST_PART = 0.1  # of the variance about the law, which is discrepancy whatever seeds may do
+NUGGET = 0.15  # of the variance about the law, the least that a run's loss is taken to be off by itself
 # Standard deviation, over mixtures, budgets and sizes, of the log of the variance over seeds: two in three mixtures
 # have between .45 and 2.2 times the typical variance. Public reports have noise differ up to 25-fold.
 NOISE_SPREAD = 0.8
@@ -125,7 +126,7 @@ class Discrepancy:
         losses: (R, V).
         sd: (V,) of delta among the runs, at their mean log budget.
         exponent: of the budget that it goes as.
-        noise: (R, V) variance of a run's losses over seeds.
+        noise: (R, V) variance of a run's losses by themselves: over seeds, and at least NUGGET.
         shared: correlation of a run's losses.
         slopes: (V,) what an e-fold of the largest budgets lowers losses by, nats.
     """
@@ -297,4 +298,5 @@ def discrepancy_of(
     seed = seed_variance(process.run_points, table.losses, sd**2, relative, shared)
     typical = (seed / relative[:, None]).mean(axis=0)
     rough = np.maximum(sd**2 - typical, LEAST_PART * sd**2)
-    return replace(process, sd=np.sqrt(rough / KERNEL.rough), noise=seed / np.maximum(weights, SMALLEST_WEIGHT))
+    noise = np.maximum(seed, NUGGET * relative[:, None] * sd**2) / np.maximum(weights, SMALLEST_WEIGHT)
+    return replace(process, sd=np.sqrt(rough / KERNEL.rough), noise=noise)
