@@ -275,6 +275,10 @@ def main() -> None:
             contenders = {
                 "train": lambda of=plans, size=step_tokens: (trained(of[0], clock), size),
                 "bare loop": lambda of=plans, size=step_tokens: (bare_loop(of[0], clock), size),
+                "bare loop, compiled": lambda of=plans, size=step_tokens: (
+                    bare_loop(of[0], clock, compiled=True),
+                    size,
+                ),
             }
             if model == "gpt2_tiny":
                 contenders["Hugging Face Trainer"] = lambda of=plans, size=step_tokens: (
