@@ -52,7 +52,7 @@ from autoscale_exp.training import run
 from autoscale_exp.training.building import build_module
 from autoscale_exp.training.callbacks import Progress
 from autoscale_exp.training.pack import Pack, train_pack
-from autoscale_exp.training.packing import PackedTrainer
+from autoscale_exp.training.packed_trainer import PackedTrainer
 from autoscale_exp.training.plan import RunPlan, micro_batch, plan_run
 
 HERE = Path(__file__).parent

@@ -26,7 +26,7 @@ from autoscale_exp.runs.table import refresh_run_table
 from autoscale_exp.training.building import begin_folder, build_module, keep_model, make_fast
 from autoscale_exp.training.callbacks import PROGRESS_SECONDS, check_counts, validation_batches
 from autoscale_exp.training.packed_run import PackedRun
-from autoscale_exp.training.packing import PackedTrainer, Planned
+from autoscale_exp.training.packed_trainer import PackedTrainer, Planned
 from autoscale_exp.training.plan import RESUME_POINT, RunPlan, micro_batch
 from autoscale_exp.training.run import VALIDATION_TOKENS, describe_plan, record_of
 

@@ -26,7 +26,7 @@ from autoscale_exp.runs.record import FAILURE, is_recorded, read_failure
 from autoscale_exp.runs.sweep_file import plan_runs
 from autoscale_exp.runs.table import TABLE, write_run_table
 from autoscale_exp.training.claim import SWEEP, end_workers, holder, this_process
-from autoscale_exp.training.packing import Planned, check_packing, is_packed
+from autoscale_exp.training.packed_trainer import Planned, check_packing, is_packed
 from autoscale_exp.training.plan import is_finished, num_devices, plan_run, store_of
 from autoscale_exp.training.plan_only import tell_sweep
 from autoscale_exp.training.watch import PlannedRun, SweepWatch
