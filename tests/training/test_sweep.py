@@ -170,6 +170,10 @@ def test_a_sweep_that_cannot_be_ends_before_any_run_has_a_folder(overrides, mess
     [
         (["hydra/launcher=joblib", "hydra.launcher.n_jobs=0"], "hydra.launcher.n_jobs is 0; it must be a number of"),
         (
+            ["hydra/launcher=local", "hydra.launcher.hang_minutes=-1"],
+            "hydra.launcher.hang_minutes is -1; it must be at",
+        ),
+        (
             ["hydra/launcher=gpus", "hydra.launcher.devices=[0]", "trainer.devices=2"],
             "hydra.launcher.devices is ['0'], but run 'uniform_1.472K_seed0' asks for 2; name more of them",
         ),
