@@ -240,10 +240,10 @@ class Pack:
                 self.stack.take(self.runs.index(run), own)
                 keep_model(folder, own, own.state_dict(), self.tokenizer)
             record = record_of(plan, self.num_params, run.tokens, run.points, run.seconds)
-            run.log.finish(describe_plan(plan), record)
             write_record(folder, record)
-            run.close()
             (folder / RESUME_POINT).unlink(missing_ok=True)
+            run.log.finish(describe_plan(plan), folder)
+            run.close()
             refresh_run_table(folder.parent.parent)
         self._leave(ended)
 

@@ -133,14 +133,14 @@ def _train(plan: RunPlan, folder: Path, request: StopRequest) -> None:
         record = record_of(plan, params, realised.tokens, curve.points, resume_point.seconds)
         record = replace(record, weights_curve=weights_curve_of(plan, reweighting))
         weights = trainer.strategy.lightning_module_state_dict() if conf.save_model else {}  # gathered by all devices
-        log.finish(describe_plan(plan), record)  # reweighting may have made other tokens of it
-    if trainer.is_global_zero:
-        if conf.save_model:
-            names = [name for name, _ in module.model.named_parameters()]  # of weights that are shared, the first
-            keep_model(folder, module.model, {name: weights[f"model.{name}"] for name in names}, tokenizer)
-        write_mixture(folder, plan, reweighting)
-        write_record(folder, record)
-        resume_point.path.unlink(missing_ok=True)
+        if trainer.is_global_zero:
+            if conf.save_model:
+                names = [name for name, _ in module.model.named_parameters()]  # of weights that are shared, the first
+                keep_model(folder, module.model, {name: weights[f"model.{name}"] for name in names}, tokenizer)
+            write_mixture(folder, plan, reweighting)
+            write_record(folder, record)
+            resume_point.path.unlink(missing_ok=True)
+        log.finish(describe_plan(plan), folder)  # reweighting may have made other tokens of it
 
 
 def device_options(conf: TrainConf) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def hang_once(folder: Path) -> None:
     if (folder / "hung").exists():
         return
     (folder / "hung").touch()
-    for _ in range(4):  # longer than the limit, but not without progress
+    for _ in range(8):  # longer than the limit, but not without progress
         (folder / "progress.json").write_text("{}")
         time.sleep(0.4)
     time.sleep(600)
@@ -87,9 +87,9 @@ def test_a_run_that_is_killed_is_tried_again_if_it_has_a_try_left(tmp_path: Path
 
 
 def test_a_run_that_hangs_is_ended_and_tried_again_if_it_has_a_try_left(tmp_path: Path):
-    launched(tmp_path, ("hang", 9), ("hang", 0), hang_minutes=0.02)
+    launched(tmp_path, ("hang", 9), ("hang", 0), hang_minutes=0.05)
     assert not (tmp_path / "0" / "failed.json").exists()
-    assert "it made no progress for 0.02 min, and was ended" in read_failure(tmp_path / "1")
+    assert "it made no progress for 0.05 min, and was ended" in read_failure(tmp_path / "1")
 
 
 @pytest.mark.parametrize(
