@@ -30,10 +30,10 @@ def begin_folder(folder: Path, plan: RunPlan) -> None:
     write_identity(folder, plan.identity)
 
 
-def keep_model(folder: Path, model: Any, tokenizer: Tokenizer) -> None:
-    """Writes a trained model of transformers into the folder of its run."""
+def keep_model(folder: Path, model: Any, weights: dict[str, Any], tokenizer: Tokenizer) -> None:
+    """Writes a trained model of transformers, with these weights by name, into the folder of its run."""
     transformers.utils.logging.disable_progress_bar()  # for a file or two, across the sweep's own display
-    model.save_pretrained(folder / "model")
+    model.save_pretrained(folder / "model", state_dict=weights)
     tokenizer.save_pretrained(folder / "model")
 
 

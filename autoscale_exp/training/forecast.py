@@ -133,22 +133,24 @@ class Forecaster:
         """
         step_rows, devices = conf.model.optimizer.batch_rows, num_devices(conf)
         rows, _ = micro_batch(step_rows, conf.micro_batch_rows, devices)
+        shards = devices if conf.trainer.get("strategy") == "fsdp" else 1
         place, memory = self._device(conf, parallel)
-        available = memory - PROCESS_BYTES
-        if size.memory(rows) <= available:
-            return PROCESS_BYTES + size.memory(rows)
+        available, needed = memory - PROCESS_BYTES, size.memory(rows, shards)
+        if needed <= available:
+            return PROCESS_BYTES + needed
         told = (
             f"micro_batch_rows is {conf.micro_batch_rows or f'null, which takes {rows} rows at a time'}: model "
-            f"'{conf.model.name}' then takes about {_gigabytes(PROCESS_BYTES + size.memory(rows))}, but {place} has "
+            f"'{conf.model.name}' then takes about {_gigabytes(PROCESS_BYTES + needed)}, but {place} has "
             f"{_gigabytes(memory)}"
         )
         of_step = step_rows // devices
-        if fitting := [n for n in range(1, of_step + 1) if of_step % n == 0 and size.memory(n) <= available]:
+        if fitting := [n for n in range(1, of_step + 1) if of_step % n == 0 and size.memory(n, shards) <= available]:
             raise UserError(f"{told}; micro_batch_rows={fitting[-1]} fits")
         fewer = ", fewer runs at a time (hydra.launcher.n_jobs)" if parallel > 1 else ""
+        sharded = ", trainer.strategy=fsdp" if shards < devices else ""
         raise UserError(
-            f"{told}, and its weights, gradients and optimiser alone take {_gigabytes(size.state_bytes)}; choose a "
-            f"smaller model{fewer} or a device with more memory"
+            f"{told}, and its weights, gradients and optimiser alone take {_gigabytes(size.memory(0, shards))}; choose "
+            f"a smaller model{fewer}{sharded} or a device with more memory"
         )
 
     def _device(self, conf: TrainConf, parallel: int) -> tuple[str, float]:

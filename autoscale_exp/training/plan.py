@@ -37,7 +37,7 @@ from autoscale_exp.training.claim import holder
 from autoscale_exp.training.reweighting import check_reweighting, reweighting_identity
 
 SCHEDULES = ("linear", "cosine")
-STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false")
+STRATEGIES = ("auto", "ddp", "fsdp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false")
 RESUME_POINT = "resume.ckpt"
 # Where the text lay when the store was prepared does not matter to a run.
 WHEREABOUTS = ("store", "path", "files", "sources", "stamps", "listing")
@@ -264,17 +264,17 @@ def is_first_process(conf: TrainConf) -> bool:
 
 
 def check_strategy(conf: TrainConf) -> None:
-    """Checks that `trainer.strategy` keeps the whole model on every device.
+    """Checks that `trainer.strategy` is one that a run is known to train the same with as on one device.
 
     Raises:
-        UserError: it does not, or would start processes of its own.
+        UserError: it is not, or would start processes of its own.
     """
     strategy = conf.trainer.get("strategy", "auto")
     named = strategy.get("_target_", "") if isinstance(strategy, dict) else str(strategy)
     if named not in STRATEGIES and not named.endswith(".DDPStrategy"):
         raise UserError(
-            f"trainer.strategy is '{named}', which shards the model or starts processes of its own; allowed are "
-            f"{', '.join(STRATEGIES)}, or a _target_ of Lightning's DDPStrategy"
+            f"trainer.strategy is '{named}', which shards the model in a way of its own or starts processes of its "
+            f"own; allowed are {', '.join(STRATEGIES)}, or a _target_ of Lightning's DDPStrategy"
         )
 
 

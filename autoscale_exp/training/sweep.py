@@ -16,7 +16,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.job import user_errors
-from autoscale_exp.base.multirun import jobs_of
+from autoscale_exp.base.multirun import jobs_of, runs_at_a_time
+from autoscale_exp.base.ranges import check_range
 from autoscale_exp.base.stopping import SIGNALS, Stopped, handle_signals, signals_blocked, stop_at
 from autoscale_exp.config import TrainConf
 from autoscale_exp.data.store import TokenStore
@@ -162,10 +163,8 @@ def check_launcher(launcher: DictConfig, conf: TrainConf) -> None:
     Raises:
         UserError: it has no place for it; the message names the launcher's key.
     """
-    if launcher.get("n_jobs") == 0:
-        raise UserError(
-            "hydra.launcher.n_jobs is 0; it must be a number of runs at a time, or -1 for as many as there are cores"
-        )
+    runs_at_a_time(launcher)
+    check_range({"hydra.launcher.hang_minutes": launcher.get("hang_minutes")}, 0)
     devices = launcher.get("devices")
     if devices is not None and len(devices) < (count := num_devices(conf)):
         raise UserError(

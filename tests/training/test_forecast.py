@@ -78,6 +78,15 @@ def test_what_does_not_fit_the_memory_is_refused_with_what_fits(
         forecaster(conf, tmp_path, accelerator).of_runs([conf], [1000])
 
 
+def test_devices_that_share_a_model_fit_what_one_does_not(compose_paper, tmp_path: Path):
+    conf = compose_paper("model.n_layer=400", "micro_batch_rows=1", "trainer.devices=4")
+    with pytest.raises(UserError, match=r"smaller model, trainer.strategy=fsdp or a device"):
+        forecaster(conf, tmp_path, "a100").of_runs([conf], [1000])
+    conf.trainer["strategy"] = "fsdp"
+    found = forecaster(conf, tmp_path, "a100").of_runs([conf], [1000])
+    assert found.memory < 80e9
+
+
 def test_runs_at_a_time_share_the_memory_of_this_machine(compose_paper, tmp_path: Path, monkeypatch):
     monkeypatch.setattr(forecast.os, "sysconf", {"SC_PHYS_PAGES": 16_000_000, "SC_PAGE_SIZE": 4096}.__getitem__)
     conf = compose_paper("trainer=default", "micro_batch_rows=1")

@@ -170,6 +170,10 @@ def test_a_sweep_that_cannot_be_ends_before_any_run_has_a_folder(overrides, mess
     [
         (["hydra/launcher=joblib", "hydra.launcher.n_jobs=0"], "hydra.launcher.n_jobs is 0; it must be a number of"),
         (
+            ["hydra/launcher=local", "hydra.launcher.hang_minutes=-1"],
+            "hydra.launcher.hang_minutes is -1; it must be at",
+        ),
+        (
             ["hydra/launcher=gpus", "hydra.launcher.devices=[0]", "trainer.devices=2"],
             "hydra.launcher.devices is ['0'], but run 'uniform_1.472K_seed0' asks for 2; name more of them",
         ),
@@ -177,7 +181,7 @@ def test_a_sweep_that_cannot_be_ends_before_any_run_has_a_folder(overrides, mess
             ["trainer.num_nodes=2", "trainer.devices=2"],
             "trainer.num_nodes is 2 in a sweep, whose launcher starts runs on this machine alone; use hydra/launcher=",
         ),
-        (["trainer.devices=2", "trainer.strategy=fsdp"], "trainer.strategy is 'fsdp', which shards the model"),
+        (["trainer.devices=2", "trainer.strategy=deepspeed"], "trainer.strategy is 'deepspeed', which shards the"),
         (["run_name=same"], "two runs of the sweep have the name 'same'; set run_name so that they differ"),
     ],
 )
