@@ -136,6 +136,7 @@ class FitConf:
     seed: int = 0  # of the draws
     num_next_runs: int = 3  # proxy runs to propose
     next_scales: list[int] = field(default_factory=list)  # token budgets of proposed runs; empty: those of the runs
+    next_models: list[str] = field(default_factory=list)  # models of proposed runs; empty: those of the runs
     logger: dict[str, Any] | None = None  # a Lightning logger; null: none
 
 
