@@ -108,9 +108,9 @@ def main(conf: FitConf) -> None:
     for fit in fits.values():
         show_fit(fit)
     if conf.runs is not None and Path(conf.runs).is_dir():
-        for target in (target for target in fits[None].targets if target.next_runs):
-            table_of_runs = proposals_path(Path(conf.output_dir), target)
-            for command in all_next_runs(conf.runs, table_of_runs, target.next_runs or [], models):
+        for target in fits[None].targets:
+            proposed = [] if target.risk and target.risk.is_enough else target.next_runs or []
+            for command in all_next_runs(conf.runs, proposals_path(Path(conf.output_dir), target), proposed, models):
                 log.info("all runs proposed for %s tokens: %s", short_label(target.tokens), command)
     log.info("drawing figures")
     from autoscale_exp.reporting.explorer import write_explorer  # these take a while, once all is written

@@ -178,6 +178,12 @@ class FittedMixture:
             f", {short_label(self.params)} parameters" if self.params else ""
         )
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it cannot be told apart from uniform yet, and the proposed runs may change that."""
+        untold = self.verdict is not None and self.verdict.startswith("cannot be told apart")
+        return untold and bool(self.next_runs) and not (self.risk and self.risk.is_enough)
+
     def weights_under(self, metric: str) -> dict[str, float] | None:
         """The optimum under the mean of the metric that the objective is not of."""
         return self.loss_weights if metric == "loss" else self.perplexity_weights

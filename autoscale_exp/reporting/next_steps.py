@@ -131,7 +131,7 @@ def after_fit(runs: str | None, folder: str, fit: Fit) -> str:
 
 def runs_first(fit: Fit) -> str | None:
     """Which of two ways on to take while the verdict is open and proxy runs would tell more; None if there is one."""
-    if not any("cannot be told apart" in (target.verdict or "") and target.next_runs for target in fit.targets):
+    if not any(target.is_open for target in fit.targets):
         return None
     return "the proxy runs above come first, and then this fit again: they cost less than target runs"
 

@@ -95,9 +95,7 @@ def _weight_cell(entry: FittedMixture, domain: str) -> str:
 
 def _show_next_runs(console: Console, entry: FittedMixture) -> None:
     """The commands that train the runs that would tell most, if the verdict is open and more runs may close it."""
-    if not entry.next_runs or not entry.verdict or not entry.verdict.startswith("cannot be told apart"):
-        return
-    if entry.risk and entry.risk.is_enough:
+    if not entry.next_runs or not entry.is_open:
         return
     console.print("train the most useful next proxy runs, then fit again:")
     sizes = {entry.params, *(run.params for run in entry.next_runs)}

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from autoscale_exp.config import TrainingConf
-from autoscale_exp.laws.fit_file import NextRun, write_fit
+from autoscale_exp.laws.fit_file import NextRun, Risk, write_fit
 from autoscale_exp.laws.reach import MANY_EPOCHS
 from autoscale_exp.reporting.next_steps import (
     after_fit,
@@ -187,8 +187,13 @@ def test_a_fit_that_changed_is_trained_under_another_name(tmp_path: Path):
 
 def test_proxy_runs_come_before_target_runs_while_the_verdict_is_open():
     run = NextRun("base_seed1", "base", {"a": 1.0}, 1, 100, 0.5)
-    for verdict, is_open in {"cannot be told apart from uniform": True, "better than uniform": False}.items():
-        target = replace(fitted(400), verdict=verdict, next_runs=[run])
+    may, would_not, untold = Risk(0.2, 0.1), Risk(0.2, 0.199), "cannot be told apart from uniform"
+    for verdict, risk, is_open in (
+        (untold, may, True),
+        (untold, would_not, False),
+        ("better than uniform", may, False),
+    ):
+        target = replace(fitted(400), verdict=verdict, risk=risk, next_runs=[run])
         assert bool(runs_first(replace(FIT, targets=[target]))) == is_open
     assert runs_first(FIT) is None
 
