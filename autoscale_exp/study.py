@@ -145,11 +145,11 @@ def show_plan(console: Console, stages: StageList, planned: Sequence[Stage], lef
         UserError: a run cannot be made as configured, or does not fit the memory.
     """
     conf, store, folder = stages.conf, stages.store, stages.folder
-    runs = {stage.name: runs_of(stage.command, store, folder) for stage in planned}  # all checked before any is timed
-    check_numbers_of_runs(stages, {stage.name: len(runs[stage.name][0]) for stage in planned if runs[stage.name][0]})
     requests = requests_of(stages)
     check_objective(stages, requests)
     check_ratios(stages, requests)
+    runs = {stage.name: runs_of(stage.command, store, folder) for stage in planned}  # all checked before any is timed
+    check_numbers_of_runs(stages, {stage.name: len(runs[stage.name][0]) for stage in planned if runs[stage.name][0]})
     parallel = runs_at_a_time(stages.sections.launcher)
     forecaster = Forecaster(conf.plan, store, folder, measure=stages.prepared)
     forecaster = forecaster.unless_tiny([runs[stage.name] for stage in left])

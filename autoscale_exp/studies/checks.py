@@ -84,8 +84,8 @@ def check_ratios(stages: StageList, requests: Mapping[str, Request]) -> None:
         if not (lower > 0).all():
             raise UserError(
                 f"bounds.lower of '{domains[int(lower.argmin())]}' is 0, but rival {name} extrapolates by ratios of "
-                f"domain tokens, which an optimum without that domain has not; add bounds.lower={fifth:.2g} "
-                f"(a fifth of an equal share, as the authors have it), or leave {name} out of rivals"
+                f"domain tokens, and an optimum may have none of that domain; add bounds.lower={fifth:.2g} (a fifth of "
+                f"an equal share, the authors' choice), or leave {name} out of rivals"
             )
 
 
