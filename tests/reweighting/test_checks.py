@@ -23,6 +23,8 @@ COMMAND = r"train one with `python -m autoscale_exp.train store=\S+ model=gpt2_t
         ([ADO, FEW, "mixture=custom", "mixture.weights=[1,0]"], r"no row of noise; give each domain a weight or leave"),
         ([ADO, FEW, "stages=[{start: 1600, weights: [1,0]}]"], r"reweighting=ado sets .* but stages are set; use des"),
         ([ADO, FEW, "design=ddo", "design.scales=[6400]"], r"but the design is no single run; use design=single with"),
+        (["reweighting=doge", "reweighting.mu=0"], r"reweighting.mu is 0.0; it must be positive and finite"),
+        (["reweighting=doge", "trainer.precision=16-mixed"], r"trainer.precision is 16-mixed, in which the gradients"),
         ([DOREMI], rf"reweighting.reference is not set; DoReMi compares .* a reference run: {COMMAND} and give its fo"),
         ([DOREMI, "reweighting.reference=nowhere"], rf"'nowhere', which holds no finished run; {COMMAND}"),
         ([DOREMI, "reweighting.step_size=-1"], r"reweighting.step_size is -1.0; it must be at least 0"),

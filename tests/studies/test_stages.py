@@ -114,6 +114,7 @@ def test_every_rival_of_the_project_has_its_stages(stage_list: Callable[..., Sta
         "mixing_law": ["swarm"],
         "olmix": ["swarm_natural"],
         "doremi": ["doremi"],
+        "doge": ["doge"],
         "fitted": ["."],
         "autoscale": ["."],
         "grid": ["grid"],
