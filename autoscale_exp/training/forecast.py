@@ -23,6 +23,7 @@ RESUME_BYTES = 12  # of a parameter in a checkpoint: the weight and AdamW's two 
 MODEL_BYTES = 4  # in a model that is kept
 REFERENCE_WORTH = 4 / 3  # of a token of DoReMi's proxy run, which a reference model sees, too
 MOST_FLOPS = {"cpu": 2e12, "gpu": 5e15}  # of the least that can be measured; more would take half a minute
+FEWEST_FLOPS = {"cpu": 2e12, "gpu": 2e15}  # of runs that take long enough for ten seconds of measuring
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Forecaster:
         plan: where the runs are to train.
         store: their token store.
         folder: of the study or sweep, which keeps what is measured.
-        measure: whether this machine's pace may be measured.
+        measure: whether this machine's pace may be measured; otherwise no time is told.
     """
 
     plan: PlanConf
@@ -95,6 +96,17 @@ class Forecaster:
         if total.seconds is None or pace is None or self.plan.accelerator is not None:
             return total
         return replace(total, seconds=total.seconds / min(parallel, len(confs)) + pace.start_seconds)
+
+    def unless_tiny(self, runs: Sequence[tuple[Sequence[TrainConf], Sequence[int]]]) -> "Forecaster":
+        """One that measures no pace for runs that might be finished sooner, unless a plan is all that is asked for.
+
+        Args:
+            runs: of the commands to come the configs, and the tokens of each.
+        """
+        unmeasured = replace(self, measure=False)
+        flops = sum(unmeasured.of_runs(confs, tokens).flops for confs, tokens in runs)
+        fewest = FEWEST_FLOPS["gpu" if any(_on_gpu(conf) for confs, _ in runs for conf in confs) else "cpu"]
+        return self if self.plan.only or flops >= fewest else unmeasured
 
     def _of_run(self, conf: TrainConf, tokens: int, parallel: int) -> Forecast:
         size = self._size(conf)
@@ -199,7 +211,9 @@ def describe(forecast: Forecast, plan: PlanConf, store_bytes: int | None, parall
         parallel: runs at a time on this machine; None where a launcher decides.
     """
     parts = [f"{plural(forecast.runs, 'run')}, {short_label(forecast.tokens)} tokens, {forecast.flops:.2g} FLOPs"]
-    if forecast.seconds is None:
+    if forecast.seconds is None and forecast.flops < min(FEWEST_FLOPS.values()):
+        parts.append("no time, as measuring it might take longer than the runs; plan.only=true does it")
+    elif forecast.seconds is None:
         parts.append("no time, as it is not measured here; plan.accelerator=h200 tells that of another device")
     elif plan.accelerator is not None:
         cost = f", which cost {forecast.seconds / 3600 * plan.price:,.0f}" if plan.price is not None else ""

@@ -24,6 +24,7 @@ from autoscale_exp.laws.objective import Objective, make_objective
 from autoscale_exp.lm.checkpoint import Checkpoint, check_initial
 from autoscale_exp.lm.conf import MaskedModelConf, ModelConf, OptimizerConf
 from autoscale_exp.lm.families import FAMILIES
+from autoscale_exp.lm.size import size_of
 from autoscale_exp.mixture.allocation import allocate_stages
 from autoscale_exp.mixture.sampler import MixtureSampler
 from autoscale_exp.mixture.weights import resolve_weights
@@ -100,6 +101,7 @@ def plan_run(conf: TrainConf, store: TokenStore) -> RunPlan:
     _check_mixture_file(conf)
     runs = design_runs(conf.design, RunRequest(store.domains, conf.token_budget, conf.mixture_name, conf.seed))
     spec = select_run(runs, conf.design.index)
+    _check_size(conf.model, spec, store)
     target = conf.design.match_repetition
     seen_rows = pool_rows if target is None else matched_pool(pool_rows, spec.token_budget, target)
     num_rows = (target or spec.token_budget) / store.seq_len  # of the run whose repetition counts
@@ -142,6 +144,20 @@ def plan_run(conf: TrainConf, store: TokenStore) -> RunPlan:
         reweighting=reweighting_identity(conf, reference),
     )
     return RunPlan(conf, store, spec, requested_tokens, sampler, seed, identity, objective, initial, reference)
+
+
+def _check_size(model: ModelConf, spec: RunSpec, store: TokenStore) -> None:
+    """Checks that a run that was proposed for a model of some size is trained with one.
+
+    Raises:
+        UserError: it is not.
+    """
+    params = size_of(model, store.vocab_size, store.seq_len, half=False).params
+    if spec.params not in (None, params):
+        raise UserError(
+            f"run '{spec.run}' is proposed for a model of {spec.params} parameters, but model '{model.name}' has "
+            f"{params} on this store; choose the model of that size"
+        )
 
 
 def _check_mixture_file(conf: TrainConf) -> None:

@@ -102,6 +102,23 @@ def test_a_step_that_would_take_too_long_is_not_measured(compose_paper, tmp_path
     assert "no time, as it is not measured here" in describe(found, PlanConf(), None, 1)
 
 
+def test_the_pace_of_runs_that_are_soon_finished_is_measured_only_for_a_plan_alone(
+    compose_train: Callable[..., TrainConf], store: TokenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(forecast, "calibrated", lambda *_: Pace(1e6))
+    conf = compose_train("trainer.accelerator=cpu")
+    asked = Forecaster(PlanConf(), store, tmp_path)
+
+    def told(plan: PlanConf, tokens: int) -> str:
+        asked = Forecaster(plan, store, tmp_path).unless_tiny([([conf], [tokens])])
+        return describe(asked.of_runs([conf], [tokens]), plan, None, 1)
+
+    enough = round(2e12 / asked._size(conf).flops_per_token)
+    assert "no time, as measuring it might take longer than the runs" in told(PlanConf(), enough // 2)
+    assert "s of training on this machine" in told(PlanConf(), enough)
+    assert "s of training on this machine" in told(PlanConf(only=True), enough // 2)
+
+
 def test_this_machines_pace_is_measured_once_for_a_folder(
     compose_train: Callable[..., TrainConf], store: TokenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
