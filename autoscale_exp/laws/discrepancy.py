@@ -3,8 +3,10 @@
     loss = L_v(n) + delta_v(n) + noise         delta_v ~ GP(0, s_v s_v' k)
 
 after Kennedy and O'Hagan (2001). Where runs are near, delta corrects the law; away from them it widens intervals. Noise
-is what a repeat with another seed shows. The kernel k is of mixtures and scales (see mixture_kernel). Beyond the runs'
-budgets and sizes delta grows, and so does an error of level that all mixtures have in common.
+is what a repeat with another seed shows. The kernel k is of mixtures and scales (see mixture_kernel). Its rough part is
+what runs scatter by about the law, less noise; validation domains share it as far as they share the residuals. Its
+smooth part is each validation domain's own. It grows beyond the runs' budgets and sizes, and so does an error of level
+that all mixtures have in common.
 
 A draw of delta is a path of the prior, made of random Fourier features (Rahimi and Recht 2007), conditioned on the runs
 by Matheron's rule (Wilson et al. 2020), so that one draw is one function of the mixture.
@@ -22,7 +24,7 @@ import numpy as np
 from scipy.special import digamma, polygamma
 
 from autoscale_exp.base.arrays import FloatArray, Int64Array
-from autoscale_exp.laws.mixture_kernel import KERNEL, kernel_between, random_features
+from autoscale_exp.laws.mixture_kernel import KERNEL, kernel_between, num_rough, random_features
 from autoscale_exp.laws.repetition import effective_params, effective_tokens
 from autoscale_exp.runs.table import RunTable
 
@@ -31,22 +33,37 @@ class Reach(NamedTuple):
     """How far off a law may be where no run is. Chosen on the same tables.
 
     Attributes:
-        inflation: of the variance that runs show about the law, which has been fitted to them.
-        growth: of the standard deviation, for each e-fold beyond the runs' budgets and sizes.
+        growth: of the smooth part's standard deviation, for each e-fold beyond the runs' budgets and sizes.
         level: standard deviation of the common error of level, as a part of what the budget does to losses.
         common: part of its variance that validation domains have in common.
     """
 
-    inflation: float = 3.4
-    growth: float = 1.0
+    growth: float = 2.0
     level: float = 0.35
     common: float = 0.7
 
 
 REACH = Reach()
-# Of the variance about the law, where nothing is repeated. It counts as so many repeats where something is.
-SEED_PART, SEED_COUNT = 0.15, 3.0
-LEAST_PART = 0.1  # of the variance about the law, which is discrepancy whatever the repeats say
+
+
+class Seeds(NamedTuple):
+    """What seeds do where nothing is repeated. Read off public runs of 20B tokens and our own of a million.
+
+    Attributes:
+        sd: standard deviation of a loss over seeds, nats, at `tokens`.
+        tokens: of the runs it is read off.
+        decay: power of the budget that it falls as.
+        count: how many repeats it counts as where some are.
+    """
+
+    sd: float = 0.003
+    tokens: float = 2e10
+    decay: float = 0.16
+    count: float = 3.0
+
+
+SEEDS = Seeds()
+LEAST_PART = 0.1  # of the variance about the law, which is discrepancy whatever seeds may do
 # Standard deviation, over mixtures, budgets and sizes, of the log of the variance over seeds: two in three mixtures
 # have between .45 and 2.2 times the typical variance. Public reports have noise differ up to 25-fold.
 NOISE_SPREAD = 0.8
@@ -106,7 +123,7 @@ class Discrepancy:
         params: (R,) model sizes; all 1 where the runs do not tell.
         pool_tokens: (R, K) tokens of the text that each run saw; None where the runs do not tell.
         losses: (R, V).
-        sd: (V,) of delta, at the runs' mean log budget.
+        sd: (V,) of delta among the runs, at their mean log budget.
         exponent: of the budget that it goes as.
         noise: (R, V) variance of a run's losses over seeds.
         shared: correlation of a run's losses.
@@ -141,7 +158,8 @@ class Discrepancy:
     def draw(self, predicted: FloatArray, rng: np.random.Generator) -> Correction:
         """A correction drawn from what the runs leave open, of a law that predicts (R, V) for them."""
         num_runs, num_validation = self.losses.shape
-        features = self._alike(rng, NUM_FEATURES)
+        features = rng.standard_normal((num_validation, NUM_FEATURES))
+        features[:, : num_rough(NUM_FEATURES)] = self._alike(rng, num_rough(NUM_FEATURES))
         noise = self._alike(rng, num_runs).T * np.sqrt(self.noise)
         path = self.sd_at(self.run_points) * (self.seen_from(self.run_points.tobytes())[1] @ features.T)
         level = np.sqrt(REACH.common) * rng.standard_normal()
@@ -168,9 +186,9 @@ class Discrepancy:
         return np.asarray(np.sqrt((over**2).sum(axis=1)))
 
     def sd_at(self, points: FloatArray) -> FloatArray:
-        """(X, V) standard deviation of delta before any run is seen."""
+        """(X, V) standard deviation of delta before any run is seen, but for what grows beyond the runs."""
         relative = np.exp(self.exponent * (points[:, -2] - self.run_points[:, -2].mean()))
-        return np.asarray((relative * (1 + REACH.growth * self.beyond(points)))[:, None] * self.sd)
+        return np.asarray(relative[:, None] * self.sd)
 
     @cached_property
     def run_points(self) -> FloatArray:
@@ -186,7 +204,10 @@ class Discrepancy:
         def seen(content: bytes) -> tuple[FloatArray, FloatArray]:
             points = np.frombuffer(content).reshape(-1, self.run_points.shape[1])
             features = np.sqrt(2 / NUM_FEATURES) * np.cos(points @ frequencies.T + phases)
-            return kernel_between(points, self.run_points), features
+            rough, smooth = kernel_between(points, self.run_points)
+            growth = 1 + REACH.growth * self.beyond(points)[:, None]
+            features[:, num_rough(NUM_FEATURES) :] *= growth
+            return rough + growth * smooth, features
 
         return seen
 
@@ -230,15 +251,17 @@ def seed_variance(
     count = np.array([len(group) - 1 for group in groups])
     squares = np.array([((losses[g] - losses[g].mean(axis=0)) ** 2).sum(axis=0) / relative[g[0]] for g in groups])
     squares = squares.reshape(len(groups), losses.shape[1])
-    seed = (SEED_COUNT * SEED_PART * about_law + squares.sum(axis=0)) / (SEED_COUNT + count.sum())
+    usual = np.mean((SEEDS.sd * (np.exp(points[:, -2]) / SEEDS.tokens) ** -SEEDS.decay) ** 2 / relative)
+    usual = np.minimum(usual, (1 - LEAST_PART) * about_law)
+    seed = (SEEDS.count * usual + squares.sum(axis=0)) / (SEEDS.count + count.sum())
     variances = relative[:, None] * seed
     if not groups:
         return variances
     half = count * losses.shape[1] / (1 + (losses.shape[1] - 1) * shared) / 2  # of the degrees of freedom
     told = np.log((squares / seed).mean(axis=1) / count + TINY) - digamma(half) + np.log(half)
     first, prior = points[[group[0] for group in groups]], NOISE_SPREAD**2
-    covariance = prior * kernel_between(first, first) + np.diag(polygamma(1, half))
-    near = prior * kernel_between(points, first)
+    covariance = prior * sum(kernel_between(first, first)) + np.diag(polygamma(1, half))
+    near = prior * sum(kernel_between(points, first))
     gain = np.linalg.solve(covariance, near.T).T
     # The expected factor; before any repeat it is 1, so that the mean of the log is -prior / 2.
     factor = np.exp(gain @ (told + prior / 2) - (gain * near).sum(axis=1) / 2)
@@ -273,5 +296,5 @@ def discrepancy_of(
     relative = np.exp(2 * exponent * (log_total - log_total.mean()))
     seed = seed_variance(process.run_points, table.losses, sd**2, relative, shared)
     typical = (seed / relative[:, None]).mean(axis=0)
-    own = np.maximum(REACH.inflation * (sd**2 - typical), LEAST_PART * sd**2)
-    return replace(process, sd=np.sqrt(own), noise=seed / np.maximum(weights, SMALLEST_WEIGHT))
+    rough = np.maximum(sd**2 - typical, LEAST_PART * sd**2)
+    return replace(process, sd=np.sqrt(rough / KERNEL.rough), noise=seed / np.maximum(weights, SMALLEST_WEIGHT))

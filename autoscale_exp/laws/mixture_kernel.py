@@ -38,8 +38,8 @@ class Kernel(NamedTuple):
 KERNEL = Kernel()
 
 
-def kernel_between(points: FloatArray, others: FloatArray) -> FloatArray:
-    """(X, Y) correlations of delta at points (X, 2 K + 2) and (Y, 2 K + 2)."""
+def kernel_between(points: FloatArray, others: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """The (X, Y) correlations of points (X, 2 K + 2) and (Y, 2 K + 2), in two parts: the rough one and the smooth."""
     num_domains = points.shape[1] // 2 - 1
     roots, logs, scales = slice(0, num_domains), slice(num_domains, 2 * num_domains), slice(-2, None)
     squares = _squared_distances(points[:, roots], others[:, roots])
@@ -50,26 +50,32 @@ def kernel_between(points: FloatArray, others: FloatArray) -> FloatArray:
     apart = _squared_distances(points[:, scales], others[:, scales])
     smooth = (smooth + by_share / num_domains) / 2 * np.exp(-apart / (2 * KERNEL.scale**2))
     rough = np.exp(-squares / (2 * KERNEL.rough_length**2) - apart / (2 * KERNEL.rough_scale**2))
-    return np.asarray(KERNEL.rough * rough + (1 - KERNEL.rough) * smooth)
+    return np.asarray(KERNEL.rough * rough), np.asarray((1 - KERNEL.rough) * smooth)
 
 
 def random_features(num_domains: int, num_features: int) -> tuple[FloatArray, FloatArray]:
     """(F, 2 K + 2) frequencies and (F,) phases of features whose products are the kernel on average.
 
-    Source: Rahimi and Recht 2007; a feature is sqrt(2 / F) cos(frequencies point + phase). Always the same ones.
+    The first, `num_rough`, are of the rough part. Always the same ones.
+    Source: Rahimi and Recht 2007; a feature is sqrt(2 / F) cos(frequencies point + phase).
     """
     rng = np.random.default_rng(0)
     frequencies = np.zeros((num_features, 2 * num_domains + 2))
-    num_rough = round(KERNEL.rough * num_features)
+    first_smooth = num_rough(num_features)
     for index, row in enumerate(frequencies):
-        if index < num_rough:
+        if index < first_smooth:
             row[:num_domains] = rng.standard_normal(num_domains) / KERNEL.rough_length
         elif index % 2:
             row[:num_domains] = rng.standard_normal(num_domains) / KERNEL.length
         else:
             row[num_domains + rng.integers(num_domains)] = rng.standard_normal() / KERNEL.log_length
-        row[-2:] = rng.standard_normal(2) / (KERNEL.rough_scale if index < num_rough else KERNEL.scale)
+        row[-2:] = rng.standard_normal(2) / (KERNEL.rough_scale if index < first_smooth else KERNEL.scale)
     return frequencies, rng.uniform(0, 2 * np.pi, num_features)
+
+
+def num_rough(num_features: int) -> int:
+    """How many of the features are of the rough part."""
+    return round(KERNEL.rough * num_features)
 
 
 def _squared_distances(points: FloatArray, others: FloatArray) -> FloatArray:

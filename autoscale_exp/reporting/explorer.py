@@ -26,7 +26,7 @@ from autoscale_exp.base.labels import short_label
 from autoscale_exp.laws.discrepancy import NUM_FEATURES, REACH
 from autoscale_exp.laws.fit_file import Fit
 from autoscale_exp.laws.law import Law
-from autoscale_exp.laws.mixture_kernel import KERNEL, random_features
+from autoscale_exp.laws.mixture_kernel import KERNEL, num_rough, random_features
 from autoscale_exp.laws.objective import Objective
 from autoscale_exp.laws.optimum import make_bounds
 from autoscale_exp.laws.pooled.formula import LOG_NO_TEXT, Scalar
@@ -169,6 +169,7 @@ def law_content(law: PooledTransferLaw, draws: Sequence[PooledTransferLaw]) -> t
         "exponent": process.exponent,
         "most_params": float(process.params.max()),
         "kernel": KERNEL._asdict(),
+        "num_rough": num_rough(NUM_FEATURES),
         "growth": REACH.growth,
         "unique_tokens": law.unique_tokens,
         "data_decay": DATA_DECAY,

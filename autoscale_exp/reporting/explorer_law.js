@@ -38,10 +38,11 @@ class Law {
       const total = log_total + log_worth(all_epochs, decay);
       const rho = sigmoid(at("OWN_EXPONENT"));
       const sigma = sigmoid(at("OWN_EXPONENT") + at("OTHER_EXPONENT"));
-      const power = Math.exp(at("SPECIFIC_DECAY")) / (own >= 0 ? rho : sigma);
+      const leading = own >= 0 ? rho : sigma;
+      const power = Math.exp(at("SPECIFIC_DECAY")) / leading;
       const part = sigmoid(at("BUDGET_PART"));
       for (let k = 0; k < K; k++) {
-        parts[k] = (k === own ? rho : sigma) * (seen[k] + (part - 1) * total) + this.theta[i * P + this.specific + k];
+        parts[k] = (k === own ? rho : sigma) * seen[k] + (part - 1) * leading * total + this.theta[i * P + this.specific + k];
       }
       const log_specific = log_sum(parts, at("SPECIFIC_OFFSET"));
       const alpha = Math.exp(at("GENERIC_DECAY"));
@@ -80,10 +81,10 @@ class Law {
   correct(losses, tokens, params) {
     const { V, R, F } = this;
     const point = this.coordinates(tokens, params);
-    const kernel = this.runs.map((run) => this.kernel_between(point, run));
-    const features = this.features_at(point);
     const beyond = this.beyond(point);
-    const relative = Math.exp(this.exponent * (point[2 * this.K] - this.mean_log_budget)) * (1 + this.growth * beyond);
+    const kernel = this.runs.map((run) => this.kernel_between(point, run, 1 + this.growth * beyond));
+    const features = this.features_at(point, 1 + this.growth * beyond);
+    const relative = Math.exp(this.exponent * (point[2 * this.K] - this.mean_log_budget));
     for (let i = 0; i < losses.length; i++) {
       let sum = 0;
       for (let r = 0; r < R; r++) sum += kernel[r] * this.at_runs[i * R + r];
@@ -104,7 +105,8 @@ class Law {
     return [...shares.map(Math.sqrt), ...shares.map((s) => Math.log(s + this.kernel.least_share)), Math.log(total), log_size];
   }
 
-  kernel_between(a, b) {
+  // Between a point where the smooth part has grown to `growth` and one among the runs.
+  kernel_between(a, b, growth) {
     const { K, kernel } = this;
     let squares = 0, by_share = 0;
     for (let k = 0; k < K; k++) {
@@ -114,15 +116,15 @@ class Law {
     const apart = (a[2 * K] - b[2 * K]) ** 2 + (a[2 * K + 1] - b[2 * K + 1]) ** 2;
     const smooth = (Math.exp(-squares / (2 * kernel.length ** 2)) + by_share / K) / 2;
     const rough = Math.exp(-squares / (2 * kernel.rough_length ** 2) - apart / (2 * kernel.rough_scale ** 2));
-    return kernel.rough * rough + (1 - kernel.rough) * smooth * Math.exp(-apart / (2 * kernel.scale ** 2));
+    return kernel.rough * rough + (1 - kernel.rough) * growth * smooth * Math.exp(-apart / (2 * kernel.scale ** 2));
   }
 
-  features_at(point) {
+  features_at(point, growth) {
     const features = new Float64Array(this.F);
     for (let f = 0; f < this.F; f++) {
       let angle = this.phases[f];
       for (let c = 0; c < point.length; c++) angle += this.frequencies[f * point.length + c] * point[c];
-      features[f] = Math.sqrt(2 / this.F) * Math.cos(angle);
+      features[f] = Math.sqrt(2 / this.F) * Math.cos(angle) * (f < this.num_rough ? 1 : growth);
     }
     return features;
   }

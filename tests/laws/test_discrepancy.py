@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from autoscale_exp.laws.discrepancy import (
+    LEAST_PART,
     NUM_FEATURES,
-    SEED_COUNT,
-    SEED_PART,
+    SEEDS,
     Discrepancy,
     seed_variance,
 )
-from autoscale_exp.laws.mixture_kernel import kernel_between
+from autoscale_exp.laws.mixture_kernel import kernel_between, num_rough
 
 NUM_DOMAINS = 3
 
@@ -31,8 +31,8 @@ def test_the_mean_is_that_of_regression_by_a_gaussian_process():
     points = discrepancy.coordinates(tokens, 1e8, None)
     corrected = discrepancy.mean(np.full((12, 2), 3.0))(tokens, 1e8, None)
     for v, sd in enumerate((0.05, 0.1)):
-        covariance = sd**2 * kernel_between(discrepancy.run_points, discrepancy.run_points) + 1e-4 * np.eye(12)
-        cross = sd**2 * kernel_between(points, discrepancy.run_points)
+        covariance = sd**2 * sum(kernel_between(discrepancy.run_points, discrepancy.run_points)) + 1e-4 * np.eye(12)
+        cross = sd**2 * sum(kernel_between(points, discrepancy.run_points))
         expected = cross @ np.linalg.solve(covariance, discrepancy.losses[:, v] - 3.0)
         np.testing.assert_allclose(corrected[:, v], expected, rtol=1e-8, atol=1e-12)
 
@@ -41,8 +41,8 @@ def test_draws_have_the_mean_and_spread_of_the_process():
     discrepancy, tokens = process(), np.random.default_rng(1).dirichlet(np.ones(NUM_DOMAINS), 5) * 1e9
     points, predicted = discrepancy.coordinates(tokens, 1e8, None), np.full((12, 2), 3.0)
     draws = np.stack([discrepancy.draw(predicted, np.random.default_rng(i))(tokens, 1e8, None) for i in range(600)])
-    covariance = 0.05**2 * kernel_between(discrepancy.run_points, discrepancy.run_points) + 1e-4 * np.eye(12)
-    cross = 0.05**2 * kernel_between(points, discrepancy.run_points)
+    covariance = 0.05**2 * sum(kernel_between(discrepancy.run_points, discrepancy.run_points)) + 1e-4 * np.eye(12)
+    cross = 0.05**2 * sum(kernel_between(points, discrepancy.run_points))
     left = 0.05**2 - np.einsum("xr,rx->x", cross, np.linalg.solve(covariance, cross.T))
     np.testing.assert_allclose(draws.mean(axis=0), discrepancy.mean(predicted)(tokens, 1e8, None), atol=0.02)
     # Features stand for the kernel with a relative error of about sqrt(1 / F).
@@ -79,16 +79,17 @@ def test_away_from_the_scales_of_the_runs_levels_and_differences_are_less_sure(c
     assert (np.diff(spreads, axis=0) > 0).all()
 
 
-def test_validation_domains_that_share_noise_share_their_draws():
-    predicted, tokens = np.full((12, 2), 3.0), np.array([[3e8, 3e8, 4e8]])
+def test_validation_domains_share_what_is_rough_as_they_share_noise_and_nothing_smooth():
+    rough = slice(num_rough(NUM_FEATURES))
 
-    def correlation(shared):
-        discrepancy = process(shared=shared)
-        draws = [discrepancy.draw(predicted, np.random.default_rng(i))(tokens, 1e8, None)[0] for i in range(400)]
-        return np.corrcoef(np.transpose(draws))[0, 1]
+    def correlations(shared):
+        paths = [process(shared=shared).draw(np.full((12, 2), 3.0), np.random.default_rng(i)) for i in range(40)]
+        features = np.stack([path.features for path in paths], axis=1)  # (V, draws, F)
+        parts = (features[:, :, rough], np.delete(features, rough, axis=2))
+        return [np.corrcoef(part.reshape(2, -1))[0, 1] for part in parts]
 
-    assert abs(correlation(0.0)) < 0.15
-    assert correlation(0.9) > 0.8
+    np.testing.assert_allclose(correlations(0.0), [0.0, 0.0], atol=0.05)
+    np.testing.assert_allclose(correlations(0.9), [0.9, 0.0], atol=0.05)
 
 
 def variance_over_seeds(tokens, losses, about_law, params=1e8, shared=0.0, pools=None):
@@ -97,11 +98,23 @@ def variance_over_seeds(tokens, losses, about_law, params=1e8, shared=0.0, pools
     return seed_variance(runs, losses, about_law, np.ones(len(tokens)), shared)
 
 
-def test_runs_that_nothing_repeats_have_the_priors_part_of_the_variance_for_seeds():
+def usual_variance(tokens):
+    return (SEEDS.sd * (tokens / SEEDS.tokens) ** -SEEDS.decay) ** 2
+
+
+def test_runs_that_nothing_repeats_have_what_seeds_usually_do_at_their_budget():
     rng = np.random.default_rng(0)
     tokens, about_law = rng.dirichlet(np.ones(3), 10) * 1e9, np.array([0.04, 0.01])
     once = variance_over_seeds(tokens, rng.normal(3.0, 0.1, (10, 2)), about_law)
-    np.testing.assert_allclose(once, np.tile(SEED_PART * about_law, (10, 1)))
+    np.testing.assert_allclose(once, usual_variance(1e9))
+    assert usual_variance(1e6) > 4 * usual_variance(1e9)
+
+
+def test_seeds_are_never_all_that_runs_scatter_by_about_the_law():
+    rng = np.random.default_rng(0)
+    tokens, about_law = rng.dirichlet(np.ones(3), 10) * 1e9, np.array([1e-6, 0.01])
+    once = variance_over_seeds(tokens, rng.normal(3.0, 0.1, (10, 2)), about_law)
+    np.testing.assert_allclose(once[:, 0], (1 - LEAST_PART) * 1e-6)
 
 
 def test_repeats_of_one_mixture_tell_the_variance_over_seeds_of_all():
@@ -109,7 +122,7 @@ def test_repeats_of_one_mixture_tell_the_variance_over_seeds_of_all():
     tokens, about_law = np.tile([[1e8, 2e8, 3e8]], (40, 1)), np.array([0.04, 0.01])
     losses = rng.normal(3.0, [0.02, 0.06], (40, 2))
     squares = 39 * losses.var(axis=0, ddof=1)
-    pooled = (SEED_COUNT * SEED_PART * about_law + squares) / (SEED_COUNT + 39)
+    pooled = (SEEDS.count * usual_variance(6e8) + squares) / (SEEDS.count + 39)
     np.testing.assert_allclose(variance_over_seeds(tokens, losses, about_law), np.tile(pooled, (40, 1)))
 
 
@@ -131,7 +144,7 @@ def test_where_noise_is_does_not_change_how_much_there_is():
     losses = 3.0 + noise[:, None] * rng.standard_normal((24, 4))
     about_law = np.full(4, 1e-4)
     squares = ((losses.reshape(8, 3, 4) - losses.reshape(8, 3, 4).mean(axis=1, keepdims=True)) ** 2).sum(axis=(0, 1))
-    pooled = (SEED_COUNT * SEED_PART * about_law + squares) / (SEED_COUNT + 16)
+    pooled = (SEEDS.count * usual_variance(1e9) + squares) / (SEEDS.count + 16)
     np.testing.assert_allclose(variance_over_seeds(tokens, losses, about_law).mean(axis=0), pooled)
 
 
@@ -142,7 +155,7 @@ def test_runs_of_another_size_or_text_are_no_repeats(changed):
     pools = np.array([[1e8, 2e8, 3e8], [1e7, 2e7, 3e7]]) if changed == "text" else None
     params = [1e8, 2e8] if changed == "size" else 1e8
     seeds = variance_over_seeds(tokens, losses, about_law, params, pools=pools)
-    np.testing.assert_allclose(seeds, SEED_PART * about_law[0])
+    assert seeds.max() < 1e-4  # as repeats, 1 nat apart, they would tell of a variance of .1
 
 
 def test_content_makes_the_same_process_again():
