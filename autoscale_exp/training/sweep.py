@@ -17,7 +17,6 @@ from omegaconf import DictConfig, OmegaConf
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.job import user_errors
 from autoscale_exp.base.multirun import jobs_of, runs_at_a_time
-from autoscale_exp.base.ranges import check_range
 from autoscale_exp.base.stopping import SIGNALS, Stopped, handle_signals, signals_blocked, stop_at
 from autoscale_exp.config import TrainConf
 from autoscale_exp.data.store import TokenStore
@@ -164,7 +163,12 @@ def check_launcher(launcher: DictConfig, conf: TrainConf) -> None:
         UserError: it has no place for it; the message names the launcher's key.
     """
     runs_at_a_time(launcher)
-    check_range({"hydra.launcher.hang_minutes": launcher.get("hang_minutes")}, 0)
+    hang_minutes = launcher.get("hang_minutes")
+    if hang_minutes is not None and not (isinstance(hang_minutes, int | float) and hang_minutes > 0):
+        raise UserError(
+            f"hydra.launcher.hang_minutes is {hang_minutes}; it must be a positive number of minutes without progress, "
+            "or null for any"
+        )
     devices = launcher.get("devices")
     if devices is not None and len(devices) < (count := num_devices(conf)):
         raise UserError(

@@ -13,7 +13,7 @@ from hydra.core.singleton import Singleton
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 if TYPE_CHECKING:  # Hydra imports every plugin whenever a job starts
     from autoscale_exp.base.processes import WorkProcess
@@ -32,14 +32,15 @@ class Job:
         overrides: of its config.
         folder: where it writes.
         num_places: that it takes.
-        retries: that it has left, should its process be killed.
+        retries: that it has left, should its process be killed; None of a job other than `train`, which keeps no word
+            of what has failed.
     """
 
     index: int
     overrides: list[str]
     folder: Path
     num_places: int
-    retries: int
+    retries: int | None
 
 
 @dataclass
@@ -87,7 +88,11 @@ class ProcessLauncher(Launcher):
         self.context, self.function, self.config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Trains all runs; returns once all have ended. What has become of them stands in their folders."""
+        """Trains all runs; returns once all have ended. What has become of them stands in their folders.
+
+        Raises:
+            ProcessDied: one of a job other than `train` has ended without a result.
+        """
         from autoscale_exp.base.processes import WorkProcess, wait_for_any
 
         waiting = [self._job(index, overrides) for index, overrides in enumerate(job_overrides, initial_job_idx)]
@@ -104,7 +109,7 @@ class ProcessLauncher(Launcher):
                     if returned := self._return_of(process, ended):
                         returns[ended.job.index] = returned
                     else:
-                        waiting.insert(0, replace(ended.job, retries=ended.job.retries - 1))
+                        waiting.insert(0, replace(ended.job, retries=(ended.job.retries or 0) - 1))
                 for process, run in running.items():
                     if self._hangs(run):
                         process.abort()
@@ -120,12 +125,14 @@ class ProcessLauncher(Launcher):
 
     def _job(self, index: int, overrides: Sequence[str]) -> Job:
         conf = self.context.config_loader.load_sweep_config(self.config, list(overrides))
+        with open_dict(conf):
+            conf.hydra.job.num = index  # which the name of its folder may have
         count = 1
         if self.devices is not None:
             asked = OmegaConf.select(conf, "trainer.devices", default=1)
             count = asked if isinstance(asked, int) and asked > 0 else len(self.devices)
         folder = Path(conf.hydra.sweep.dir) / conf.hydra.sweep.subdir
-        return Job(index, list(overrides), folder, count, OmegaConf.select(conf, "retries", default=0))
+        return Job(index, list(overrides), folder, count, OmegaConf.select(conf, "retries"))
 
     def _start(self, job: Job, places: Sequence[str]) -> "WorkProcess":
         from autoscale_exp.base.processes import WorkProcess
@@ -160,6 +167,8 @@ class ProcessLauncher(Launcher):
         except ProcessDied as died:
             idle = f"it made no progress for {self.hang_minutes:g} min, and was ended" if run.hung else None
             error = ProcessDied(idle) if idle else died
+            if job.retries is None:
+                raise error from None
             if job.retries:
                 log.warning("%s is tried again: %s", job.folder.name, error)
                 return None

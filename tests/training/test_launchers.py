@@ -11,7 +11,7 @@ from hydra.core.utils import JobStatus
 
 from autoscale_exp import train as job
 from autoscale_exp.base.errors import UserError
-from autoscale_exp.base.processes import WorkProcess
+from autoscale_exp.base.processes import ProcessDied, WorkProcess
 from autoscale_exp.data.store import TokenStore
 from autoscale_exp.runs.record import read_failure
 from autoscale_exp.training.plan import plan_run
@@ -64,7 +64,7 @@ class FakeRuns(ProcessLauncher):
         return WorkProcess(function, arguments, environment=os.environ, preload="json")
 
 
-def launched(folder: Path, *jobs: tuple[str, int], hang_minutes: float | None = None) -> list[JobStatus]:
+def launched(folder: Path, *jobs: tuple[str, int | None], hang_minutes: float | None = None) -> list[JobStatus]:
     launcher = FakeRuns(devices=[0, 1, "GPU-5"], hang_minutes=hang_minutes)
     launcher.folder = folder
     return [returned.status for returned in launcher.launch(jobs, 0)]
@@ -84,6 +84,11 @@ def test_a_run_that_is_killed_is_tried_again_if_it_has_a_try_left(tmp_path: Path
     launched(tmp_path / "b", ("die", 0), ("use", 1))
     assert "was killed by SIGKILL, as the system does when memory is short" in read_failure(tmp_path / "b" / "0")
     assert not (tmp_path / "b" / "1" / "failed.json").exists()
+
+
+def test_a_job_that_keeps_no_word_of_its_failures_ends_the_others(tmp_path: Path):
+    with pytest.raises(ProcessDied, match="was killed by SIGKILL"):
+        launched(tmp_path, ("die", None))
 
 
 def test_a_run_that_hangs_is_ended_and_tried_again_if_it_has_a_try_left(tmp_path: Path):
