@@ -31,8 +31,8 @@ SEQ_LEN = 64  # what data=local has
 RIVALS = ["uniform", "natural", "doremi", "mixing_law", "regmix", "fitted", "autoscale"]  # of paper_gpt2_smoke
 PAPER = [
     "python -m autoscale_exp.study experiment=paper_gpt2_smoke store=outputs/stores/mine",
-    "'design.scales=[1_000,2_000,3_000]'",  # whose search pays for a swarm of 50, of which LightGBM needs 45
-    "'token_budgets=[5_000,10_000]'",
+    "'design.scales=[1_000,2_000,2_600]'",  # whose search pays for a swarm of 46, of which LightGBM needs 45
+    "'token_budgets=[10_000]'",
     """'+evaluations.perplexity=["task=perplexity","logger=csv"]'""",
 ]
 
@@ -106,8 +106,8 @@ def test_the_study_of_the_paper_trains_what_every_rival_needs(outputs):
         folder: {path.parent.name for path in (outputs / folder / "runs").glob("*/result.json")}
         for folder in (".", "swarm", "doremi", "targets")
     }
-    assert {folder: len(names) for folder, names in runs.items()} == {".": 21, "swarm": 50, "doremi": 2, "targets": 14}
-    assert runs["targets"] == {f"{rival}_{budget}_seed42" for rival in RIVALS for budget in ("5K", "10K")}
+    assert {folder: len(names) for folder, names in runs.items()} == {".": 21, "swarm": 46, "doremi": 2, "targets": 7}
+    assert runs["targets"] == {f"{rival}_10K_seed42" for rival in RIVALS}
     for fit in ("fit", "autoscale", "swarm/mixing_law", "swarm/lightgbm"):
         assert (outputs / fit / "mixtures" / "10K.yaml").is_file()
 

@@ -23,7 +23,7 @@ RESUME_BYTES = 12  # of a parameter in a checkpoint: the weight and AdamW's two 
 MODEL_BYTES = 4  # in a model that is kept
 REFERENCE_WORTH = 4 / 3  # of a token of DoReMi's proxy run, which a reference model sees, too
 MOST_FLOPS = {"cpu": 2e12, "gpu": 5e15}  # of the least that can be measured; more would take half a minute
-FEWEST_FLOPS = {"cpu": 2e12, "gpu": 2e15}  # of runs that take long enough for ten seconds of measuring
+FEWEST_FLOPS = {"cpu": 1e12, "gpu": 1e15}  # of runs that take long enough for ten seconds of measuring
 
 
 @dataclass(frozen=True)
@@ -212,7 +212,7 @@ def describe(forecast: Forecast, plan: PlanConf, store_bytes: int | None, parall
     """
     parts = [f"{plural(forecast.runs, 'run')}, {short_label(forecast.tokens)} tokens, {forecast.flops:.2g} FLOPs"]
     if forecast.seconds is None and forecast.flops < min(FEWEST_FLOPS.values()):
-        parts.append("no time, as measuring it might take longer than the runs; plan.only=true does it")
+        parts.append("no time, as that of so little is measured only with plan.only=true")
     elif forecast.seconds is None:
         parts.append("no time, as it is not measured here; plan.accelerator=h200 tells that of another device")
     elif plan.accelerator is not None:

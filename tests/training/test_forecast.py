@@ -113,8 +113,8 @@ def test_the_pace_of_runs_that_are_soon_finished_is_measured_only_for_a_plan_alo
         asked = Forecaster(plan, store, tmp_path).unless_tiny([([conf], [tokens])])
         return describe(asked.of_runs([conf], [tokens]), plan, None, 1)
 
-    enough = round(2e12 / asked._size(conf).flops_per_token)
-    assert "no time, as measuring it might take longer than the runs" in told(PlanConf(), enough // 2)
+    enough = round(1e12 / asked._size(conf).flops_per_token)
+    assert "no time, as that of so little is measured only" in told(PlanConf(), enough // 2)
     assert "s of training on this machine" in told(PlanConf(), enough)
     assert "s of training on this machine" in told(PlanConf(only=True), enough // 2)
 
