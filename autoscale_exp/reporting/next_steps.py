@@ -42,7 +42,7 @@ def after_prepare(store: str, domain_tokens: Sequence[int]) -> str:
 
 
 def after_sweep(folder: Path, *, is_design: bool, search: str | None, mixture_file: str | None = None) -> str:
-    """The fit of a search, the report of target runs, or where to look at other runs.
+    """The fit of a search, again after more of its runs; the report of target runs; or where to look at other runs.
 
     Args:
         folder: of the sweep.
@@ -50,7 +50,7 @@ def after_sweep(folder: Path, *, is_design: bool, search: str | None, mixture_fi
         search: folder of the search whose mixtures were trained.
         mixture_file: the one that was trained, if it was one.
     """
-    if search is not None:
+    if search is not None and not (is_design and Path(folder) == Path(search)):
         elsewhere = [] if Path(folder) == Path(search) / "targets" else [f"targets={folder}"]
         names = {record.mixture for record in _records_in(folder)}
         reference = ["reference=natural"] if "natural" in names and "uniform" not in names else []

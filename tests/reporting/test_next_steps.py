@@ -45,6 +45,13 @@ def test_after_a_search_comes_its_fit(tmp_path: Path):
     assert command(line) == ["fit", f"runs={tmp_path}", "target_tokens=[10_000_000]"]
 
 
+def test_after_the_next_runs_of_a_search_comes_its_fit_again(tmp_path: Path):
+    write_record(tmp_path / "runs" / "base", make_record(token_budget=3_000_000))
+    write_fit(tmp_path / "fit", replace(FIT, overrides=[f"runs={tmp_path}", "target_tokens=[9]", "num_next_runs=8"]))
+    line = after_sweep(tmp_path, is_design=True, search=str(tmp_path))
+    assert command(line) == ["fit", f"runs={tmp_path}", "target_tokens=[9]", "num_next_runs=8"]
+
+
 def test_after_target_runs_comes_the_report():
     assert command(after_sweep(Path("a/targets"), search="a", is_design=False)) == ["report", "search=a"]
     assert command(after_sweep(Path("b"), search="a", is_design=False)) == ["report", "search=a", "targets=b"]
