@@ -184,7 +184,7 @@ def test_evaluations_are_reported_beside_what_training_measured(outputs):
 
 def test_the_report_is_one_file_that_loads_nothing(outputs):
     page = (outputs / "report.html").read_text()
-    assert page.count("<svg") == 8
+    assert page.count("<svg") == 7
     assert not re.search(r"(src|href)=[\"']?(https?:)?//", page)
     assert "<script" not in page
     for heading in ("Weights against scale", "Target runs", "Beside the published study", "Tokens and epochs", "Cost"):
