@@ -52,7 +52,7 @@ def with_a_thousandth_of_the_tokens(command: str) -> str:
 def run(cwd: Path, command: str) -> str:
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     done = subprocess.run(
-        ["bash", "-c", command], cwd=cwd, env=environment, capture_output=True, text=True, timeout=600
+        ["bash", "-c", command], cwd=cwd, env=environment, capture_output=True, text=True, timeout=1200
     )
     assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
     return done.stdout
