@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -16,34 +15,8 @@ from autoscale_exp.data.store import TokenStore
 from autoscale_exp.runs.record import read_failure
 from autoscale_exp.training.plan import plan_run
 from hydra_plugins.autoscale_exp_launcher.processes import Job, ProcessLauncher
+from tests.training.fake_runs import die_once, hang_once, use
 from tests.training.processes import LOCAL, LONG, Start, ended, parts_of, wait_for
-
-
-def use(devices: list[str], folder: Path, seconds: float) -> None:
-    """Takes devices for a while; fails if another process has one of them."""
-    locks = [folder / device for device in devices]
-    for lock in locks:
-        lock.touch(exist_ok=False)
-    time.sleep(seconds)
-    for lock in locks:
-        lock.unlink()
-
-
-def die_once(folder: Path) -> None:
-    if not (folder / "died").exists():
-        (folder / "died").touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-def hang_once(folder: Path) -> None:
-    folder.mkdir(exist_ok=True)
-    if (folder / "hung").exists():
-        return
-    (folder / "hung").touch()
-    for _ in range(8):  # longer than the limit, but not without progress
-        (folder / "progress.json").write_text("{}")
-        time.sleep(0.4)
-    time.sleep(600)
 
 
 class FakeRuns(ProcessLauncher):
