@@ -31,7 +31,7 @@ from autoscale_exp.laws.conf import BoundsConf, LawConf, ObjectiveConf
 from autoscale_exp.lm.conf import MaskedModelConf, ModelConf
 from autoscale_exp.mixture.conf import MixtureConf, StageConf
 from autoscale_exp.reporting.conf import PublishedConf
-from autoscale_exp.reweighting.conf import AdoConf, DoremiConf, ReweightingConf
+from autoscale_exp.reweighting.conf import AdoConf, DogeConf, DoremiConf, ReweightingConf
 from autoscale_exp.runs.design import DesignConf, RunRequest
 from autoscale_exp.runs.designs import DESIGNS, design_runs, select_run
 from autoscale_exp.runs.record import RunRecord, read_records
@@ -136,6 +136,7 @@ class FitConf:
     seed: int = 0  # of the draws
     num_next_runs: int = 3  # proxy runs to propose
     next_scales: list[int] = field(default_factory=list)  # token budgets of proposed runs; empty: those of the runs
+    next_models: list[str] = field(default_factory=list)  # models of proposed runs; empty: those of the runs
     logger: dict[str, Any] | None = None  # a Lightning logger; null: none
 
 
@@ -274,6 +275,7 @@ def _register() -> None:
         "rival": RivalConf,
         "published": PublishedConf,
         "doremi": DoremiConf,
+        "doge": DogeConf,
         "ado": AdoConf,
         "law": LawConf,
         "objective": ObjectiveConf,

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from autoscale_exp.base.job import job, to_typed
 from autoscale_exp.base.labels import short_label
 from autoscale_exp.base.ranges import LARGEST_SEED, check_range
 from autoscale_exp.config import FitConf
+from autoscale_exp.data.store import open_store
 from autoscale_exp.laws.conf import ObjectiveConf
 from autoscale_exp.laws.fit_file import Fit, FitObjective, FittedMixture, NextRun, write_fit
 from autoscale_exp.laws.fit_folder import (
@@ -27,7 +28,7 @@ from autoscale_exp.laws.fit_folder import (
     write_mixtures,
     write_next_runs,
 )
-from autoscale_exp.laws.law import Law, describe_laws
+from autoscale_exp.laws.law import LAWS, Law, describe_laws, takes_sizes
 from autoscale_exp.laws.law_file import write_law
 from autoscale_exp.laws.objective import make_objective
 from autoscale_exp.laws.optimum import make_bounds
@@ -35,8 +36,10 @@ from autoscale_exp.laws.reach import ROUNDING, check_targets, remarks_on
 from autoscale_exp.laws.request import Request
 from autoscale_exp.laws.solution import solve_each, solve_optima
 from autoscale_exp.laws.solver.constraints import Constraints, GroupCap, check_text
-from autoscale_exp.reporting.next_steps import after_fit, next_runs_command, runs_first, tell_next
+from autoscale_exp.lm.size import size_of
+from autoscale_exp.reporting.next_steps import after_fit, all_next_runs, next_runs_command, runs_first, tell_next
 from autoscale_exp.reporting.tables import show_fit
+from autoscale_exp.runs.record import read_records
 from autoscale_exp.runs.repeat import repeat_command
 from autoscale_exp.runs.table import LEAST_TOKENS, RunTable, has_sizes, read_optima, read_runs, scales_of
 
@@ -61,6 +64,7 @@ def main(conf: FitConf) -> None:
         raise UserError(f"uncertainty is '{conf.uncertainty}'; allowed are intervals and none")
     fits: dict[str | None, Fit]
     fitted_law: Law | None = None
+    models: dict[int, str] = {}
     if conf.optima is not None:
         if conf.target_params is not None:
             raise UserError("target_params is given with optima, which tell of no model size; give runs=... instead")
@@ -76,7 +80,11 @@ def main(conf: FitConf) -> None:
         if unseen := [domain for domain in table.domains if domain not in table.validation_domains]:
             log.warning("trained on, but no part of the objective, because no run has its loss: %s", ", ".join(unseen))
         asked = {None: conf.objective} | objectives_of(conf)
-        requests = {name: make_request(replace(conf, objective=section), table) for name, section in asked.items()}
+        models = next_models_of(conf)
+        requests = {
+            name: replace(make_request(replace(conf, objective=section), table), next_sizes=list(models))
+            for name, section in asked.items()
+        }
         check_targets(conf.target_tokens, [median_tokens(table, rows) for rows in scales_of(table)])
         for name, request in requests.items():
             of_request = FitObjective.of(request.objective, table.validation_domains)
@@ -90,7 +98,7 @@ def main(conf: FitConf) -> None:
         law = fitted_law.content()
     for name in fits:
         folder = Path(conf.output_dir) / (name or "")
-        told = with_commands(fits[name], str(conf.runs), folder)
+        told = with_commands(fits[name], str(conf.runs), folder, models)
         typed = replace(told, overrides=list(HydraConfig.get().overrides.task))
         fits[name] = fit = with_earlier_targets(typed, earlier_fit(folder))
         write_law(folder, law)
@@ -100,9 +108,10 @@ def main(conf: FitConf) -> None:
     for fit in fits.values():
         show_fit(fit)
     if conf.runs is not None and Path(conf.runs).is_dir():
-        for target in (target for target in fits[None].targets if target.next_runs):
-            command = next_runs_command(conf.runs, proposals_path(Path(conf.output_dir), target))
-            log.info("all runs proposed for %s tokens: %s", short_label(target.tokens), command)
+        for target in fits[None].targets:
+            proposed = [] if target.risk and target.risk.is_enough else target.next_runs or []
+            for command in all_next_runs(conf.runs, proposals_path(Path(conf.output_dir), target), proposed, models):
+                log.info("all runs proposed for %s tokens: %s", short_label(target.tokens), command)
     log.info("drawing figures")
     from autoscale_exp.reporting.explorer import write_explorer  # these take a while, once all is written
     from autoscale_exp.reporting.figures import save_fit_figures
@@ -140,26 +149,49 @@ def objectives_of(conf: FitConf) -> dict[str, ObjectiveConf]:
     return sections
 
 
-def with_commands(fit: Fit, runs: str, folder: Path) -> Fit:
+def next_models_of(conf: FitConf) -> dict[int, str]:
+    """The models of `next_models` by their sizes, on the token store of the runs.
+
+    Raises:
+        UserError: the law takes no sizes, or no token store tells the sizes of models.
+    """
+    if not conf.next_models:
+        return {}
+    if not takes_sizes(conf.law.name):
+        others = " or ".join(filter(takes_sizes, LAWS))
+        raise UserError(f"next_models is given, but law.name={conf.law.name} takes no model sizes; choose {others}")
+    if not Path(str(conf.runs)).is_dir():
+        raise UserError(
+            f"next_models is given, but '{conf.runs}' is no sweep's folder, whose token store tells how large models "
+            "are; leave next_models out: new runs are proposed of the sizes in the table"
+        )
+    store = open_store(read_records(Path(str(conf.runs)))[0].store, "store")
+    models = {}
+    for name in conf.next_models:
+        model = to_typed(hydra.compose("train", [f"model={name}"]).model)
+        models[size_of(model, store.vocab_size, store.seq_len, half=False).params] = name
+    return models
+
+
+def with_commands(fit: Fit, runs: str, folder: Path, models: Mapping[int, str]) -> Fit:
     """A fit whose next runs have the commands that train them, as far as the folder of the runs tells.
 
     Args:
         fit: without them.
         runs: folder of the sweep, or a run table, which does not tell.
         folder: of the fit, where targets have a table of their next runs.
+        models: by size those that the runs are not of.
     """
     if not Path(runs).is_dir():
         return fit
 
     def told(entry: FittedMixture, table: Path | None = None) -> FittedMixture:
-        def command(index: int, run: NextRun) -> str | None:
+        def command(run: NextRun) -> str | None:
             if run.repeats is not None:
                 return repeat_command(Path(runs), run.repeats, run.run, run.seed)
-            return None if table is None else next_runs_command(runs, table, index)
+            return None if table is None else next_runs_command(runs, table, entry.next_runs or [], run, models)
 
-        proposed = entry.next_runs and [
-            replace(run, command=command(index, run)) for index, run in enumerate(entry.next_runs)
-        ]
+        proposed = entry.next_runs and [replace(run, command=command(run)) for run in entry.next_runs]
         return replace(entry, next_runs=proposed)
 
     return replace(

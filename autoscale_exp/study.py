@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 
 from autoscale_exp.base.errors import UserError
@@ -16,11 +17,14 @@ from autoscale_exp.config import StudyConf
 from autoscale_exp.data.manifest import MANIFEST
 from autoscale_exp.data.store import TokenStore, open_store
 from autoscale_exp.data.unprepared import unprepared_store
+from autoscale_exp.fit import make_request
+from autoscale_exp.laws.request import Request
 from autoscale_exp.reporting.tables import open_console, print_table
 from autoscale_exp.reporting.verdicts import plural
 from autoscale_exp.runs.design import ScaledDesignConf
 from autoscale_exp.runs.record import read_records
-from autoscale_exp.studies.checks import check_numbers_of_runs, check_objective, first_of_search
+from autoscale_exp.runs.table import RunTable
+from autoscale_exp.studies.checks import check_numbers_of_runs, check_objective, check_ratios, first_of_search
 from autoscale_exp.studies.choices import choose_scales
 from autoscale_exp.studies.commands import Sections
 from autoscale_exp.studies.progress import Progress
@@ -115,6 +119,25 @@ def with_scales(conf: StudyConf, store: TokenStore) -> ScaledDesignConf:
     return replace(conf.design, scales=found)
 
 
+def requests_of(stages: StageList) -> dict[str, Request]:
+    """What each rival's fit will be asked, checked before there is a run.
+
+    Raises:
+        UserError: a value is not allowed; the message names the key.
+    """
+    store = stages.store
+    none = np.empty((0, len(store.domains))), np.empty((0, len(store.validation_domains)))
+    unique = [store.num_rows("train", domain) * store.seq_len for domain in store.domains]
+    no_runs = RunTable([], store.domains, store.validation_domains, *none, unique_tokens=unique)
+    requests = {}
+    for name, fit in stages.fits.items():
+        try:
+            requests[name] = make_request(fit, no_runs)
+        except UserError as error:
+            raise UserError(f"rival {name}: {error}") from None
+    return requests
+
+
 def show_plan(console: Console, stages: StageList, planned: Sequence[Stage], left: Sequence[Stage]) -> None:
     """Prints what there is to do: what each stage takes, and the commands that do the same one by one.
 
@@ -122,11 +145,14 @@ def show_plan(console: Console, stages: StageList, planned: Sequence[Stage], lef
         UserError: a run cannot be made as configured, or does not fit the memory.
     """
     conf, store, folder = stages.conf, stages.store, stages.folder
+    requests = requests_of(stages)
+    check_objective(stages, requests)
+    check_ratios(stages, requests)
     runs = {stage.name: runs_of(stage.command, store, folder) for stage in planned}  # all checked before any is timed
     check_numbers_of_runs(stages, {stage.name: len(runs[stage.name][0]) for stage in planned if runs[stage.name][0]})
-    check_objective(stages)
     parallel = runs_at_a_time(stages.sections.launcher)
     forecaster = Forecaster(conf.plan, store, folder, measure=stages.prepared)
+    forecaster = forecaster.unless_tiny([runs[stage.name] for stage in left])
     rows, total = [], Forecast()
     for stage in planned:
         confs, tokens = runs[stage.name]

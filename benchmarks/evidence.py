@@ -1,13 +1,15 @@
 """What the studies of docs/evidence.md show: their numbers and figures, from the folders of finished studies.
 
-    python -m autoscale_exp.study experiment=compare     # and regret, and shift
+    python -m autoscale_exp.study experiment=compare     # and regret, shift, compare_seven, quickstart
     python benchmarks/evidence.py outputs/compare outputs/regret outputs/shift
 
-Writes for each study benchmarks/results/<name>.json and figures beside it, and prints the tables of the page.
+Writes for each study benchmarks/results/<name>.json and figures beside it, and prints the tables of the page. The
+README's table of expected numbers is of quickstart.json.
 """
 
 import argparse
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,7 @@ def result_of(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     budgets, fit, searches = read_runs(conf)
     *_, mixtures = budgets.values()
     records = [record for mixture in mixtures.values() for record in mixture.records]
+    objective = objective_of_fit(fit, conf.fit)
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     result = {
         "command": f"python -m autoscale_exp.study experiment={folder.name}",
@@ -49,8 +52,10 @@ def result_of(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     }
     result |= {key: summary[key] for key in KEPT}
     result |= {key: summary[key] for key in ("difference_vs_uniform", "savings_vs_uniform")}
+    result["proxy_runs"] = {run.run: objective(run.losses) for run in searches.runs.get(".", [])}
+    result["gain_expected"] = asdict(gain) if (gain := (fit.targets[-1].gains or {}).get("uniform")) else None
     figures = {"differences": plot_differences(compare(mixtures, "uniform"), "uniform")}
-    if brute := brute_force(searches, mixtures, "uniform", objective_of_fit(fit, conf.fit)):
+    if brute := brute_force(searches, mixtures, "uniform", objective):
         figures["regrets"] = plot_regrets(brute)
     if optima := shift_of(folder / "targets", mixtures, "fitted"):
         figures["optima"] = plot_optima(optima, fit.domains)

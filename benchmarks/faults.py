@@ -37,7 +37,7 @@ DATA = ["data=local", "data.domains=[sums,words]", "data.seq_len=16", "data.vali
 DATA += ["data.validation_rows=24", "data.tokenizer.vocab_size=300"]
 MODEL = ["model.n_layer=1", "model.n_embd=16", "model.n_head=2", "model.optimizer.batch_rows=8", "num_threads=1"]
 SWEEP = ["token_budget=16_000", "max_epochs=1000", "checkpoint_minutes=0.002", "seed=0,1,2", "trainer.accelerator=cpu"]
-GPUS = ["hydra/launcher=gpus", "hydra.launcher.devices=[0,1]", "retries=1"]  # stand-ins: the runs are on the CPU
+LOCAL = ["hydra/launcher=local", "hydra.launcher.n_jobs=2", "retries=1"]
 CLONE_NEWUTS = 0x04000000
 
 
@@ -156,26 +156,23 @@ def told_to_end(sweep: Sweep) -> None:
 
 
 def worker_killed(sweep: Sweep) -> None:
-    """a worker is killed, one run per GPU"""
-    pid = sweep.start(*GPUS)
+    """the process of a run is killed"""
+    pid = sweep.start(*LOCAL)
     os.kill(sweep.holder(), signal.SIGKILL)
     sweep.end(pid)
 
 
 def joblib_worker_killed(sweep: Sweep) -> None:
-    """a worker is killed, joblib"""
+    """the process of a run is killed, joblib"""
     pid = sweep.start("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
     os.kill(sweep.holder(), signal.SIGKILL)
     sweep.end(pid)
 
 
 def worker_hangs(sweep: Sweep) -> None:
-    """a worker hangs, and is killed by hand"""
-    pid = sweep.start(*GPUS)
-    hung = sweep.holder()
-    os.kill(hung, signal.SIGSTOP)
-    time.sleep(3)
-    os.kill(hung, signal.SIGKILL)
+    """the process of a run hangs"""
+    pid = sweep.start(*LOCAL, "hydra.launcher.hang_minutes=0.2")
+    os.kill(sweep.holder(), signal.SIGSTOP)
     sweep.end(pid)
 
 

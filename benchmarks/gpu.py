@@ -34,7 +34,7 @@ from training import (
 
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.training.pack import Pack
-from autoscale_exp.training.packing import PackedTrainer
+from autoscale_exp.training.packed_trainer import PackedTrainer
 from autoscale_exp.training.plan import RunPlan
 
 SECONDS = 500  # after which nothing new is begun

@@ -52,7 +52,7 @@ from autoscale_exp.training import run
 from autoscale_exp.training.building import build_module
 from autoscale_exp.training.callbacks import Progress
 from autoscale_exp.training.pack import Pack, train_pack
-from autoscale_exp.training.packing import PackedTrainer
+from autoscale_exp.training.packed_trainer import PackedTrainer
 from autoscale_exp.training.plan import RunPlan, micro_batch, plan_run
 
 HERE = Path(__file__).parent
@@ -275,6 +275,10 @@ def main() -> None:
             contenders = {
                 "train": lambda of=plans, size=step_tokens: (trained(of[0], clock), size),
                 "bare loop": lambda of=plans, size=step_tokens: (bare_loop(of[0], clock), size),
+                "bare loop, compiled": lambda of=plans, size=step_tokens: (
+                    bare_loop(of[0], clock, compiled=True),
+                    size,
+                ),
             }
             if model == "gpt2_tiny":
                 contenders["Hugging Face Trainer"] = lambda of=plans, size=step_tokens: (

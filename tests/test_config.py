@@ -23,7 +23,16 @@ GROUPS = [path for path in sorted(CONF_DIR.glob("*/*.yaml")) if path.parent.name
 EXPERIMENTS = [path.stem for path in sorted((CONF_DIR / "experiment").glob("*.yaml"))]
 STUDIES = [e for e in EXPERIMENTS if is_experiment_of(CONF_DIR / "experiment" / f"{e}.yaml", "study")]
 NEXT_RUNS = ROOT / "tests" / "runs" / "next_runs.csv"  # of the domains of data=environment
-FOUND = ["fitted", "autoscale", "regmix", "mixing_law", "olmix", "doremi", "grid"]  # mixtures that searches find
+FOUND = [
+    "fitted",
+    "autoscale",
+    "regmix",
+    "mixing_law",
+    "olmix",
+    "doremi",
+    "doge",
+    "grid",
+]  # mixtures that searches find
 # What a user must give, for options that have no sensible default.
 GIVEN = {
     "data=local": ["data.domains=[a,b]", "data.path=somewhere"],

@@ -5,6 +5,7 @@ import re
 from dataclasses import fields
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from autoscale_exp.data.manifest import (
@@ -34,6 +35,39 @@ ROOT = Path(__file__).parent.parent
 PAGES = [page for pattern in ("*.md", "docs/**/*.md", "tests/**/*.md") for page in sorted(ROOT.glob(pattern))]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 MOST_LINES = 120  # of the README
+SCALES = ("0.4M", "1.2M")  # of the quickstart's search
+
+
+def percents(values):
+    """The least and the greatest as text, the least one in size first."""
+    return " to ".join(f"{100 * value:+.1f}".replace("-", "−") for value in sorted([min(values), max(values)], key=abs))
+
+
+def test_readme_expects_what_the_committed_quickstart_ended_with():
+    result = json.loads((ROOT / "benchmarks/results/quickstart.json").read_text())
+    proxies, ends = result["proxy_runs"], {name: np.array(of) for name, of in result["final"].items()}
+    base = {at: np.array([end for run, end in proxies.items() if re.match(rf"base.*_{at}", run)]) for at in SCALES}
+    level, spread = [*base.values(), ends["uniform"]], "its standard deviation over seeds"
+    rows = [f"| uniform mixture | {' | '.join(f'{of.mean():.1f}' for of in level)} |"]
+    rows += [f"| {spread} | {' | '.join(f'{of.std(ddof=1):.2f}'.lstrip('0') for of in level)} |"]
+    for times, change in {"x3": "times 3", "x0.333": "divided by 3"}.items():
+        ratios = [
+            [end / base[at].mean() - 1 for run, end in proxies.items() if f"_{times}_{at}" in run] for at in SCALES
+        ]
+        rows.append(f"| one domain's tokens {change} | {' | '.join(map(percents, ratios))} | |")
+    for name, law in {"fitted": "default", "autoscale": "published"}.items():
+        of, lower = ends[name], -100 * result["difference_vs_uniform"][name]["relative"]
+        sooner = 100 * result["savings_vs_uniform"][name]["on_curves"]
+        trained = f"{of.mean():.1f} ± {of.std(ddof=1):.1f}".replace("± 0", "± ")
+        rows.append(
+            f"| mixture of the {law} law, trained | | | {trained}: {lower:.1f} % lower, {sooner:.0f} % sooner |"
+        )
+    gain = result["gain_expected"]
+    low, high = (100 * end * gain["relative"] / gain["mean"] for end in gain["interval"])
+    expected = f"{100 * gain['relative']:.1f} % ({low:.1f} to {high:.1f} %)".replace("-", "−")
+    rows.append(f"| gain over uniform that the fit expects (90 % interval) | | | {expected} |")
+    readme = (ROOT / "README.md").read_text()
+    assert [row for row in rows if row not in readme] == []
 
 
 def without_blocks(text):

@@ -2,21 +2,30 @@
 
 import csv
 import logging
+import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hydra import compose, initialize_config_dir
 
 from autoscale_exp import fit
+from autoscale_exp.base.errors import UserError
+from autoscale_exp.base.job import CONF_DIR, to_typed
+from autoscale_exp.base.labels import budget_label
+from autoscale_exp.config import TrainConf
 from autoscale_exp.fit import tell_of_runs
 from autoscale_exp.laws import solution
 from autoscale_exp.laws.fit_file import read_fit
 from autoscale_exp.laws.law import fit_law
+from autoscale_exp.lm.size import size_of
+from autoscale_exp.reporting import explorer, figures
 from autoscale_exp.runs.record import write_record
+from autoscale_exp.training.plan import plan_run
 from tests.laws.synthetic import DOMAINS, ddo_table
-from tests.runs.records import make_record
+from tests.runs.records import make_record, started
 
 
 @pytest.mark.parametrize(
@@ -60,6 +69,66 @@ def test_what_a_fit_reads_is_told(caplog):
     caplog.clear()
     tell_of_runs(replace(ddo_table(), params=np.repeat([1e6, 4e6], 7)))
     assert caplog.messages[0] == "14 runs: 7 at 30000 of 1M parameters, 7 at 100000 of 4M parameters"
+
+
+def composed(*overrides: str) -> TrainConf:
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        conf = to_typed(compose("train", [*overrides]))
+    assert isinstance(conf, TrainConf)
+    return conf
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["law=linear"], "next_models is given, but law.name=linear takes no model sizes; choose pooled_transfer or "),
+        ([], "next_models is given, but 'runs.csv' is no sweep's folder, whose token store tells how large models are"),
+    ],
+)
+def test_models_of_new_runs_that_nothing_is_known_of_are_refused(overrides, message, refused, run_table: Path):
+    asked = [f"runs={run_table.name}", "next_models=[gpt2]", "output_dir=out", *overrides]
+    assert refused("fit", *asked).startswith(message)
+
+
+def test_runs_of_models_of_several_sizes_are_proposed_with_commands_that_train_them(store, tmp_path: Path, monkeypatch):
+    """A search of a narrow GPT-2, and new runs of the one in conf/model."""
+    search = tmp_path / "search"
+    table, typed = ddo_table(noise=0.01), ["model=gpt2_tiny", "model.n_embd=16", "trainer.accelerator=cpu"]
+
+    def size(*overrides: str) -> int:
+        return size_of(composed(*overrides, "token_budget=9").model, store.vocab_size, store.seq_len, half=False).params
+
+    text = dict.fromkeys(store.domains, 10**6)
+    for run, tokens, losses in zip(table.runs, table.domain_tokens.tolist(), table.losses.tolist(), strict=True):
+        budget = 30_000 if sum(tokens) < 60_000 else 100_000
+        record = {
+            "scale": budget_label(budget),
+            "token_budget": budget,
+            "params": size(*typed),
+            "store": str(store.folder),
+            "tokens": dict(zip(store.domains, map(round, tokens), strict=True)),
+            "unique_tokens": text,
+            "pool_tokens": text,
+            "losses": dict(zip(store.validation_domains, losses, strict=True)),
+        }
+        started(search, run, typed, {"experiment": "search"}, **record)
+    asked = [f"runs={search}", "target_tokens=[300_000]", "num_draws=8", "num_next_runs=2"]
+    asked += ["next_models=[gpt2_tiny]", "next_scales=[16_000]", "hydra/job_logging=none"]
+    monkeypatch.setattr(sys, "argv", ["fit", *asked])
+    monkeypatch.setattr(figures, "save_fit_figures", lambda *_: None)
+    monkeypatch.setattr(explorer, "write_explorer", lambda *_: None)
+    fit.main()
+    (target,) = read_fit(search / "fit", "fit").targets
+    tiny = size("model=gpt2_tiny")
+    assert {run.params for run in target.next_runs} == {tiny}
+    for run in target.next_runs:
+        overrides = [o for o in shlex.split(run.command)[3:] if not o.startswith("hydra.mode")]
+        plan = plan_run(composed(*overrides), store)
+        assert plan.spec.run == run.run
+        assert plan.conf.model.n_embd == 64
+        assert plan.sampler.num_rows * store.seq_len == pytest.approx(16_000, abs=3 * store.seq_len)
+        with pytest.raises(UserError, match=f"proposed for a model of {tiny} parameters, but model 'gpt2_tiny' has"):
+            plan_run(composed(*overrides, "model.n_layer=2"), store)
 
 
 @pytest.fixture

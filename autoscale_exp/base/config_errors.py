@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import fields, is_dataclass
 from functools import cache
+from traceback import walk_tb
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -30,7 +31,7 @@ from yaml.reader import ReaderError
 from autoscale_exp.base.errors import first_line
 from autoscale_exp.base.overrides import describe_unreadable, quoted_override
 
-BROKEN_FILE = (MarkedYAMLError, ReaderError)  # what yaml raises of a file that it cannot read
+BROKEN_FILE = (MarkedYAMLError, ReaderError, UnicodeDecodeError)  # what is raised of a file that is no YAML
 LIST = "a list is written [a,b], also one of a single value"
 
 
@@ -79,6 +80,11 @@ def describe(error: BaseException) -> str:
 
 
 def _describe_broken_file(error: Any) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        frames = (frame.f_locals for frame, _ in walk_tb(error.__traceback__))
+        path = next((of["full_path"] for of in frames if "full_path" in of), "a file")  # which Hydra does not tell
+        read = error.object[: error.start].decode(errors="replace").rpartition("\n")[2]
+        return f"'{path}' is no YAML in UTF-8, from after '{read}' on; save it as UTF-8"
     mark = getattr(error, "problem_mark", None)
     if mark is None:  # a character that no YAML may have
         return f"'{error.name}' is no YAML: {first_line(error)}"

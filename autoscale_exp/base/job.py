@@ -21,6 +21,7 @@ from autoscale_exp.base.config_errors import BROKEN_FILE, describe, unknown_key,
 from autoscale_exp.base.errors import UserError, first_line, refusal
 from autoscale_exp.base.help import asked_for_help, describe_job
 from autoscale_exp.base.overrides import readable
+from autoscale_exp.base.processes import ProcessDied
 from autoscale_exp.base.stopping import SIGNALS, Stopped, handle_signals, restore_signals, stop_at
 
 _PACKAGE = Path(__file__).parent.parent
@@ -88,7 +89,7 @@ def _errors_before(begun: Callable[[], bool]) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if type(error).__module__.split(".")[0] not in ("joblib", "submitit"):
+        if type(error).__module__.split(".")[0] not in ("joblib", "submitit") and not isinstance(error, ProcessDied):
             raise
         reason = first_line(error).partition(". ")[0]
         raise UserError(

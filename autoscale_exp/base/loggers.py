@@ -1,5 +1,6 @@
 """The logger of one run, closed with it, so that the next run of a sweep in the same process begins its own."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -9,6 +10,8 @@ from typing import Any
 from hydra.utils import instantiate
 
 from autoscale_exp.base.errors import UserError, first_line
+
+log = logging.getLogger(__name__)
 
 WANDB = "autoscale_exp.base.wandb_runs.open_wandb"  # `_target_` of conf/logger/wandb.yaml
 
@@ -34,7 +37,7 @@ class LoggedRun:
 def open_logger(conf: dict[str, Any] | None, folder: Path, run: LoggedRun) -> Iterator[Any]:
     """The Lightning logger of a `logger` section, writing to `folder`; None without a section.
 
-    An error inside marks the run as failed.
+    An error inside marks the run as failed. One of the logger itself, as it is closed, is a warning.
 
     Raises:
         UserError: W&B cannot be used as it is set up, as without a login, or a package is missing.
@@ -56,9 +59,19 @@ def open_logger(conf: dict[str, Any] | None, folder: Path, run: LoggedRun) -> It
         yield logger
         status = "success"
     finally:
-        logger.finalize(status)
-        if hasattr(logger.experiment, "finish"):  # W&B's run stays open otherwise
-            logger.experiment.finish(exit_code=int(status == "failed"))
+        with errors_told(run.name):
+            logger.finalize(status)
+            if hasattr(logger.experiment, "finish"):  # W&B's run stays open otherwise
+                logger.experiment.finish(exit_code=int(status == "failed"))
+
+
+@contextmanager
+def errors_told(name: str) -> Iterator[None]:
+    """Makes a warning of an error of the logger of `name`, whose results are written: it costs them not."""
+    try:
+        yield
+    except Exception as error:
+        log.warning("the log of %s is not whole: %s", name, first_line(error))
 
 
 def is_of_wandb(error: BaseException) -> bool:

@@ -48,8 +48,9 @@ def check_outputs(config: DictConfig) -> None:
     """Composes every job of a multirun.
 
     Raises:
-        UserError: two write to the same place, so that the second would overwrite what the first wrote.
+        UserError: two write to the same place, so that the second would overwrite what the first wrote, or none is run.
     """
+    runs_at_a_time(config.hydra.launcher)
     overrides_of: dict[str, list[str]] = {}
     for overrides, conf in jobs_of(config):
         key = "output_dir" if hasattr(conf, "output_dir") else "output"
@@ -69,7 +70,19 @@ def check_outputs(config: DictConfig) -> None:
 
 
 def runs_at_a_time(launcher: DictConfig) -> int | None:
-    """How many jobs of a multirun a launcher runs at once on this machine; None if it runs them elsewhere."""
-    if "joblib" in launcher._target_:
-        return int(launcher.n_jobs)
-    return 1 if "basic" in launcher._target_ else None
+    """How many jobs of a multirun a launcher runs at once on this machine; None if that is not said.
+
+    Raises:
+        UserError: it is told to run no number of them.
+    """
+    n_jobs = launcher.get("n_jobs")
+    if n_jobs is None:
+        return 1 if "basic" in launcher._target_ else None
+    if not isinstance(n_jobs, int) or n_jobs == 0:
+        raise UserError(
+            f"hydra.launcher.n_jobs is {n_jobs}; it must be a number of runs at a time, or -1 for as many as there are "
+            "cores"
+        )
+    from joblib import effective_n_jobs
+
+    return effective_n_jobs(n_jobs)

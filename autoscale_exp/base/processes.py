@@ -15,6 +15,7 @@ from autoscale_exp.base.stopping import REQUEUE, SIGNALS, Stopped, signals_block
 
 LOOK_SECONDS = 0.2  # between two looks at what a process has told
 EXIT_SECONDS = 10.0  # that a process may take to end once it has told its outcome
+ABORT_SECONDS = 2.0  # in which a process tells where it stands
 _CONTEXT = multiprocessing.get_context("forkserver")
 
 
@@ -87,6 +88,12 @@ class WorkProcess:
         """Sends it a signal."""
         if self._process.is_alive():
             os.kill(self.pid, signum)
+
+    def abort(self) -> None:
+        """Ends it with SIGABRT, at which `faulthandler` tells where it stands; soon after if it does not listen."""
+        self.signal(signal.SIGABRT)
+        self._process.join(ABORT_SECONDS)
+        self.kill()
 
     def kill(self) -> None:
         """Ends it at once."""

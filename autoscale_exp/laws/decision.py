@@ -5,7 +5,7 @@ not under the point estimate: where the runs say little, draws disagree and thei
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -69,16 +69,17 @@ def decide(evidence: Evidence, request: Request) -> Fit:
     groups = scales_of(table)
     totals = table.domain_tokens.sum(axis=1)
     base = (table.domain_tokens / totals[:, None])[groups[-1]].mean(axis=0)
-    candidates = candidate_runs(table, request.next_scales)
+    candidates = candidate_runs(table, request.next_scales, request.next_sizes)
     sizes = [None if table.params is None else round(float(table.params[rows[0]])) for rows in groups]
     target_size = request.params or (sizes[-1] if table.params is None else round(float(table.params.max())))
-    of_size = {params: _at_size(evidence, request, params) for params in {*sizes, target_size}}
+    of_size = {params: _at_size(evidence, request, params) for params in {*sizes, target_size, *candidates.sizes}}
+    draws_of = {params: draws for params, (_, draws) in of_size.items()}
 
     def decided(budget: int, params: int | None) -> FittedMixture:
         size = "" if params is None else f" and {short_label(params)} parameters"
         log.info("objective %s: mixture for %s tokens%s", objective.name, short_label(budget), size)
         here, draws = of_size[params]
-        return replace(decide_at(here, draws, budget, base, request, candidates, evidence.draws), params=params)
+        return replace(decide_at(here, draws, budget, base, request, candidates, draws_of), params=params)
 
     budgets = [round(float(np.median(totals[rows]))) for rows in groups]
     tests = [backtest(trial, table, objective) for trial in evidence.trials]
@@ -140,7 +141,7 @@ def decide_at(
     base: FloatArray,
     request: Request,
     candidates: Candidates | None = None,
-    of_runs: Sequence[LossLaw] = (),
+    draws_of: Mapping[int | None, Sequence[LossLaw]] | None = None,
 ) -> FittedMixture:
     """The mixture offered at a budget.
 
@@ -151,7 +152,7 @@ def decide_at(
         base: (K,) mixture that proxy runs vary.
         request: what is asked.
         candidates: proxy runs that might be trained next; None for no proposals.
-        of_runs: the draws at the model size of the runs.
+        draws_of: by model size the draws, for these runs.
     """
     objective, search = request.objective, _Search(law, budget, request)
     # Optima are of formulas, which most laws have convex; what a law is off by, its discrepancy, comes on top.
@@ -187,11 +188,11 @@ def decide_at(
     }
     useful: list[NextRun] = []
     risk = None
-    if candidates is not None and request.num_next_runs:
+    if candidates is not None and draws_of and request.num_next_runs:
         best = [offered.weights, *(optimum.weights for optimum in optima)]
         differences = differences_at(draws, objective, [uniform, *best], budget)
         runs = candidates.with_mixtures(best)
-        useful, risk = propose_runs(of_runs or draws, runs, differences, request.num_next_runs, candidates.table.runs)
+        useful, risk = propose_runs(draws_of, runs, differences, request.num_next_runs, candidates.table.runs)
     low, high = np.quantile(values, INTERVAL).tolist()
     return replace(
         entry,

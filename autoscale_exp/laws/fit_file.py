@@ -68,6 +68,7 @@ class NextRun:
         domain_tokens: that it trains on.
         seed: of initialisation and order.
         token_budget: of its scale; a DDO run's amounts sum to another number.
+        params: parameters of its model; None where the runs do not tell theirs.
         explained: share of the gain's variance over draws that its losses would explain, given the runs before it.
         command: that trains it; None where the runs' folder does not tell how they were trained.
     """
@@ -78,6 +79,7 @@ class NextRun:
     seed: int
     token_budget: int
     explained: float
+    params: int | None = None
     command: str | None = None
 
 
@@ -122,7 +124,7 @@ class FittedMixture:
         objective_interval: 90 % interval of the objective.
         gains: over the uniform and the base mixture.
         verdict: a sentence for whoever decides.
-        next_runs: the proxy runs that would tell most per token of how mixtures compare here, best first.
+        next_runs: the proxy runs that would tell most per FLOP of how mixtures compare here, best first.
         risk: that the choice between this mixture and uniform is wrong.
         runs: at this scale; None for a target.
         params: parameters of the models that it is for; None where the runs do not tell.
@@ -175,6 +177,12 @@ class FittedMixture:
         return f"{short_label(self.tokens)} tokens" + (
             f", {short_label(self.params)} parameters" if self.params else ""
         )
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it cannot be told apart from uniform yet, and the proposed runs may change that."""
+        untold = self.verdict is not None and self.verdict.startswith("cannot be told apart")
+        return untold and bool(self.next_runs) and not (self.risk and self.risk.is_enough)
 
     def weights_under(self, metric: str) -> dict[str, float] | None:
         """The optimum under the mean of the metric that the objective is not of."""

@@ -115,7 +115,7 @@ def write_next_runs(folder: Path, fit: Fit) -> None:
         (folder / PROPOSALS / f"{label}.csv").unlink(missing_ok=True)
     for target in targets.values():
         proposals = [
-            Proposal(run.run, run.token_budget, run.seed, tuple(run.domain_tokens.values()))
+            Proposal(run.run, run.token_budget, run.seed, tuple(run.domain_tokens.values()), run.params)
             for run in target.next_runs or []
         ]
         write_proposals(proposals_path(folder, target), fit.domains, proposals)

@@ -52,7 +52,8 @@ def verdict(gain: Gain, reference: str, useful: Sequence[NextRun], risk: Risk | 
         f"90 % interval {low:.4f} to {high:.4f}"
     )
     if risk is not None and risk.is_enough:
-        chosen, sure = (reference, 1 - gain.probability) if gain.mean < 0 else ("this mixture", gain.probability)
+        loses = gain.probability < 0.5  # the mean would follow the few draws that are far off
+        chosen, sure = (reference, 1 - gain.probability) if loses else ("this mixture", gain.probability)
         return (
             f"{text}; enough is known: the {len(useful)} proxy runs that would tell most lower the chance of the wrong "
             f"choice from {risk.now:.1%} to {risk.after:.1%} only, so train {chosen}, which is better with {sure:.0%}"

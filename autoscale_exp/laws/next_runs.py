@@ -1,11 +1,12 @@
-"""Which proxy runs to train next: those that would tell most, per token, of how mixtures compare at the target.
+"""Which proxy runs to train next: those that would tell most, per FLOP, of how mixtures compare at the target.
 
 A law's draws say what the runs leave open, about the objective of any mixture at the target and about the losses of any
 run that might be trained. Taken as jointly normal, they say by how much a run, measured with the law's noise, would
-narrow the first. Runs are chosen one by one, each given those before it: a greedy V-optimal design for the decision.
+narrow the first. Runs are chosen one by one, each given those before it: a greedy V-optimal design for the decision,
+over mixtures, token budgets, model sizes and seeds.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 
@@ -13,7 +14,6 @@ import numpy as np
 from scipy.stats import multivariate_normal, norm
 
 from autoscale_exp.base.arrays import FloatArray
-from autoscale_exp.base.labels import budget_label
 from autoscale_exp.laws.candidates import Candidate
 from autoscale_exp.laws.fit_file import NextRun, Risk, named
 from autoscale_exp.laws.law import LossLaw
@@ -51,45 +51,76 @@ def differences_at(
 
 
 def propose_runs(
-    draws: Sequence[LossLaw],
+    draws_of: Mapping[int | None, Sequence[LossLaw]],
     candidates: Sequence[Candidate],
     differences: FloatArray,
     num_runs: int,
     taken: Sequence[str] = (),
 ) -> tuple[list[NextRun], Risk]:
-    """The candidates that would tell most, best first, and what they would do to the decision.
+    """The candidates that would tell most per FLOP, best first, and what they would do to the decision.
+
+    If they would change nothing, those that would tell most at any cost take their place, if these would.
 
     Args:
-        draws: D laws.
+        draws_of: by model size D laws, the same ones at each size.
         candidates: not trained yet.
         differences: (D, M) between objectives under each draw; the first is the gain over the reference.
         num_runs: how many to propose.
         taken: names of runs.
     """
-    chosen = choose_runs(draws, np.stack([candidate.tokens for candidate in candidates]), differences, num_runs)
+    law, outcomes = next(iter(draws_of.values()))[0], losses_of(draws_of, candidates)
+
+    def chosen_by(costs: FloatArray) -> tuple[list[Choice], Risk]:
+        chosen = choose_runs(outcomes, costs, law.run_noise, differences, num_runs)
+        return chosen, risk_of(differences[:, 0], float(sum(choice.explained[0] for choice in chosen)))
+
+    chosen, risk = chosen_by(np.array([candidate.flops for candidate in candidates]))
+    if risk.is_enough:
+        at_any_cost, lower = chosen_by(np.ones(len(candidates)))
+        if not lower.is_enough:
+            chosen, risk = at_any_cost, lower
+    return _next_runs(chosen, candidates, law.domains, taken), risk
+
+
+def losses_of(draws_of: Mapping[int | None, Sequence[LossLaw]], candidates: Sequence[Candidate]) -> FloatArray:
+    """(D, C, V) losses that each draw, at the size of each candidate's model, predicts for it."""
+    sizes = [candidate.place.params for candidate in candidates]
+    tokens = np.stack([candidate.tokens for candidate in candidates])
+    first = next(iter(draws_of.values()))
+    losses = np.empty((len(first), len(candidates), len(first[0].validation_domains)))
+    for size in set(sizes):
+        here = [index for index, params in enumerate(sizes) if params == size]
+        losses[:, here] = Ensemble(draws_of[size]).predict(tokens[here])
+    return losses
+
+
+def _next_runs(
+    chosen: Sequence[Choice], candidates: Sequence[Candidate], domains: Sequence[str], taken: Sequence[str]
+) -> list[NextRun]:
+    """The chosen candidates, each with a seed and a name that none before it has, nor a run in `taken`."""
     runs: list[NextRun] = []
     for position, choice in enumerate(chosen):
         candidate, before = candidates[choice.index], [other.index for other in chosen[:position]]
         seed = candidate.seed + before.count(choice.index)
-        name = _name_of(candidate, seed, [*taken, *(run.run for run in runs)])
         runs.append(
             NextRun(
-                run=name,
+                run=_name_of(candidate, seed, [*taken, *(run.run for run in runs)]),
                 repeats=candidate.repeats,
-                domain_tokens=named(draws[0].domains, candidate.tokens),
+                domain_tokens=named(domains, candidate.tokens),
                 seed=seed,
-                token_budget=candidate.token_budget,
+                token_budget=candidate.place.token_budget,
+                params=candidate.place.params,
                 explained=float(choice.explained[0]),
             )
         )
-    return runs, risk_of(differences[:, 0], float(sum(choice.explained[0] for choice in chosen)))
+    return runs
 
 
 def _name_of(candidate: Candidate, seed: int, taken: Sequence[str]) -> str:
-    """That of the candidate, with the seed if it is another; of a new mixture the next number at its scale."""
+    """That of the candidate, with the seed if it is another; of a new mixture the next number at its place."""
     if candidate.run:
         return candidate.run if seed == candidate.seed else f"{candidate.repeats or candidate.run}_seed{seed}"
-    names = (f"next{number}_{budget_label(candidate.token_budget)}" for number in count())
+    names = (f"next{number}_{candidate.place.label}" for number in count())
     return next(name for name in names if name not in taken)
 
 
@@ -115,33 +146,39 @@ def risk_of(gains: FloatArray, explained: float) -> Risk:
 
 
 def choose_runs(
-    draws: Sequence[LossLaw], candidates: FloatArray, differences: FloatArray, num_runs: int, *, repeatable: bool = True
+    outcomes: FloatArray,
+    costs: FloatArray,
+    run_noise: FloatArray,
+    differences: FloatArray,
+    num_runs: int,
+    *,
+    repeatable: bool = True,
 ) -> list[Choice]:
-    """Chooses runs one by one, each for the largest fall of the differences' summed variance per token.
+    """Chooses runs one by one, each for the largest fall of the differences' summed variance for its cost.
 
     With deviations over draws g of a difference and Y (V,) of a run's losses, and N the diagonal of the law's squared
     noise, a run lowers the variance of g by cov(g, Y) (cov(Y) + N)^-1 cov(Y, g). What it leaves open is
     what the next run is judged by.
 
     Args:
-        draws: D laws.
-        candidates: (C, K) domain tokens of the runs that might be trained.
+        outcomes: (D, C, V) losses of the runs that might be trained, under each of D draws of a law.
+        costs: (C,) of these runs, in any unit.
+        run_noise: (V,) standard deviation of a run's losses about the law.
         differences: (D, M) between objectives of mixtures at the target, under each draw.
         num_runs: how many to choose.
         repeatable: whether a run may be chosen again, with another seed.
     """
-    outcomes = Ensemble(draws).predict(candidates)  # (D, C, V)
-    open_losses = (outcomes - outcomes.mean(axis=0)) / np.sqrt(len(draws))
-    open_differences = (differences - differences.mean(axis=0)) / np.sqrt(len(draws))
+    root = np.sqrt(len(outcomes))
+    open_losses = (outcomes - outcomes.mean(axis=0)) / root
+    open_differences = (differences - differences.mean(axis=0)) / root
     variance = np.sum(open_differences**2, axis=0)  # (M,)
-    noise = np.diag(draws[0].run_noise ** 2)
-    tokens = candidates.sum(axis=1)
+    noise = np.diag(run_noise**2)
     chosen: list[Choice] = []
-    for _ in range(num_runs if repeatable else min(num_runs, len(candidates))):
+    for _ in range(num_runs if repeatable else min(num_runs, len(costs))):
         covariance = np.einsum("dcv,dcw->cvw", open_losses, open_losses) + noise
         shared = np.einsum("dm,dcv->cvm", open_differences, open_losses)
         falls = np.sum(shared * np.linalg.solve(covariance, shared), axis=1)  # (C, M)
-        value = falls.sum(axis=1) / tokens
+        value = falls.sum(axis=1) / costs
         if not repeatable:
             value[[choice.index for choice in chosen]] = -1.0
         best = int(np.argmax(value))

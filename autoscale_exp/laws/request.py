@@ -22,6 +22,7 @@ class Request:
         seed: of the draws.
         num_next_runs: proxy runs to propose.
         next_scales: token budgets of new ones; empty for those of the runs.
+        next_sizes: parameters of the models of new ones; empty for those of the runs.
         params: model size that the targets are for; None for the largest of the runs.
         unique_tokens: (K,) tokens of the text that mixtures are for, beyond which they repeat it; None for the runs'.
     """
@@ -35,5 +36,6 @@ class Request:
     seed: int = 0
     num_next_runs: int = 3
     next_scales: Sequence[int] = ()
+    next_sizes: Sequence[int] = ()
     params: int | None = None
     unique_tokens: FloatArray | None = None

@@ -8,8 +8,10 @@ from typing import Any, Protocol, Self
 
 import torch
 from pytorch_lightning import LightningModule
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.utils.checkpoint import checkpoint
 from transformers import get_cosine_schedule_with_warmup, get_linear_schedule_with_warmup
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from autoscale_exp.base.hashing import derive_key
 from autoscale_exp.data.datamodule import Batch
@@ -134,6 +136,22 @@ class LanguageModel(LightningModule):
         self.last_loss = loss.detach()
         return loss * (batch.share * self.trainer.accumulate_grad_batches * self.trainer.world_size)
 
+    def configure_model(self) -> None:
+        """Shards the model over the devices under `trainer.strategy=fsdp`: each layer by itself, and the rest."""
+        if self.device_mesh is None:  # each device has all of it
+            return
+        mesh = self.device_mesh["data_parallel"]
+        for layer in self.model.modules():
+            if isinstance(layer, GradientCheckpointingLayer):  # as transformers' layers are
+                fully_shard(layer, mesh=mesh)
+        fully_shard(self, mesh=mesh)
+        for method in ("training_step", "mean_loss"):  # in which the rest, embedding and head, is gathered
+            register_fsdp_forward_method(self, method)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Notes whether the model is sharded, as its optimiser's state is then in another order."""
+        checkpoint["sharded"] = self.device_mesh is not None
+
     def configure_optimizers(self) -> Any:
         """AdamW without decay for biases and norms, and its schedule per step."""
         parameters = [p for p in self.model.parameters() if p.requires_grad]
@@ -150,21 +168,21 @@ class LanguageModel(LightningModule):
             scaler.unscale_(optimizer)  # else left to the fused step, after the clipping
         torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
 
-    def mean_loss(self, batches: Iterator[tuple[torch.Tensor, torch.Tensor]]) -> float:
+    def mean_loss(self, batches: Iterator[tuple[torch.Tensor, torch.Tensor, bool]]) -> float:
         """Mean loss in nats per predicted token, without dropout, each token counting once.
 
         Args:
-            batches: (B, T) token ids and (B,) keys of their rows; see `token_losses`.
+            batches: (B, T) token ids, (B,) keys of their rows, see `token_losses`, and whether they count.
         """
         was_training = self.training
         self.eval()
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         count = 0
         with torch.no_grad(), self.trainer.precision_plugin.forward_context():
-            for tokens, keys in batches:
+            for tokens, keys, counts in batches:
                 losses = self.token_losses(tokens.to(self.device), keys.to(self.device))
-                total += losses.sum(dtype=torch.float64)
-                count += losses.numel()
+                total += losses.sum(dtype=torch.float64) * counts
+                count += losses.numel() * counts
         self.train(was_training)
         total = self.trainer.strategy.reduce(total, reduce_op="sum")
         count = int(self.trainer.strategy.reduce(torch.tensor(count, device=self.device), reduce_op="sum"))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from autoscale_exp.lm.conf import MaskedModelConf, ModelConf
 
 STATE_BYTES = 16  # of a parameter: weight, gradient and AdamW's two moments, 4 bytes each, also under autocast
+GATHERED_BYTES = 8  # of a parameter that is gathered: weight and gradient
 CAST_BYTES = 2  # and its copy in 16 bits under autocast
 
 
@@ -20,16 +21,19 @@ class ModelSize:
         flops_per_token: of a forward and a backward pass, those of matrix products.
         state_bytes: of weights, gradients and optimiser.
         row_bytes: of the activations of a row, kept from the forward pass for the backward pass.
+        gathered_bytes: of what a device gathers of a sharded model: embedding and two layers, with their gradients.
     """
 
     params: int
     flops_per_token: float
     state_bytes: int
     row_bytes: int
+    gathered_bytes: int
 
-    def memory(self, rows: int) -> int:
-        """Bytes of a run that takes so many rows at a time."""
-        return self.state_bytes + rows * self.row_bytes
+    def memory(self, rows: int, shards: int = 1) -> int:
+        """Bytes of a run that takes so many rows at a time, on each of the devices that share a sharded model."""
+        state = self.state_bytes if shards == 1 else self.state_bytes // shards + self.gathered_bytes
+        return state + rows * self.row_bytes
 
 
 def size_of(conf: ModelConf, vocab_size: int, seq_len: int, *, half: bool) -> ModelSize:
@@ -59,4 +63,5 @@ def size_of(conf: ModelConf, vocab_size: int, seq_len: int, *, half: bool) -> Mo
     of_layers = conf.n_layer * tokens * width * (34 if half else 66)
     of_head = predicted * tokens * vocab_size * (10 if half else 12)
     state = params * (STATE_BYTES + CAST_BYTES * half)
-    return ModelSize(params, flops, state, round(of_layers + of_head))
+    gathered = GATHERED_BYTES * ((vocab_size + tokens) * width + 2 * in_layers // conf.n_layer)
+    return ModelSize(params, flops, state, round(of_layers + of_head), gathered)

@@ -3,13 +3,13 @@
 import os
 import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from autoscale_exp.base.labels import budget_label, round_down
-from autoscale_exp.laws.fit_file import FIT, Fit, FittedMixture
+from autoscale_exp.laws.fit_file import FIT, Fit, FittedMixture, NextRun
 from autoscale_exp.laws.fit_folder import SAME, earlier_fit
 from autoscale_exp.laws.reach import MANY_EPOCHS, ROUNDING, epochs
 from autoscale_exp.runs.record import MIXTURE, RECORD, RunRecord, read_record, read_records
@@ -42,7 +42,7 @@ def after_prepare(store: str, domain_tokens: Sequence[int]) -> str:
 
 
 def after_sweep(folder: Path, *, is_design: bool, search: str | None, mixture_file: str | None = None) -> str:
-    """The fit of a search, the report of target runs, or where to look at other runs.
+    """The fit of a search, again after more of its runs; the report of target runs; or where to look at other runs.
 
     Args:
         folder: of the sweep.
@@ -50,7 +50,7 @@ def after_sweep(folder: Path, *, is_design: bool, search: str | None, mixture_fi
         search: folder of the search whose mixtures were trained.
         mixture_file: the one that was trained, if it was one.
     """
-    if search is not None:
+    if search is not None and not (is_design and Path(folder) == Path(search)):
         elsewhere = [] if Path(folder) == Path(search) / "targets" else [f"targets={folder}"]
         names = {record.mixture for record in _records_in(folder)}
         reference = ["reference=natural"] if "natural" in names and "uniform" not in names else []
@@ -131,7 +131,7 @@ def after_fit(runs: str | None, folder: str, fit: Fit) -> str:
 
 def runs_first(fit: Fit) -> str | None:
     """Which of two ways on to take while the verdict is open and proxy runs would tell more; None if there is one."""
-    if not any("cannot be told apart" in (target.verdict or "") and target.next_runs for target in fit.targets):
+    if not any(target.is_open for target in fit.targets):
         return None
     return "the proxy runs above come first, and then this fit again: they cost less than target runs"
 
@@ -164,11 +164,41 @@ def fit_again(runs: Path | None, folder: Path, *changed: str) -> str | None:
     return next_command("fit", *(o for o in fit.overrides if o.lstrip("+").partition("=")[0] not in keys), *changed)
 
 
-def next_runs_command(search: str, table: Path, index: int | None = None) -> str:
-    """The training of the runs that a fit proposes in a table, or of the one at `index`."""
-    one = [] if index is None else [f"design.index={index}", "hydra.mode=RUN"]
-    asked = ["experiment=next_runs", f"search={search}", f"design.path={table}", *_carried(Path(search)), *one]
-    return next_command("train", *asked).removeprefix("next: ")
+def next_runs_command(
+    search: str, table: Path, proposed: Sequence[NextRun], run: NextRun, models: Mapping[int, str]
+) -> str:
+    """The training of one of the runs that a fit proposes.
+
+    Args:
+        search: folder of the search.
+        table: of all proposed runs.
+        proposed: all of them.
+        run: the one.
+        models: by size those that no run of the search is of.
+    """
+    index = [other.run for other in proposed if other.params == run.params].index(run.run)
+    asked = _of_size(search, table, proposed, run.params, models)
+    return _command("train", *asked, f"design.index={index}", "hydra.mode=RUN")
+
+
+def all_next_runs(search: str, table: Path, proposed: Sequence[NextRun], models: Mapping[int, str]) -> list[str]:
+    """The training of all runs that a fit proposes: one command for each size of models; see `next_runs_command`."""
+    sizes = dict.fromkeys(run.params for run in proposed)
+    return [_command("train", *_of_size(search, table, proposed, params, models)) for params in sizes]
+
+
+def _of_size(
+    search: str, table: Path, proposed: Sequence[NextRun], params: int | None, models: Mapping[int, str]
+) -> list[str]:
+    """The overrides that train the proposed runs of one size of models."""
+    one_size = len({run.params for run in proposed}) == 1
+    asked = ["experiment=next_runs", f"search={search}", f"design.path={table}"]
+    asked += [] if one_size else [f"design.params={params}"]
+    alike = next((record.run for record in read_records(Path(search)) if record.params == params), None)
+    carried = _carried(Path(search), alike)
+    if alike is None and params is not None:  # a model that the search does not have yet
+        carried = [f"model={models[params]}", *(o for o in carried if not re.match(r"\+*model[.=]", o))]
+    return [*asked, *carried]
 
 
 def target_runs(search: Path, fit: Fit, *overrides: str) -> str:
@@ -259,9 +289,9 @@ def _max_epochs(overrides: Sequence[str]) -> int:
     return int(typed[-1]) if typed else MANY_EPOCHS
 
 
-def _carried(search: Path) -> list[str]:
-    """What the proxy runs were trained with and target runs should be, too: model, trainer and the like."""
-    run = read_records(search)[0].run
+def _carried(search: Path, run: str | None = None) -> list[str]:
+    """What a proxy run, or the first, was trained with and others should be, too: model, trainer and the like."""
+    run = run or read_records(search)[0].run
     typed: Any = read_yaml(search / "runs" / run / ".hydra" / "overrides.yaml")
     hydra: Any = read_yaml(search / "runs" / run / ".hydra" / "hydra.yaml")
     if not isinstance(typed, list) or not isinstance(hydra, dict):

@@ -95,15 +95,15 @@ def _weight_cell(entry: FittedMixture, domain: str) -> str:
 
 def _show_next_runs(console: Console, entry: FittedMixture) -> None:
     """The commands that train the runs that would tell most, if the verdict is open and more runs may close it."""
-    if not entry.next_runs or not entry.verdict or not entry.verdict.startswith("cannot be told apart"):
-        return
-    if entry.risk and entry.risk.is_enough:
+    if not entry.next_runs or not entry.is_open:
         return
     console.print("train the most useful next proxy runs, then fit again:")
+    sizes = {entry.params, *(run.params for run in entry.next_runs)}
     for run in entry.next_runs:
         total = short_label(sum(run.domain_tokens.values()))
+        size = f" and {short_label(run.params)} parameters" if run.params and len(sizes) > 1 else ""
         amounts = ", ".join(f"{domain} {short_label(tokens)}" for domain, tokens in run.domain_tokens.items())
-        console.print(f"  {run.run}, {total} tokens, explains {percent(run.explained, 0)} of the gain's variance")
+        console.print(f"  {run.run}, {total} tokens{size}, explains {percent(run.explained, 0)} of the gain's variance")
         console.print(f"    {run.command or f'seed {run.seed}, tokens: {amounts}'}", markup=False)
 
 

@@ -1,1 +1,1 @@
-"""Domain weights that follow the losses of the training itself: DoReMi and ADO."""
+"""Domain weights that follow the training itself: DoReMi, DoGE and ADO."""

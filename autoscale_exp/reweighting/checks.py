@@ -1,12 +1,13 @@
 """What the `reweighting` section needs of a run, checked before it starts. Imports no torch."""
 
+import math
 from pathlib import Path
 
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.ranges import check_range
 from autoscale_exp.data.store import TokenStore
 from autoscale_exp.lm.checkpoint import Checkpoint, open_checkpoint
-from autoscale_exp.reweighting.conf import AdoConf, DoremiConf
+from autoscale_exp.reweighting.conf import AdoConf, DogeConf, DoremiConf
 from autoscale_exp.runs.record import is_recorded
 
 LEAST_INTERVAL_STEPS = 5  # that a cubic can be smoothed over
@@ -31,6 +32,28 @@ def check_ado(conf: AdoConf, *, num_steps: int, num_workers: int) -> None:
         raise UserError(
             f"num_workers is {num_workers}, but with reweighting=ado the rows are chosen as the run goes, and loader "
             "processes read ahead; set num_workers=0"
+        )
+
+
+def check_doge(conf: DogeConf, *, precision: str, strategy: str) -> None:
+    """Checks the section against a run of this precision, on devices that share the work so.
+
+    Raises:
+        UserError: a value is out of range, gradients would be of losses that fp16 does not scale, or no device has them
+            whole.
+    """
+    check_range({"reweighting.largest_score": conf.largest_score}, 0)
+    if not 0 < conf.mu < math.inf:
+        raise UserError(f"reweighting.mu is {conf.mu}; it must be positive and finite")
+    if precision.startswith("16"):
+        raise UserError(
+            f"trainer.precision is {precision}, in which the gradients that reweighting=doge compares may vanish; give "
+            "trainer=bf16 or trainer=default"
+        )
+    if strategy == "fsdp":
+        raise UserError(
+            "trainer.strategy is fsdp, under which no device has the whole gradients that reweighting=doge compares; "
+            "give trainer.strategy=ddp"
         )
 
 

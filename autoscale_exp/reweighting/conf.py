@@ -22,6 +22,14 @@ class DoremiConf(ReweightingConf):
 
 
 @dataclass
+class DogeConf(ReweightingConf):
+    """Agreement of the domains' gradients; `mixture` says which rows are drawn. See doge.py."""
+
+    mu: float = MISSING  # how strongly weights are held near those of the step before; less moves them faster
+    largest_score: float = MISSING  # of a domain in a step; higher ones count as this
+
+
+@dataclass
 class AdoConf(ReweightingConf):
     """Power laws of the domains' losses steer the mixture, which starts as `mixture` says. See ado.py."""
 

@@ -53,12 +53,14 @@ class RunSpec:
         token_budget: tokens of the scale's base run.
         multipliers: (K,) factors on the base run's domain tokens.
         seed_offset: added to the experiment's seed.
+        params: parameters of the model that it is meant for; None: of any.
     """
 
     run: str
     token_budget: int
     multipliers: tuple[float, ...]
     seed_offset: int = 0
+    params: int | None = None
 
     @property
     def scale(self) -> str:

@@ -24,21 +24,26 @@ class Proposal:
         token_budget: of its scale.
         seed: added to that of the experiment.
         tokens: (K,) domain tokens; they need not sum to the budget.
+        params: parameters of its model; None where the runs do not tell theirs.
     """
 
     run: str
     token_budget: int
     seed: int
     tokens: tuple[float, ...]
+    params: int | None = None
 
 
 def write_proposals(path: Path, domains: Sequence[str], proposals: Sequence[Proposal]) -> None:
     """Writes a table of proposed runs over `domains`."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["run", "token_budget", "seed", *(f"tokens.{domain}" for domain in domains)])
+    sized = all(proposal.params is not None for proposal in proposals)
+    columns = ["run", "token_budget", *["params"] * sized, "seed"]
+    writer.writerow([*columns, *(f"tokens.{domain}" for domain in domains)])
     for proposal in proposals:
-        writer.writerow([proposal.run, proposal.token_budget, proposal.seed, *map(repr, proposal.tokens)])
+        fixed = [getattr(proposal, column) for column in columns]
+        writer.writerow([*fixed, *map(repr, proposal.tokens)])
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic.write_text(path, text.getvalue())
 
@@ -51,22 +56,25 @@ def read_proposals(path: Path, domains: Sequence[str]) -> list[Proposal]:
     """
     sheet = read_sheet(path, "design.path")
     wanted = ["run", "token_budget", "seed", *(f"tokens.{domain}" for domain in domains)]
-    if set(sheet.columns) != set(wanted):
+    sized = "params" in sheet.columns
+    if set(sheet.columns) - {"params"} != set(wanted):
         raise UserError(
             f"design.path is '{path}' with the columns {', '.join(sheet.columns)}; needed are {', '.join(wanted)}, as "
             "`fit` writes them for the same domains"
         )
-    names, numbers = sheet.names("run"), sheet.numbers({"token_budget": 1.0, **dict.fromkeys(wanted[2:], 0.0)})
+    least = {"token_budget": 1.0, "params": 1.0, **dict.fromkeys(wanted[2:], 0.0)}
+    numbers = sheet.numbers({column: number for column, number in least.items() if column in sheet.columns})
     tokens = np.stack([numbers[column] for column in wanted[3:]], axis=1)
-    for name, budget, seed, total in zip(
-        names, numbers["token_budget"], numbers["seed"], tokens.sum(axis=1), strict=True
-    ):
-        if budget % 1 or seed % 1 or not total:
+    proposals = []
+    for index, name in enumerate(sheet.names("run")):
+        whole = {column: numbers[column][index] for column in ("token_budget", "seed", *["params"] * sized)}
+        if any(number % 1 for number in whole.values()) or not tokens[index].sum():
+            told = " and ".join(f"{column} {number:g}" for column, number in whole.items())
             raise UserError(
-                f"'{path}', run '{name}': token_budget {budget:g} and seed {seed:g} must be integers, and its tokens "
-                f"above 0, but they sum to {total:g}"
+                f"'{path}', run '{name}': {told} must be integers, and its tokens above 0, but they sum to "
+                f"{tokens[index].sum():g}"
             )
-    return [
-        Proposal(name, int(budget), int(seed), tuple(row.tolist()))
-        for name, budget, seed, row in zip(names, numbers["token_budget"], numbers["seed"], tokens, strict=True)
-    ]
+        params = int(whole["params"]) if sized else None
+        budget, seed = int(whole["token_budget"]), int(whole["seed"])
+        proposals.append(Proposal(name, budget, seed, tuple(tokens[index].tolist()), params))
+    return proposals

@@ -13,7 +13,7 @@ FORMAT = 2
 RECORD = "result.json"
 FAILURE = "failed.json"
 PROGRESS = "progress.json"  # of a run that is trained, once a second
-MIXTURE = "mixture.yaml"  # that a run with reweighting=doremi has found
+MIXTURE = "mixture.yaml"  # that a run with reweighting=doremi or doge has found
 REMEDY = "delete the run's folder and train it again"
 
 

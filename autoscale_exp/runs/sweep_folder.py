@@ -42,7 +42,8 @@ def remarks_on(sweep: Path, records: Sequence[RunRecord]) -> list[str]:
     for record in sorted(records, key=lambda record: record.token_budget):
         scales.setdefault(record.token_budget, []).append(record)
     for budget, of_scale in scales.items():
-        if len(models := Counter(record.model for record in of_scale)) > 1:
+        sizes = {record.params for record in of_scale}  # which laws take into account
+        if len(models := Counter(record.model for record in of_scale)) > len(sizes):
             told = ", ".join(f"{count} of {model}" for model, count in models.items())
             remarks.append(f"scale {short_label(budget)} has runs of {len(models)} models ({told}); {REMEDY}")
     largest = max(map(len, scales.values()))

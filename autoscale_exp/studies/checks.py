@@ -5,10 +5,11 @@ from pathlib import Path
 
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.config import StudyConf
+from autoscale_exp.laws.autoscale.solution import bounds_alone
 from autoscale_exp.laws.fewest_runs import fewest_runs
 from autoscale_exp.laws.fit_file import FitObjective
 from autoscale_exp.laws.fit_folder import earlier_fit
-from autoscale_exp.laws.objective import make_objective
+from autoscale_exp.laws.request import Request
 from autoscale_exp.runs.record import RunRecord, read_records
 from autoscale_exp.studies.stages import StageList
 
@@ -44,21 +45,47 @@ def check_numbers_of_runs(stages: StageList, counts: Mapping[str, int]) -> None:
         )
 
 
-def check_objective(stages: StageList) -> None:
+def check_objective(stages: StageList, requests: Mapping[str, Request]) -> None:
     """Checks that a study's folder has no fits for another objective, which its target runs are of.
+
+    Args:
+        stages: of a study.
+        requests: by rival what its fit will be asked.
 
     Raises:
         UserError: it has; the message says how two studies share a search.
     """
     domains, conf = stages.store.validation_domains, stages.conf
-    for fit in stages.fits.values():
-        asked, before = fit.objective, earlier_fit(Path(fit.output_dir))
-        objective = make_objective(asked.name, asked.metric, asked.weights, domains, asked.aggregate)
-        if before is not None and before.objective != FitObjective.of(objective, domains):
+    for name, request in requests.items():
+        asked, before = FitObjective.of(request.objective, domains), earlier_fit(Path(stages.fits[name].output_dir))
+        if before is not None and before.objective != asked:
             raise UserError(
                 f"objective is '{asked.name}', but the study in '{conf.output_dir}' has a fit for "
                 f"'{before.objective.name}'; a study of this one takes a name of its own and the same proxy runs: "
                 f"name={conf.name}_{asked.name} search={conf.search or conf.output_dir}"
+            )
+
+
+def check_ratios(stages: StageList, requests: Mapping[str, Request]) -> None:
+    """Checks that the published method will find a ratio of every domain's tokens at two scales.
+
+    Args:
+        stages: of a study.
+        requests: by rival what its fit will be asked.
+
+    Raises:
+        UserError: it is asked for what it does not have, or an optimum may have none of a domain.
+    """
+    domains = stages.store.domains
+    for name, request in requests.items():
+        if stages.fits[name].law.name != "autoscale":
+            continue
+        lower, fifth = bounds_alone(request).lower, 0.2 / len(domains)
+        if not (lower > 0).all():
+            raise UserError(
+                f"bounds.lower of '{domains[int(lower.argmin())]}' is 0, but rival {name} extrapolates by ratios of "
+                f"domain tokens, and an optimum may have none of that domain; add bounds.lower={fifth:.2g} (a fifth of "
+                f"an equal share, the authors' choice), or leave {name} out of rivals"
             )
 
 

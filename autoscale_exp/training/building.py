@@ -14,13 +14,14 @@ from autoscale_exp.lm.language_model import LanguageModel
 from autoscale_exp.mixture.growing_sampler import GrowingSampler
 from autoscale_exp.mixture.weights import write_mixture_file
 from autoscale_exp.reweighting.ado import Ado
-from autoscale_exp.reweighting.conf import AdoConf, DoremiConf
+from autoscale_exp.reweighting.conf import AdoConf, DogeConf, DoremiConf
+from autoscale_exp.reweighting.doge import Doge
 from autoscale_exp.reweighting.doremi import Doremi
 from autoscale_exp.runs.identity import write_identity
 from autoscale_exp.runs.record import FAILURE, MIXTURE, PROGRESS, WeightsPoint
 from autoscale_exp.training.plan import RunPlan
 
-Reweighting = Doremi | Ado | None  # None: the weights stay as the mixture says
+Reweighting = Doremi | Doge | Ado | None  # None: the weights stay as the mixture says
 
 
 def begin_folder(folder: Path, plan: RunPlan) -> None:
@@ -30,10 +31,10 @@ def begin_folder(folder: Path, plan: RunPlan) -> None:
     write_identity(folder, plan.identity)
 
 
-def keep_model(folder: Path, model: Any, tokenizer: Tokenizer) -> None:
-    """Writes a trained model of transformers into the folder of its run."""
+def keep_model(folder: Path, model: Any, weights: dict[str, Any], tokenizer: Tokenizer) -> None:
+    """Writes a trained model of transformers, with these weights by name, into the folder of its run."""
     transformers.utils.logging.disable_progress_bar()  # for a file or two, across the sweep's own display
-    model.save_pretrained(folder / "model")
+    model.save_pretrained(folder / "model", state_dict=weights)
     tokenizer.save_pretrained(folder / "model")
 
 
@@ -73,12 +74,14 @@ def build_reweighting(plan: RunPlan, tokenizer: Tokenizer) -> Reweighting:
         step_rows = plan.conf.model.optimizer.batch_rows
         growing = GrowingSampler(plan.sampler)
         return Ado(conf, growing, prior, domains=plan.store.domains, step_rows=step_rows, num_steps=plan.num_steps)
+    shares = plan.sampler.row_counts / plan.sampler.num_rows
+    if isinstance(conf, DogeConf):
+        return Doge(conf, shares)
     if isinstance(conf, DoremiConf):
         assert plan.reference is not None
         reference = _module(
             plan, tokenizer, _loaded(plan.reference)
         )  # whose losses are of the same tokens as the run's
-        shares = plan.sampler.row_counts / plan.sampler.num_rows
         return Doremi(conf, reference, shares, num_steps=plan.num_steps, vocab_size=vocabulary_size(tokenizer))
     return None
 
@@ -93,8 +96,9 @@ def as_realised(plan: RunPlan, reweighting: Reweighting) -> RunPlan:
 
 def write_mixture(folder: Path, plan: RunPlan, reweighting: Reweighting) -> None:
     """Writes the mixture that a run has found, if it has."""
-    if isinstance(reweighting, Doremi):
-        origin = f"mean weights of {plan.conf.run_name}, by DoReMi"
+    if isinstance(reweighting, Doremi | Doge):
+        method = "DoReMi" if isinstance(reweighting, Doremi) else "DoGE"
+        origin = f"mean weights of {plan.conf.run_name}, by {method}"
         write_mixture_file(folder / MIXTURE, plan.store.domains, reweighting.mean_weights, None, origin)
 
 

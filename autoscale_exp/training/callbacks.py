@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from pytorch_lightning import Callback, Trainer
+from torch.distributed.tensor import DTensor
 
 from autoscale_exp.base import atomic
 from autoscale_exp.base.errors import DivergedError
@@ -26,11 +27,18 @@ def validation_steps(num_points: int, num_steps: int) -> set[int]:
 
 def validation_batches(
     store: TokenStore, domain: str, batch_rows: int, rank: int = 0, world_size: int = 1
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """A rank's validation rows and their keys, which are those of every run, so that masks are too."""
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, bool]]:
+    """A rank's validation rows, their keys, which are those of every run, so that masks are too; and if they count.
+
+    All ranks have as many batches, as those of a sharded model must: one that has no row left takes the last row, which
+    does not count.
+    """
     rows = store.rows("validation", domain)
-    for numbers in torch.arange(rank, len(rows), world_size).split(batch_rows):
-        yield torch.from_numpy(rows[numbers.numpy()].astype("int64")), row_keys(numbers, "validation", domain)
+    for start in range(0, len(rows), batch_rows * world_size):
+        stop = min(start + batch_rows * world_size, len(rows))
+        numbers = torch.arange(min(start + rank, stop - 1), stop, world_size)
+        tokens = torch.from_numpy(rows[numbers.numpy()].astype("int64"))
+        yield tokens, row_keys(numbers, "validation", domain), start + rank < stop
 
 
 def check_losses(losses: dict[str, float], tokens: int) -> None:
@@ -223,7 +231,9 @@ class ResumePoint(Callback):
                 self.request.stop()
 
     def _save(self, trainer: Trainer, module: Any) -> None:
-        if not all(bool(weights.isfinite().all()) for weights in module.parameters()):
+        own = (of.to_local() if isinstance(of, DTensor) else of for of in module.parameters())
+        finite = all(bool(weights.isfinite().all()) for weights in own)
+        if not trainer.strategy.reduce_boolean_decision(finite):
             raise DivergedError(  # a run that went on from here would never end
                 f"the weights are not finite after step {trainer.global_step}; lower the learning rate"
             )

@@ -15,6 +15,7 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import configure_log
+from omegaconf import OmegaConf
 
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.processes import ProcessDied, WorkProcess, wait_for_any
@@ -43,7 +44,9 @@ def train_on_devices(plan: RunPlan, folder: Path) -> None:
     """
     nodes = int(plan.conf.trainer.get("num_nodes", 1))
     environment = {**os.environ, **_meeting_point(nodes), "WORLD_SIZE": str(num_devices(plan.conf))}
-    job_logging: Any = HydraConfig.get().job_logging if HydraConfig.initialized() else None
+    # A plain dict, as Hydra's config holds classes that it has imported twice, which cannot be sent on.
+    hydra_conf = HydraConfig.get() if HydraConfig.initialized() else None
+    job_logging = hydra_conf and OmegaConf.to_container(hydra_conf.job_logging, resolve=True)
     processes = []
     with StopRequest() as request:
         try:
@@ -101,7 +104,7 @@ def _train_rank(plan: RunPlan, folder: Path, job_logging: Any) -> None:
     first = os.environ["LOCAL_RANK"] == os.environ["NODE_RANK"] == "0"
     setattr(rank_zero_only, "rank", 0 if first else 1)  # noqa: B010  for loggers, until Lightning knows better
     if job_logging is not None:
-        configure_log(job_logging)
+        configure_log(OmegaConf.create(job_logging))
     else:
         logging.disable(logging.WARNING)  # the first process says it for all
     train(plan, folder)

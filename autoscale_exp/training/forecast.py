@@ -23,6 +23,7 @@ RESUME_BYTES = 12  # of a parameter in a checkpoint: the weight and AdamW's two 
 MODEL_BYTES = 4  # in a model that is kept
 REFERENCE_WORTH = 4 / 3  # of a token of DoReMi's proxy run, which a reference model sees, too
 MOST_FLOPS = {"cpu": 2e12, "gpu": 5e15}  # of the least that can be measured; more would take half a minute
+FEWEST_FLOPS = {"cpu": 1e12, "gpu": 1e15}  # of runs that take long enough for ten seconds of measuring
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Forecaster:
         plan: where the runs are to train.
         store: their token store.
         folder: of the study or sweep, which keeps what is measured.
-        measure: whether this machine's pace may be measured.
+        measure: whether this machine's pace may be measured; otherwise no time is told.
     """
 
     plan: PlanConf
@@ -95,6 +96,17 @@ class Forecaster:
         if total.seconds is None or pace is None or self.plan.accelerator is not None:
             return total
         return replace(total, seconds=total.seconds / min(parallel, len(confs)) + pace.start_seconds)
+
+    def unless_tiny(self, runs: Sequence[tuple[Sequence[TrainConf], Sequence[int]]]) -> "Forecaster":
+        """One that measures no pace for runs that might be finished sooner, unless a plan is all that is asked for.
+
+        Args:
+            runs: of the commands to come the configs, and the tokens of each.
+        """
+        unmeasured = replace(self, measure=False)
+        flops = sum(unmeasured.of_runs(confs, tokens).flops for confs, tokens in runs)
+        fewest = FEWEST_FLOPS["gpu" if any(_on_gpu(conf) for confs, _ in runs for conf in confs) else "cpu"]
+        return self if self.plan.only or flops >= fewest else unmeasured
 
     def _of_run(self, conf: TrainConf, tokens: int, parallel: int) -> Forecast:
         size = self._size(conf)
@@ -133,22 +145,24 @@ class Forecaster:
         """
         step_rows, devices = conf.model.optimizer.batch_rows, num_devices(conf)
         rows, _ = micro_batch(step_rows, conf.micro_batch_rows, devices)
+        shards = devices if conf.trainer.get("strategy") == "fsdp" else 1
         place, memory = self._device(conf, parallel)
-        available = memory - PROCESS_BYTES
-        if size.memory(rows) <= available:
-            return PROCESS_BYTES + size.memory(rows)
+        available, needed = memory - PROCESS_BYTES, size.memory(rows, shards)
+        if needed <= available:
+            return PROCESS_BYTES + needed
         told = (
             f"micro_batch_rows is {conf.micro_batch_rows or f'null, which takes {rows} rows at a time'}: model "
-            f"'{conf.model.name}' then takes about {_gigabytes(PROCESS_BYTES + size.memory(rows))}, but {place} has "
+            f"'{conf.model.name}' then takes about {_gigabytes(PROCESS_BYTES + needed)}, but {place} has "
             f"{_gigabytes(memory)}"
         )
         of_step = step_rows // devices
-        if fitting := [n for n in range(1, of_step + 1) if of_step % n == 0 and size.memory(n) <= available]:
+        if fitting := [n for n in range(1, of_step + 1) if of_step % n == 0 and size.memory(n, shards) <= available]:
             raise UserError(f"{told}; micro_batch_rows={fitting[-1]} fits")
         fewer = ", fewer runs at a time (hydra.launcher.n_jobs)" if parallel > 1 else ""
+        sharded = ", trainer.strategy=fsdp" if shards < devices else ""
         raise UserError(
-            f"{told}, and its weights, gradients and optimiser alone take {_gigabytes(size.state_bytes)}; choose a "
-            f"smaller model{fewer} or a device with more memory"
+            f"{told}, and its weights, gradients and optimiser alone take {_gigabytes(size.memory(0, shards))}; choose "
+            f"a smaller model{fewer}{sharded} or a device with more memory"
         )
 
     def _device(self, conf: TrainConf, parallel: int) -> tuple[str, float]:
@@ -197,7 +211,9 @@ def describe(forecast: Forecast, plan: PlanConf, store_bytes: int | None, parall
         parallel: runs at a time on this machine; None where a launcher decides.
     """
     parts = [f"{plural(forecast.runs, 'run')}, {short_label(forecast.tokens)} tokens, {forecast.flops:.2g} FLOPs"]
-    if forecast.seconds is None:
+    if forecast.seconds is None and forecast.flops < min(FEWEST_FLOPS.values()):
+        parts.append("no time, as that of so little is measured only with plan.only=true")
+    elif forecast.seconds is None:
         parts.append("no time, as it is not measured here; plan.accelerator=h200 tells that of another device")
     elif plan.accelerator is not None:
         cost = f", which cost {forecast.seconds / 3600 * plan.price:,.0f}" if plan.price is not None else ""

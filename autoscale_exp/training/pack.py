@@ -26,7 +26,7 @@ from autoscale_exp.runs.table import refresh_run_table
 from autoscale_exp.training.building import begin_folder, build_module, keep_model, make_fast
 from autoscale_exp.training.callbacks import PROGRESS_SECONDS, check_counts, validation_batches
 from autoscale_exp.training.packed_run import PackedRun
-from autoscale_exp.training.packing import PackedTrainer, Planned
+from autoscale_exp.training.packed_trainer import PackedTrainer, Planned
 from autoscale_exp.training.plan import RESUME_POINT, RunPlan, micro_batch
 from autoscale_exp.training.run import VALIDATION_TOKENS, describe_plan, record_of
 
@@ -211,7 +211,7 @@ class Pack:
         """Each run's mean loss over the validation tokens of a domain, each token counting once."""
         sums = torch.zeros(num_runs, dtype=torch.float64, device=self.device)
         counts = torch.zeros_like(sums)
-        for tokens, keys in validation_batches(self.plan.store, domain, self.batch_rows):
+        for tokens, keys, _ in validation_batches(self.plan.store, domain, self.batch_rows):
             shown = self._sent(tokens).expand(num_runs, -1, -1), self._sent(keys).expand(num_runs, -1)
             losses, runs, _ = self._losses(*shown)
             sums.index_add_(0, runs, losses.double())
@@ -238,12 +238,12 @@ class Pack:
             if plan.conf.save_model:
                 own = build_module(plan, self.tokenizer).model
                 self.stack.take(self.runs.index(run), own)
-                keep_model(folder, own, self.tokenizer)
+                keep_model(folder, own, own.state_dict(), self.tokenizer)
             record = record_of(plan, self.num_params, run.tokens, run.points, run.seconds)
-            run.log.finish(describe_plan(plan), record)
             write_record(folder, record)
-            run.close()
             (folder / RESUME_POINT).unlink(missing_ok=True)
+            run.log.finish(describe_plan(plan), folder)
+            run.close()
             refresh_run_table(folder.parent.parent)
         self._leave(ended)
 

@@ -24,6 +24,7 @@ from autoscale_exp.laws.objective import Objective, make_objective
 from autoscale_exp.lm.checkpoint import Checkpoint, check_initial
 from autoscale_exp.lm.conf import MaskedModelConf, ModelConf, OptimizerConf
 from autoscale_exp.lm.families import FAMILIES
+from autoscale_exp.lm.size import size_of
 from autoscale_exp.mixture.allocation import allocate_stages
 from autoscale_exp.mixture.sampler import MixtureSampler
 from autoscale_exp.mixture.weights import resolve_weights
@@ -37,7 +38,7 @@ from autoscale_exp.training.claim import holder
 from autoscale_exp.training.reweighting import check_reweighting, reweighting_identity
 
 SCHEDULES = ("linear", "cosine")
-STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false")
+STRATEGIES = ("auto", "ddp", "fsdp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false")
 RESUME_POINT = "resume.ckpt"
 # Where the text lay when the store was prepared does not matter to a run.
 WHEREABOUTS = ("store", "path", "files", "sources", "stamps", "listing")
@@ -100,6 +101,7 @@ def plan_run(conf: TrainConf, store: TokenStore) -> RunPlan:
     _check_mixture_file(conf)
     runs = design_runs(conf.design, RunRequest(store.domains, conf.token_budget, conf.mixture_name, conf.seed))
     spec = select_run(runs, conf.design.index)
+    _check_size(conf.model, spec, store)
     target = conf.design.match_repetition
     seen_rows = pool_rows if target is None else matched_pool(pool_rows, spec.token_budget, target)
     num_rows = (target or spec.token_budget) / store.seq_len  # of the run whose repetition counts
@@ -142,6 +144,20 @@ def plan_run(conf: TrainConf, store: TokenStore) -> RunPlan:
         reweighting=reweighting_identity(conf, reference),
     )
     return RunPlan(conf, store, spec, requested_tokens, sampler, seed, identity, objective, initial, reference)
+
+
+def _check_size(model: ModelConf, spec: RunSpec, store: TokenStore) -> None:
+    """Checks that a run that was proposed for a model of some size is trained with one.
+
+    Raises:
+        UserError: it is not.
+    """
+    params = size_of(model, store.vocab_size, store.seq_len, half=False).params
+    if spec.params not in (None, params):
+        raise UserError(
+            f"run '{spec.run}' is proposed for a model of {spec.params} parameters, but model '{model.name}' has "
+            f"{params} on this store; choose the model of that size"
+        )
 
 
 def _check_mixture_file(conf: TrainConf) -> None:
@@ -264,17 +280,17 @@ def is_first_process(conf: TrainConf) -> bool:
 
 
 def check_strategy(conf: TrainConf) -> None:
-    """Checks that `trainer.strategy` keeps the whole model on every device.
+    """Checks that `trainer.strategy` is one that a run is known to train the same with as on one device.
 
     Raises:
-        UserError: it does not, or would start processes of its own.
+        UserError: it is not, or would start processes of its own.
     """
     strategy = conf.trainer.get("strategy", "auto")
     named = strategy.get("_target_", "") if isinstance(strategy, dict) else str(strategy)
     if named not in STRATEGIES and not named.endswith(".DDPStrategy"):
         raise UserError(
-            f"trainer.strategy is '{named}', which shards the model or starts processes of its own; allowed are "
-            f"{', '.join(STRATEGIES)}, or a _target_ of Lightning's DDPStrategy"
+            f"trainer.strategy is '{named}', which shards the model in a way of its own or starts processes of its "
+            f"own; allowed are {', '.join(STRATEGIES)}, or a _target_ of Lightning's DDPStrategy"
         )
 
 

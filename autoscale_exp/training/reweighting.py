@@ -9,8 +9,8 @@ from autoscale_exp.config import TrainConf
 from autoscale_exp.data.store import TokenStore
 from autoscale_exp.lm.checkpoint import Checkpoint
 from autoscale_exp.mixture.sampler import MixtureSampler
-from autoscale_exp.reweighting.checks import check_ado, check_doremi
-from autoscale_exp.reweighting.conf import AdoConf, DoremiConf
+from autoscale_exp.reweighting.checks import check_ado, check_doge, check_doremi
+from autoscale_exp.reweighting.conf import AdoConf, DogeConf, DoremiConf
 from autoscale_exp.runs.designs.single import SingleConf
 
 
@@ -41,6 +41,10 @@ def check_reweighting(conf: TrainConf, store: TokenStore, sampler: MixtureSample
     if isinstance(conf.reweighting, AdoConf):
         num_steps = -(-sampler.num_rows // conf.model.optimizer.batch_rows)
         check_ado(conf.reweighting, num_steps=num_steps, num_workers=conf.num_workers)
+        return None
+    if isinstance(conf.reweighting, DogeConf):
+        of_trainer = {key: str(conf.trainer.get(key)) for key in ("precision", "strategy")}
+        check_doge(conf.reweighting, **of_trainer)
         return None
     assert isinstance(conf.reweighting, DoremiConf)
     return check_doremi(conf.reweighting, store, family=conf.model.family, command=_reference_command(conf, store))

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from hydra.utils import instantiate
 from pytorch_lightning.plugins.environments import LightningEnvironment
+from pytorch_lightning.strategies import ModelParallelStrategy
 
 from autoscale_exp.base import atomic
 from autoscale_exp.base.errors import UserError, first_line
@@ -98,7 +99,7 @@ def _train(plan: RunPlan, folder: Path, request: StopRequest) -> None:
         logs = LogProgress(log, realised, curve, logs=conf.logger is not None)
         trainer = instantiate(
             {key: value for key, value in conf.trainer.items() if key not in OWN_KEYS},
-            **environment_plugin(conf),
+            **device_options(conf),
             max_steps=plan.num_steps,
             max_epochs=1,
             accumulate_grad_batches=accumulation,
@@ -111,13 +112,8 @@ def _train(plan: RunPlan, folder: Path, request: StopRequest) -> None:
         )
         log.start(describe_plan(plan))
         checkpoint = resume_point.path if resume_point.path.exists() else None
-        if checkpoint and not zipfile.is_zipfile(checkpoint):
-            raise UserError(f"'{checkpoint}' is damaged; delete it to start the run over")
-        if checkpoint and torch.load(checkpoint, "cpu", weights_only=True, mmap=True).get("packed"):
-            raise UserError(
-                f"'{checkpoint}' is of a run that was trained in a pack; finish it so, with trainer=packed, or delete "
-                "the file to start the run over"
-            )
+        if checkpoint:
+            check_resume_point(checkpoint, conf)
         try:
             trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
         except torch.OutOfMemoryError as error:
@@ -136,19 +132,51 @@ def _train(plan: RunPlan, folder: Path, request: StopRequest) -> None:
         params = sum(p.numel() for p in module.model.parameters())
         record = record_of(plan, params, realised.tokens, curve.points, resume_point.seconds)
         record = replace(record, weights_curve=weights_curve_of(plan, reweighting))
-        log.finish(describe_plan(plan), record)  # reweighting may have made other tokens of it
-    if trainer.is_global_zero:
-        if conf.save_model:
-            keep_model(folder, module.model, tokenizer)
-        write_mixture(folder, plan, reweighting)
-        write_record(folder, record)
-        resume_point.path.unlink(missing_ok=True)
+        weights = trainer.strategy.lightning_module_state_dict() if conf.save_model else {}  # gathered by all devices
+        if trainer.is_global_zero:
+            if conf.save_model:
+                names = [name for name, _ in module.model.named_parameters()]  # of weights that are shared, the first
+                keep_model(folder, module.model, {name: weights[f"model.{name}"] for name in names}, tokenizer)
+            write_mixture(folder, plan, reweighting)
+            write_record(folder, record)
+            resume_point.path.unlink(missing_ok=True)
+        log.finish(describe_plan(plan), folder)  # reweighting may have made other tokens of it
 
 
-def environment_plugin(conf: TrainConf) -> dict[str, Any]:
-    """What tells Lightning that the processes of the run are ours, however many tasks Slurm allots."""
-    ours = not is_started_elsewhere(conf) or num_devices(conf) == 1
-    return {"plugins": LightningEnvironment()} if ours and not conf.trainer.get("plugins") else {}
+def device_options(conf: TrainConf) -> dict[str, Any]:
+    """Arguments of Lightning's Trainer for the devices of a run.
+
+    Its processes are ours, however many tasks Slurm allots. `fsdp` is FSDP2, as Lightning's own strategy of that name
+    clips by no norm, decays all weights, and runs on no CPU.
+    """
+    options: dict[str, Any] = {}
+    if (not is_started_elsewhere(conf) or num_devices(conf) == 1) and not conf.trainer.get("plugins"):
+        options["plugins"] = LightningEnvironment()
+    if conf.trainer.get("strategy") == "fsdp":
+        options["strategy"] = ModelParallelStrategy(num_devices(conf), 1, save_distributed_checkpoint=False)
+    return options
+
+
+def check_resume_point(path: Path, conf: TrainConf) -> None:
+    """Checks that a run can go on from a checkpoint.
+
+    Raises:
+        UserError: it is damaged, or of a run that was trained in another way.
+    """
+    if not zipfile.is_zipfile(path):
+        raise UserError(f"'{path}' is damaged; delete it to start the run over")
+    stored = torch.load(path, "cpu", weights_only=True, mmap=True)
+    if stored.get("packed"):
+        raise UserError(
+            f"'{path}' is of a run that was trained in a pack; finish it so, with trainer=packed, or delete the file "
+            "to start the run over"
+        )
+    sharded = stored.get("sharded", False)
+    if sharded != (conf.trainer.get("strategy") == "fsdp"):
+        raise UserError(
+            f"'{path}' is of a run that was begun {'with' if sharded else 'without'} trainer.strategy=fsdp; finish it "
+            "so, or delete the file to start the run over"
+        )
 
 
 def describe_plan(plan: RunPlan) -> dict[str, Any]:

@@ -5,18 +5,17 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
 
-from autoscale_exp.base.loggers import LoggedRun
+from autoscale_exp.base.loggers import LoggedRun, errors_told
 from autoscale_exp.base.wandb_runs import X_AXIS, log_artifact, mixture_artifact, use_artifact
 from autoscale_exp.runs.designs.single import SingleConf
 from autoscale_exp.runs.identity import logged_id
-from autoscale_exp.runs.record import RECORD, RunRecord, write_record
+from autoscale_exp.runs.record import RECORD, RunRecord, read_record
 from autoscale_exp.runs.sweep_folder import group_of
 from autoscale_exp.training.callbacks import RealisedTokens, ValidationCurve
 from autoscale_exp.training.plan import RunPlan
@@ -82,19 +81,19 @@ class RunLog:
         """Tells of a point of the validation curve: losses by validation domain, in nats per token."""
         self._tell(self._validation_metrics(losses), step, tokens)
 
-    def finish(self, config: Mapping[str, Any], record: RunRecord) -> None:
-        """Tells of the result, which is not written yet, and of what the config has become."""
+    def finish(self, config: Mapping[str, Any], folder: Path) -> None:
+        """Tells of the result in the run's folder, and of what the config has become; an error of that is a warning."""
         if self.logger is None:
             return
-        if isinstance(self.logger, TensorBoardLogger):  # writes a row of its page HParams, once
-            metrics = self._validation_metrics(record.losses)
-            self.logger.log_hyperparams(_settings(self.plan, record), metrics, step=record.steps)
-        else:
-            self.logger.log_hyperparams({**config, "params": record.params})
-        id = logged_id(record.fingerprint, record.experiment, record.run)
-        with TemporaryDirectory() as folder:
-            write_record(Path(folder), record)
-            log_artifact(self.logger, f"run-{id}", "run", [Path(folder) / RECORD])
+        record = read_record(folder)
+        with errors_told(record.run):
+            if isinstance(self.logger, TensorBoardLogger):  # writes a row of its page HParams, once
+                metrics = self._validation_metrics(record.losses)
+                self.logger.log_hyperparams(_settings(self.plan, record), metrics, step=record.steps)
+            else:
+                self.logger.log_hyperparams({**config, "params": record.params})
+            id = logged_id(record.fingerprint, record.experiment, record.run)
+            log_artifact(self.logger, f"run-{id}", "run", [folder / RECORD])
 
     def _validation_metrics(self, losses: Mapping[str, float]) -> dict[str, float]:
         metrics = {f"val/loss/{domain}": loss for domain, loss in losses.items()}

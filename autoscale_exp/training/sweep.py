@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.job import user_errors
-from autoscale_exp.base.multirun import jobs_of
+from autoscale_exp.base.multirun import jobs_of, runs_at_a_time
 from autoscale_exp.base.stopping import SIGNALS, Stopped, handle_signals, signals_blocked, stop_at
 from autoscale_exp.config import TrainConf
 from autoscale_exp.data.store import TokenStore
@@ -26,7 +26,7 @@ from autoscale_exp.runs.record import FAILURE, is_recorded, read_failure
 from autoscale_exp.runs.sweep_file import plan_runs
 from autoscale_exp.runs.table import TABLE, write_run_table
 from autoscale_exp.training.claim import SWEEP, end_workers, holder, this_process
-from autoscale_exp.training.packing import Planned, check_packing, is_packed
+from autoscale_exp.training.packed_trainer import Planned, check_packing, is_packed
 from autoscale_exp.training.plan import is_finished, num_devices, plan_run, store_of
 from autoscale_exp.training.plan_only import tell_sweep
 from autoscale_exp.training.watch import PlannedRun, SweepWatch
@@ -162,9 +162,12 @@ def check_launcher(launcher: DictConfig, conf: TrainConf) -> None:
     Raises:
         UserError: it has no place for it; the message names the launcher's key.
     """
-    if launcher.get("n_jobs") == 0:
+    runs_at_a_time(launcher)
+    hang_minutes = launcher.get("hang_minutes")
+    if hang_minutes is not None and not (isinstance(hang_minutes, int | float) and hang_minutes > 0):
         raise UserError(
-            "hydra.launcher.n_jobs is 0; it must be a number of runs at a time, or -1 for as many as there are cores"
+            f"hydra.launcher.hang_minutes is {hang_minutes}; it must be a positive number of minutes without progress, "
+            "or null for any"
         )
     devices = launcher.get("devices")
     if devices is not None and len(devices) < (count := num_devices(conf)):

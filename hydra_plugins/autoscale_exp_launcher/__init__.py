@@ -1,1 +1,1 @@
-"""Hydra's launcher of one process per GPU. Hydra finds launchers in the package hydra_plugins alone."""
+"""Hydra's launcher of one process per run. Hydra finds launchers in the package hydra_plugins alone."""

@@ -158,6 +158,11 @@ def test_a_file_that_lacks_something_is_told_what(group, text, line, conf):
             "', line 11, is no YAML: while constructing a mapping, found duplicate key seq_len",
         ),
         ("data", f"{DATA}text_field: a\x01\n", "' is no YAML: unacceptable character #x0001"),
+        (
+            "data",
+            f"{DATA}text_field: café\n",
+            "' is no YAML in UTF-8, from after 'text_field: caf' on; save it as UTF-8",
+        ),
         ("experiment", f"{GLOBAL}seed: [1\n", "', line 3, is no YAML: while parsing a flow sequence, expected ','"),
         ("data", "defaults: files\n", "Invalid defaults list in 'data/mine', defaults must be a list (got str); write"),
         ("data", "defaults: [{a: b, c: d}]\n", "In data/mine: Too many keys in default item"),
@@ -165,7 +170,7 @@ def test_a_file_that_lacks_something_is_told_what(group, text, line, conf):
     ],
 )
 def test_a_job_whose_config_cannot_be_read_ends_in_one_line(group, text, message, conf, refused):
-    (conf / group / "mine.yaml").write_text(text)
+    (conf / group / "mine.yaml").write_text(text, encoding="latin-1")
     line = refused(JOBS.get(group, "train"), f"--config-dir={conf}", f"{group}=mine")
     assert message in line
     assert ("is no YAML" in line) == line.startswith(f"'{conf / group / 'mine.yaml'}'")

@@ -14,6 +14,7 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from autoscale_exp import fit
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.job import CONF_DIR, _errors_before, describe, to_typed
+from autoscale_exp.base.processes import ProcessDied
 
 MISTAKES = {
     "train model=gpt3": "In 'train': Could not find 'model/gpt3'; there are bert_base, bert_large, bert_tiny, gpt2, ",
@@ -144,6 +145,8 @@ def test_a_worker_that_a_launcher_has_lost_is_told_in_one_line():
     lost = r"the launcher has lost a job \(a worker was killed\); what is finished stays"
     with pytest.raises(UserError, match=lost), _errors_before(lambda: False):
         raise TerminatedWorkerError("a worker was killed\nas memory is short")
+    with pytest.raises(UserError, match=r"the launcher has lost a job \(process 7 "), _errors_before(lambda: True):
+        raise ProcessDied("process 7 was killed by SIGKILL")
     with pytest.raises(RuntimeError, match="of ours"), _errors_before(lambda: False):
         raise RuntimeError("of ours")
 

@@ -111,6 +111,16 @@ def test_a_logger_is_told_how_the_run_ended(tmp_path: Path):
     assert Spy.ends == ["failed", 1]
 
 
+def test_an_error_of_the_logger_at_the_end_is_a_warning(tmp_path: Path, monkeypatch, caplog):
+    def broken(*_: object) -> None:
+        raise ConnectionError("the server does not answer\nfor 90 s")
+
+    monkeypatch.setattr(Spy, "finalize", broken)
+    with open_logger({"_target_": f"{__name__}.Spy"}, tmp_path, RUN):
+        pass
+    assert caplog.messages == [f"the log of {RUN.name} is not whole: the server does not answer"]
+
+
 def test_without_a_logger_there_is_none(tmp_path: Path):
     with open_logger(None, tmp_path, RUN) as logger:
         assert logger is None

@@ -66,6 +66,9 @@ def test_runs_that_would_hardly_change_the_chance_of_a_wrong_choice_are_called_e
     )
     loses = gain_over(np.full(100, 2.0), np.linspace(1.5, 3.0, 100))
     assert verdict(loses, "uniform", NEXT, Risk(0.33, 0.325)).endswith("so train uniform, which is better with 67%")
+    with_a_tail = gain_over(np.full(100, 2.0), np.append(np.linspace(1.0, 2.5, 99), 1e4))
+    assert with_a_tail.mean < 0
+    assert "so train this mixture, which is better with 6" in verdict(with_a_tail, "uniform", NEXT, Risk(0.33, 0.325))
     assert "most useful next proxy runs" in verdict(unsure, "uniform", NEXT, Risk(0.33, 0.31))
 
 

@@ -51,6 +51,13 @@ def test_runs_are_predicted_each_at_its_size():
     np.testing.assert_array_equal(predict_runs(law, largest), law.predict(largest.domain_tokens))
 
 
+@pytest.mark.parametrize("name", SIZED_LAWS)
+def test_runs_of_one_size_are_predicted_at_it(name):
+    runs = table(sizes=(3e8,))
+    law = fit_law(name, runs)
+    np.testing.assert_array_equal(predict_runs(law, runs), law.predict(runs.domain_tokens))
+
+
 def test_jacobian_is_the_derivative_by_the_parameters_of_size():
     rng = np.random.default_rng(3)
     formula = Formula(OWN, 3, 1e10, 0.0, 3e8)

@@ -65,7 +65,7 @@ def test_mean_loss_weights_tokens_not_batches():
     module.trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, barebones=True)
     module.train()
     rows = torch.randint(30, (7, 8), generator=torch.Generator().manual_seed(1))
-    mean = module.mean_loss(iter([(part, torch.arange(len(part))) for part in (rows[:1], rows[1:6], rows[6:])]))
+    mean = module.mean_loss(iter([(part, torch.arange(len(part)), True) for part in (rows[:1], rows[1:6], rows[6:])]))
     assert module.training
     expected = module.eval().token_losses(rows).double().mean().item()
     assert mean == pytest.approx(expected, abs=1e-6)

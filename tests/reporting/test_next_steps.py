@@ -3,10 +3,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import yaml
 
 from autoscale_exp.config import TrainingConf
-from autoscale_exp.laws.fit_file import NextRun, write_fit
+from autoscale_exp.laws.fit_file import NextRun, Risk, write_fit
 from autoscale_exp.laws.reach import MANY_EPOCHS
 from autoscale_exp.reporting.next_steps import (
     after_fit,
@@ -15,12 +14,14 @@ from autoscale_exp.reporting.next_steps import (
     after_run,
     after_sweep,
     after_verdict,
+    all_next_runs,
     more_seeds,
+    next_runs_command,
     runs_first,
 )
 from autoscale_exp.runs.record import write_record
 from tests.reporting.test_page import FIT, fitted
-from tests.runs.records import make_record
+from tests.runs.records import make_record, started
 
 
 def command(line: str) -> list[str]:
@@ -29,14 +30,6 @@ def command(line: str) -> list[str]:
     python, option, module, *overrides = shlex.split(line.removeprefix("next: "))
     assert (python, option) == ("python", "-m")
     return [module.removeprefix("autoscale_exp."), *overrides]
-
-
-def started(sweep: Path, run: str, overrides: list[str], choices: dict[str, str], **record: object) -> None:
-    folder = sweep / "runs" / run
-    write_record(folder, make_record(run, **record))
-    (folder / ".hydra").mkdir(exist_ok=True)
-    (folder / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(overrides))
-    (folder / ".hydra" / "hydra.yaml").write_text(yaml.safe_dump({"hydra": {"runtime": {"choices": choices}}}))
 
 
 def test_after_a_store_of_own_text_comes_a_study_whose_target_repeats_no_domain_often():
@@ -50,6 +43,13 @@ def test_after_a_search_comes_its_fit(tmp_path: Path):
     write_record(tmp_path / "runs" / "base", make_record(token_budget=3_000_000))
     line = after_sweep(tmp_path, is_design=True, search=None)
     assert command(line) == ["fit", f"runs={tmp_path}", "target_tokens=[10_000_000]"]
+
+
+def test_after_the_next_runs_of_a_search_comes_its_fit_again(tmp_path: Path):
+    write_record(tmp_path / "runs" / "base", make_record(token_budget=3_000_000))
+    write_fit(tmp_path / "fit", replace(FIT, overrides=[f"runs={tmp_path}", "target_tokens=[9]", "num_next_runs=8"]))
+    line = after_sweep(tmp_path, is_design=True, search=str(tmp_path))
+    assert command(line) == ["fit", f"runs={tmp_path}", "target_tokens=[9]", "num_next_runs=8"]
 
 
 def test_after_target_runs_comes_the_report():
@@ -194,10 +194,34 @@ def test_a_fit_that_changed_is_trained_under_another_name(tmp_path: Path):
 
 def test_proxy_runs_come_before_target_runs_while_the_verdict_is_open():
     run = NextRun("base_seed1", "base", {"a": 1.0}, 1, 100, 0.5)
-    for verdict, is_open in {"cannot be told apart from uniform": True, "better than uniform": False}.items():
-        target = replace(fitted(400), verdict=verdict, next_runs=[run])
+    may, would_not, untold = Risk(0.2, 0.1), Risk(0.2, 0.199), "cannot be told apart from uniform"
+    for verdict, risk, is_open in (
+        (untold, may, True),
+        (untold, would_not, False),
+        ("better than uniform", may, False),
+    ):
+        target = replace(fitted(400), verdict=verdict, risk=risk, next_runs=[run])
         assert bool(runs_first(replace(FIT, targets=[target]))) == is_open
     assert runs_first(FIT) is None
+
+
+def test_proposed_runs_are_trained_with_the_model_of_their_size(tmp_path: Path):
+    """Two sizes that the search has, told apart by their runs' overrides, and one of a model that it has not."""
+    started(tmp_path, "a", ["model=x", "trainer=bf16"], {}, params=1000)
+    started(tmp_path, "b", ["model=x", "model.n_layer=2"], {}, params=2000)
+    proposed = [NextRun(f"next{i}", None, {}, 0, 100, 0.5, params) for i, params in enumerate((1000, 2000, 1000, 3000))]
+    of_all = ["train", "experiment=next_runs", f"search={tmp_path}", "design.path=runs.csv"]
+    of_size = {
+        1000: ["design.params=1000", "model=x", "trainer=bf16"],
+        2000: ["design.params=2000", "model=x", "model.n_layer=2"],
+        3000: ["design.params=3000", "model=y", "trainer=bf16"],
+    }
+    told = all_next_runs(str(tmp_path), Path("runs.csv"), proposed, {3000: "y"})
+    assert [command(f"next: {line}") for line in told] == [[*of_all, *own] for own in of_size.values()]
+    third = next_runs_command(str(tmp_path), Path("runs.csv"), proposed, proposed[2], {3000: "y"})
+    assert command(f"next: {third}") == [*of_all, *of_size[1000], "design.index=1", "hydra.mode=RUN"]
+    alike = all_next_runs(str(tmp_path), Path("runs.csv"), proposed[:1], {})
+    assert [command(f"next: {line}") for line in alike] == [[*of_all, "model=x", "trainer=bf16"]]
 
 
 def test_text_may_be_repeated_as_often_as_train_does_by_itself():

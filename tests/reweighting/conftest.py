@@ -1,11 +1,12 @@
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 
+from autoscale_exp.base.arrays import Int64Array
 from autoscale_exp.base.hashing import file_sha256
 from autoscale_exp.base.job import CONF_DIR, to_typed
 from autoscale_exp.config import TrainConf
@@ -23,18 +24,11 @@ from autoscale_exp.data.store import TokenStore, open_store
 SEQ_LEN, VOCABULARY, TRAIN_ROWS, VALIDATION_ROWS = 16, 300, 3000, 24
 
 
-@pytest.fixture(scope="session")
-def contrast_store(store: TokenStore, tmp_path_factory: pytest.TempPathFactory) -> TokenStore:
-    """A learnable domain, whose rows count up modulo 200, and one of pure noise, uniform over the vocabulary."""
-    folder = tmp_path_factory.mktemp("contrast")
-    shutil.copytree(store.folder / "tokenizer", folder / "tokenizer")
-    rng = np.random.default_rng(0)
-    num_rows = TRAIN_ROWS + VALIDATION_ROWS
+def made_store(folder: Path, like: TokenStore, rows_of: Mapping[str, Int64Array]) -> TokenStore:
+    """A store of these rows, the last ones for validation, with the tokenizer of another store."""
+    shutil.copytree(like.folder / "tokenizer", folder / "tokenizer")
     domains = {}
-    for name, rows in {
-        "counting": (rng.integers(0, 200, (num_rows, 1)) + np.arange(SEQ_LEN)) % 200,
-        "noise": rng.integers(0, VOCABULARY, (num_rows, SEQ_LEN)),
-    }.items():
+    for name, rows in rows_of.items():
         (folder / "train" / name).mkdir(parents=True)
         (folder / "validation").mkdir(exist_ok=True)
         train, validation = folder / f"train/{name}/00000.bin", folder / f"validation/{name}.bin"
@@ -43,10 +37,36 @@ def contrast_store(store: TokenStore, tmp_path_factory: pytest.TempPathFactory) 
         files = {"00000": FileEntry(TRAIN_ROWS, file_sha256(train))}
         held_out = ValidationEntry(VALIDATION_ROWS, VALIDATION_ROWS * SEQ_LEN, 0, 0, 0, file_sha256(validation))
         domains[name] = DomainEntry(held_out, 0, 0, TrainEntry(TRAIN_ROWS, TRAIN_ROWS * SEQ_LEN, 0, 0, 0, files))
-    config = store.manifest.config | {"name": "contrast", "domains": list(domains)}
+    config = like.manifest.config | {"name": "contrast", "domains": list(domains)}
     tokenizer = TokenizerEntry("bpe", VOCABULARY, file_sha256(folder / "tokenizer" / "tokenizer.json"))
     write_manifest(folder, Manifest(config, "<u2", tokenizer, domains, 0, 0.0))
     return open_store(folder)
+
+
+def counting_rows(rng: np.random.Generator) -> Int64Array:
+    """Rows that count up modulo 200."""
+    return (rng.integers(0, 200, (TRAIN_ROWS + VALIDATION_ROWS, 1)) + np.arange(SEQ_LEN)) % 200
+
+
+def noise_rows(rng: np.random.Generator) -> Int64Array:
+    """Rows of pure noise, uniform over the vocabulary."""
+    return rng.integers(0, VOCABULARY, (TRAIN_ROWS + VALIDATION_ROWS, SEQ_LEN))
+
+
+@pytest.fixture(scope="session")
+def contrast_store(store: TokenStore, tmp_path_factory: pytest.TempPathFactory) -> TokenStore:
+    """A learnable domain, whose rows count up modulo 200, and one of pure noise, uniform over the vocabulary."""
+    rng = np.random.default_rng(0)
+    rows_of = {"counting": counting_rows(rng), "noise": noise_rows(rng)}
+    return made_store(tmp_path_factory.mktemp("contrast"), store, rows_of)
+
+
+@pytest.fixture(scope="session")
+def kindred_store(store: TokenStore, tmp_path_factory: pytest.TempPathFactory) -> TokenStore:
+    """Two learnable domains, each of which teaches the other, and one of pure noise."""
+    rng = np.random.default_rng(1)
+    rows_of = {"noise": noise_rows(rng), "counting": counting_rows(rng), "numbers": counting_rows(rng)}
+    return made_store(tmp_path_factory.mktemp("kindred"), store, rows_of)
 
 
 @pytest.fixture

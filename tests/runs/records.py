@@ -1,6 +1,10 @@
 """Records of runs that never were."""
 
-from autoscale_exp.runs.record import CurvePoint, RunRecord
+from pathlib import Path
+
+import yaml
+
+from autoscale_exp.runs.record import CurvePoint, RunRecord, write_record
 
 
 def make_record(run="run", **changes):
@@ -38,3 +42,12 @@ def make_record(run="run", **changes):
 def make_curve(tokens, losses):
     """Points of a validation curve from losses by domain."""
     return [CurvePoint(t, of) for t, of in zip(tokens, losses, strict=True)]
+
+
+def started(sweep: Path, run: str, overrides: list[str], choices: dict[str, str], **record: object) -> None:
+    """Writes a record, and what Hydra notes of how its run was started."""
+    folder = sweep / "runs" / run
+    write_record(folder, make_record(run, **record))
+    (folder / ".hydra").mkdir(exist_ok=True)
+    (folder / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(overrides))
+    (folder / ".hydra" / "hydra.yaml").write_text(yaml.safe_dump({"hydra": {"runtime": {"choices": choices}}}))

@@ -115,6 +115,18 @@ def test_an_optimal_design_is_the_runs_that_a_fit_proposes(tmp_path):
         runs_of(OptimalConf(path=str(path), num_runs=3))
 
 
+def test_an_optimal_design_is_of_one_size_of_models(tmp_path):
+    path = tmp_path / "3M.csv"
+    sizes = {"small0": 93_000, "large0": 124_000_000, "small1": 93_000}
+    write_proposals(path, "abc", [Proposal(run, 1000, 0, (500.0, 300.0, 200.0), sizes[run]) for run in sizes])
+    runs = runs_of(OptimalConf(path=str(path), params=93_000))
+    assert [(run.run, run.params) for run in runs] == [("small0", 93_000), ("small1", 93_000)]
+    with pytest.raises(UserError, match=r"design.params is None, but '.*' has runs of models with 93000, 124000000"):
+        runs_of(OptimalConf(path=str(path)))
+    with pytest.raises(UserError, match=r"design.params is 7, but"):
+        runs_of(OptimalConf(path=str(path), params=7))
+
+
 def test_a_run_that_is_not_there_or_has_an_unsafe_name_is_refused():
     runs = runs_of(DdoConf(scales=[1000]), ["a", "b c"])
     with pytest.raises(UserError, match=r"design.index is 5, but the design has runs 0 to 4"):

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,9 @@ def test_proposed_runs_are_read_as_they_were_written_in_the_order_of_the_domains
     path = tmp_path / "next_runs" / "3M.csv"
     write_proposals(path, ["web", "code"], PROPOSALS)
     assert read_proposals(path, ["web", "code"]) == PROPOSALS
+    sized = [replace(PROPOSALS[0], params=124_000_000), replace(PROPOSALS[1], params=93_000)]
+    write_proposals(tmp_path / "sized.csv", ["web", "code"], sized)
+    assert read_proposals(tmp_path / "sized.csv", ["web", "code"]) == sized
     assert [proposal.tokens for proposal in read_proposals(path, ["code", "web"])] == [
         (749_999.9, 250_000.1),
         (9e5, 3e5),

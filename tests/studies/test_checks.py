@@ -8,9 +8,10 @@ from autoscale_exp.laws.fewest_runs import fewest_runs
 from autoscale_exp.laws.fit_file import Diagnostics, Fit, FitObjective, write_fit
 from autoscale_exp.runs.record import write_record
 from autoscale_exp.runs.rival import RivalConf
-from autoscale_exp.studies.checks import check_numbers_of_runs, check_objective, first_of_search
+from autoscale_exp.studies.checks import check_numbers_of_runs, check_objective, check_ratios, first_of_search
 from autoscale_exp.studies.runs import runs_of
 from autoscale_exp.studies.stages import StageList
+from autoscale_exp.study import requests_of
 from tests.runs.records import make_record
 
 
@@ -52,15 +53,46 @@ def test_a_search_too_small_for_a_law_of_its_own_is_refused(stage_list: Callable
 def test_fits_of_another_objective_are_left_as_they_are(stage_list: Callable[..., StageList]):
     of_study = stage_list("name=mine")
     of_study.build()
-    check_objective(of_study)
+    requests = requests_of(of_study)
+    check_objective(of_study, requests)
     other = FitObjective("mean_loss", "loss", {"fruit": 1.0})
     write_fit(of_study.folder / "fit", Fit("linear", other, list("ab"), [], [], Diagnostics([])))
     with pytest.raises(
         UserError, match=r"objective is 'mean_perplexity', but the study in '.*' has a fit for 'mean_loss'"
     ):
-        check_objective(of_study)
+        check_objective(of_study, requests)
     with pytest.raises(UserError, match=rf"name=mine_mean_perplexity search={of_study.folder}$"):
-        check_objective(of_study)
+        check_objective(of_study, requests)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "message"),
+    [
+        (
+            ["bounds.lower={fruit: .1}"],
+            r"of 'code' is 0, but rival autoscale .*; add bounds.lower=0.067 .* leave autoscale out",
+        ),
+        (["bounds.lower=.1", "bounds.max_epochs=4"], "law=autoscale knows no bounds.max_epochs"),
+    ],
+)
+def test_what_the_published_method_cannot_do_is_told_before_its_search(
+    bounds: list[str], message: str, stage_list: Callable[..., StageList]
+):
+    def check(*overrides: str) -> None:
+        of_study = stage_list("rivals=[uniform,fitted,autoscale]", *overrides)
+        of_study.build()
+        check_ratios(of_study, requests_of(of_study))
+
+    check("bounds.lower=.1")
+    with pytest.raises(UserError, match=message):
+        check(*bounds)
+
+
+def test_bounds_that_a_fit_would_refuse_are_refused_before_its_search(stage_list: Callable[..., StageList]):
+    of_study = stage_list("bounds.lower=[.1,.1]")
+    of_study.build()
+    with pytest.raises(UserError, match=r"rival fitted: bounds\.lower has 2 entries, but there are 3 domains"):
+        requests_of(of_study)
 
 
 @pytest.fixture

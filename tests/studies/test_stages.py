@@ -1,9 +1,11 @@
 from collections.abc import Callable
 
 import pytest
+from hydra import compose
 
 from autoscale_exp.base.errors import UserError
-from autoscale_exp.base.job import CONF_DIR
+from autoscale_exp.base.job import CONF_DIR, to_typed
+from autoscale_exp.runs.record import read_record
 from autoscale_exp.runs.rival import RivalConf
 from autoscale_exp.studies.runs import runs_of
 from autoscale_exp.studies.stages import Stage, StageList
@@ -112,6 +114,7 @@ def test_every_rival_of_the_project_has_its_stages(stage_list: Callable[..., Sta
         "mixing_law": ["swarm"],
         "olmix": ["swarm_natural"],
         "doremi": ["doremi"],
+        "doge": ["doge"],
         "fitted": ["."],
         "autoscale": ["."],
         "grid": ["grid"],
@@ -125,3 +128,16 @@ def test_a_swarm_and_a_pair_of_trainings_cost_no_more_than_the_studys_own_search
     assert 0.9 * of_study.search_tokens < tokens["search swarm"] <= of_study.search_tokens
     both = tokens["train doremi reference"] + tokens["train doremi proxy"]
     assert both == pytest.approx(of_study.search_tokens, abs=32)
+
+
+def test_the_smoke_study_of_bert_has_the_papers_rivals_and_trains_a_masked_model(
+    sections, masked_store, tmp_path, warm_python
+):
+    """Planned on a store of its own; the first of its proxy runs is trained."""
+    asked = [f"store={masked_store.folder}", f"output_dir={tmp_path}/study", "design.scales=[320,1280]"]
+    smoke = ["experiment=paper_bert_smoke", *asked]
+    conf, paper = to_typed(compose("study", smoke)), to_typed(compose("study", ["experiment=paper_bert_base"]))
+    assert list(conf.rivals) == list(paper.rivals)
+    search = StageList(conf, conf.design.scales, sections(*smoke), masked_store).own_search
+    warm_python.run("autoscale_exp.train", [*search.overrides, "design.index=0", "hydra.mode=RUN"], tmp_path)
+    assert read_record(tmp_path / "study" / "runs" / "base_0.32K").model == "bert_tiny"

@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.warm_python import WarmProcess
 
 LONG = ["token_budget=4_000_000", "max_epochs=100_000"]  # minutes
-JOBLIB = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+LOCAL = ["hydra/launcher=local", "hydra.launcher.n_jobs=2"]
 Start = Callable[..., WarmProcess]
 
 

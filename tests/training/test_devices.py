@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.processes import ProcessDied, WorkProcess
@@ -21,7 +23,7 @@ from autoscale_exp.training import devices
 from autoscale_exp.training.devices import train_on_devices
 from autoscale_exp.training.plan import plan_run
 from autoscale_exp.training.run import train
-from tests.training.processes import LONG, Start, ended, wait_for
+from tests.training.processes import LOCAL, LONG, Start, ended, wait_for
 from tests.training.test_run import STAGES
 
 pytestmark = pytest.mark.slow
@@ -39,17 +41,23 @@ def assert_equal(record: RunRecord, other: RunRecord, error: float) -> None:
 
 @pytest.fixture
 def one_device(compose_train, store: TokenStore, tmp_path: Path) -> RunRecord:
-    train(plan_run(compose_train(*ROWS), store), tmp_path / "one")
+    train(plan_run(compose_train(*ROWS, "save_model=true"), store), tmp_path / "one")
     return read_record(tmp_path / "one")
 
 
+@pytest.mark.parametrize(("strategy", "other"), [("ddp", "fsdp"), ("fsdp", "ddp")])
 def test_two_devices_train_as_one_and_go_on_exactly_when_one_is_killed(
-    one_device, compose_train, store: TokenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    strategy, other, one_device, compose_train, store: TokenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    plan = plan_run(compose_train(*ROWS, "trainer.devices=2", "checkpoint_minutes=0"), store)
+    of_run = [*ROWS, "trainer.devices=2", "checkpoint_minutes=0", "save_model=true"]
+    plan = plan_run(compose_train(*of_run, f"trainer.strategy={strategy}"), store)
     train_on_devices(plan, tmp_path / "whole")
     whole = read_record(tmp_path / "whole")
     assert_equal(whole, one_device, 1e-5)
+    weights, expected = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "one"))
+    assert weights.keys() == expected.keys()
+    for name, values in expected.items():
+        torch.testing.assert_close(weights[name], values, atol=1e-5, rtol=0)
 
     folder, started = tmp_path / "parts", []
 
@@ -68,18 +76,20 @@ def test_two_devices_train_as_one_and_go_on_exactly_when_one_is_killed(
         train_on_devices(plan, folder)
     assert not (folder / "result.json").exists()
     with pytest.raises(UserError, match=r"interrupted with micro_batch_rows 4, not 8 and devices 2, not 1; give these"):
-        train(plan_run(compose_train(*ROWS), store), folder)
+        train(plan_run(compose_train(*ROWS, f"trainer.strategy={strategy}"), store), folder)
+    with pytest.raises(UserError, match=r"begun with(out)? trainer.strategy=fsdp; finish it so, or delete the file"):
+        train(plan_run(compose_train(*ROWS, f"trainer.strategy={other}"), store), folder)
     train_on_devices(plan, folder)
     assert_equal(read_record(folder), whole, 0)
 
 
-def test_a_sweep_of_runs_on_two_devices_trains_each_run_once(one_device, start: Start, tmp_path: Path):
+def test_a_run_of_a_sweep_on_two_devices_is_trained_once(one_device, start: Start, tmp_path: Path):
     folder = tmp_path / "out"
-    done = ended(start(folder, *ROWS, "trainer.devices=2", "seed=0,1", "model.dropout=0"))
+    done = ended(start(folder, *ROWS, *LOCAL, "trainer.devices=2", "trainer.strategy=fsdp"))
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    assert "2 runs are finished" in done.stdout
-    assert len(list(folder.glob("runs/*/metrics/version_*"))) == 2
+    assert "1 runs are finished" in done.stdout
+    assert len(list(folder.glob("runs/*/metrics/version_*"))) == 1
     assert_equal(read_record(folder / "runs" / "uniform_1.552K_seed0"), one_device, 1e-5)
 
 
@@ -130,7 +140,7 @@ def machines() -> Iterator[list[str]]:
 def test_two_machines_under_torchrun_train_as_one_device(machines, one_device, train_overrides, tmp_path: Path):
     run = [*train_overrides, *ROWS, f"output_dir={tmp_path}", "run_name=two", "~logger", "trainer.num_nodes=2"]
     torchrun = ["-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", "--master-addr=10.77.0.1"]
-    job = ["--master-port=29511", "-m", "autoscale_exp.train", *run]
+    job = ["--master-port=29511", "-m", "autoscale_exp.train", *run, "trainer.strategy=fsdp"]
     processes = [
         subprocess.Popen(
             ["ip", "netns", "exec", name, sys.executable, *torchrun, f"--node-rank={index}", *job],

@@ -78,6 +78,15 @@ def test_what_does_not_fit_the_memory_is_refused_with_what_fits(
         forecaster(conf, tmp_path, accelerator).of_runs([conf], [1000])
 
 
+def test_devices_that_share_a_model_fit_what_one_does_not(compose_paper, tmp_path: Path):
+    conf = compose_paper("model.n_layer=400", "micro_batch_rows=1", "trainer.devices=4")
+    with pytest.raises(UserError, match=r"smaller model, trainer.strategy=fsdp or a device"):
+        forecaster(conf, tmp_path, "a100").of_runs([conf], [1000])
+    conf.trainer["strategy"] = "fsdp"
+    found = forecaster(conf, tmp_path, "a100").of_runs([conf], [1000])
+    assert found.memory < 80e9
+
+
 def test_runs_at_a_time_share_the_memory_of_this_machine(compose_paper, tmp_path: Path, monkeypatch):
     monkeypatch.setattr(forecast.os, "sysconf", {"SC_PHYS_PAGES": 16_000_000, "SC_PAGE_SIZE": 4096}.__getitem__)
     conf = compose_paper("trainer=default", "micro_batch_rows=1")
@@ -91,6 +100,23 @@ def test_a_step_that_would_take_too_long_is_not_measured(compose_paper, tmp_path
     found = forecaster(conf, tmp_path, None).of_runs([conf], [1000])
     assert found.seconds is None
     assert "no time, as it is not measured here" in describe(found, PlanConf(), None, 1)
+
+
+def test_the_pace_of_runs_that_are_soon_finished_is_measured_only_for_a_plan_alone(
+    compose_train: Callable[..., TrainConf], store: TokenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(forecast, "calibrated", lambda *_: Pace(1e6))
+    conf = compose_train("trainer.accelerator=cpu")
+    asked = Forecaster(PlanConf(), store, tmp_path)
+
+    def told(plan: PlanConf, tokens: int) -> str:
+        asked = Forecaster(plan, store, tmp_path).unless_tiny([([conf], [tokens])])
+        return describe(asked.of_runs([conf], [tokens]), plan, None, 1)
+
+    enough = round(1e12 / asked._size(conf).flops_per_token)
+    assert "no time, as that of so little is measured only" in told(PlanConf(), enough // 2)
+    assert "s of training on this machine" in told(PlanConf(), enough)
+    assert "s of training on this machine" in told(PlanConf(only=True), enough // 2)
 
 
 def test_this_machines_pace_is_measured_once_for_a_folder(

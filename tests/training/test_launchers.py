@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -11,31 +10,16 @@ from hydra.core.utils import JobStatus
 
 from autoscale_exp import train as job
 from autoscale_exp.base.errors import UserError
-from autoscale_exp.base.processes import WorkProcess
+from autoscale_exp.base.processes import ProcessDied, WorkProcess
 from autoscale_exp.data.store import TokenStore
 from autoscale_exp.runs.record import read_failure
 from autoscale_exp.training.plan import plan_run
-from hydra_plugins.autoscale_exp_launcher.devices import DeviceLauncher, Job
-from tests.training.processes import LONG, Start, ended, parts_of, wait_for
+from hydra_plugins.autoscale_exp_launcher.processes import Job, ProcessLauncher
+from tests.training.fake_runs import die_once, hang_once, use
+from tests.training.processes import LOCAL, LONG, Start, ended, parts_of, wait_for
 
 
-def use(devices: list[str], folder: Path, seconds: float) -> None:
-    """Takes devices for a while; fails if another process has one of them."""
-    locks = [folder / device for device in devices]
-    for lock in locks:
-        lock.touch(exist_ok=False)
-    time.sleep(seconds)
-    for lock in locks:
-        lock.unlink()
-
-
-def die_once(folder: Path) -> None:
-    if not (folder / "died").exists():
-        (folder / "died").touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-class FakeRuns(DeviceLauncher):
+class FakeRuns(ProcessLauncher):
     """The launcher with other work than training: overrides are those of no config."""
 
     folder: Path
@@ -45,13 +29,16 @@ class FakeRuns(DeviceLauncher):
         return Job(index, [what], self.folder / str(index), number if what == "use" else 1, number)
 
     def _start(self, job, devices):
-        arguments = [devices, self.folder, 0.05] if job.overrides == ["use"] else [self.folder]
-        function = use if job.overrides == ["use"] else die_once
+        function, arguments = {
+            "use": (use, [devices, self.folder, 0.05]),
+            "die": (die_once, [self.folder]),
+            "hang": (hang_once, [job.folder]),
+        }[job.overrides[0]]
         return WorkProcess(function, arguments, environment=os.environ, preload="json")
 
 
-def launched(folder: Path, *jobs: tuple[str, int]) -> list[JobStatus]:
-    launcher = FakeRuns(devices=[0, 1, "GPU-5"])
+def launched(folder: Path, *jobs: tuple[str, int | None], hang_minutes: float | None = None) -> list[JobStatus]:
+    launcher = FakeRuns(devices=[0, 1, "GPU-5"], hang_minutes=hang_minutes)
     launcher.folder = folder
     return [returned.status for returned in launcher.launch(jobs, 0)]
 
@@ -70,6 +57,17 @@ def test_a_run_that_is_killed_is_tried_again_if_it_has_a_try_left(tmp_path: Path
     launched(tmp_path / "b", ("die", 0), ("use", 1))
     assert "was killed by SIGKILL, as the system does when memory is short" in read_failure(tmp_path / "b" / "0")
     assert not (tmp_path / "b" / "1" / "failed.json").exists()
+
+
+def test_a_job_that_keeps_no_word_of_its_failures_ends_the_others(tmp_path: Path):
+    with pytest.raises(ProcessDied, match="was killed by SIGKILL"):
+        launched(tmp_path, ("die", None))
+
+
+def test_a_run_that_hangs_is_ended_and_tried_again_if_it_has_a_try_left(tmp_path: Path):
+    launched(tmp_path, ("hang", 9), ("hang", 0), hang_minutes=0.05)
+    assert not (tmp_path / "0" / "failed.json").exists()
+    assert "it made no progress for 0.05 min, and was ended" in read_failure(tmp_path / "1")
 
 
 @pytest.mark.parametrize(
@@ -115,10 +113,10 @@ def test_a_sweep_that_fails_fast_ends_the_other_runs_with_their_checkpoints(star
 
 
 @pytest.mark.slow
-def test_a_run_per_gpu_goes_on_after_its_process_is_killed(start: Start, tmp_path: Path):
+def test_a_sweep_goes_on_after_the_process_of_a_run_is_killed(start: Start, tmp_path: Path):
     folder = tmp_path / "out"
-    gpus = ["hydra/launcher=gpus", "hydra.launcher.devices=[0,1]", "retries=1"]
-    process = start(folder, *gpus, "token_budget=64_000", "max_epochs=100_000", "seed=0,1", "checkpoint_minutes=0.002")
+    of_runs = ["token_budget=64_000", "max_epochs=100_000", "seed=0,1", "checkpoint_minutes=0.002"]
+    process = start(folder, *LOCAL, "retries=1", *of_runs)
     (checkpoint,) = wait_for(process, lambda: list(folder.glob("runs/*seed0/resume.ckpt")))
     holder = json.loads((checkpoint.parent / ".holder.json").read_text())["process"]
     os.kill(int(holder.split("@")[0]), signal.SIGKILL)

@@ -11,6 +11,7 @@ from autoscale_exp.data.tokenizer import load_tokenizer
 from autoscale_exp.lm.conf import MaskedModelConf
 from autoscale_exp.lm.masked import MaskedLanguageModel
 from autoscale_exp.lm.masking import row_keys
+from autoscale_exp.training.devices import train_on_devices
 from autoscale_exp.training.plan import plan_run
 from autoscale_exp.training.run import train
 from tests.training.test_run import Interrupted, interrupted_after, result_of, trained, weights_of
@@ -66,14 +67,12 @@ def test_training_does_not_depend_on_workers_or_accumulation(compose_masked, mas
 
 
 @pytest.mark.slow
-def test_two_devices_train_as_one(
-    compose_masked, train_overrides, masked_overrides, masked_store: TokenStore, warm_python, tmp_path: Path
-):
+def test_two_devices_train_as_one(compose_masked, masked_store: TokenStore, tmp_path: Path):
     rows = ["token_budget=1552", "num_validations=4"]  # 97 rows: in the last step the second device has none
     curve = trained(plan_run(compose_masked(*rows), masked_store), tmp_path / "one")["validation_curve"]
-    devices = ["trainer.devices=2", "trainer.strategy=ddp", f"output_dir={tmp_path}", "run_name=two", "~logger"]
-    warm_python.run("autoscale_exp.train", [*train_overrides, *masked_overrides, *rows, *devices], tmp_path)
-    of_two = result_of(tmp_path / "runs" / "two")["validation_curve"]
+    devices = ["trainer.devices=2", "trainer.strategy=fsdp"]
+    train_on_devices(plan_run(compose_masked(*rows, *devices), masked_store), tmp_path / "two")
+    of_two = result_of(tmp_path / "two")["validation_curve"]
     assert [point["losses"] for point in of_two] == [pytest.approx(point["losses"], abs=1e-5) for point in curve]
 
 

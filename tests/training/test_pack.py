@@ -18,7 +18,8 @@ from autoscale_exp.data.store import TokenStore
 from autoscale_exp.training import run
 from autoscale_exp.training.claim import SWEEP, claimed, claimed_if_free
 from autoscale_exp.training.pack import CPU_RUNS, Pack, most_runs, train_pack
-from autoscale_exp.training.packing import PackedTrainer, check_packing, train_in_packs
+from autoscale_exp.training.packed_trainer import PackedTrainer, check_packing
+from autoscale_exp.training.packing import train_in_packs
 from autoscale_exp.training.plan import RunPlan, plan_run
 from autoscale_exp.training.sweep import SweepCallback
 from autoscale_exp.training.watch import SweepWatch

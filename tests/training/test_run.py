@@ -23,7 +23,7 @@ from autoscale_exp.lm.causal import CausalLanguageModel
 from autoscale_exp.training import run
 from autoscale_exp.training.callbacks import Progress
 from autoscale_exp.training.pack import train_pack
-from autoscale_exp.training.packing import PackedTrainer
+from autoscale_exp.training.packed_trainer import PackedTrainer
 from autoscale_exp.training.plan import RunPlan, is_finished, plan_run
 from autoscale_exp.training.run import train
 

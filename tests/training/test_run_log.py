@@ -14,6 +14,7 @@ from autoscale_exp.base.job import CONF_DIR, to_typed
 from autoscale_exp.base.wandb_runs import mixture_artifact
 from autoscale_exp.data.store import TokenStore
 from autoscale_exp.runs.record import read_record
+from autoscale_exp.training import run_log
 from autoscale_exp.training.plan import plan_run
 from autoscale_exp.training.run import train
 from tests.training.test_run import Interrupted, interrupted_after
@@ -85,6 +86,17 @@ def test_the_csv_has_the_same_as_wandb(plan_with, store: TokenStore, tmp_path: P
         shares = np.bincount(domain, minlength=3) / len(domain)
         assert [float(row[f"mixture/{name}"]) for name in store.domains] == pytest.approx(shares)
     assert [int(row["tokens"]) for row in rows if row["val/objective"]] == [512, 1024, 1472]
+
+
+def test_an_error_of_the_log_as_a_run_ends_costs_it_no_result(plan_with, tmp_path: Path, monkeypatch, caplog):
+    def broken(*_: object) -> None:
+        raise ConnectionError("the server does not answer")
+
+    plan, _ = plan_with("csv")
+    monkeypatch.setattr(run_log, "log_artifact", broken)
+    train(plan, tmp_path / "run")
+    assert read_record(tmp_path / "run").run == "run"
+    assert "the log of run is not whole: the server does not answer" in caplog.messages
 
 
 def test_tensorboard_shows_the_runs_of_a_sweep_beside_each_other(plan_with, tmp_path: Path):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.processes import JOBLIB, Start, ended, parts_of, table_of, wait_for
+from tests.training.processes import LOCAL, Start, ended, parts_of, table_of, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -43,7 +43,7 @@ def once(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_second_says_whom_it_waits_for_and_nothing_is_trained_twice(once: Path, start: Start, tmp_path: Path):
     folder = tmp_path / "out"
     waiting = Waiting(start, folder)
-    sweep, told = waiting.second(*SWEEP, *JOBLIB)
+    sweep, told = waiting.second(*SWEEP, *LOCAL)
     assert f"uniform_64K_seed0 is being trained by process {waiting.first.pid} on " in told
     assert told.endswith("; waiting for the result\n")
     run, told = waiting.second(*ONE, mode="RUN")

@@ -23,7 +23,7 @@ def solve_with_autoscale(law: AutoscaleLaw, request: Request) -> Fit:
     Raises:
         UserError: the request asks for what the published method does not have, or nothing can be extrapolated.
     """
-    bounds = _bounds_alone(request)
+    bounds = bounds_alone(request)
     fitted = law.responses(request.objective, bounds)
     path = fitted.path() if request.targets else None
     draws = law.draws(request.num_draws, np.random.default_rng(request.seed))
@@ -51,8 +51,12 @@ def solve_with_autoscale(law: AutoscaleLaw, request: Request) -> Fit:
     )
 
 
-def _bounds_alone(request: Request) -> Bounds:
-    """The bounds of a request that asks for nothing else, which is all that the published method can meet."""
+def bounds_alone(request: Request) -> Bounds:
+    """The bounds of a request that asks for nothing else, which is all that the published method can meet.
+
+    Raises:
+        UserError: it asks for more.
+    """
     constraints = request.constraints
     asked = {
         "bounds.max_epochs": constraints.unique_tokens is not None,

@@ -212,7 +212,7 @@ class ParametricLaw(ABC):
         Raises:
             UserError: the law takes no sizes, or the runs do not tell of others.
         """
-        if self.reference_params is not None:
+        if self.reference_params is not None or params == self.params:
             return replace(self, params=float(params))
         if self.takes_sizes and self.params is None:
             raise UserError(

@@ -1,4 +1,4 @@
-"""The design of the runs that a fit proposes, to tell most per token of how mixtures compare at its target."""
+"""The design of the runs that a fit proposes, to tell most per FLOP of how mixtures compare at its target."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from autoscale_exp.base.arrays import FloatArray
+from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.ranges import check_range
 from autoscale_exp.runs.design import DesignConf, RunRequest, RunSpec
 from autoscale_exp.runs.proposal import Proposal, read_proposals
@@ -17,6 +18,7 @@ class OptimalConf(DesignConf):
 
     path: str = ""  # next_runs/<target tokens>.csv in the folder of a fit
     num_runs: int | None = None  # the first so many; null: all
+    params: int | None = None  # those of models with so many parameters; null: all, if they have one size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,12 +42,23 @@ def optimal_runs(design: OptimalConf, request: RunRequest) -> list[RunSpec]:
     Source: greedy V-optimal design; see `laws.next_runs`, which chooses them.
 
     Raises:
-        UserError: their table cannot be read, or has fewer than num_runs.
+        UserError: their table cannot be read, has fewer than num_runs, or not those of one size of models.
     """
-    proposals = read_proposals(Path(design.path).expanduser(), request.domains)
+    path, all_proposals = (
+        Path(design.path).expanduser(),
+        read_proposals(Path(design.path).expanduser(), request.domains),
+    )
+    sizes = list(dict.fromkeys(proposal.params for proposal in all_proposals))
+    if (design.params is None and len(sizes) > 1) or (design.params is not None and design.params not in sizes):
+        listed = ", ".join(map(str, sizes))
+        raise UserError(
+            f"design.params is {design.params}, but '{path}' has runs of models with {listed} parameters; give one of "
+            "these, and train a size at a time with its model"
+        )
+    proposals = [proposal for proposal in all_proposals if design.params in (None, proposal.params)]
     check_range({"design.num_runs": design.num_runs}, 1, len(proposals))
     unchanged = (1.0,) * len(request.domains)
     return [
-        ProposedRun(proposal.run, proposal.token_budget, unchanged, proposal.seed, proposal=proposal)
-        for proposal in proposals[: design.num_runs]
+        ProposedRun(p.run, p.token_budget, unchanged, p.seed, p.params, proposal=p)
+        for p in proposals[: design.num_runs]
     ]
