@@ -53,17 +53,18 @@ class Seeds(NamedTuple):
         sd: standard deviation of a loss over seeds, nats, at `tokens`.
         tokens: of the runs it is read off.
         decay: power of the budget that it falls as.
-        count: how many repeats it counts as where some are.
+        repeats: how many it counts as where there are some.
     """
 
     sd: float = 0.003
     tokens: float = 2e10
     decay: float = 0.16
-    count: float = 3.0
+    repeats: float = 3.0
 
 
 SEEDS = Seeds()
 LEAST_PART = 0.1  # of the variance about the law, which is discrepancy whatever seeds may do
+NUGGET = 0.15  # of the variance about the law, the least that a run's loss is taken to be off by itself
 # Standard deviation, over mixtures, budgets and sizes, of the log of the variance over seeds: two in three mixtures
 # have between .45 and 2.2 times the typical variance. Public reports have noise differ up to 25-fold.
 NOISE_SPREAD = 0.8
@@ -125,7 +126,7 @@ class Discrepancy:
         losses: (R, V).
         sd: (V,) of delta among the runs, at their mean log budget.
         exponent: of the budget that it goes as.
-        noise: (R, V) variance of a run's losses over seeds.
+        noise: (R, V) variance of a run's losses by themselves: over seeds, and at least NUGGET.
         shared: correlation of a run's losses.
         slopes: (V,) what an e-fold of the largest budgets lowers losses by, nats.
     """
@@ -251,17 +252,17 @@ def seed_variance(
     count = np.array([len(group) - 1 for group in groups])
     squares = np.array([((losses[g] - losses[g].mean(axis=0)) ** 2).sum(axis=0) / relative[g[0]] for g in groups])
     squares = squares.reshape(len(groups), losses.shape[1])
-    usual = np.mean((SEEDS.sd * (np.exp(points[:, -2]) / SEEDS.tokens) ** -SEEDS.decay) ** 2 / relative)
-    usual = np.minimum(usual, (1 - LEAST_PART) * about_law)
-    seed = (SEEDS.count * usual + squares.sum(axis=0)) / (SEEDS.count + count.sum())
+    usual = (SEEDS.sd * (np.exp(points[:, -2]) / SEEDS.tokens) ** -SEEDS.decay) ** 2 / relative
+    prior_seed = np.minimum(usual.mean(), (1 - LEAST_PART) * about_law)
+    seed = (SEEDS.repeats * prior_seed + squares.sum(axis=0)) / (SEEDS.repeats + count.sum())
     variances = relative[:, None] * seed
     if not groups:
         return variances
     half = count * losses.shape[1] / (1 + (losses.shape[1] - 1) * shared) / 2  # of the degrees of freedom
     told = np.log((squares / seed).mean(axis=1) / count + TINY) - digamma(half) + np.log(half)
     first, prior = points[[group[0] for group in groups]], NOISE_SPREAD**2
-    covariance = prior * sum(kernel_between(first, first)) + np.diag(polygamma(1, half))
-    near = prior * sum(kernel_between(points, first))
+    covariance = prior * np.add(*kernel_between(first, first)) + np.diag(polygamma(1, half))
+    near = prior * np.add(*kernel_between(points, first))
     gain = np.linalg.solve(covariance, near.T).T
     # The expected factor; before any repeat it is 1, so that the mean of the log is -prior / 2.
     factor = np.exp(gain @ (told + prior / 2) - (gain * near).sum(axis=1) / 2)
@@ -297,4 +298,5 @@ def discrepancy_of(
     seed = seed_variance(process.run_points, table.losses, sd**2, relative, shared)
     typical = (seed / relative[:, None]).mean(axis=0)
     rough = np.maximum(sd**2 - typical, LEAST_PART * sd**2)
-    return replace(process, sd=np.sqrt(rough / KERNEL.rough), noise=seed / np.maximum(weights, SMALLEST_WEIGHT))
+    noise = np.maximum(seed, NUGGET * relative[:, None] * sd**2) / np.maximum(weights, SMALLEST_WEIGHT)
+    return replace(process, sd=np.sqrt(rough / KERNEL.rough), noise=noise)

@@ -122,7 +122,7 @@ def test_repeats_of_one_mixture_tell_the_variance_over_seeds_of_all():
     tokens, about_law = np.tile([[1e8, 2e8, 3e8]], (40, 1)), np.array([0.04, 0.01])
     losses = rng.normal(3.0, [0.02, 0.06], (40, 2))
     squares = 39 * losses.var(axis=0, ddof=1)
-    pooled = (SEEDS.count * usual_variance(6e8) + squares) / (SEEDS.count + 39)
+    pooled = (SEEDS.repeats * usual_variance(6e8) + squares) / (SEEDS.repeats + 39)
     np.testing.assert_allclose(variance_over_seeds(tokens, losses, about_law), np.tile(pooled, (40, 1)))
 
 
@@ -144,7 +144,7 @@ def test_where_noise_is_does_not_change_how_much_there_is():
     losses = 3.0 + noise[:, None] * rng.standard_normal((24, 4))
     about_law = np.full(4, 1e-4)
     squares = ((losses.reshape(8, 3, 4) - losses.reshape(8, 3, 4).mean(axis=1, keepdims=True)) ** 2).sum(axis=(0, 1))
-    pooled = (SEEDS.count * usual_variance(1e9) + squares) / (SEEDS.count + 16)
+    pooled = (SEEDS.repeats * usual_variance(1e9) + squares) / (SEEDS.repeats + 16)
     np.testing.assert_allclose(variance_over_seeds(tokens, losses, about_law).mean(axis=0), pooled)
 
 

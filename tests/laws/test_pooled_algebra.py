@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from autoscale_exp.laws.pooled.normal_equations import Equicorrelation, NormalEquations
+from autoscale_exp.laws.least_squares import Solution
+from autoscale_exp.laws.normal_equations import Equicorrelation, NormalEquations
 from autoscale_exp.laws.pooled.posterior import Posterior
-from autoscale_exp.laws.pooled.solution import Noise, Solution
+from autoscale_exp.laws.pooled.solution import Noise
 from autoscale_exp.laws.student_t import ROBUST_VARIANCE
 
 NUM_VALIDATION = 3

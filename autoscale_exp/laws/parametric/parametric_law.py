@@ -160,7 +160,7 @@ class ParametricLaw(ABC):
         prior, starts = law.prior(losses)
         law._check_finite(starts[0], tokens, table.runs)
         with np.errstate(over="ignore", invalid="ignore"):  # a trial step too far; it is not taken
-            fit = robust_fit(lambda parameters: law._curve(parameters, tokens), losses, prior, starts)
+            fit = robust_fit(_Curve(law, tokens), table.losses, prior, starts)
         law = replace(law, parameters=fit.parameters, covariance=fit.covariance, lower=prior.lower, upper=prior.upper)
         return replace(law, run_noise=fit.noise, diagnostics=law._diagnose(fit, table))
 
@@ -270,14 +270,14 @@ class ParametricLaw(ABC):
             start = stop
         return values
 
-    def _curve(self, parameters: FloatArray, tokens: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def _curve(self, parameters: FloatArray, tokens: FloatArray) -> "_At":
         losses, by_name, _ = self.formula(self._values(parameters), tokens)
         derivatives, start = np.empty((*losses.shape, self.num_fitted())), 0
         for name, parameter in self.layout().items():
             stop = start + (len(self.domains) if parameter.per_domain else 1)
             derivatives[:, :, start:stop] = by_name[name] if parameter.per_domain else by_name[name][:, :, None]
             start = stop
-        return losses, derivatives
+        return _At(losses.T, derivatives)
 
     def _check_finite(self, start: FloatArray, tokens: FloatArray, runs: Sequence[str]) -> None:
         """Raises UserError if a loss or a derivative is not finite for some run where the fit starts."""
@@ -331,3 +331,27 @@ class ParametricLaw(ABC):
                 notes.append(f"no run was trained on '{domain}': what it does is the priors' guess")
         num_params = self.num_free() * len(self.validation_domains)
         return {"converged": bool(fit.converged.all()), "num_params": num_params, "notes": notes}
+
+
+class _At(NamedTuple):
+    """(R, V) losses and their (V, R, P) derivatives."""
+
+    losses: FloatArray
+    derivatives: FloatArray
+
+
+@dataclass(frozen=True)
+class _Curve:
+    """A law's formula at (R, K) tokens in units, as the fit takes it."""
+
+    law: ParametricLaw
+    tokens: FloatArray
+
+    def at(self, theta: FloatArray) -> _At:
+        return self.law._curve(theta, self.tokens)
+
+    def jacobian(self, theta: FloatArray, at: _At) -> FloatArray:
+        return at.derivatives.copy()
+
+    def of(self, domains: Int64Array) -> "_Curve":
+        return replace(self, law=replace(self.law, own=self.law.own[domains]))

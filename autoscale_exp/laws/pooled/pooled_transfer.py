@@ -22,8 +22,8 @@ from autoscale_exp.laws.pooled.diagnostics import diagnose
 from autoscale_exp.laws.pooled.formula import Formula, Scalar
 from autoscale_exp.laws.pooled.pooling import SEED, fit_pooled
 from autoscale_exp.laws.pooled.populations import prior_sizes
-from autoscale_exp.laws.pooled.solution import NOISE_SD
 from autoscale_exp.laws.repetition import effective_tokens
+from autoscale_exp.laws.student_t import NOISE_SD
 from autoscale_exp.runs.table import RunTable, has_sizes
 
 NAME = "pooled_transfer"

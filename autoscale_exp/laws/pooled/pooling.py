@@ -15,10 +15,11 @@ import numpy as np
 
 from autoscale_exp.base.arrays import FloatArray
 from autoscale_exp.base.progress import Progress
+from autoscale_exp.laws.least_squares import Solution, solve
 from autoscale_exp.laws.pooled.formula import Formula
 from autoscale_exp.laws.pooled.populations import populations_of, prior_means, unknown_effects, update_populations
 from autoscale_exp.laws.pooled.posterior import Posterior, draw_parameters
-from autoscale_exp.laws.pooled.solution import Noise, Solution, solve
+from autoscale_exp.laws.pooled.solution import FormulaCurve, Noise, pooled_problem
 from autoscale_exp.laws.repetition import effective_tokens
 from autoscale_exp.laws.student_t import noise_scale
 
@@ -88,6 +89,7 @@ def fit_pooled(
         # With one validation domain there is no population to see: its parameters are as uncertain as mean and member.
         spread[population.index] = prior.spread if num_validation > 1 else np.hypot(prior.spread, prior.mean_sd)
     points = formula.points(domain_tokens, params, pool_tokens)
+    curve = FormulaCurve(formula, points)
     log_total = np.log(effective_tokens(domain_tokens, pool_tokens)[0].sum(axis=1))
     noise = Noise(np.full(num_validation, FIRST_NOISE), np.ones(num_runs), 0.0, np.ones_like(losses))
     theta = prior_mean
@@ -95,7 +97,8 @@ def fit_pooled(
     for step in range(ROUNDS):
         progress.tell(f"round {step + 1} of {ROUNDS}")
         iterations = ITERATIONS if step == ROUNDS - 1 else EARLY_ITERATIONS
-        solution = solve(formula, theta, points, losses, mean, spread, noise, iterations)
+        problem = pooled_problem(curve, losses, (mean, spread), noise.root_precision, noise.weighting)
+        solution = solve(problem, theta, iterations)
         theta = solution.theta
         noise = _estimate_noise(solution, log_total, noise)
         if step < ROUNDS - 1 and num_validation > 1:
@@ -106,9 +109,9 @@ def fit_pooled(
     def draws() -> FloatArray:
         progress.tell("draws of the parameters")
         posterior = Posterior(solution, noise, spread, unknown_effects(populations, spread.shape))
-        return draw_parameters(formula, solution, posterior, points, np.random.default_rng(SEED))
+        return draw_parameters(curve, solution, posterior, np.random.default_rng(SEED))
 
-    return PooledFit(theta, draws, mean, spread, noise, solution.converged)
+    return PooledFit(theta, draws, mean, spread, noise, bool(solution.converged.all()))
 
 
 def _estimate_noise(solution: Solution, log_total: FloatArray, noise: Noise) -> Noise:

@@ -18,10 +18,9 @@ from dataclasses import replace
 import numpy as np
 
 from autoscale_exp.base.arrays import FloatArray
-from autoscale_exp.laws.pooled.formula import Formula
-from autoscale_exp.laws.pooled.normal_equations import Equicorrelation, over_domains, shared_rows
-from autoscale_exp.laws.pooled.points import Points
-from autoscale_exp.laws.pooled.solution import Noise, Problem, Solution, minimise
+from autoscale_exp.laws.least_squares import Solution, minimise
+from autoscale_exp.laws.normal_equations import Equicorrelation, over_domains, shared_rows
+from autoscale_exp.laws.pooled.solution import FormulaCurve, Noise, pooled_problem
 from autoscale_exp.laws.student_t import NOISE_SD, ROBUST_VARIANCE
 
 # Extra variance for what no covariance knows: the law is an approximation, and Laplace's is one too. Set on synthetic
@@ -117,7 +116,7 @@ class Posterior:
 
 
 def draw_parameters(
-    formula: Formula, solution: Solution, posterior: Posterior, points: Points, rng: np.random.Generator
+    curve: FormulaCurve, solution: Solution, posterior: Posterior, rng: np.random.Generator
 ) -> FloatArray:
     """(D, V, P) parameters from the posterior, along its curved ridges.
 
@@ -126,27 +125,25 @@ def draw_parameters(
     with losses of the runs as that draw's should be by the formula's derivatives (randomise then optimise: Bardsley,
     Solonen, Haario and Laine 2014).
     """
-    theta, noise, num_runs = solution.theta, posterior.noise, len(points.log_tokens)
+    theta, noise, num_runs = solution.theta, posterior.noise, len(curve.points.log_tokens)
     num_params = theta.shape[1]
     deviations = posterior.deviations(NUM_DRAWS, rng) * np.sqrt(LAW_ERROR * posterior.calibration())
     anchors = np.sort(rng.permutation(num_runs)[:NUM_ANCHORS])
-    points, root = points.at(anchors), noise.root_precision[anchors] * np.sqrt(num_runs / len(anchors))
-    terms = formula.terms(theta, points)
-    jacobian = formula.jacobian(theta, terms)
+    curve = replace(curve, points=curve.points.at(anchors))
+    root = noise.root_precision[anchors] * np.sqrt(num_runs / len(anchors))
+    terms = curve.at(theta)
+    jacobian = curve.jacobian(theta, terms)
     draws = []
     for deviation in np.array_split(deviations, -(-NUM_DRAWS * jacobian.size // NUMBERS_AT_ONCE)):
         size = len(deviation)
         losses = terms.losses.T + (jacobian @ deviation[:, :, :, None])[:, :, :, 0]  # (size, V, anchors)
         centre = (theta + deviation).reshape(-1, num_params)
         # Draws are solved side by side, as if they were further validation domains.
-        problem = Problem(
-            replace(formula, own=np.tile(formula.own, size)),
-            points,
+        problem = pooled_problem(
+            curve.of(np.tile(np.arange(len(theta)), size)),
             losses.reshape(-1, len(anchors)).T,
-            centre,
-            np.tile(posterior.spread**-2.0, (size, 1)),
+            (centre, np.tile(posterior.spread, (size, 1))),
             np.tile(root, (1, size)),
-            Equicorrelation.of(0.0, len(centre)),
         )
         draws.append(minimise(problem, centre, DRAW_ITERATIONS)[0].reshape(deviation.shape))
     return np.concatenate(draws)
