@@ -283,7 +283,7 @@ def check_strategy(conf: TrainConf) -> None:
     """Checks that `trainer.strategy` is one that a run is known to train the same with as on one device.
 
     Raises:
-        UserError: it is not, or would start processes of its own.
+        UserError: it is not, would start processes of its own, or needs more devices.
     """
     strategy = conf.trainer.get("strategy", "auto")
     named = strategy.get("_target_", "") if isinstance(strategy, dict) else str(strategy)
@@ -291,6 +291,11 @@ def check_strategy(conf: TrainConf) -> None:
         raise UserError(
             f"trainer.strategy is '{named}', which shards the model in a way of its own or starts processes of its "
             f"own; allowed are {', '.join(STRATEGIES)}, or a _target_ of Lightning's DDPStrategy"
+        )
+    if named == "fsdp" and num_devices(conf) == 1:
+        raise UserError(
+            "trainer.strategy is 'fsdp', by which several devices share a model, but the run has one; give more "
+            "(trainer.devices), or leave the strategy away"
         )
 
 

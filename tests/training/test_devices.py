@@ -22,7 +22,7 @@ from autoscale_exp.runs.record import RunRecord, read_record
 from autoscale_exp.training import devices
 from autoscale_exp.training.devices import train_on_devices
 from autoscale_exp.training.plan import plan_run
-from autoscale_exp.training.run import train
+from autoscale_exp.training.run import check_resume_point, train
 from tests.training.processes import LOCAL, LONG, Start, ended, wait_for
 from tests.training.test_run import STAGES
 
@@ -75,10 +75,11 @@ def test_two_devices_train_as_one_and_go_on_exactly_when_one_is_killed(
     with pytest.raises(ProcessDied, match=r"was killed by SIGKILL"):
         train_on_devices(plan, folder)
     assert not (folder / "result.json").exists()
-    with pytest.raises(UserError, match=r"interrupted with micro_batch_rows 4, not 8 and devices 2, not 1; give these"):
-        train(plan_run(compose_train(*ROWS, f"trainer.strategy={strategy}"), store), folder)
     with pytest.raises(UserError, match=r"begun with(out)? trainer.strategy=fsdp; finish it so, or delete the file"):
-        train(plan_run(compose_train(*ROWS, f"trainer.strategy={other}"), store), folder)
+        check_resume_point(folder / "resume.ckpt", compose_train(f"trainer.strategy={other}"))
+    of_one = r"interrupted with micro_batch_rows 4, not 8 and devices 2, not 1|begun with trainer.strategy=fsdp"
+    with pytest.raises(UserError, match=of_one):
+        train(plan_run(compose_train(*ROWS), store), folder)
     train_on_devices(plan, folder)
     assert_equal(read_record(folder), whole, 0)
 
