@@ -5,8 +5,8 @@
 after Kennedy and O'Hagan (2001). Where runs are near, delta corrects the law; away from them it widens intervals. Noise
 is what a repeat with another seed shows. The kernel k is of mixtures and scales (see mixture_kernel). Its rough part is
 what runs scatter by about the law, less noise; validation domains share it as far as they share the residuals. Its
-smooth part is each validation domain's own. It grows beyond the runs' budgets and sizes, and so does an error of level
-that all mixtures have in common.
+smooth part is each validation domain's own. Beyond the runs' budgets and sizes more of the kind comes on top, which the
+runs do not tell of and which leaves the expected losses alone, and an error of level that all mixtures have in common.
 
 A draw of delta is a path of the prior, made of random Fourier features (Rahimi and Recht 2007), conditioned on the runs
 by Matheron's rule (Wilson et al. 2020), so that one draw is one function of the mixture.
@@ -33,12 +33,13 @@ class Reach(NamedTuple):
     """How far off a law may be where no run is. Chosen on the same tables.
 
     Attributes:
-        growth: of the smooth part's standard deviation, for each e-fold beyond the runs' budgets and sizes.
+        growth: standard deviation of what comes on top for each e-fold beyond the runs' budgets and sizes, of which no
+            run tells, in those of the smooth part.
         level: standard deviation of the common error of level, as a part of what the budget does to losses.
         common: part of its variance that validation domains have in common.
     """
 
-    growth: float = 2.0
+    growth: float = 4.0
     level: float = 0.35
     common: float = 0.7
 
@@ -47,11 +48,11 @@ REACH = Reach()
 
 
 class Seeds(NamedTuple):
-    """What seeds do where nothing is repeated. Read off public runs of 20B tokens and our own of a million.
+    """What seeds do where nothing is repeated: about what repeats of 20B tokens and of a million tokens differ by.
 
     Attributes:
         sd: standard deviation of a loss over seeds, nats, at `tokens`.
-        tokens: of the runs it is read off.
+        tokens: that `sd` is for.
         decay: power of the budget that it falls as.
         repeats: how many it counts as where there are some.
     """
@@ -71,6 +72,7 @@ NOISE_SPREAD = 0.8
 SAME = 1e-3  # difference of coordinates, about that of the logs of amounts, up to which runs are repeats
 TINY = 1e-12
 NUM_FEATURES = 256
+NUM_DRAWN = 2 * NUM_FEATURES - num_rough(NUM_FEATURES)  # the smooth ones come twice; see `seen_from`
 SMALLEST_WEIGHT = 0.02  # of a robust fit: an outlier has at most 50 times the noise of others
 
 
@@ -159,7 +161,7 @@ class Discrepancy:
     def draw(self, predicted: FloatArray, rng: np.random.Generator) -> Correction:
         """A correction drawn from what the runs leave open, of a law that predicts (R, V) for them."""
         num_runs, num_validation = self.losses.shape
-        features = rng.standard_normal((num_validation, NUM_FEATURES))
+        features = rng.standard_normal((num_validation, NUM_DRAWN))
         features[:, : num_rough(NUM_FEATURES)] = self._alike(rng, num_rough(NUM_FEATURES))
         noise = self._alike(rng, num_runs).T * np.sqrt(self.noise)
         path = self.sd_at(self.run_points) * (self.seen_from(self.run_points.tobytes())[1] @ features.T)
@@ -198,17 +200,18 @@ class Discrepancy:
 
     @cached_property
     def seen_from(self) -> Callable[[bytes], tuple[FloatArray, FloatArray]]:
-        """Of points' bytes: the (X, R) kernel to the runs and (X, F) features. Draws ask of the same points in turn."""
+        """Of points' bytes: the (X, R) kernel to the runs and (X, F) features. Draws ask of the same points in turn.
+
+        The last features are of what grows beyond the runs: the smooth ones once more, and 0 among the runs.
+        """
         frequencies, phases = random_features(self.domain_tokens.shape[1], NUM_FEATURES)
 
         @lru_cache(maxsize=4)
         def seen(content: bytes) -> tuple[FloatArray, FloatArray]:
             points = np.frombuffer(content).reshape(-1, self.run_points.shape[1])
             features = np.sqrt(2 / NUM_FEATURES) * np.cos(points @ frequencies.T + phases)
-            rough, smooth = kernel_between(points, self.run_points)
-            growth = 1 + REACH.growth * self.beyond(points)[:, None]
-            features[:, num_rough(NUM_FEATURES) :] *= growth
-            return rough + growth * smooth, features
+            grown = REACH.growth * self.beyond(points)[:, None] * features[:, num_rough(NUM_FEATURES) :]
+            return np.add(*kernel_between(points, self.run_points)), np.hstack([features, grown])
 
         return seen
 

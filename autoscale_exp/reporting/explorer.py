@@ -23,7 +23,7 @@ import numpy as np
 from autoscale_exp.base import atomic
 from autoscale_exp.base.arrays import FloatArray
 from autoscale_exp.base.labels import short_label
-from autoscale_exp.laws.discrepancy import NUM_FEATURES, REACH
+from autoscale_exp.laws.discrepancy import NUM_DRAWN, NUM_FEATURES, REACH
 from autoscale_exp.laws.fit_file import Fit
 from autoscale_exp.laws.law import Law
 from autoscale_exp.laws.mixture_kernel import KERNEL, num_rough, random_features
@@ -129,7 +129,7 @@ def render_explorer(
 def draws_that_fit(law: PooledTransferLaw) -> int:
     """How many draws a page of its size can hold."""
     runs, validation = law.discrepancy.losses.shape
-    return MOST_NUMBERS // (validation * (law.theta.shape[1] + runs + NUM_FEATURES + 1)) - 1
+    return MOST_NUMBERS // (validation * (law.theta.shape[1] + runs + NUM_DRAWN + 1)) - 1
 
 
 def law_content(law: PooledTransferLaw, draws: Sequence[PooledTransferLaw]) -> tuple[dict[str, FloatArray], Any]:
@@ -144,7 +144,7 @@ def law_content(law: PooledTransferLaw, draws: Sequence[PooledTransferLaw]) -> t
     arrays = {
         "theta": np.stack([each.theta for each in laws]),  # (1 + D, V, P)
         "at_runs": np.stack([correction.at_runs.T for correction in corrections]),  # (1 + D, V, R)
-        "features": np.array(paths).reshape(-1, validation, NUM_FEATURES),  # (D, V, F)
+        "features": np.array(paths).reshape(-1, validation, NUM_DRAWN),  # (D, V, F)
         "level": np.array(levels).reshape(-1, validation),  # (D, V)
         "run_points": process.run_points,
         "sd": process.sd,

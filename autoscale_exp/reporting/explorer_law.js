@@ -82,8 +82,8 @@ class Law {
     const { V, R, F } = this;
     const point = this.coordinates(tokens, params);
     const beyond = this.beyond(point);
-    const kernel = this.runs.map((run) => this.kernel_between(point, run, 1 + this.growth * beyond));
-    const features = this.features_at(point, 1 + this.growth * beyond);
+    const kernel = this.runs.map((run) => this.kernel_between(point, run));
+    const features = this.features_at(point, this.growth * beyond);
     const relative = Math.exp(this.exponent * (point[2 * this.K] - this.mean_log_budget));
     for (let i = 0; i < losses.length; i++) {
       let sum = 0;
@@ -105,8 +105,7 @@ class Law {
     return [...shares.map(Math.sqrt), ...shares.map((s) => Math.log(s + this.kernel.least_share)), Math.log(total), log_size];
   }
 
-  // Between a point where the smooth part has grown to `growth` and one among the runs.
-  kernel_between(a, b, growth) {
+  kernel_between(a, b) {
     const { K, kernel } = this;
     let squares = 0, by_share = 0;
     for (let k = 0; k < K; k++) {
@@ -116,15 +115,17 @@ class Law {
     const apart = (a[2 * K] - b[2 * K]) ** 2 + (a[2 * K + 1] - b[2 * K + 1]) ** 2;
     const smooth = (Math.exp(-squares / (2 * kernel.length ** 2)) + by_share / K) / 2;
     const rough = Math.exp(-squares / (2 * kernel.rough_length ** 2) - apart / (2 * kernel.rough_scale ** 2));
-    return kernel.rough * rough + (1 - kernel.rough) * growth * smooth * Math.exp(-apart / (2 * kernel.scale ** 2));
+    return kernel.rough * rough + (1 - kernel.rough) * smooth * Math.exp(-apart / (2 * kernel.scale ** 2));
   }
 
+  // The smooth ones come once more, times `growth`.
   features_at(point, growth) {
-    const features = new Float64Array(this.F);
-    for (let f = 0; f < this.F; f++) {
+    const features = new Float64Array(this.F), count = this.phases.length;
+    for (let f = 0; f < count; f++) {
       let angle = this.phases[f];
       for (let c = 0; c < point.length; c++) angle += this.frequencies[f * point.length + c] * point[c];
-      features[f] = Math.sqrt(2 / this.F) * Math.cos(angle) * (f < this.num_rough ? 1 : growth);
+      features[f] = Math.sqrt(2 / count) * Math.cos(angle);
+      if (f >= this.num_rough) features[count + f - this.num_rough] = growth * features[f];
     }
     return features;
   }
