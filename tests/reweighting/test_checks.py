@@ -24,7 +24,10 @@ COMMAND = r"train one with `python -m autoscale_exp.train store=\S+ model=gpt2_t
         ([ADO, FEW, "stages=[{start: 1600, weights: [1,0]}]"], r"reweighting=ado sets .* but stages are set; use des"),
         ([ADO, FEW, "design=ddo", "design.scales=[6400]"], r"but the design is no single run; use design=single with"),
         (["reweighting=doge", "reweighting.mu=0"], r"reweighting.mu is 0.0; it must be positive and finite"),
-        (["reweighting=doge", "trainer.strategy=fsdp", "trainer.devices=2"], r"trainer.strategy is fsdp, under which no device has the"),
+        (
+            ["reweighting=doge", "trainer.strategy=fsdp", "trainer.devices=2"],
+            r"trainer.strategy is fsdp, under which no device has the",
+        ),
         (["reweighting=doge", "trainer.precision=16-mixed"], r"trainer.precision is 16-mixed, in which the gradients"),
         ([DOREMI], rf"reweighting.reference is not set; DoReMi compares .* a reference run: {COMMAND} and give its fo"),
         ([DOREMI, "reweighting.reference=nowhere"], rf"'nowhere', which holds no finished run; {COMMAND}"),
