@@ -20,18 +20,11 @@ from omegaconf import OmegaConf
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.processes import ProcessDied, WorkProcess, wait_for_any
 from autoscale_exp.base.stopping import Stopped, StopRequest
-from autoscale_exp.config import TrainConf
 from autoscale_exp.training.plan import RunPlan, num_devices
 
 PRELOAD = "autoscale_exp.training.run"
 LOOK_SECONDS = 0.2
 LAST_WORDS_SECONDS = 5.0  # in which the other processes may tell of the error that has ended one
-
-
-def is_started_elsewhere(conf: TrainConf) -> bool:
-    """Whether torchrun, or srun with a task per device, has started this process as one of a run's."""
-    of_srun = int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) == num_devices(conf) > 1
-    return "TORCHELASTIC_RUN_ID" in os.environ or of_srun
 
 
 def train_on_devices(plan: RunPlan, folder: Path) -> None:

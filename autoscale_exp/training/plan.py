@@ -273,6 +273,12 @@ def num_devices(conf: TrainConf) -> int:
     return count
 
 
+def is_started_elsewhere(conf: TrainConf) -> bool:
+    """Whether torchrun, or srun with a task per device, has started this process as one of a run's."""
+    of_srun = int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) == num_devices(conf) > 1
+    return "TORCHELASTIC_RUN_ID" in os.environ or of_srun
+
+
 def is_first_process(conf: TrainConf) -> bool:
     """Whether this is the only process of a run, or the first of those for its devices: the one that holds the run."""
     ranks = (os.environ.get(name, "0") for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))

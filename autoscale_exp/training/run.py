@@ -39,8 +39,14 @@ from autoscale_exp.training.building import (
     write_mixture,
 )
 from autoscale_exp.training.callbacks import Progress, RealisedTokens, ResumePoint, ValidationCurve, check_counts
-from autoscale_exp.training.devices import is_started_elsewhere
-from autoscale_exp.training.plan import RESUME_POINT, RunPlan, is_first_process, micro_batch, num_devices
+from autoscale_exp.training.plan import (
+    RESUME_POINT,
+    RunPlan,
+    is_first_process,
+    is_started_elsewhere,
+    micro_batch,
+    num_devices,
+)
 from autoscale_exp.training.run_log import LogProgress, RunLog, logged_run
 
 OWN_KEYS = ("compile", "checkpoint_activations")  # of the trainer section, which Lightning's Trainer does not know
