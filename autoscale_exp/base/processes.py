@@ -8,6 +8,7 @@ import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -46,6 +47,7 @@ class WorkProcess:
         _CONTEXT.set_forkserver_preload([preload])  # the first one counts
         self._receiving, sending = _CONTEXT.Pipe(duplex=False)
         self._process = _CONTEXT.Process(target=_work, args=(function, arguments, dict(environment), sending))
+        resource_tracker.ensure_running()  # unblocks SIGTERM as it starts; the forkserver would die of one
         # What a terminal or Slurm sends to all processes of a job is for the one that started this: it passes it on.
         with signals_blocked(*SIGNALS, REQUEUE):
             self._process.start()
