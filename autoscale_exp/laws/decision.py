@@ -17,7 +17,7 @@ from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.labels import short_label
 from autoscale_exp.base.progress import Progress
 from autoscale_exp.laws.backtest import Trial, backtest, fit_without_largest
-from autoscale_exp.laws.candidates import Candidates, candidate_runs
+from autoscale_exp.laws.candidates import Candidates, candidate_runs, size_of_scale
 from autoscale_exp.laws.fit_file import Diagnostics, Fit, FitObjective, FittedMixture, NextRun, named
 from autoscale_exp.laws.gains import INTERVAL, gain_over, objective_draws, verdict
 from autoscale_exp.laws.law import LossLaw, predict_runs
@@ -70,7 +70,7 @@ def decide(evidence: Evidence, request: Request) -> Fit:
     totals = table.domain_tokens.sum(axis=1)
     base = (table.domain_tokens / totals[:, None])[groups[-1]].mean(axis=0)
     candidates = candidate_runs(table, request.next_scales, request.next_sizes)
-    sizes = [None if table.params is None else round(float(table.params[rows[0]])) for rows in groups]
+    sizes = [size_of_scale(table, rows) for rows in groups]
     target_size = request.params or (sizes[-1] if table.params is None else round(float(table.params.max())))
     of_size = {params: _at_size(evidence, request, params) for params in {*sizes, target_size, *candidates.sizes}}
     draws_of = {params: draws for params, (_, draws) in of_size.items()}

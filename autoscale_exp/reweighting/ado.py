@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from pytorch_lightning import Callback, Trainer
+from pytorch_lightning import Trainer
 
 from autoscale_exp.base.arrays import FloatArray, Int64Array
 from autoscale_exp.data.datamodule import Batch
@@ -30,6 +30,7 @@ from autoscale_exp.mixture.growing_sampler import GrowingSampler, rows_within
 from autoscale_exp.reweighting.conf import AdoConf
 from autoscale_exp.reweighting.domain_losses import DomainLosses, mean_of_rows
 from autoscale_exp.reweighting.loss_law import LossLaw, fit_loss_law, smoothed
+from autoscale_exp.reweighting.step_callback import StepCallback
 
 FITTED_STEPS = 10  # every tenth loss is fitted, or ten losses of a shorter interval
 
@@ -70,7 +71,7 @@ class Policy:
         return np.mean([self.take_step(*of_step) for of_step in zip(speeds, steps, strict=True)], axis=0)
 
 
-class Ado(Callback):
+class Ado(StepCallback):
     """Notes the losses of each step and tells the sampler its next stage at the end of each interval.
 
     Args:
@@ -106,7 +107,6 @@ class Ado(Callback):
         self._stride = max(1, min(FITTED_STEPS, edges[1] // FITTED_STEPS))
         self._losses = DomainLosses(len(prior))
         self._of_steps: list[FloatArray] = []  # (K,) mean losses of each step
-        self._last_step = 0
         self._tell_stage(prior)
 
     def batch_loss(self, module: LanguageModel, batch: Batch, keys: torch.Tensor) -> torch.Tensor:
@@ -116,15 +116,8 @@ class Ado(Callback):
         self._losses.add(losses, batch.domains[rows], counted=batch.share > 0)
         return mean_of_rows(losses, rows, torch.ones(len(tokens), device=losses.device))
 
-    def on_train_start(self, trainer: Trainer, module: Any) -> None:
-        """Notes where this part of the run begins."""
-        self._last_step = trainer.global_step
-
-    def on_train_batch_end(self, trainer: Trainer, module: Any, *_: Any) -> None:
-        """Notes the losses of a step that is done, and at the end of an interval tells the next stage."""
-        if trainer.global_step == self._last_step:
-            return
-        self._last_step = trainer.global_step
+    def on_step_end(self, trainer: Trainer) -> None:
+        """Notes the losses of the step, and at the end of an interval tells the next stage."""
         self.take_step(*self._losses.take(trainer))
 
     def take_step(self, sums: FloatArray, counts: Int64Array) -> None:

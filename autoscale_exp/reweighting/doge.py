@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from pytorch_lightning import Callback, Trainer
+from pytorch_lightning import Trainer
 from torch.nn.utils import parameters_to_vector
 
 from autoscale_exp.base.arrays import FloatArray
@@ -25,6 +25,7 @@ from autoscale_exp.data.datamodule import Batch
 from autoscale_exp.lm.language_model import LanguageModel
 from autoscale_exp.reweighting.conf import DogeConf
 from autoscale_exp.reweighting.domain_losses import mean_of_rows
+from autoscale_exp.reweighting.step_callback import StepCallback
 
 LEAST_NORM = 1e-6  # added to the mean norm of the gradients
 
@@ -44,7 +45,7 @@ def next_weights(weights: FloatArray, products: FloatArray, *, rate: float, larg
     return ascended / ascended.sum()
 
 
-class Doge(Callback):
+class Doge(StepCallback):
     """Weights the training loss by domain and moves the weights after each optimiser step.
 
     Each domain's rows take a pass of their own. A step so costs what it costs without, and the memory of K gradients.
@@ -66,7 +67,6 @@ class Doge(Callback):
         self._gradients = torch.zeros(0)  # (K, P) of the domains' summed losses of rows, since the last step
         self._rows = torch.zeros(len(shares))
         self._learning_rate = 0.0
-        self._last_step = 0
 
     def batch_loss(self, module: LanguageModel, batch: Batch, keys: torch.Tensor) -> torch.Tensor:
         """The batch's mean loss, each row weighted by its domain; notes the gradient of each domain."""
@@ -89,21 +89,14 @@ class Doge(Callback):
         carrier = parameters_to_vector(parameters) @ gradient.detach()
         return loss + carrier - carrier.detach()
 
-    def on_train_start(self, trainer: Trainer, module: Any) -> None:
-        """Notes where this part of the run begins."""
-        self._last_step = trainer.global_step
-
-    def on_train_batch_end(self, trainer: Trainer, module: Any, *_: Any) -> None:
-        """Moves the weights once a step is done."""
-        if trainer.global_step == self._last_step:
-            return
-        self._last_step = trainer.global_step
+    def on_step_end(self, trainer: Trainer) -> None:
+        """Moves the weights."""
         sums, rows = (
             trainer.strategy.reduce(of_devices, reduce_op="sum")
             for of_devices in (self._gradients, self._rows.to(self._gradients.device))
         )
         gradients = sums / rows.clamp(min=1)[:, None]
-        self.take_step((gradients @ gradients.T).double().cpu().numpy(), self._last_step)
+        self.take_step((gradients @ gradients.T).double().cpu().numpy(), trainer.global_step)
         self._gradients, self._rows = torch.zeros_like(self._gradients), torch.zeros_like(self._rows)
 
     def take_step(self, products: FloatArray, step: int) -> None:

@@ -18,13 +18,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from pytorch_lightning import Callback, Trainer
+from pytorch_lightning import Trainer
 
 from autoscale_exp.base.arrays import FloatArray, Int64Array
 from autoscale_exp.data.datamodule import Batch
 from autoscale_exp.lm.language_model import LanguageModel
 from autoscale_exp.reweighting.conf import DoremiConf
 from autoscale_exp.reweighting.domain_losses import DomainLosses, mean_of_rows
+from autoscale_exp.reweighting.step_callback import StepCallback
 
 CURVE_POINTS = 100  # of the record's curve of weights
 
@@ -35,7 +36,7 @@ def next_weights(weights: FloatArray, excess: FloatArray, *, step_size: float, s
     return (1 - smoothing) * ascended / ascended.sum() + smoothing / len(weights)
 
 
-class Doremi(Callback):
+class Doremi(StepCallback):
     """Weights the training loss by domain and moves the weights after each optimiser step.
 
     Args:
@@ -63,7 +64,6 @@ class Doremi(Callback):
         self.curve: list[dict[str, Any]] = []
         self._steps_of_curve = {round(num_steps * point / CURVE_POINTS) for point in range(1, CURVE_POINTS + 1)}
         self._losses = DomainLosses(len(shares))
-        self._last_step = 0
 
     def batch_loss(self, module: LanguageModel, batch: Batch, keys: torch.Tensor) -> torch.Tensor:
         """The batch's mean loss, each row weighted by its domain; notes the excess over the reference."""
@@ -77,15 +77,12 @@ class Doremi(Callback):
 
     def on_train_start(self, trainer: Trainer, module: Any) -> None:
         """Takes the reference to the run's device."""
+        super().on_train_start(trainer, module)
         self.reference.to(module.device)
-        self._last_step = trainer.global_step
 
-    def on_train_batch_end(self, trainer: Trainer, module: Any, *_: Any) -> None:
-        """Moves the weights once a step is done."""
-        if trainer.global_step == self._last_step:
-            return
-        self._last_step = step = trainer.global_step
-        self.take_step(*self._losses.take(trainer), step)
+    def on_step_end(self, trainer: Trainer) -> None:
+        """Moves the weights."""
+        self.take_step(*self._losses.take(trainer), trainer.global_step)
 
     def take_step(self, sums: FloatArray, counts: Int64Array, step: int) -> None:
         """Moves the weights after step number `step`, with (K,) sums of excess losses over (K,) tokens."""

@@ -54,7 +54,7 @@ VALIDATION_TOKENS = 4096  # in a forward pass, or as many rows as in training if
 
 
 def train(plan: RunPlan, folder: Path) -> None:
-    """Trains one run in `folder`, from its resume point if there is one, and writes result.json last.
+    """Trains one run in `folder`, from its resume point if there is one; after result.json only its log ends.
 
     Raises:
         DivergedError: a loss is not finite.
