@@ -9,6 +9,7 @@ README's table of expected numbers is of quickstart.json.
 
 import argparse
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,11 @@ from autoscale_exp.runs.study_file import read_study
 RESULTS = Path(__file__).parent / "results"
 KEPT = ["objective", "scales", "target_tokens", "final", "requested_weights", "predictions", "search_tokens"]
 KEPT += ["brute_force", "optima"]
+
+
+def elsewhere(command: str, folder: Path) -> str:
+    """A command of a study with its outputs in `outputs`, and without the place of the text, for any machine."""
+    return re.sub(r"data\.path=\S+", "data.path=FOLDER", command.replace(str(folder.parent), "outputs"))
 
 
 def result_of(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -48,7 +54,9 @@ def result_of(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         "finished": max(record.finished for record in records),
         "versions": records[0].versions,
         "git_commit": records[0].git_commit,
-        "commands": {stage: " ".join(command) for stage, command in read_study(folder).finished.items()},
+        "commands": {
+            stage: elsewhere(" ".join(command), folder) for stage, command in read_study(folder).finished.items()
+        },
     }
     result |= {key: summary[key] for key in KEPT}
     result |= {key: summary[key] for key in ("difference_vs_uniform", "savings_vs_uniform")}
