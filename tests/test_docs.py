@@ -63,7 +63,7 @@ def test_readme_expects_what_the_committed_quickstart_ended_with():
             f"| mixture of the {law} law, trained | | | {trained}: {lower:.1f} % lower, {sooner:.0f} % sooner |"
         )
     gain = result["gain_expected"]
-    low, high = (100 * end * gain["relative"] / gain["mean"] for end in gain["interval"])
+    low, high = (100 * end * gain["relative"] / gain["median"] for end in gain["interval"])
     expected = f"{100 * gain['relative']:.1f} % ({low:.1f} to {high:.1f} %)".replace("-", "−")
     rows.append(f"| gain over uniform that the fit expects (90 % interval) | | | {expected} |")
     readme = (ROOT / "README.md").read_text()

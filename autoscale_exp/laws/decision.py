@@ -19,7 +19,7 @@ from autoscale_exp.base.progress import Progress
 from autoscale_exp.laws.backtest import Trial, backtest, fit_without_largest
 from autoscale_exp.laws.candidates import Candidates, candidate_runs, size_of_scale
 from autoscale_exp.laws.fit_file import Diagnostics, Fit, FitObjective, FittedMixture, NextRun, named
-from autoscale_exp.laws.gains import INTERVAL, gain_over, objective_draws, verdict
+from autoscale_exp.laws.gains import INTERVAL, MIDDLE_AND_ENDS, gain_over, objective_draws, verdict
 from autoscale_exp.laws.law import LossLaw, predict_runs
 from autoscale_exp.laws.next_runs import differences_at, propose_runs
 from autoscale_exp.laws.objective import METRICS, Objective
@@ -161,15 +161,10 @@ def decide_at(
     # Draws are of the law's form, so convex where it is, and their optima lie near the one of their mean.
     offered = search.best_under(formulas, convex=point.convex, start=point.weights) if draws else point
     under_other = named(law.domains, search.best_under([formula], other).weights)
-    corrected, plain = (
-        objective_draws(laws, objective, offered.weights, budget) for laws in (draws or [law], formulas or [formula])
-    )
     optima = search.optima_of(formulas, offered)
     entry = replace(
         FittedMixture.of(offered, law.domains, weight_intervals(draws, objective, optima, budget) if draws else None),
-        objective_value=None
-        if offered.objective_value is None
-        else offered.objective_value + float((corrected - plain).mean()),
+        objective_value=float(objective(law.predict(offered.weights * budget))),
         converged=point.converged and offered.converged,
         convex=point.convex,
         point_weights=named(law.domains, point.weights),
@@ -193,9 +188,10 @@ def decide_at(
         differences = differences_at(draws, objective, [uniform, *best], budget)
         runs = candidates.with_mixtures(best)
         useful, risk = propose_runs(draws_of, runs, differences, request.num_next_runs, candidates.table.runs)
-    low, high = np.quantile(values, INTERVAL).tolist()
+    low, median, high = np.quantile(values, MIDDLE_AND_ENDS).tolist()
     return replace(
         entry,
+        objective_value=median,
         loss_intervals=dict(zip(law.validation_domains, np.quantile(losses, INTERVAL, axis=0).T.tolist(), strict=True)),
         objective_interval=(low, high),
         gains=gains,

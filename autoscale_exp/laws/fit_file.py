@@ -46,13 +46,13 @@ class Gain:
     """How much lower the objective is than under a reference mixture.
 
     Attributes:
-        mean: over draws.
+        median: over draws, which a few draws that are far off do not move.
         interval: 90 % of draws.
         probability: share of draws in which it is lower.
-        relative: mean, as a share of the reference's objective.
+        relative: median, as a share of the median of the reference's objective.
     """
 
-    mean: float
+    median: float
     interval: tuple[float, float]
     probability: float
     relative: float

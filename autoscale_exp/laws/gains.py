@@ -11,6 +11,7 @@ from autoscale_exp.laws.objective import Objective
 from autoscale_exp.laws.solver.ensemble import Ensemble
 
 INTERVAL = (0.05, 0.95)  # 90 %
+MIDDLE_AND_ENDS = (INTERVAL[0], 0.5, INTERVAL[1])
 SURE = 0.95  # probability from which a mixture is called better
 
 
@@ -22,9 +23,8 @@ def objective_draws(draws: Sequence[LossLaw], objective: Objective, weights: Flo
 def gain_over(reference: FloatArray, mixture: FloatArray) -> Gain:
     """The gain of a mixture from (D,) objectives of it and of a reference under the same draws."""
     gains = reference - mixture
-    low, high = np.quantile(gains, INTERVAL)
-    mean = float(gains.mean())
-    return Gain(mean, (float(low), float(high)), float((gains > 0).mean()), mean / float(reference.mean()))
+    low, median, high = np.quantile(gains, MIDDLE_AND_ENDS).tolist()
+    return Gain(median, (low, high), float((gains > 0).mean()), median / float(np.median(reference)))
 
 
 def verdict(gain: Gain, reference: str, useful: Sequence[NextRun], risk: Risk | None = None) -> str:
@@ -39,20 +39,20 @@ def verdict(gain: Gain, reference: str, useful: Sequence[NextRun], risk: Risk | 
     low, high = gain.interval
     if gain.probability >= SURE and low > 0:
         return (
-            f"better than {reference} by {gain.mean:.4f} ({gain.relative:.1%}), 90 % interval {low:.4f} to {high:.4f}; "
-            f"the probability of being better is {gain.probability:.0%}"
+            f"better than {reference} by {gain.median:.4f} ({gain.relative:.1%}), 90 % interval {low:.4f} to "
+            f"{high:.4f}; the probability of being better is {gain.probability:.0%}"
         )
     if gain.probability <= 1 - SURE and high < 0:
         return (
-            f"worse than {reference} by {-gain.mean:.4f} ({-gain.relative:.1%}), 90 % interval {-high:.4f} to "
+            f"worse than {reference} by {-gain.median:.4f} ({-gain.relative:.1%}), 90 % interval {-high:.4f} to "
             f"{-low:.4f}; the bounds or the objective's other terms keep the mixture away from {reference}"
         )
     text = (
-        f"cannot be told apart from {reference} with these runs: the gain is {gain.mean:.4f} ({gain.relative:.1%}), "
+        f"cannot be told apart from {reference} with these runs: the gain is {gain.median:.4f} ({gain.relative:.1%}), "
         f"90 % interval {low:.4f} to {high:.4f}"
     )
     if risk is not None and risk.is_enough:
-        loses = gain.probability < 0.5  # the mean would follow the few draws that are far off
+        loses = gain.probability < 0.5
         chosen, sure = (reference, 1 - gain.probability) if loses else ("this mixture", gain.probability)
         return (
             f"{text}; enough is known: the {len(useful)} proxy runs that would tell most lower the chance of the wrong "

@@ -16,6 +16,7 @@ from scipy.stats import multivariate_normal, norm
 from autoscale_exp.base.arrays import FloatArray
 from autoscale_exp.laws.candidates import Candidate
 from autoscale_exp.laws.fit_file import NextRun, Risk, named
+from autoscale_exp.laws.gains import INTERVAL, MIDDLE_AND_ENDS
 from autoscale_exp.laws.law import LossLaw
 from autoscale_exp.laws.objective import Objective
 from autoscale_exp.laws.solver.ensemble import Ensemble
@@ -125,24 +126,27 @@ def _name_of(candidate: Candidate, seed: int, taken: Sequence[str]) -> str:
 
 
 def risk_of(gains: FloatArray, explained: float) -> Risk:
-    """The chance that the better of two mixtures is not the one that the mean gain says, now and after more runs.
+    """The chance that the better of two mixtures is not the one that the expected gain says, now and after more runs.
 
-    Gains are taken as normal. After runs that explain a share R^2 of their variance, the mean gain is normal, too,
-    about the present one and with correlation R to the true gain: a choice is wrong where the two differ in sign.
+    Gains are taken as normal, with the draws' median and 90 % interval, as a few draws can be far off. After runs that
+    explain a share R^2 of their variance, the expected gain is normal, too, about the present one and with correlation
+    R to the true gain: a choice is wrong where the two differ in sign.
 
     Args:
         gains: (D,) under each draw.
         explained: R^2.
     """
-    mean, deviation = abs(float(gains.mean())), float(gains.std())
+    low, median, high = np.quantile(gains, MIDDLE_AND_ENDS)
+    deviation = (high - low) / (norm.ppf(INTERVAL[1]) - norm.ppf(INTERVAL[0]))
     if deviation == 0:
         return Risk(0.0, 0.0)
-    below = float(norm.cdf(-mean / deviation))
+    apart = abs(float(median / deviation))
+    below = float(norm.cdf(-apart))
     if not 1e-9 < explained < 1 - 1e-9:
         return Risk(below, below if explained < 0.5 else 0.0)
     root = np.sqrt(explained)
-    both = multivariate_normal([mean / deviation] * 2, [[explained, explained], [explained, 1.0]]).cdf([0.0, 0.0])
-    return Risk(below, float(below + norm.cdf(-mean / deviation / root) - 2 * both))
+    both = multivariate_normal([apart] * 2, [[explained, explained], [explained, 1.0]]).cdf([0.0, 0.0])
+    return Risk(below, float(below + norm.cdf(-apart / root) - 2 * both))
 
 
 def choose_runs(

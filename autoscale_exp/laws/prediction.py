@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from autoscale_exp.base.arrays import FloatArray
-from autoscale_exp.laws.gains import INTERVAL
+from autoscale_exp.laws.gains import MIDDLE_AND_ENDS
 from autoscale_exp.laws.law import LossLaw
 from autoscale_exp.laws.objective import Objective
 
@@ -27,7 +27,7 @@ def compare(
 ) -> list[Prediction]:
     """The objective, and how much lower it is than under the uniform and the fitted mixture of as many tokens.
 
-    Both are means over draws, as in a fit, so that they lie within their intervals.
+    Both are medians over draws, as in a fit.
 
     Args:
         law: that predicts.
@@ -57,6 +57,7 @@ def _values(law: LossLaw, draws: Sequence[LossLaw], objective: Objective, tokens
 
 
 def _with_interval(name: str, values: FloatArray) -> Prediction:
-    unknown = np.full((2, values.shape[1]), np.nan)
-    low, high = np.quantile(values, INTERVAL, axis=0) if len(values) > 1 else unknown
-    return {name: values.mean(axis=0), f"{name}.low": low, f"{name}.high": high}
+    low, median, high = np.quantile(values, MIDDLE_AND_ENDS, axis=0)
+    unknown = np.full_like(median, np.nan)
+    ends = (low, high) if len(values) > 1 else (unknown, unknown)
+    return {name: median, f"{name}.low": ends[0], f"{name}.high": ends[1]}

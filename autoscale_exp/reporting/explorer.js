@@ -107,13 +107,13 @@ class Page {
     const { losses, values } = this.expected(this.shares);
     const of_uniform = this.expected(this.uniform).values;
     const objective = summary(values), gain = summary(this.gains(values, of_uniform));
-    const level = mean(of_uniform);
+    const level = summary(of_uniform).median;
     const text = (of, form) => (of.interval ? `${form(of.interval[0])} to ${form(of.interval[1])}` : "");
-    element("objective").textContent = number(objective.mean);
+    element("objective").textContent = number(objective.median);
     element("objective-interval").textContent = text(objective, number);
-    element("gain").textContent = number(gain.mean);
+    element("gain").textContent = number(gain.median);
     element("gain-interval").textContent = text(gain, number);
-    element("relative").textContent = signed(-gain.mean / level);
+    element("relative").textContent = signed(-gain.median / level);
     const better = this.gains(values, of_uniform).filter((by) => by > 0).length / values.length;
     element("probability").textContent = gain.interval ? `better with ${share(better)}` : "";
     const rows = this.law.validation_domains.map((domain, v) => {
@@ -136,7 +136,7 @@ class Page {
     const two = this.shares.length === 2;
     element("map-note").textContent = i === j ? "Choose two different domains." : "";
     if (i === j) return;
-    const of_uniform = this.expected(this.uniform).values, level = mean(of_uniform);
+    const of_uniform = this.expected(this.uniform).values, level = summary(of_uniform).median;
     const ticks = [...Array(STEPS + 1).keys()].map((t) => t / STEPS);
     const shown = element("shown").value;
     const gain = [], low = [], width = [];
@@ -145,7 +145,7 @@ class Page {
         if (x + y > 1 + 1e-9 || (two && Math.abs(x + y - 1) > 1e-9)) return null;
         return summary(this.gains(this.expected(this.on_plane(i, j, x, y)).values, of_uniform));
       });
-      gain.push(row.map((at) => at && (100 * at.mean) / level));
+      gain.push(row.map((at) => at && (100 * at.median) / level));
       low.push(row.map((at) => at && at.interval && (100 * at.interval[0]) / level));
       width.push(row.map((at) => at && at.interval && (100 * (at.interval[1] - at.interval[0])) / 2 / level));
     }

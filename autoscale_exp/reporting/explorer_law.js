@@ -172,8 +172,6 @@ function log_sum(parts, offset) {
   return top + Math.log(sum);
 }
 
-const mean = (values) => values.reduce((sum, x) => sum + x, 0) / values.length;
-
 // As numpy's: linear between the two nearest.
 function quantile(sorted, at) {
   const place = at * (sorted.length - 1);
@@ -182,11 +180,11 @@ function quantile(sorted, at) {
   return sorted[below] + (place - below) * (sorted[above] - sorted[below]);
 }
 
-// Mean over draws and its 90 % interval; without draws the interval is null.
+// Median over draws and their 90 % interval; without draws the interval is null.
 function summary(values) {
-  if (values.length < 2) return { mean: values[0], interval: null };
+  if (values.length < 2) return { median: values[0], interval: null };
   const sorted = [...values].sort((a, b) => a - b);
-  return { mean: mean(values), interval: [quantile(sorted, 0.05), quantile(sorted, 0.95)] };
+  return { median: quantile(sorted, 0.5), interval: [quantile(sorted, 0.05), quantile(sorted, 0.95)] };
 }
 
 // Shares after one of them is moved: locked ones stay, the others keep their proportions and fill what is left.

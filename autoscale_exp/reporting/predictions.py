@@ -8,7 +8,7 @@ import numpy as np
 
 from autoscale_exp.base.arrays import FloatArray
 from autoscale_exp.laws.fit_file import Fit, FittedMixture
-from autoscale_exp.laws.gains import INTERVAL, gain_over, objective_draws
+from autoscale_exp.laws.gains import MIDDLE_AND_ENDS, gain_over, objective_draws
 from autoscale_exp.laws.law import LossLaw, predicts_losses
 from autoscale_exp.laws.law_file import LAW, read_law
 from autoscale_exp.laws.objective import Objective
@@ -145,15 +145,15 @@ def _of_law(objective: NamedObjective, law: LossLaw) -> Objective:
 def _expected(
     draws: Sequence[LossLaw], objective: NamedObjective, mixture: MixtureRuns
 ) -> tuple[float, Interval, dict[str, float], dict[str, Interval]]:
-    """Objective and losses of a mixture, each with its interval: means and quantiles over draws."""
+    """Objective and losses of a mixture, each with its interval: medians and quantiles over draws."""
     law = draws[0]
     losses = np.stack([draw.predict(requested(mixture, law.domains)) for draw in draws])
     values = _of_law(objective, law)(losses)
-    low, high = np.quantile(values, INTERVAL)
-    ends = np.quantile(losses, INTERVAL, axis=0).T
-    intervals = {v: (float(a), float(b)) for v, (a, b) in zip(law.validation_domains, ends, strict=True)}
-    means = dict(zip(law.validation_domains, losses.mean(axis=0).tolist(), strict=True))
-    return float(values.mean()), (float(low), float(high)), means, intervals
+    low, median, high = np.quantile(values, MIDDLE_AND_ENDS).tolist()
+    lows, medians, highs = np.quantile(losses, MIDDLE_AND_ENDS, axis=0).tolist()
+    names = law.validation_domains
+    intervals = dict(zip(names, zip(lows, highs, strict=True), strict=True))
+    return median, (low, high), dict(zip(names, medians, strict=True)), intervals
 
 
 def _gain(
@@ -174,4 +174,4 @@ def _gain(
     else:
         return None
     interval = difference.interval and (-difference.interval[1], -difference.interval[0])
-    return Prediction(mixture.name, "gain", gain.mean, gain.interval, -difference.mean, interval)
+    return Prediction(mixture.name, "gain", gain.median, gain.interval, -difference.mean, interval)
