@@ -84,7 +84,7 @@ class StageList:
 
     def build(self) -> list[Stage]:
         """All stages after the token store's."""
-        rivals = self.conf.rivals
+        rivals = self.rivals
         own = any(rival.fit is not None and rival.search is None for rival in rivals.values())
         if own and self.conf.search is None:
             self.stages.append(Stage("search", self.own_search, self.folder / TABLE))
@@ -100,6 +100,21 @@ class StageList:
             self._add_evaluation(name, asked, targets)
         self._add_report(targets)
         return self.stages
+
+    @cached_property
+    def rivals(self) -> dict[str, RivalConf]:
+        """By name, each with the mixture that the other study's trainings found, if these are there."""
+        return {name: self._with_trained(name, rival) for name, rival in self.conf.rivals.items()}
+
+    def _with_trained(self, name: str, rival: RivalConf) -> RivalConf:
+        runs = Path(self.conf.search or "") / name / "runs"
+        if not self.conf.search or not rival.trainings or rival.target:
+            return rival
+        if not all((runs / run / RECORD).exists() for run in rival.trainings):
+            return rival
+        self.searches[name] = [str(runs.parent.resolve())]
+        *_, last = rival.trainings
+        return replace(rival, trainings={}, target=[f"mixture={name}", f"mixture.path={runs / last / 'mixture.yaml'}"])
 
     @cached_property
     def own_search(self) -> Command:
@@ -167,14 +182,14 @@ class StageList:
 
     def _add_targets(self) -> None:
         """One sweep of all rivals that need no more than a mixture, and one for each of the others."""
-        alike = [name for name, rival in self.conf.rivals.items() if not rival.target]
+        alike = [name for name, rival in self.rivals.items() if not rival.target]
         budgets = f"token_budget={','.join(map(str, self.conf.token_budgets))}"
         seeds = f"seed={','.join(map(str, self.conf.seeds))}"
         found = [stage.name for stage in self.stages if stage.name.startswith(("fit", "train"))]
         asked = ["experiment=targets", self._store, f"search={self.folder}"]
         asked += ["save_model=true"] if self.conf.save_model or self.conf.evaluations else []
-        for name in [None] * bool(alike) + [name for name, rival in self.conf.rivals.items() if rival.target]:
-            own = [*self._filled(self.conf.rivals[name].target), f"mixture.name={name}"] if name else []
+        for name in [None] * bool(alike) + [name for name, rival in self.rivals.items() if rival.target]:
+            own = [*self._filled(self.rivals[name].target), f"mixture.name={name}"] if name else []
             command = self.sections.command(
                 "train", [*asked, *own], [*self._of_all_runs, "num_validations"], launched=True
             )

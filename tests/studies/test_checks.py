@@ -124,6 +124,23 @@ def test_a_study_takes_over_the_search_of_another(stage_list: Callable[..., Stag
     }
 
 
+def test_a_study_takes_over_the_mixture_that_another_has_trained(
+    stage_list: Callable[..., StageList], other_search: Path
+):
+    asked = ["rivals=[uniform,fitted,doremi]", f"search={other_search}"]
+    for run in ("reference", "proxy"):
+        assert "train doremi reference" in [stage.name for stage in stage_list(*asked).build()]
+        (other_search / "doremi" / "runs" / run).mkdir(parents=True)
+        write_record(other_search / "doremi" / "runs" / run, make_record(run))
+    of_study = stage_list(*asked)
+    stages = {stage.name: stage for stage in of_study.build()}
+    assert not [name for name in stages if name.startswith("train")]
+    assert "mixture=uniform,fitted" in stages["targets"].command.sweeps
+    found = f"mixture.path={other_search}/doremi/runs/proxy/mixture.yaml"
+    assert found in stages["targets doremi"].command.overrides
+    assert of_study.searches["doremi"] == [f"{other_search}/doremi"]
+
+
 def test_a_search_of_another_model_is_not_taken_over(stage_list: Callable[..., StageList], other_search: Path):
     assert first_of_search(stage_list(f"search={other_search}").conf).store == "outputs/stores/test"
     of_study = stage_list(f"search={other_search}", "model=gpt2")
