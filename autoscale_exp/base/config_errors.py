@@ -32,6 +32,7 @@ from autoscale_exp.base.errors import first_line
 from autoscale_exp.base.overrides import describe_unreadable, quoted_override
 
 BROKEN_FILE = (MarkedYAMLError, ReaderError, UnicodeDecodeError)  # what is raised of a file that is no YAML
+LAUNCHERS = "hydra/launcher=local, gpus or slurm"
 LIST = "a list is written [a,b], also one of a single value"
 
 
@@ -97,8 +98,11 @@ def unknown_key(path: str, known: Iterable[str]) -> str:
 
 
 def _describe_unknown_key(error: Any) -> str:
+    section, _, key = error.full_key.rpartition(".")
+    if section == "hydra.launcher":
+        known = ", ".join(name for name in error.parent_node if name != "_target_") or "none"
+        return f"{error.full_key} is not known; keys of this launcher: {known}; choose another with {LAUNCHERS}"
     if not is_dataclass(error.object_type):  # a mapping that may get any key
-        section, _, key = error.full_key.rpartition(".")
         return f"{section} has no '{key}' yet; put ++ before the key to add it, as in ++{error.full_key}=..."
     return unknown_key(error.full_key, (key for key in error.parent_node if key != "hydra"))
 

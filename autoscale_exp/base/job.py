@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -70,7 +72,8 @@ def job(
             with _stopped_in_one_line(kept), user_errors(), _errors_before(lambda: begun):
                 overrides = asked_for_help()
                 if overrides is None:
-                    run()
+                    with _mistakes_of_a_sweep(config_name):
+                        run()
                     return
                 purpose = (sys.modules[function.__module__].__doc__ or "").splitlines()[0].partition(": ")[2]
                 sys.stdout.write(describe_job(CONF_DIR, config_name, purpose, overrides) + more_help())
@@ -78,6 +81,24 @@ def job(
         return entry
 
     return decorate
+
+
+@contextmanager
+def _mistakes_of_a_sweep(config_name: str) -> Iterator[None]:
+    """Tells what is wrong with the config of a sweep, where Hydra complains of an override's choices.
+
+    Hydra reads off the config whether it is of a sweep, and takes one that does not compose for that of a single run.
+    """
+    try:
+        yield
+    except HydraException as error:
+        if "Ambiguous value" in str(error):
+            GlobalHydra.instance().clear()
+            overrides = OverridesParser.create().parse_overrides([a for a in sys.argv[1:] if not a.startswith("-")])
+            with hydra.initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+                plain = [str(o.input_line) for o in overrides if not o.is_sweep_override()]
+                hydra.compose(config_name, plain, return_hydra_config=True)
+        raise
 
 
 @contextmanager

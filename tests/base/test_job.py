@@ -71,6 +71,15 @@ def test_the_line_is_all_that_is_printed(tmp_path: Path):
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("multirun", ["hydra.mode=MULTIRUN", "experiment=targets", "-m"])
+def test_a_mistake_in_a_sweep_is_told_and_not_that_a_value_has_choices(multirun: str, refused):
+    line = refused("train", multirun, "search=x", "seed=0,1", "hydra.launcher.jobs=2")
+    assert line.startswith("hydra.launcher.jobs is not known; keys of this launcher: ")
+    assert ("n_jobs, hang_minutes; choose" in line) == (multirun == "experiment=targets")
+    line = refused("train", "token_budget=1000", "seed=0,1")
+    assert line.startswith("Ambiguous value for argument 'seed=0,1'; ")
+
+
 @pytest.mark.parametrize(
     ("job", "given", "folder"),
     [
