@@ -12,9 +12,13 @@ from autoscale_exp.laws.objective import Objective
 from autoscale_exp.laws.optimum import Bounds, make_bounds, power_law_optimum
 from autoscale_exp.laws.solver import newton_step
 from autoscale_exp.laws.solver.constraints import Constraints, GroupCap, check_constraints
-from autoscale_exp.laws.solver.mixture_optimum import WorstCase, divergence, expected_optimum, mixture_optimum
+from autoscale_exp.laws.solver.mixture_optimum import WorstCase, divergence, expected_optimum
 
 UNIT = 1e6
+
+
+def mixture_optimum(law, *arguments, **options):
+    return expected_optimum([law], *arguments, **options)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from autoscale_exp.laws.pooled.model_size import Size
 from autoscale_exp.laws.repetition import DATA_DECAY, effective_params, effective_tokens, worth_of
 from autoscale_exp.laws.solution import solve
 from autoscale_exp.laws.solver.constraints import Constraints
-from autoscale_exp.laws.solver.mixture_optimum import mixture_optimum
+from autoscale_exp.laws.solver.mixture_optimum import expected_optimum
 from autoscale_exp.runs.table import RunTable, parse_run_table
 from tests.laws.test_solution import request_for
 
@@ -142,7 +142,7 @@ def test_slopes_are_those_of_the_losses_where_text_is_repeated(name):
 
 def optimum_of(law, **limits):
     objective = make_objective("o", "loss", None, NAMES)
-    return mixture_optimum(law, objective, 6e9, Constraints(make_bounds(0.0, 1.0, NAMES), **limits))
+    return expected_optimum([law], objective, 6e9, Constraints(make_bounds(0.0, 1.0, NAMES), **limits))
 
 
 @pytest.mark.parametrize("name", ["pooled_transfer", "ces_transfer"])

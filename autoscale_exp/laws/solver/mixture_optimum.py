@@ -54,33 +54,6 @@ class MixtureOptimum(Optimum):
     evaluations: int
 
 
-def mixture_optimum(
-    law: LossLaw,
-    objective: Objective | WorstCase,
-    budget: float,
-    constraints: Constraints,
-    *,
-    kl_weight: float = 0.0,
-    prior: FloatArray | None = None,
-    convex: bool | None = None,
-) -> MixtureOptimum:
-    """Minimises the objective of the law's losses, plus kl_weight KL(w || prior), at a budget.
-
-    Args:
-        law: fitted; its losses and slopes are all that is used.
-        objective: a weighted mean, or the worst case.
-        budget: T, tokens.
-        constraints: that shares must meet.
-        kl_weight: in units of the objective.
-        prior: (K,) shares > 0; equal ones if None.
-        convex: whether the law is convex in tokens; if None, tried on pairs of mixtures.
-
-    Raises:
-        UserError: constraints that no mixture meets together (the message names them), or a law without slopes.
-    """
-    return expected_optimum([law], objective, budget, constraints, kl_weight=kl_weight, prior=prior, convex=convex)
-
-
 def expected_optimum(
     laws: Sequence[LossLaw],
     objective: Objective | WorstCase,
@@ -93,14 +66,24 @@ def expected_optimum(
     start: FloatArray | None = None,
     accuracy: float = ACCURACY,
 ) -> MixtureOptimum:
-    """Minimises the mean over laws, such as draws of one, of the objective: the best under the fit's uncertainty.
+    """Minimises the mean over laws of the objective, plus kl_weight KL(w || prior), at a budget.
 
-    A worst case is the largest over validation domains of the mean over laws, and no_worse_than is about mean losses.
-    Arguments and errors are those of `mixture_optimum`, and further
+    With draws of one law for `laws`, this is the best mixture under the fit's uncertainty. A worst case is the largest,
+    over validation domains, of the mean over laws. `no_worse_than` compares mean losses.
 
     Args:
+        laws: one or more fitted laws of the same domains; only their losses and slopes are used.
+        objective: a weighted mean, or the worst case.
+        budget: T, tokens.
+        constraints: that the shares must meet.
+        kl_weight: in units of the objective.
+        prior: (K,) shares > 0; equal ones if None.
+        convex: whether the laws are convex in tokens; if None, this is tried on pairs of mixtures.
         start: (K,) shares of a mixture near the best, if one is known.
         accuracy: KKT residual that suffices.
+
+    Raises:
+        UserError: no mixture meets the constraints together (the message names them), or a law has no slopes.
     """
     if not laws:
         raise UserError("there is no law to optimise under; a law without draws has an optimum only by itself")
