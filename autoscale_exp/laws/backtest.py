@@ -1,4 +1,4 @@
-"""How far a law would have been off: fitted without the largest runs, it predicts these."""
+"""The back-test: how far off a law predicts the largest runs if it is fitted without them."""
 
 from dataclasses import dataclass
 
@@ -17,9 +17,9 @@ class Trial:
     """A law that has not seen some runs.
 
     Attributes:
-        left_out: which runs, in words.
-        rows: of these.
-        law: fitted to the others.
+        left_out: which runs these are, in words.
+        rows: their rows in the table.
+        law: the law fitted to all others.
     """
 
     left_out: str
@@ -28,7 +28,7 @@ class Trial:
 
 
 def largest_runs(table: RunTable) -> dict[str, Int64Array]:
-    """Rows of the runs that a back-test leaves out: of the largest budget; of the largest size; or of either."""
+    """Rows of the runs that a back-test leaves out: those of the largest budget, the largest size, and either."""
     totals, scales = table.domain_tokens.sum(axis=1), scales_of(table)
     if table.params is None or not has_sizes(table):
         return {"largest budget": scales[-1]} if len(scales) > 1 else {}
@@ -46,7 +46,7 @@ def largest_runs(table: RunTable) -> dict[str, Int64Array]:
 
 
 def fit_without_largest(name: str, table: RunTable) -> list[Trial]:
-    """The law without the largest runs; none if there is one scale only, or the rest is too little for the law."""
+    """Fits the law without the largest runs; no trial if all runs are of one scale, or the others are too few."""
     trials = []
     for left_out, rows in largest_runs(table).items():
         others = np.setdiff1d(np.arange(len(table.runs)), rows)
@@ -62,7 +62,7 @@ def fit_without_largest(name: str, table: RunTable) -> list[Trial]:
 
 
 def backtest(trial: Trial, table: RunTable, objective: Objective) -> Backtest:
-    """The errors of a law at the runs that it has not seen."""
+    """Measures the errors of a law at the runs that it has not seen."""
     left_out = select_runs(table, trial.rows)
     true = objective(left_out.losses)
     errors = objective(predict_runs(trial.law, left_out)) - true

@@ -1,4 +1,4 @@
-"""The proxy runs that might be trained next: repeats of those that there are, DDO's amounts, and mixtures."""
+"""The proxy runs that might be trained next: repeats of the present runs, runs of DDO designs, and new mixtures."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,19 +10,19 @@ from autoscale_exp.base.labels import budget_label, budget_of_label, short_label
 from autoscale_exp.laws.autoscale.ddo import find_design
 from autoscale_exp.runs.table import RunTable, scales_of
 
-FACTOR = 3.0  # on one domain's tokens, of DDO's amounts
-MOST_EPOCHS = 4  # of a domain in a new run: what training allows unless it is told otherwise
-NUM_OPTIMA = 10  # optima of draws, and as many random mixtures, at each scale
+FACTOR = 3.0  # by which a DDO design multiplies or divides one domain's tokens
+MOST_EPOCHS = 4  # of a domain's text in a new run, as training allows by default
+NUM_OPTIMA = 10  # optima of draws at each scale, and as many random mixtures
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where among scales and sizes a run may be trained.
+    """The scale and model size of a run that may be trained.
 
     Attributes:
-        token_budget: of the scale.
-        params: of the model; None where the runs do not tell theirs.
-        label: in names of runs.
+        token_budget: token budget of the scale.
+        params: parameters of the model; None if the runs do not tell theirs.
+        label: what it is called in names of runs.
     """
 
     token_budget: int
@@ -35,11 +35,11 @@ class Candidate:
     """A proxy run that might be trained next.
 
     Attributes:
-        run: name that it would have, which no run of the table has; '' for one that is named once it is chosen.
-        repeats: the run of the same amounts with the smallest seed, or None.
+        run: name for the run, which no run of the table has; '' if it is named once it is chosen.
+        repeats: the run with the same domain tokens and the smallest seed, or None.
         tokens: (K,) domain tokens.
-        seed: that no run of these amounts has.
-        place: among scales and sizes.
+        seed: a seed that no run with these domain tokens has.
+        place: its scale and model size.
     """
 
     run: str
@@ -50,7 +50,7 @@ class Candidate:
 
     @property
     def flops(self) -> float:
-        """Of its training: 6 for a parameter and a token; those of one parameter where the runs do not tell theirs."""
+        """FLOPs of its training: 6 per parameter and token. Without a model size, those per parameter."""
         return 6.0 * (self.place.params or 1) * float(self.tokens.sum())
 
 
@@ -59,9 +59,9 @@ class Candidates:
     """The proxy runs that might be trained next, whatever the target.
 
     Attributes:
-        table: the runs that there are.
-        runs: repeats of these, and DDO's amounts.
-        places: of new mixtures.
+        table: the present runs.
+        runs: repeats of these, and runs of DDO designs.
+        places: where new mixtures may be trained.
     """
 
     table: RunTable
@@ -69,12 +69,12 @@ class Candidates:
     places: Sequence[Place]
 
     def with_mixtures(self, best: Sequence[FloatArray]) -> list[Candidate]:
-        """These and, at each place, mixtures that may be the best at the target, the uniform one and random ones.
+        """Returns these runs and, at each place, the `best` mixtures, the uniform one and random ones.
 
-        None repeats a domain's text more than four times, as far as the table tells how much there is.
+        No new mixture repeats a domain's text more than four times, as far as the table tells how much there is.
 
         Args:
-            best: the mixture offered, and the optima of draws.
+            best: the mixture offered, then the optima of draws.
         """
         num_domains, unique = len(self.table.domains), self.table.unique_tokens
         drawn = np.random.default_rng(0).dirichlet(np.ones(num_domains), NUM_OPTIMA)
@@ -89,17 +89,17 @@ class Candidates:
 
     @property
     def sizes(self) -> set[int | None]:
-        """Parameters of the models that these runs are of."""
+        """Model sizes of all these runs."""
         return {place.params for place in [*self.places, *(run.place for run in self.runs)]}
 
 
 def candidate_runs(table: RunTable, scales: Sequence[int] = (), sizes: Sequence[int] = ()) -> Candidates:
-    """Every run of the table with another seed; and, of a scale without a DDO design, the amounts that it would have.
+    """Lists every run of the table with a new seed and, for a scale without a DDO design, the runs that it would have.
 
     Args:
-        table: the runs.
-        scales: token budgets of new runs; empty for those of the runs.
-        sizes: parameters of the models of new runs; empty for those of the runs.
+        table: the present runs.
+        scales: token budgets of new runs; empty for those of the present runs.
+        sizes: model sizes of new runs, in parameters; empty for those of the present runs.
     """
     seeds = table.seeds or [0] * len(table.runs)
     groups_of_runs = [(rows, budget_of_scale(table, rows), size_of_scale(table, rows)) for rows in scales_of(table)]
@@ -135,18 +135,18 @@ def candidate_runs(table: RunTable, scales: Sequence[int] = (), sizes: Sequence[
 
 
 def budget_of_scale(table: RunTable, rows: Int64Array) -> int:
-    """Token budget of a scale: what its label says, or else the median of its runs."""
+    """Token budget of a scale: what its label says, or the median over its runs."""
     labelled = budget_of_label(table.scales[rows[0]]) if table.scales else None
     return labelled or round(float(np.median(table.domain_tokens[rows].sum(axis=1))))
 
 
 def size_of_scale(table: RunTable, rows: Int64Array) -> int | None:
-    """Parameters of the models of a scale; None where the table does not tell."""
+    """Model size of a scale, in parameters; None if the table does not tell."""
     return None if table.params is None else round(float(table.params[rows[0]]))
 
 
 def _missing_amounts(table: RunTable, rows: Int64Array, place: Place) -> list[Candidate]:
-    """One domain's tokens times and divided by 3, the others as they are on average over a scale's runs."""
+    """The runs of a DDO design about the mean mixture of a scale: one domain's tokens times 3 or divided by 3."""
     own = table.domain_tokens[rows]
     mean = (own / own.sum(axis=1, keepdims=True)).mean(axis=0) * float(np.median(own.sum(axis=1)))
     candidates = []

@@ -15,23 +15,23 @@ class LawConf:
 
 @dataclass
 class ObjectiveConf:
-    """What is minimised: a mean, or the worst, over the validation domains of loss or of perplexity."""
+    """What is minimised: the mean of loss or perplexity over the validation domains, or the worst of them."""
 
-    name: str = MISSING  # in results
+    name: str = MISSING  # name in results
     metric: str = MISSING  # loss (nats per token) or perplexity
     aggregate: str = "mean"  # mean or worst
     weights: Any = None  # of validation domains: {web: 0.7, code: 0.3}, the others 0, or a list; null: equal
-    kl_weight: float = 0.0  # times the divergence of the mixture from `prior`, added to the objective
+    kl_weight: float = 0.0  # adds this times the KL divergence of the mixture from `prior` to the objective
     prior: Any = None  # weights by domain: a list, {web: 0.7, code: 0.3} or natural; null: uniform
-    no_worse_than_uniform: bool = False  # for no validation domain
+    no_worse_than_uniform: bool = False  # allow no validation domain a higher loss than under the uniform mixture
 
 
 @dataclass
 class BoundsConf:
-    """Limits of domain weights: one number, a list in domain order, or by name."""
+    """Limits on domain weights: one number, a list in domain order, or a mapping by name."""
 
     lower: Any = 0.0  # smallest domain weights: 0.02, a list, or {web: 0.1}, which leaves the others free
-    upper: Any = 1.0  # largest domain weights, likewise
-    max_epochs: float | None = None  # a domain's unique tokens may be repeated so often at the target; null: no limit
-    unique_tokens: Any = None  # the text's, by domain: a list or {web: 5_000_000, code: 2_000_000}; null: as runs tell
+    upper: Any = 1.0  # largest domain weights: likewise
+    max_epochs: float | None = None  # most epochs over a domain's unique tokens at the target; null: no limit
+    unique_tokens: Any = None  # tokens of text: a list or {web: 5_000_000, code: 2_000_000}; null: as runs tell
     groups: dict[str, Any] = field(default_factory=dict)  # +bounds.groups.<name>={domains: [...], upper: <share>}

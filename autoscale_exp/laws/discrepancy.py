@@ -1,15 +1,17 @@
-"""What a law gets wrong, beside the noise of its runs: a Gaussian process over mixtures and scales on top of the law.
+"""The discrepancy of a law, what it gets wrong beyond noise: a Gaussian process over mixtures and scales.
 
     loss = L_v(n) + delta_v(n) + noise         delta_v ~ GP(0, s_v s_v' k)
 
-after Kennedy and O'Hagan (2001). Where runs are near, delta corrects the law; away from them it widens intervals. Noise
-is what a repeat with another seed shows. The kernel k is of mixtures and scales (see mixture_kernel). Its rough part is
-what runs scatter by about the law, less noise; validation domains share it as far as they share the residuals. Its
-smooth part is each validation domain's own. Beyond the runs' budgets and sizes more of the kind comes on top, which the
-runs do not tell of and which leaves the expected losses alone, and an error of level that all mixtures have in common.
+The model is Kennedy and O'Hagan's (2001). Near the runs delta corrects the law; away from them it widens intervals.
+Noise is what a repeat with another seed shows. The kernel k is over mixtures and scales (see mixture_kernel). Its rough
+part has the variance that runs have about the law, less noise. Validation domains share it as far as they share the
+residuals. Its smooth part is each validation domain's own.
 
-A draw of delta is a path of the prior, made of random Fourier features (Rahimi and Recht 2007), conditioned on the runs
-by Matheron's rule (Wilson et al. 2020), so that one draw is one function of the mixture.
+Beyond the runs' budgets and sizes, two terms come on top, of which the runs tell nothing: more of the smooth part, and
+an error of level that all mixtures share. Both widen intervals and leave the expected losses as they are.
+
+A draw of delta starts as a path of the prior, made of random Fourier features (Rahimi and Recht 2007). Matheron's rule
+(Wilson et al. 2020) conditions it on the runs. So one draw is one function of the mixture.
 
 R runs, K training domains, V validation domains, F features, X points.
 """
@@ -30,13 +32,12 @@ from autoscale_exp.runs.table import RunTable
 
 
 class Reach(NamedTuple):
-    """How far off a law may be where no run is. Chosen on the same tables.
+    """How far off a law may be beyond its runs. Chosen on the same tables as the kernel.
 
     Attributes:
-        growth: standard deviation of what comes on top for each e-fold beyond the runs' budgets and sizes, of which no
-            run tells, in those of the smooth part.
-        level: standard deviation of the common error of level, as a part of what the budget does to losses.
-        common: part of its variance that validation domains have in common.
+        growth: what an e-fold beyond the runs' budgets and sizes adds to the smooth part, in its standard deviations.
+        level: standard deviation of the error of level, as a part of what the budget does to losses.
+        common: part of the level's variance that all validation domains share.
     """
 
     growth: float = 4.0
@@ -48,13 +49,13 @@ REACH = Reach()
 
 
 class Seeds(NamedTuple):
-    """What seeds do where nothing is repeated: about what repeats of 20B tokens and of a million tokens differ by.
+    """Prior of the noise over seeds, about what repeats at 20B tokens and at a million tokens show.
 
     Attributes:
-        sd: standard deviation of a loss over seeds, nats, at `tokens`.
-        tokens: that `sd` is for.
-        decay: power of the budget that it falls as.
-        repeats: how many it counts as where there are some.
+        sd: standard deviation of a loss over seeds at a budget of `tokens`, in nats.
+        tokens: the budget that `sd` is for.
+        decay: the noise falls as this power of the budget.
+        repeats: the prior counts as this many repeats.
     """
 
     sd: float = 0.003
@@ -64,27 +65,27 @@ class Seeds(NamedTuple):
 
 
 SEEDS = Seeds()
-LEAST_PART = 0.1  # of the variance about the law, which is discrepancy whatever seeds may do
-NUGGET = 0.15  # of the variance about the law, the least that a run's loss is taken to be off by itself
+LEAST_PART = 0.1  # smallest part of the variance about the law that is discrepancy, whatever the noise over seeds
+NUGGET = 0.15  # smallest variance of a single run's noise, as a part of the variance about the law
 # Standard deviation, over mixtures, budgets and sizes, of the log of the variance over seeds: two in three mixtures
 # have between .45 and 2.2 times the typical variance. Public reports have noise differ up to 25-fold.
 NOISE_SPREAD = 0.8
-SAME = 1e-3  # difference of coordinates, about that of the logs of amounts, up to which runs are repeats
+SAME = 1e-3  # largest difference of coordinates, much like logs of amounts, between runs that are repeats
 TINY = 1e-12
 NUM_FEATURES = 256
-NUM_DRAWN = 2 * NUM_FEATURES - num_rough(NUM_FEATURES)  # the smooth ones come twice; see `seen_from`
-SMALLEST_WEIGHT = 0.02  # of a robust fit: an outlier has at most 50 times the noise of others
+NUM_DRAWN = 2 * NUM_FEATURES - num_rough(NUM_FEATURES)  # smooth features count twice; see `seen_from`
+SMALLEST_WEIGHT = 0.02  # smallest robust weight: an outlier has at most 50 times the noise of other runs
 
 
 @dataclass(frozen=True)
 class Correction:
-    """One function of the mixture that a law is off by; (R, V) and the like may be of several draws side by side.
+    """One function of the mixture to be added to a law's losses. V may count the domains of several draws in turn.
 
     Attributes:
-        discrepancy: that it is of.
+        discrepancy: the process that the function is of.
         at_runs: (R, V) coefficients of the kernel to each run.
-        features: (V, F) coefficients of the features; None for the mean.
-        level: (V,) nats per e-fold beyond the runs.
+        features: (V, F) coefficients of the features; None for the expected correction.
+        level: (V,) error of level, nats per e-fold beyond the runs; None for the expected correction.
     """
 
     discrepancy: "Discrepancy"
@@ -93,7 +94,7 @@ class Correction:
     level: FloatArray | None = None
 
     def __call__(self, domain_tokens: FloatArray, params: float | None, unique_tokens: FloatArray | None) -> FloatArray:
-        """(X, V) to be added to the law's losses at (X, K) tokens of a text with (K,) unique ones."""
+        """Returns the (X, V) correction of the losses at (X, K) tokens of a text with (K,) unique tokens."""
         discrepancy = self.discrepancy
         points = discrepancy.coordinates(domain_tokens, params, unique_tokens)
         kernel, features = discrepancy.seen_from(points.tobytes())
@@ -106,7 +107,7 @@ class Correction:
 
     @staticmethod
     def side_by_side(corrections: Sequence["Correction"]) -> "Correction":
-        """All of several draws' in turn, as one of as many times V validation domains."""
+        """Joins the corrections of D draws into one of D V validation domains."""
         if len(corrections) == 1:
             return corrections[0]
         return Correction(
@@ -122,15 +123,15 @@ class Discrepancy:
     """The process, and the runs that it is conditioned on.
 
     Attributes:
-        domain_tokens: (R, K) of the runs.
-        params: (R,) model sizes; all 1 where the runs do not tell.
-        pool_tokens: (R, K) tokens of the text that each run saw; None where the runs do not tell.
-        losses: (R, V).
-        sd: (V,) of delta among the runs, at their mean log budget.
-        exponent: of the budget that it goes as.
-        noise: (R, V) variance of a run's losses by themselves: over seeds, and at least NUGGET.
-        shared: correlation of a run's losses.
-        slopes: (V,) what an e-fold of the largest budgets lowers losses by, nats.
+        domain_tokens: (R, K) domain tokens of the runs.
+        params: (R,) model sizes; all 1 if the runs do not tell theirs.
+        pool_tokens: (R, K) tokens of the text that each run saw; None if the runs do not tell.
+        losses: (R, V) losses of the runs.
+        sd: (V,) standard deviation of delta among the runs, at their mean log budget.
+        exponent: sd goes as this power of the budget.
+        noise: (R, V) variance of each loss over seeds, and at least NUGGET.
+        shared: correlation of the losses of one run.
+        slopes: (V,) nats by which an e-fold of the largest budget lowers losses.
     """
 
     domain_tokens: FloatArray
@@ -144,22 +145,22 @@ class Discrepancy:
     slopes: FloatArray
 
     def content(self) -> dict[str, Any]:
-        """Plain JSON from which `from_content` makes the same process again."""
+        """Returns plain JSON from which `from_content` restores the process."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {key: value.tolist() if isinstance(value, np.ndarray) else value for key, value in fields.items()}
 
     @classmethod
     def from_content(cls, content: dict[str, Any]) -> "Discrepancy":
-        """The process that `content` was made of."""
+        """Restores a process from its `content`."""
         fields: dict[str, Any] = {key: np.array(v) if isinstance(v, list) else v for key, v in content.items()}
         return cls(**fields)
 
     def mean(self, predicted: FloatArray) -> Correction:
-        """The expected correction of a law that predicts (R, V) for the runs."""
+        """Returns the expected correction of a law that predicts (R, V) losses for the runs."""
         return Correction(self, self._conditioned(self.losses - predicted))
 
     def draw(self, predicted: FloatArray, rng: np.random.Generator) -> Correction:
-        """A correction drawn from what the runs leave open, of a law that predicts (R, V) for them."""
+        """Draws a correction, of those that the runs leave open, for a law that predicts (R, V) losses for them."""
         num_runs, num_validation = self.losses.shape
         features = rng.standard_normal((num_validation, NUM_DRAWN))
         features[:, : num_rough(NUM_FEATURES)] = self._alike(rng, num_rough(NUM_FEATURES))
@@ -173,7 +174,7 @@ class Discrepancy:
     def coordinates(
         self, domain_tokens: FloatArray, params: FloatArray | float | None, unique_tokens: FloatArray | None
     ) -> FloatArray:
-        """(X, 2 K + 2): roots of shares, logs of shares, log budget, log size; of what repetition leaves of them."""
+        """(X, 2 K + 2) roots of shares, logs of shares, log budget and log size, all after repetition is discounted."""
         if params is not None:
             params = effective_params(params, domain_tokens, unique_tokens)
         tokens = np.maximum(effective_tokens(domain_tokens, unique_tokens)[0], 0.0)
@@ -183,13 +184,13 @@ class Discrepancy:
         return np.column_stack([np.sqrt(shares), np.log(shares + KERNEL.least_share), np.log(totals), log_size])
 
     def beyond(self, points: FloatArray) -> FloatArray:
-        """(X,) distance of log budget and log size from those of the runs."""
+        """(X,) distance of log budget and log size from the range of the runs."""
         scales, seen = points[:, -2:], self.run_points[:, -2:]
         over = np.maximum(scales - seen.max(axis=0), 0) + np.maximum(seen.min(axis=0) - scales, 0)
         return np.asarray(np.sqrt((over**2).sum(axis=1)))
 
     def sd_at(self, points: FloatArray) -> FloatArray:
-        """(X, V) standard deviation of delta before any run is seen, but for what grows beyond the runs."""
+        """(X, V) prior standard deviation of delta, without what grows beyond the runs."""
         relative = np.exp(self.exponent * (points[:, -2] - self.run_points[:, -2].mean()))
         return np.asarray(relative[:, None] * self.sd)
 
@@ -200,9 +201,10 @@ class Discrepancy:
 
     @cached_property
     def seen_from(self) -> Callable[[bytes], tuple[FloatArray, FloatArray]]:
-        """Of points' bytes: the (X, R) kernel to the runs and (X, F) features. Draws ask of the same points in turn.
+        """A function from points, as bytes, to their (X, R) kernel to the runs and their (X, F) features.
 
-        The last features are of what grows beyond the runs: the smooth ones once more, and 0 among the runs.
+        It remembers the last points, as draws ask for the same ones in turn. The last features grow beyond the runs:
+        they are the smooth features once more, and 0 among the runs.
         """
         frequencies, phases = random_features(self.domain_tokens.shape[1], NUM_FEATURES)
 
@@ -225,12 +227,12 @@ class Discrepancy:
         return np.asarray(np.linalg.inv(covariances))
 
     def _conditioned(self, residuals: FloatArray) -> FloatArray:
-        """(R, V) coefficients of the kernel from (R, V) residuals."""
+        """(R, V) coefficients of the kernel that explain (R, V) residuals."""
         solved = (self._inverses @ residuals.T[:, :, None])[:, :, 0].T
         return np.asarray(self.sd_at(self.run_points) * solved)
 
     def _alike(self, rng: np.random.Generator, size: int) -> FloatArray:
-        """(V, size) standard normal numbers that validation domains share in part."""
+        """(V, size) standard normal numbers, correlated between validation domains by `shared`."""
         own = rng.standard_normal((len(self.sd), size))
         return np.sqrt(1 - self.shared) * own + np.sqrt(self.shared) * rng.standard_normal(size)
 
@@ -238,17 +240,17 @@ class Discrepancy:
 def seed_variance(
     points: FloatArray, losses: FloatArray, about_law: FloatArray, relative: FloatArray, shared: float
 ) -> FloatArray:
-    """(R, V) variances of losses over seeds: a prior's, and what repeated runs show, each for the runs near it.
+    """Estimates the (R, V) variances of losses over seeds, from a prior and from repeated runs.
 
-    The log of what multiplies the variance of a run, in all validation domains alike, is a Gaussian process over
-    mixtures, budgets and sizes. A group of repeats tells of it with the bias and variance of the log of a chi-square.
-    Over the runs, the factors have a mean of 1.
+    Each run's variance is a typical one times a factor, the same in all validation domains. The log of the factor is a
+    Gaussian process over mixtures, budgets and sizes, so that repeats tell most of the runs near them. A group of
+    repeats measures it with the bias and variance of the log of a chi-square. Over the runs, the mean factor is 1.
 
     Args:
         points: (R, 2 K + 2) coordinates of the runs.
-        losses: (R, V).
+        losses: (R, V) losses of the runs.
         about_law: (V,) variance about the law, at the runs' mean log budget.
-        relative: (R,) variance at each run's budget over that.
+        relative: (R,) variance at each run's budget over that at the mean log budget.
         shared: correlation of a run's deviations.
     """
     groups = repeats_of(points)
@@ -269,12 +271,12 @@ def seed_variance(
     gain = np.linalg.solve(covariance, near.T).T
     # The expected factor; before any repeat it is 1, so that the mean of the log is -prior / 2.
     factor = np.exp(gain @ (told + prior / 2) - (gain * near).sum(axis=1) / 2)
-    # The repeats together tell how much noise there is, better than the logs of each group do: only its place is new.
+    # All repeats together tell the typical noise better than the logs of each group do, so the mean factor is set to 1.
     return np.asarray(variances * (factor / factor.mean())[:, None])
 
 
 def repeats_of(points: FloatArray) -> list[Int64Array]:
-    """The rows of each group of two or more runs that differ in their seeds alone."""
+    """Returns the rows of each group of two or more runs that differ only in their seeds."""
     same = np.abs(points[:, None] - points[None, :]).max(axis=2) < SAME
     firsts = np.unique(same.argmax(axis=1))
     return [rows for rows in (np.flatnonzero(same[first]) for first in firsts) if len(rows) > 1]
@@ -283,15 +285,15 @@ def repeats_of(points: FloatArray) -> list[Int64Array]:
 def discrepancy_of(
     table: RunTable, *, sd: FloatArray, exponent: float, weights: FloatArray, shared: float, slopes: FloatArray
 ) -> Discrepancy:
-    """The process for a law fitted to the runs of a table.
+    """Makes the process for a law fitted to the runs of a table.
 
     Args:
         table: R runs.
         sd: (V,) standard deviation of losses about the law, at the runs' mean log budget.
-        exponent: of the budget that it goes as.
+        exponent: sd goes as this power of the budget.
         weights: (R, V) robust weights of the fit.
         shared: correlation of a run's deviations.
-        slopes: (V,) what an e-fold of the largest budgets lowers losses by, nats.
+        slopes: (V,) nats by which an e-fold of the largest budget lowers losses.
     """
     params = np.ones(len(table.runs)) if table.params is None else table.params
     runs = (table.domain_tokens, params, table.pool_tokens, table.losses)

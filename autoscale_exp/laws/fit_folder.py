@@ -1,4 +1,4 @@
-"""The folder of a fit: which earlier fit lies there, what of it stays valid, the mixtures and the proposed runs."""
+"""The folder of a fit: an earlier fit there and what of it stays valid, mixtures, and proposed runs."""
 
 import logging
 import re
@@ -17,11 +17,11 @@ from autoscale_exp.runs.proposal import Proposal, write_proposals
 
 log = logging.getLogger(__name__)
 
-SAME = 1e-6  # largest difference of weights that are the same answer
+SAME = 1e-6  # largest difference between weights that count as the same
 
 
 def earlier_fit(folder: Path) -> Fit | None:
-    """The fit in a folder; None if there is none, or one of another version, whose files stay."""
+    """Reads the fit in a folder; None if there is none, or one of another version, whose files stay."""
     try:
         return read_fit(folder, "output_dir")
     except UserError:
@@ -29,10 +29,10 @@ def earlier_fit(folder: Path) -> Fit | None:
 
 
 def check_place(folder: Path, law: str, objective: FitObjective) -> None:
-    """Checks that a fit would replace none of another law or objective, which target runs may be judged by.
+    """Checks that no fit of another law or objective would be replaced, since target runs may be judged by it.
 
     Raises:
-        UserError: it would.
+        UserError: such a fit lies in the folder.
     """
     before = earlier_fit(folder)
     if before is None or (before.law, before.objective) == (law, objective):
@@ -45,16 +45,17 @@ def check_place(folder: Path, law: str, objective: FitObjective) -> None:
 
 
 def _described(law: str, objective: FitObjective) -> str:
-    """A law and an objective in a few words, weights included where they are not all alike."""
+    """A law and an objective in a few words, with the weights if they differ."""
     weights: Mapping[str, float] = objective.weights or {}
     shares = ", ".join(f"{domain} {weight:.3g}" for domain, weight in weights.items())
     return f"law {law}, objective {objective.name}" + (f" ({shares})" if len(set(weights.values())) > 1 else "")
 
 
 def with_earlier_targets(fit: Fit, before: Fit | None) -> Fit:
-    """A fit and, after its own targets, those of an earlier fit that are still right; what is not is told.
+    """Adds the targets of an earlier fit that are still valid to those of a fit. Logs which stay, and which do not.
 
-    They are if all but the targets was typed alike and every scale has the same mixture, which takes the same runs.
+    They are valid if the command was the same but for the targets, and every scale has the same mixture, as it has only
+    with the same runs.
     """
     asked = {target.tokens for target in fit.targets}
     others = [] if before is None else [target for target in before.targets if target.tokens not in asked]
@@ -89,7 +90,7 @@ def _same_scales(fit: Fit, before: Fit) -> bool:
 
 
 def write_mixtures(folder: Path, fit: Fit) -> None:
-    """Writes a mixture file per target, and removes those that an earlier fit wrote there and this one does not."""
+    """Writes a mixture file for each target, and removes those that only the earlier fit has."""
     targets = {budget_label(target.tokens): target for target in fit.targets}
     for label in _written_before(folder) - targets.keys():
         (folder / "mixtures" / f"{label}.yaml").unlink(missing_ok=True)  # fit.json will no longer tell of it
@@ -104,12 +105,12 @@ def write_mixtures(folder: Path, fit: Fit) -> None:
 
 
 def proposals_path(folder: Path, target: FittedMixture) -> Path:
-    """The table of the runs that a fit in a folder proposes for a target."""
+    """The path of the table of runs that a fit proposes for a target."""
     return folder / PROPOSALS / f"{budget_label(target.tokens)}.csv"
 
 
 def write_next_runs(folder: Path, fit: Fit) -> None:
-    """Writes the table of proposed runs of each target, and removes those of an earlier fit; see `runs.proposal`."""
+    """Writes a table of proposed runs for each target, and removes those of the earlier fit; see `runs.proposal`."""
     targets = {budget_label(target.tokens): target for target in fit.targets if target.next_runs}
     for label in _written_before(folder) - targets.keys():
         (folder / PROPOSALS / f"{label}.csv").unlink(missing_ok=True)
@@ -122,6 +123,6 @@ def write_next_runs(folder: Path, fit: Fit) -> None:
 
 
 def _written_before(folder: Path) -> set[str]:
-    """Labels of the targets whose files an earlier fit wrote there; others in the folder are not its own."""
+    """Labels of the targets whose files the earlier fit wrote; all other files in the folder are left alone."""
     before = earlier_fit(folder)
     return {budget_label(target.tokens) for target in before.targets} if before else set()

@@ -1,7 +1,7 @@
-"""What every law offers, and the list of them.
+"""What every law offers, and the list of all laws.
 
-A law is fitted to runs and finds mixtures. Most predict losses as a function of domain tokens: these are `LossLaw`s,
-and share one way to decide (see `decision`). AutoScale finds mixtures and predicts no losses.
+A law is fitted to runs and finds mixtures. Most laws predict losses as a function of domain tokens. These are
+`LossLaw`s, and `decision` finds their mixtures. AutoScale finds mixtures without predicting losses.
 """
 
 from collections.abc import Sequence
@@ -20,12 +20,12 @@ class Law(Protocol):
     """A fitted law.
 
     Attributes:
-        name: of the law, its key in LAWS.
+        name: the law's key in LAWS.
         domains: (K,) training domains.
         validation_domains: (V,) validation domains.
-        run_noise: (V,) standard deviation of a single run's losses: about the law, or over seeds.
+        run_noise: (V,) standard deviation of a single run's losses, about the law or over seeds.
         diagnostics: plain JSON: "converged" (bool), "num_params" (int), "notes" (list of sentences for people, such as
-            a parameter on its limit or a scale that the runs do not identify).
+            that a parameter is on its limit, or that the runs do not identify how losses fall with the budget).
     """
 
     @property
@@ -41,24 +41,28 @@ class Law(Protocol):
 
     @classmethod
     def fit(cls, table: RunTable, own: Int64Array) -> Self:
-        """Fits the law to all runs of a table; `own` (V,) is the index of each validation domain's own domain, or -1.
+        """Fits the law to all runs of a table.
+
+        Args:
+            table: the runs.
+            own: (V,) index of the training domain that is each validation domain's own, or -1; see `own_domains`.
 
         Raises:
-            UserError: the table has too few runs for the law, or others than it needs.
+            UserError: the table has too few runs for the law, or runs that it cannot use.
         """
         ...
 
     def draws(self, num_draws: int, rng: np.random.Generator) -> Sequence[Self]:
-        """Laws drawn from what the runs leave open; empty if the law has no such estimate."""
+        """Draws laws that the runs leave open; none if the law cannot tell how sure it is."""
         ...
 
     def content(self) -> dict[str, Any]:
-        """Plain JSON from which `from_content` makes the same law again; has a key "law" with the name."""
+        """Returns plain JSON from which `from_content` restores the law. Its key "law" holds the name."""
         ...
 
     @classmethod
     def from_content(cls, content: dict[str, Any]) -> Self:
-        """The law that `content` was made of."""
+        """Restores a law from its `content`."""
         ...
 
 
@@ -66,19 +70,19 @@ class LossLaw(Law, Protocol):
     """A law that predicts the loss of every validation domain for any domain tokens."""
 
     def predict(self, domain_tokens: FloatArray) -> FloatArray:
-        """(..., V) losses in nats per token of (..., K) domain tokens; finite also where a domain has none."""
+        """Returns (..., V) losses in nats per token for (..., K) domain tokens; finite even where a domain has none."""
         ...
 
     def slopes(self, domain_tokens: FloatArray) -> FloatArray:
-        """(V, K) derivatives of `by_formula`'s losses with respect to tokens, at (K,) tokens > 0."""
+        """Returns (V, K) derivatives of the losses of `by_formula` with respect to tokens, at (K,) tokens > 0."""
         ...
 
     def by_formula(self) -> Self:
-        """The law by its formula alone, without what runs say of mixtures near them: what an optimum is sought for."""
+        """Returns the law without its correction near the runs. Optima are sought under this form."""
         ...
 
     def at_size(self, params: float) -> Self:
-        """The law of models with `params` parameters; before, it is of the largest of its runs.
+        """Returns the law for models with `params` parameters. A new fit is for the largest models of its runs.
 
         Raises:
             UserError: the law takes no model sizes, or its runs do not tell theirs.
@@ -86,23 +90,23 @@ class LossLaw(Law, Protocol):
         ...
 
     def with_text(self, unique_tokens: Sequence[float] | None) -> Self:
-        """The law of runs whose text has (K,) `unique_tokens`, which more tokens repeat; None for no end of it.
+        """Returns the law for text of (K,) `unique_tokens`, beyond which tokens repeat it; None for endless text.
 
-        Before, it is of the text that the runs' table tells of.
+        A new fit is for the text that the table of runs tells of.
         """
         ...
 
 
 @dataclass(frozen=True)
 class LawEntry:
-    """A law in the list of all laws.
+    """An entry of LAWS.
 
     Attributes:
-        module: in `laws/`; imported when asked for, so that a fit starts at once.
-        attribute: its class there.
-        formula: of the loss of a validation domain v.
+        module: the law's module in `laws/`. It is imported when the law is asked for, so that a fit starts at once.
+        attribute: the name of its class there.
+        formula: the loss of a validation domain v.
         source: a name, with its arXiv number where there is one.
-        abilities: what it can do, of ABILITIES.
+        abilities: what the law can do; keys of ABILITIES.
     """
 
     module: str
@@ -112,7 +116,7 @@ class LawEntry:
     abilities: tuple[str, ...]
 
 
-# What a law may be able to do, and what that means.
+# What a law can do, with its meaning.
 ABILITIES = {
     "losses": "predicts the losses of any mixture",
     "tokens": "predicts at token budgets other than those of the runs",
@@ -203,7 +207,7 @@ LAWS = {
 
 
 def describe_laws() -> str:
-    """The list of laws for people: name, formula, source and abilities, and what the abilities mean."""
+    """Describes all laws for people: name, formula, source and abilities, then what each ability means."""
     lines = ["", "Laws (n_i domain tokens, D their sum, r_i = n_i / D, N parameters of the model)"]
     width = max(map(len, LAWS))
     for name, entry in LAWS.items():
@@ -217,12 +221,12 @@ def describe_laws() -> str:
 
 
 def takes_sizes(name: str) -> bool:
-    """Whether a law is one in model size as well as in tokens."""
+    """Whether a law takes model sizes as well as tokens."""
     return "model size" in LAWS[name].abilities
 
 
 def law_class(name: str) -> type[Law]:
-    """The class of a law.
+    """Imports and returns the class of a law.
 
     Raises:
         UserError: there is no such law, or its class has another name.
@@ -239,7 +243,8 @@ def fit_law(name: str, table: RunTable) -> Law:
     """Fits a law to all runs of a table.
 
     Raises:
-        UserError: there is no such law, the table has too few runs for it, or models of sizes that it does not take.
+        UserError: there is no such law, the table has too few runs for it, or the law takes no model sizes and the
+            runs are of several.
     """
     law = law_class(name)
     if table.params is not None and has_sizes(table) and not takes_sizes(name):
@@ -248,11 +253,11 @@ def fit_law(name: str, table: RunTable) -> Law:
             f"law.name={name} takes no model sizes, but the runs are of models of {len(np.unique(table.params))} "
             f"sizes; choose {others}, or give the runs of one size"
         )
-    return law.fit(table, own_domains(table))
+    return law.fit(table, own_domains(table.domains, table.validation_domains))
 
 
 def predict_runs(law: LossLaw, table: RunTable) -> FloatArray:
-    """(R, V) losses that a law predicts for the runs of a table, each at the size of its model and with its text."""
+    """Predicts (R, V) losses for the runs of a table, each at the size of its model and with its text."""
     params = table.params if takes_sizes(law.name) else None
     alike: dict[tuple[float | None, tuple[float, ...] | None], list[int]] = {}
     for row in range(len(table.runs)):
@@ -266,10 +271,10 @@ def predict_runs(law: LossLaw, table: RunTable) -> FloatArray:
 
 
 def predicts_losses(law: Law) -> TypeGuard[LossLaw]:
-    """Whether a law is one of losses."""
+    """Whether a law predicts losses."""
     return hasattr(law, "predict")
 
 
-def own_domains(table: RunTable) -> Int64Array:
-    """(V,) index of the training domain with the validation domain's name; -1 for a domain never trained on."""
-    return np.array([table.domains.index(v) if v in table.domains else -1 for v in table.validation_domains])
+def own_domains(domains: Sequence[str], validation_domains: Sequence[str]) -> Int64Array:
+    """(V,) index of the training domain that has the validation domain's name; -1 if none has."""
+    return np.array([domains.index(v) if v in domains else -1 for v in validation_domains])

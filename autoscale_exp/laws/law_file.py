@@ -1,4 +1,4 @@
-"""The file of a fitted law, law.json: everything that its predictions follow from."""
+"""law.json, the file of a fitted law: all that its predictions depend on."""
 
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,14 @@ def write_law(folder: Path, content: dict[str, Any]) -> None:
 
 
 def read_law(path: Path) -> Law:
-    """The law in a file.
+    """Reads the law in a file.
 
     Raises:
         UserError: the file is missing, damaged or of another format, or holds a path through given optima.
     """
     content = read_versioned(path, FORMAT, REMEDY)
     if content.get("law") == "autoscale_path":
-        raise UserError(f"'{path}' is of given optima, which are no runs to predict from; give one made with runs=...")
+        raise UserError(f"'{path}' was fitted to given optima and predicts no losses; give one made with runs=...")
     law = law_class(str(content.get("law")))
     try:
         return law.from_content(content)

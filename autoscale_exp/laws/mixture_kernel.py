@@ -1,9 +1,10 @@
-"""How alike two mixtures are, as a kernel of Gaussian processes over mixtures and scales, and random features of it.
+"""How alike two mixtures are: the kernel of a Gaussian process over mixtures and scales, and random features of it.
 
-A part is rough, so that each mixture has a deviation of its own. The rest is smooth: half in the square roots of shares
-(Hellinger's distance), half in the logarithm of each share by itself. All is less alike at other budgets and sizes.
+The kernel has two parts. The rough part gives each mixture a deviation of its own. Half of the smooth part falls with
+the Hellinger distance of two mixtures, the other half with the logs of their shares, domain by domain. Both parts fall
+with the distance in budget and model size.
 
-K domains; a point is K roots of shares, K logs of shares, log budget and log model size.
+K domains. A point is K roots of shares, K logs of shares, log budget and log model size.
 """
 
 from typing import NamedTuple
@@ -14,16 +15,16 @@ from autoscale_exp.base.arrays import FloatArray
 
 
 class Kernel(NamedTuple):
-    """Of the discrepancy. Chosen on the ladder's sizes up to 680M, RegMix and synthetic truths.
+    """Parameters of the kernel, chosen on the ladder's sizes up to 680M, RegMix and synthetic truths.
 
     Attributes:
-        rough: its part that is each mixture's own.
-        rough_length: of that part, in Hellinger's distance.
-        length: of the smooth part, in Hellinger's distance.
-        log_length: of the smooth part, in the log of a share.
-        least_share: added to shares before their log.
-        rough_scale: how far the rough part reaches in log budget and log model size.
-        scale: how far the smooth part does.
+        rough: weight of the rough part; the smooth part has the rest of 1.
+        rough_length: length scale of the rough part, in Hellinger distance.
+        length: length scale of the smooth part, in Hellinger distance.
+        log_length: length scale of the smooth part, in the log of a share.
+        least_share: added to shares before their logs are taken.
+        rough_scale: length scale of the rough part in log budget and log model size.
+        scale: length scale of the smooth part in log budget and log model size.
     """
 
     rough: float = 0.3
@@ -39,7 +40,7 @@ KERNEL = Kernel()
 
 
 def kernel_between(points: FloatArray, others: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """The (X, Y) correlations of points (X, 2 K + 2) and (Y, 2 K + 2), in two parts: the rough one and the smooth."""
+    """Returns the rough and the smooth part of the (X, Y) kernel of points (X, 2 K + 2) and (Y, 2 K + 2)."""
     num_domains = points.shape[1] // 2 - 1
     roots, logs, scales = slice(0, num_domains), slice(num_domains, 2 * num_domains), slice(-2, None)
     squares = _squared_distances(points[:, roots], others[:, roots])
@@ -54,10 +55,10 @@ def kernel_between(points: FloatArray, others: FloatArray) -> tuple[FloatArray, 
 
 
 def random_features(num_domains: int, num_features: int) -> tuple[FloatArray, FloatArray]:
-    """(F, 2 K + 2) frequencies and (F,) phases of features whose products are the kernel on average.
+    """Returns (F, 2 K + 2) frequencies and (F,) phases of features whose inner products are the kernel on average.
 
-    The first, `num_rough`, are of the rough part. Always the same ones.
-    Source: Rahimi and Recht 2007; a feature is sqrt(2 / F) cos(frequencies point + phase).
+    A feature is sqrt(2 / F) cos(frequencies point + phase) (Rahimi and Recht 2007). The first `num_rough(F)` features
+    make the rough part. The features are the same at every call.
     """
     rng = np.random.default_rng(0)
     frequencies = np.zeros((num_features, 2 * num_domains + 2))
@@ -74,11 +75,11 @@ def random_features(num_domains: int, num_features: int) -> tuple[FloatArray, Fl
 
 
 def num_rough(num_features: int) -> int:
-    """How many of the features are of the rough part."""
+    """How many of the features make the rough part."""
     return round(KERNEL.rough * num_features)
 
 
 def _squared_distances(points: FloatArray, others: FloatArray) -> FloatArray:
-    """(X, Y) of (X, C) and (Y, C); not below 0 by rounding."""
+    """(X, Y) squared distances of (X, C) and (Y, C) points; rounding takes none below 0."""
     squares = (points**2).sum(axis=1)[:, None] + (others**2).sum(axis=1) - 2 * points @ others.T
     return np.asarray(np.maximum(squares, 0.0))

@@ -1,9 +1,11 @@
-"""Which proxy runs to train next: those that would tell most, per FLOP, of how mixtures compare at the target.
+"""Which proxy runs to train next: those that tell most, per FLOP, of how mixtures compare at the target.
 
-A law's draws say what the runs leave open, about the objective of any mixture at the target and about the losses of any
-run that might be trained. Taken as jointly normal, they say by how much a run, measured with the law's noise, would
-narrow the first. Runs are chosen one by one, each given those before it: a greedy V-optimal design for the decision,
-over mixtures, token budgets, model sizes and seeds.
+A law's draws show what the runs leave open: the objectives of mixtures at the target, and the losses of runs that might
+be trained. If both are jointly normal, the draws say how much a run, measured with the law's noise, would narrow the
+differences between objectives. Runs are chosen one by one, each given those before it. This is a greedy V-optimal
+design for the decision, over mixtures, token budgets, model sizes and seeds.
+
+D draws, C candidates, M differences, V validation domains.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,8 +29,8 @@ class Choice:
     """A run chosen among candidates.
 
     Attributes:
-        index: of the candidate.
-        explained: (M,) share of each difference's variance over draws that it explains, given those chosen before it.
+        index: position of the candidate.
+        explained: (M,) share of each difference's variance over draws that the run explains, given those chosen before.
     """
 
     index: int
@@ -38,12 +40,12 @@ class Choice:
 def differences_at(
     draws: Sequence[LossLaw], objective: Objective, mixtures: Sequence[FloatArray], budget: float
 ) -> FloatArray:
-    """(D, M) by how much the objective of each mixture is above that of the second, under each draw.
+    """(D, M) objectives less that of the mixture offered, under each draw.
 
     Args:
         draws: D laws.
         objective: what is minimised.
-        mixtures: the reference, then the mixture offered, then others.
+        mixtures: the reference, the mixture offered, then others; M + 1 in all.
         budget: tokens.
     """
     tokens = np.stack(mixtures) * budget
@@ -58,16 +60,16 @@ def propose_runs(
     num_runs: int,
     taken: Sequence[str] = (),
 ) -> tuple[list[NextRun], Risk]:
-    """The candidates that would tell most per FLOP, best first, and what they would do to the decision.
+    """Proposes the candidates that would tell most per FLOP, best first, and says what they would do to the decision.
 
-    If they would change nothing, those that would tell most at any cost take their place, if these would.
+    If these would not change the decision, those that tell most at any cost are proposed instead, if they would.
 
     Args:
-        draws_of: by model size D laws, the same ones at each size.
-        candidates: not trained yet.
-        differences: (D, M) between objectives under each draw; the first is the gain over the reference.
+        draws_of: D laws by model size; the same draws at each size.
+        candidates: runs that are not trained yet.
+        differences: (D, M) differences between objectives under each draw; the first is the gain over the reference.
         num_runs: how many to propose.
-        taken: names of runs.
+        taken: names of the runs that exist.
     """
     law, outcomes = next(iter(draws_of.values()))[0], losses_of(draws_of, candidates)
 
@@ -84,7 +86,7 @@ def propose_runs(
 
 
 def losses_of(draws_of: Mapping[int | None, Sequence[LossLaw]], candidates: Sequence[Candidate]) -> FloatArray:
-    """(D, C, V) losses that each draw, at the size of each candidate's model, predicts for it."""
+    """(D, C, V) losses that each draw predicts for each candidate, at the size of its model."""
     sizes = [candidate.place.params for candidate in candidates]
     tokens = np.stack([candidate.tokens for candidate in candidates])
     first = next(iter(draws_of.values()))
@@ -98,7 +100,7 @@ def losses_of(draws_of: Mapping[int | None, Sequence[LossLaw]], candidates: Sequ
 def _next_runs(
     chosen: Sequence[Choice], candidates: Sequence[Candidate], domains: Sequence[str], taken: Sequence[str]
 ) -> list[NextRun]:
-    """The chosen candidates, each with a seed and a name that none before it has, nor a run in `taken`."""
+    """The chosen candidates, each with a seed and a name of its own, and no name in `taken`."""
     runs: list[NextRun] = []
     for position, choice in enumerate(chosen):
         candidate, before = candidates[choice.index], [other.index for other in chosen[:position]]
@@ -118,7 +120,7 @@ def _next_runs(
 
 
 def _name_of(candidate: Candidate, seed: int, taken: Sequence[str]) -> str:
-    """That of the candidate, with the seed if it is another; of a new mixture the next number at its place."""
+    """The candidate's name, with the seed if that differs; for a new mixture, the next free number at its place."""
     if candidate.run:
         return candidate.run if seed == candidate.seed else f"{candidate.repeats or candidate.run}_seed{seed}"
     names = (f"next{number}_{candidate.place.label}" for number in count())
@@ -126,14 +128,14 @@ def _name_of(candidate: Candidate, seed: int, taken: Sequence[str]) -> str:
 
 
 def risk_of(gains: FloatArray, explained: float) -> Risk:
-    """The chance that the better of two mixtures is not the one that the expected gain says, now and after more runs.
+    """The chance that the sign of the expected gain picks the worse of two mixtures, now and after more runs.
 
     Gains are taken as normal, with the draws' median and 90 % interval, as a few draws can be far off. After runs that
-    explain a share R^2 of their variance, the expected gain is normal, too, about the present one and with correlation
-    R to the true gain: a choice is wrong where the two differ in sign.
+    explain a share R^2 of their variance, the expected gain is normal too: its mean is the present one, and its
+    correlation with the true gain is R. The choice is wrong if the two differ in sign.
 
     Args:
-        gains: (D,) under each draw.
+        gains: (D,) gain under each draw.
         explained: R^2.
     """
     low, median, high = np.quantile(gains, MIDDLE_AND_ENDS)
@@ -158,17 +160,17 @@ def choose_runs(
     *,
     repeatable: bool = True,
 ) -> list[Choice]:
-    """Chooses runs one by one, each for the largest fall of the differences' summed variance for its cost.
+    """Chooses runs one by one, each for the largest fall in the summed variance of the differences per cost.
 
-    With deviations over draws g of a difference and Y (V,) of a run's losses, and N the diagonal of the law's squared
-    noise, a run lowers the variance of g by cov(g, Y) (cov(Y) + N)^-1 cov(Y, g). What it leaves open is
-    what the next run is judged by.
+    Let g be a difference, Y (V,) the losses of a run, and N the diagonal matrix of the law's squared noise. The run
+    lowers the variance of g over draws by cov(g, Y) (cov(Y) + N)^-1 cov(Y, g). The next run is judged by the variance
+    that is left.
 
     Args:
         outcomes: (D, C, V) losses of the runs that might be trained, under each of D draws of a law.
-        costs: (C,) of these runs, in any unit.
+        costs: (C,) costs of these runs, in any unit.
         run_noise: (V,) standard deviation of a run's losses about the law.
-        differences: (D, M) between objectives of mixtures at the target, under each draw.
+        differences: (D, M) differences between objectives of mixtures at the target, under each draw.
         num_runs: how many to choose.
         repeatable: whether a run may be chosen again, with another seed.
     """
@@ -194,13 +196,13 @@ def choose_runs(
 
 
 def what_is_left(deviations: FloatArray, noise: FloatArray) -> FloatArray:
-    """(D, D) symmetric matrix that takes deviations over draws to those that a run leaves open.
+    """(D, D) symmetric matrix that maps deviations over draws to those that a run leaves open.
 
-    Its square is 1 - Y (Y'Y + N)^-1 Y', which is the update of a normal distribution by the run's losses.
+    Its square is 1 - Y (Y'Y + N)^-1 Y', the update of a normal distribution by the run's losses.
 
     Args:
-        deviations: (D, V) Y of the run's losses, divided by the root of D.
-        noise: (V, V) N, the covariance of its noise.
+        deviations: (D, V) Y, deviations of the run's losses over draws, divided by the root of D.
+        noise: (V, V) N, the covariance of the run's noise.
     """
     told = deviations @ np.linalg.solve(deviations.T @ deviations + noise, deviations.T)
     sizes, directions = np.linalg.eigh(np.eye(len(deviations)) - told)

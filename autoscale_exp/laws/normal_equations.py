@@ -1,8 +1,8 @@
-"""Linear systems of the fit: a block for each validation domain, and what a run's losses share as a term of low rank.
+"""The normal equations of a fit: one block per validation domain, and a term of low rank for shared noise.
 
-The losses of a run are taken to correlate alike, so their inverse correlation is a I - b 11'. The normal equations of
+All losses of a run are taken to correlate equally, so their inverse correlation is a I - b 11'. The normal equations of
 all V P parameters are then blocks a J_v'J_v + prior less b F'F, where F (R, V P) has the J_v side by side. By
-Woodbury's identity a solve takes V P^3 + V P R^2 operations, where the dense matrix takes (V P)^3.
+Woodbury's identity a solve takes V P^3 + V P R^2 operations, where the dense matrix would take (V P)^3.
 
 R runs, V validation domains, P parameters of each.
 """
@@ -15,11 +15,11 @@ from autoscale_exp.base.arrays import FloatArray
 
 
 class Equicorrelation(NamedTuple):
-    """(V, V) matrices with one value on the diagonal and another elsewhere, by their two eigenvalues.
+    """A (V, V) matrix with one value on the diagonal and another elsewhere, held as its two eigenvalues.
 
     Attributes:
         apart: eigenvalue of differences between validation domains.
-        together: eigenvalue of what they have in common.
+        together: eigenvalue of the mean over validation domains.
         size: V.
     """
 
@@ -29,15 +29,15 @@ class Equicorrelation(NamedTuple):
 
     @classmethod
     def of(cls, correlation: float, size: int) -> "Equicorrelation":
-        """The matrix of one correlation between all."""
+        """The correlation matrix with one correlation between all pairs."""
         return cls(1 - correlation, 1 + (size - 1) * correlation, size)
 
     def inverse(self) -> "Equicorrelation":
-        """Of the matrix."""
+        """The inverse matrix."""
         return Equicorrelation(1 / self.apart, 1 / self.together, self.size)
 
     def common(self) -> float:
-        """b of the matrix as a I - b 11', where a is `apart`."""
+        """b, where the matrix is a I - b 11' and a is `apart`."""
         return (self.apart - self.together) / self.size
 
     def times(self, values: FloatArray) -> FloatArray:
@@ -46,15 +46,15 @@ class Equicorrelation(NamedTuple):
 
 
 class NormalEquations:
-    """Those of weighted least squares with a diagonal prior."""
+    """The normal equations of weighted least squares with a diagonal prior."""
 
     def __init__(self, jacobian: FloatArray, prior: FloatArray, weights: Equicorrelation) -> None:
-        """Takes (V, R, P) derivatives, each over its standard deviation, (V, P) precisions, and a run's weights."""
+        """Takes (V, R, P) derivatives over their standard deviations, (V, P) prior precisions, and a run's weights."""
         self.jacobian, self.prior, self.weights = jacobian, prior, weights
         squares = np.einsum("vrp,vrp->vp", jacobian, jacobian)
         self.diagonal = (weights.apart - weights.common()) * squares + prior
         self.is_joint = weights.common() > 0
-        # A single validation domain, or few runs: their R x R system is smaller than that of the parameters.
+        # With few runs and no shared noise, the R x R system of the runs is smaller than that of the parameters.
         self.by_runs = not self.is_joint and jacobian.shape[1] < jacobian.shape[2]
         if not self.by_runs:
             self.information = weights.apart * (jacobian.transpose(0, 2, 1) @ jacobian)
@@ -62,7 +62,7 @@ class NormalEquations:
             self.low = shared_rows(jacobian, weights.common())
 
     def step(self, gradient: FloatArray, damping: FloatArray) -> FloatArray:
-        """(V, P) solution with the diagonal raised by `damping` (V,) or, if losses share noise, (1,)."""
+        """(V, P) solution with the diagonal raised by a factor 1 + `damping`: (V,), or (1,) if losses share noise."""
         added = self.prior + damping[:, None] * self.diagonal
         if self.by_runs:
             return self._step_by_runs(gradient, added)
@@ -98,7 +98,7 @@ class NormalEquations:
 
 
 def shared_rows(jacobian: FloatArray, common: float) -> FloatArray:
-    """(V, P, M) columns whose outer products sum to common F'F, M the lesser of R and V P."""
+    """(V, P, M) columns whose outer products sum to common F'F, with M the lesser of R and V P."""
     num_validation, num_runs, num_params = jacobian.shape
     rows = np.sqrt(common) * jacobian.transpose(1, 0, 2).reshape(num_runs, -1)
     if num_runs > rows.shape[1]:

@@ -1,4 +1,4 @@
-"""What is minimised: a weighted mean, or the worst, over validation domains of loss or of perplexity."""
+"""The objective: a weighted mean of loss or perplexity over validation domains, or the worst of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,14 +17,14 @@ AGGREGATES = ("mean", "worst")
 
 @dataclass(frozen=True)
 class Objective:
-    """J = sum over v of w_v L_v, or of w_v exp(L_v); or the largest L_v or exp(L_v).
+    """J = sum_v w_v L_v or sum_v w_v exp(L_v); for the worst, the largest L_v or exp(L_v).
 
-    The two metrics can lead to quite different optima: perplexity weighs the domains that are hard to predict more.
+    The two metrics can lead to quite different optima: perplexity gives more weight to domains of high loss.
 
     Attributes:
         name: for people.
         metric: loss (nats per token) or perplexity.
-        weights: (V,) of the validation domains, summing to 1; without effect on the worst.
+        weights: (V,) weights of the validation domains, summing to 1; the worst ignores them.
         aggregate: mean or worst.
     """
 
@@ -34,7 +34,7 @@ class Objective:
     aggregate: str = "mean"
 
     def __call__(self, losses: FloatArray) -> FloatArray:
-        """(...,) objective of (..., V) losses."""
+        """Returns the (...,) objectives of (..., V) losses."""
         values = losses if self.metric == "loss" else np.exp(losses)
         return values @ self.weights if self.aggregate == "mean" else values.max(axis=-1)
 
@@ -46,17 +46,18 @@ def make_objective(
     validation_domains: Sequence[str],
     aggregate: str = "mean",
 ) -> Objective:
-    """An objective over `validation_domains`, equally weighted unless told otherwise.
+    """Makes an objective over `validation_domains`.
 
     Args:
         name: for people.
         metric: loss or perplexity.
-        weights: a list in the order of the domains, or by name, where a domain without one has 0; None or empty: equal.
+        weights: a list in the order of the domains, or a mapping by name, which gives 0 to domains that it leaves out;
+            equal weights if None or empty.
         validation_domains: (V,) names.
         aggregate: mean or worst.
 
     Raises:
-        UserError: an unknown metric or domain, or weights that are not shares of 1.
+        UserError: an unknown metric, aggregate or domain, or weights that are not shares of 1.
     """
     if metric not in METRICS:
         raise UserError(f"objective.metric is '{metric}'; allowed are {', '.join(METRICS)}")

@@ -1,4 +1,4 @@
-"""The best mixture at a token budget, with what holds it: bounds, and how exactly it is one."""
+"""The best mixture at a token budget, and the bounds of its weights."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ SUM_TOLERANCE = 1e-9
 
 @dataclass(frozen=True)
 class Bounds:
-    """Limits of domain weights.
+    """Limits on domain weights.
 
     Attributes:
         lower: (K,) smallest weights.
@@ -27,7 +27,7 @@ class Bounds:
     upper: FloatArray
 
     def active(self, weights: FloatArray) -> FloatArray:
-        """(K,) -1 where a weight sits on its lower bound, 1 on its upper, else 0. Bounds of 0 and 1 do not count."""
+        """(K,) -1 where a weight is on its lower bound, 1 on its upper one, else 0. Bounds of 0 and 1 do not count."""
         on_lower = (weights <= self.lower * (1 + 1e-6)) & (self.lower > 0)
         on_upper = (weights >= self.upper * (1 - 1e-6)) & (self.upper < 1)
         return np.where(on_lower, -1, np.where(on_upper, 1, 0))
@@ -43,9 +43,9 @@ class Bounds:
 
 
 def make_bounds(lower: Any, upper: Any, domains: Sequence[str]) -> Bounds:
-    """Bounds from one number, a list in domain order or a mapping by name for each side.
+    """Makes bounds. Each side is one number, a list in domain order or a mapping by name.
 
-    A domain that a mapping does not name has no bound on that side.
+    A domain that a mapping leaves out has no bound on that side.
 
     Raises:
         UserError: a wrong length, a share outside 0 to 1, or bounds that no mixture can meet.
@@ -77,15 +77,15 @@ def make_bounds(lower: Any, upper: Any, domains: Sequence[str]) -> Bounds:
 
 @dataclass(frozen=True)
 class Optimum:
-    """A mixture that a law holds for the best at a budget.
+    """The best mixture at a budget, according to a law.
 
     Attributes:
         tokens: the budget.
         weights: (K,) domain weights, summing to 1.
-        active_bounds: in words.
+        active_bounds: the constraints that hold it, in words.
         method: how it was found.
-        objective_value: that the law predicts for it, or None where the law predicts no level.
-        kkt_residual: largest violation of the stationarity conditions, relative; None where it is not an optimisation.
+        objective_value: the objective that the law predicts for it; None if the law predicts none.
+        kkt_residual: largest relative violation of the stationarity conditions; None if nothing was optimised.
     """
 
     tokens: int
@@ -101,15 +101,16 @@ def power_law_optimum(
 ) -> tuple[FloatArray, float]:
     """Minimises sum_i (a_i + n_i / u_i)^(-gamma_i) over sum_i n_i = budget within bounds.
 
-    Convex. Off its bounds every domain meets gamma_i (a_i + n_i / u_i)^(-gamma_i - 1) / u_i = lambda (AutoScale,
-    arXiv 2407.20177, stage 1), so n_i(lambda) is closed-form and lambda the root of one monotone function.
+    The problem is convex. Every domain off its bounds meets gamma_i (a_i + n_i / u_i)^(-gamma_i - 1) / u_i = lambda
+    (AutoScale, arXiv 2407.20177, stage 1). So n_i(lambda) has a closed form, and lambda is the root of one monotone
+    function.
 
     Args:
-        offset: (K,) a_i, in units.
+        offset: (K,) a_i, in multiples of u_i.
         exponent: (K,) gamma_i >= 0; a domain with 0 does not respond and gets its lower bound.
-        unit: (K,) u_i, tokens that count as one.
+        unit: (K,) u_i, in tokens.
         budget: tokens.
-        bounds: of the weights.
+        bounds: limits on the weights.
 
     Returns:
         (K,) tokens summing to `budget`, and the KKT residual relative to lambda.
@@ -133,10 +134,11 @@ def power_law_optimum(
     def marginal(tokens: FloatArray) -> FloatArray:
         return exponent / unit * (offset + tokens / unit) ** (-exponent - 1)
 
-    # At the lowest marginal gain of any domain at its upper bound all want theirs; at the highest, at lower, none.
+    # A price below every marginal gain at the upper bounds: all domains want theirs. One above every gain at the lower
+    # bounds: none wants more than its lower bound.
     least = np.log(marginal(np.maximum(upper, 1e-9 * unit))[responds].min()) - 1
     greatest = np.log(marginal(np.maximum(lower, 1e-12 * unit))[responds].max()) + 1
-    if tokens_at(least).sum() <= budget:  # all are on their upper bounds, so the rest goes to who does not respond
+    if tokens_at(least).sum() <= budget:  # all that respond are on their upper bounds; the others get the rest
         tokens = tokens_at(least)
         room = np.where(responds, 0.0, upper - tokens)
         tokens = tokens + room * (budget - tokens.sum()) / max(room.sum(), 1e-300)

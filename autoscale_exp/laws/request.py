@@ -1,4 +1,4 @@
-"""What is asked of a fit."""
+"""The request to a fit."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,15 +16,15 @@ class Request:
         targets: token budgets to find mixtures for.
         objective: what is minimised.
         constraints: what every mixture must meet.
-        kl_weight: times the divergence from `prior`, added to the objective.
+        kl_weight: weight of the KL divergence from `prior`, which is added to the objective.
         prior: (K,) weights; None for equal ones. A law without slopes draws mixtures about it.
-        num_draws: for intervals; 0 for none.
-        seed: of the draws.
-        num_next_runs: proxy runs to propose.
-        next_scales: token budgets of new ones; empty for those of the runs.
-        next_sizes: parameters of the models of new ones; empty for those of the runs.
+        num_draws: number of draws for intervals; 0 for no intervals.
+        seed: seed of the draws.
+        num_next_runs: number of proxy runs to propose.
+        next_scales: token budgets of proposed runs; empty for those of the present runs.
+        next_sizes: model sizes of proposed runs, in parameters; empty for those of the present runs.
         params: model size that the targets are for; None for the largest of the runs.
-        unique_tokens: (K,) tokens of the text that mixtures are for, beyond which they repeat it; None for the runs'.
+        unique_tokens: (K,) tokens of the text that mixtures are for; more tokens repeat it. None for the runs' text.
     """
 
     targets: Sequence[int]

@@ -1,6 +1,7 @@
-"""The law's curve beside the runs of a DDO design, domain by domain."""
+"""The response of the objective to one domain's tokens: the runs of a DDO design, and the law's curve."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from autoscale_exp.runs.table import RunTable
 def responses_of(
     law: LossLaw, table: RunTable, groups: Sequence[Int64Array], objective: Objective
 ) -> list[list[Response]]:
-    """Per scale and domain the proxy runs' points and the law's curve; empty where the runs hold no DDO design."""
+    """Returns a response per scale and domain; none if the runs of some scale hold no DDO design."""
     responses = []
     for rows in groups:
         base, varied = find_design(table, rows)
@@ -24,18 +25,20 @@ def responses_of(
         base_tokens, level = table.domain_tokens[base[0]], float(objective(table.losses[base]).mean())
         of_scale = []
         for i, domain in enumerate(law.domains):
-
-            def curve(
-                x: FloatArray, base_tokens: FloatArray = base_tokens, level: float = level, i: int = i
-            ) -> FloatArray:
-                tokens = np.tile(base_tokens, (len(x), 1))
-                tokens[:, i] *= x
-                return objective(law.predict(tokens)) / level
-
             points = [
                 (float(table.domain_tokens[r, i] / base_tokens[i]), float(objective(table.losses[r]) / level))
                 for r in [*base, *varied[i]]
             ]
+            curve = partial(_relative_objective, law, objective, base_tokens, level, i)
             of_scale.append(Response.of(domain, sorted(points), curve))
         responses.append(of_scale)
     return responses
+
+
+def _relative_objective(
+    law: LossLaw, objective: Objective, base_tokens: FloatArray, level: float, index: int, multiples: FloatArray
+) -> FloatArray:
+    """(X,) objective over `level`, with `base_tokens` (K,) but for (X,) multiples of those of domain `index`."""
+    tokens = np.tile(base_tokens, (len(multiples), 1))
+    tokens[:, index] *= multiples
+    return objective(law.predict(tokens)) / level

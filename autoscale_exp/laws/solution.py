@@ -1,4 +1,4 @@
-"""From a run table, or known optima, to a fit: which law answers, and how each kind does."""
+"""From a table of runs, or known optima, to a fit. Laws of losses and AutoScale take different ways."""
 
 import logging
 from collections.abc import Sequence
@@ -33,12 +33,12 @@ def solve(name: str, table: RunTable, request: Request) -> tuple[Fit, Law]:
 
 
 def solve_each(name: str, table: RunTable, requests: Sequence[Request]) -> tuple[list[Fit], Law]:
-    """Fits a law to runs once, and answers each of several requests, which differ in their objective, with it.
+    """Fits a law to runs once, and answers several requests with it. These may differ in their objective only.
 
-    Runs of a table that does not tell of their text are taken to have seen that of the requests.
+    Runs that do not tell of their text are taken to have seen the text of the requests.
 
     Raises:
-        UserError: see `solve`.
+        UserError: as in `solve`.
     """
     log.info("fitting law %s to %d runs of %d domains", name, len(table.runs), len(table.domains))
     text = requests[0].unique_tokens
@@ -65,6 +65,13 @@ def solve_optima(
     domains: list[str], budgets: Sequence[int], weights: FloatArray, bounds: Bounds, targets: Sequence[int]
 ) -> tuple[Fit, dict[str, Any]]:
     """Extrapolates known optima by AutoScale's second stage.
+
+    Args:
+        domains: (K,) names.
+        budgets: (S,) token budgets of the optima.
+        weights: (S, K) domain weights of the optima.
+        bounds: limits on the weights.
+        targets: token budgets to find mixtures for.
 
     Returns:
         The fit, and the content of law.json.

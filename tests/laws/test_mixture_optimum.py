@@ -503,12 +503,12 @@ def test_what_cannot_be_optimised_is_refused():
     with pytest.raises(UserError, match="reference mixture of the worst case must be 3 shares"):
         mixture_optimum(LAW3, WorstCase("loss", np.ones(3)), BUDGET, bounded(LAW3))
     flat = OfShares(lambda shares: np.ones((*shares.shape[:-1], 1)), lambda shares: np.zeros((1, 3)), 3, 1)
-    with pytest.raises(UserError, match="the law 'of shares' has no slopes at the start"):
+    with pytest.raises(UserError, match="all slopes of the law 'of shares' are 0 at the start"):
         mixture_optimum(flat, mean(flat), BUDGET, bounded(flat))
     steep = SimpleNamespace(**{key: getattr(LAW3, key) for key in ("name", "domains", "validation_domains")})
     steep.predict = lambda tokens: LAW3.predict(tokens) * 1e3
     steep.slopes = lambda tokens: LAW3.slopes(tokens) * 1e3
-    with pytest.raises(UserError, match=r"perplexity values or slopes that are not finite .* loss as metric"):
+    with pytest.raises(UserError, match=r"perplexity values or slopes that are not finite .* objective.metric=loss"):
         mixture_optimum(steep, mean(LAW3, "perplexity"), BUDGET, bounded(LAW3))
     steep.slopes = lambda tokens: LAW3.slopes(tokens) * np.nan
     with pytest.raises(UserError, match=r"loss values or slopes that are not finite at .* tokens; check its fit$"):

@@ -28,7 +28,7 @@ def test_a_target_beyond_the_text_is_told_in_epochs_of_each_domain():
     unique = {"web": 1_000_000, "code": 1_000_000}
     assert not remarks_on([target(5_340_000)], 3_000_000, unique)  # 4.005 epochs of web, as whole rows may make of 4
     (remark,) = remarks_on([target(6_000_000)], 3_000_000, unique)
-    assert remark.startswith("target 6M goes through its text so often: web 4.5, code 1.5 epochs; ")
+    assert remark.startswith("target 6M repeats its text (web 4.5, code 1.5 epochs); ")
 
 
 def test_a_domain_without_text_is_gone_through_without_end():

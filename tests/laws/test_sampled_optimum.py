@@ -58,5 +58,8 @@ def test_what_needs_slopes_is_refused():
 
 def test_bounds_that_no_draw_meets_are_refused():
     narrow = Constraints(make_bounds(0.0, [0.4, 0.3, 0.3 + 1e-7], DOMAINS))
-    with pytest.raises(UserError, match=r"none of 100000 drawn mixtures meets the bounds; .* needs looser ones"):
+    with pytest.raises(
+        UserError,
+        match=r"none of 100000 drawn mixtures meets the bounds; loosen them, as law=steps",
+    ):
         draw_mixtures(WithoutSlopes(), 1e5, narrow, None)

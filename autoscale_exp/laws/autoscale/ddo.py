@@ -1,8 +1,8 @@
 """Stage 1, Direct Data Optimization (DDO): the best mixture at one scale.
 
-Source: AutoScale, arXiv 2407.20177. At one scale, the objective's response to each domain's tokens alone is
-J(n_i) / J_base = (a_i + n_i / u_i)^(-gamma_i) + l_i, with u_i the base run's tokens of that domain: there is no
-amplitude, so units matter, and the authors take these.
+Source: AutoScale, arXiv 2407.20177. At one scale, the objective responds to each domain's tokens alone by
+J(n_i) / J_base = (a_i + n_i / u_i)^(-gamma_i) + l_i, where u_i are the base run's tokens of that domain. There is no
+amplitude, so the units matter; these are the authors'.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,8 @@ from autoscale_exp.laws.objective import Objective
 from autoscale_exp.laws.optimum import Bounds, power_law_optimum
 from autoscale_exp.runs.table import RunTable
 
-# An offset of 1,000 base amounts or an exponent of 20 is a straight line to three points: no evidence of curvature.
+# With an offset of 1,000 base amounts or an exponent of 20 the curve is straight through three points: they show no
+# curvature.
 OFFSET_LIMIT, EXPONENT_LIMIT = 1e3, 20.0
 LOG_LIMITS = np.log([OFFSET_LIMIT, EXPONENT_LIMIT])
 STARTS = ((1.0, 0.5), (2.5, 1.5), (0.1, 0.2), (10.0, 3.0))
@@ -28,13 +29,13 @@ class DdoScale:
     """The fitted responses at one scale.
 
     Attributes:
-        base_tokens: (K,) domain tokens of the base run; the units of `offset`.
-        base_objective: its objective.
-        offset: (K,) a_i, base amounts.
+        base_tokens: (K,) u_i, domain tokens of the base run.
+        base_objective: objective of the base run.
+        offset: (K,) a_i, in multiples of u_i.
         exponent: (K,) gamma_i; 0 where more of the domain did not help.
         floor: (K,) l_i, relative to the base objective.
         residual: (K,) root mean square of the fit's residuals, relative to the base objective.
-        points: per domain the (n_i / u_i, J / J_base) that were fitted.
+        points: for each domain, the (n_i / u_i, J / J_base) that were fitted.
         notes: what is odd about the fits, in words.
     """
 
@@ -53,11 +54,11 @@ class DdoScale:
         return round(float(self.base_tokens.sum()))
 
     def response(self, index: int, multiples: FloatArray) -> FloatArray:
-        """Fitted J / J_base of domain `index` alone at multiples of its base tokens."""
+        """Returns the fitted J / J_base at multiples of the base tokens of domain `index`, other tokens fixed."""
         return (self.offset[index] + multiples) ** -self.exponent[index] + self.floor[index]
 
     def objective_at(self, domain_tokens: FloatArray) -> float:
-        """Predicted objective: the domains' responses added up, as DDO assumes."""
+        """Predicts the objective as the sum of the domains' responses, as DDO assumes."""
         multiples = domain_tokens / self.base_tokens
         changes = (self.offset + multiples) ** -self.exponent - (self.offset + 1) ** -self.exponent
         return self.base_objective * (1 + float(changes.sum()))
@@ -72,7 +73,7 @@ class DdoScale:
 def fit_response(
     multiples: FloatArray, values: FloatArray, starts: Sequence[tuple[float, float]] = STARTS
 ) -> tuple[float, float, float, float]:
-    """Fits (a + x)^(-gamma) + l by least squares, from several starts; through three points it is exact if it can be.
+    """Fits (a + x)^(-gamma) + l by least squares, from several starts. It meets three points exactly if a curve can.
 
     Args:
         multiples: (P,) x, multiples of the base amount, 1 among them.
@@ -80,7 +81,7 @@ def fit_response(
         starts: pairs (a, gamma) to start from.
 
     Returns:
-        a > 0, gamma >= 0, l and the root mean square residual. gamma is 0 if more did not help.
+        a > 0, gamma >= 0, l, and the root mean square residual. gamma is 0 if more tokens did not help.
     """
     if np.polyfit(np.log(multiples), values, 1)[0] >= 0:
         return 1.0, 0.0, float(values.mean() - 1), float(values.std())
@@ -103,8 +104,8 @@ def fit_response(
         floor = float(np.mean(values - (offset + multiples) ** -exponent))
         start = (np.log(offset), np.log(exponent), floor)
         fits.append(least_squares(residuals, start, jacobian, method="lm", xtol=1e-12, ftol=1e-12, gtol=1e-12))
-    # Three points can lie on two such curves exactly. The one with the larger exponent and floor promises less from
-    # more data, and is the one that the authors publish.
+    # Three points can lie exactly on two such curves. We take the one with the larger exponent and floor: it promises
+    # less from more data, and is the one that the authors publish.
     least = min(fit.cost for fit in fits)
     best = max((fit for fit in fits if fit.cost <= least + 1e-18), key=lambda fit: fit.x[1])
     offset, exponent = np.exp(np.minimum(best.x[:2], LOG_LIMITS))
@@ -112,7 +113,7 @@ def fit_response(
 
 
 def fit_scale(table: RunTable, rows: Int64Array, objective: Objective) -> DdoScale:
-    """Fits all responses of one scale, whose rows hold a DDO design; see `check_design`."""
+    """Fits all responses at one scale. Its rows must hold a DDO design; see `check_design`."""
     base, varied = find_design(table, rows)
     values = objective(table.losses)
     base_objective = float(values[base].mean())
@@ -139,9 +140,9 @@ def fit_scale(table: RunTable, rows: Int64Array, objective: Objective) -> DdoSca
 
 
 def find_design(table: RunTable, rows: Int64Array) -> tuple[list[int], list[list[int]]]:
-    """The rows of the base run and its repeats, and per domain the rows that differ from it in that domain alone.
+    """Finds the rows of the base run and its repeats, and for each domain the rows that differ from it only there.
 
-    The base is the run that most others differ from in one domain only.
+    The base run is the one from which the most others differ in one domain only.
     """
     tokens = table.domain_tokens[rows]
     best: tuple[int, list[int], list[list[int]]] = (-1, [], [])

@@ -1,4 +1,4 @@
-"""AutoScale as a law among others: it finds mixtures, and predicts no losses."""
+"""AutoScale as one of the laws. It finds mixtures without predicting losses."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,12 +16,12 @@ from autoscale_exp.runs.table import RunTable, scales_of
 
 @dataclass(frozen=True)
 class AutoscaleFit:
-    """DDO's responses for one objective at every scale, and the path through their optima.
+    """DDO's responses of one objective at every scale. They give the optima at the scales and the path through them.
 
     Attributes:
         domains: (K,) names.
         scales: fitted responses, smallest scale first.
-        bounds: of the weights.
+        bounds: limits on the weights.
     """
 
     domains: list[str]
@@ -47,7 +47,7 @@ class AutoscaleFit:
 
 @dataclass(frozen=True)
 class AutoscaleLaw:
-    """The runs of DDO designs at one scale or more; see `Law`. Responses are of an objective, so they are fitted to it.
+    """The runs of DDO designs at one or more scales; see `Law`. `responses` fits them for an objective.
 
     Attributes:
         table: the runs.
@@ -71,7 +71,7 @@ class AutoscaleLaw:
 
     @classmethod
     def fit(cls, table: RunTable, own: Int64Array) -> Self:
-        """Takes the runs of a table; which domain is whose own does not matter.
+        """Takes the runs of a table, and ignores `own`.
 
         Raises:
             UserError: a scale holds no DDO design; the message says which run is missing.
@@ -89,10 +89,10 @@ class AutoscaleLaw:
         return AutoscaleFit(self.domains, scales, bounds)
 
     def draws(self, num_draws: int, rng: np.random.Generator) -> Sequence[Self]:
-        """The law with a drawn deviation between seeds added to each run's losses; none if no run is repeated.
+        """Draws laws, with a deviation between seeds added to each run's losses; none if no run is repeated.
 
-        Proxy runs of one design share a seed, which makes their differences less noisy than two seeds are apart:
-        intervals from these draws are therefore wide rather than narrow.
+        The proxy runs of a design share a seed, so their differences are less noisy than those between seeds. Intervals
+        from these draws are therefore wide rather than narrow.
         """
         residuals = seed_residuals(self.table)
         if not len(residuals):
@@ -105,7 +105,7 @@ class AutoscaleLaw:
         return drawn
 
     def content(self) -> dict[str, Any]:
-        """Plain JSON from which `from_content` makes the same law again."""
+        """Returns plain JSON from which `from_content` restores the law."""
         table = self.table
         return {
             "law": self.name,
@@ -119,7 +119,7 @@ class AutoscaleLaw:
 
     @classmethod
     def from_content(cls, content: dict[str, Any]) -> Self:
-        """The law that `content` was made of."""
+        """Restores a law from its `content`."""
         table = RunTable(
             runs=content["runs"],
             domains=content["domains"],
@@ -132,9 +132,9 @@ class AutoscaleLaw:
 
 
 def seed_residuals(table: RunTable) -> FloatArray:
-    """(Q, V) deviations of repeated runs from their mean, scaled to a single run's spread; Q is 0 without repeats.
+    """Returns (Q, V) deviations of repeated runs from their mean, scaled to a single run's spread.
 
-    Runs repeat one another if all their domain tokens are the same.
+    Runs are repeats if all their domain tokens are the same. Q is 0 without repeats.
     """
     keys = [tuple(tokens) for tokens in table.domain_tokens]
     deviations = [np.empty((0, table.losses.shape[1]))]

@@ -1,9 +1,9 @@
 """Stage 2: from optima at two or more token budgets to the optimum at any budget.
 
-Source: arXiv 2407.20177. If each n_i*(N) minimises sum_i beta_i n_i^(-gamma_i) at fixed total N, stationarity gives
-log n_i = c_i - log(lambda) / (1 + gamma_i): along the path of optima all log n_i are straight lines in one shared t.
-With t = 0 and 1 at the two smallest budgets, the paper's ladder n2 (n2 / n1)^k is t = 1 + k. Here t is solved for,
-so any budget can be met.
+Source: arXiv 2407.20177. If n*(N) minimises sum_i beta_i n_i^(-gamma_i) at a fixed total N, stationarity gives
+log n_i = c_i - log(lambda) / (1 + gamma_i). So along the path of optima all log n_i are straight lines in one shared t.
+With t = 0 and 1 at the two smallest budgets, the paper's ladder n2 (n2 / n1)^k is t = 1 + k. Here t is solved for, so
+any budget can be met.
 """
 
 from collections.abc import Sequence
@@ -25,10 +25,10 @@ class ScalePath:
         domains: (K,) names.
         budgets: (S,) token budgets of the optima, ascending.
         intercept: (K,) natural logarithm of tokens at t = 0, the smallest budget.
-        slope: (K,) change of it from the smallest budget to the second.
-        held: (K,) weight of a domain that a bound held at some scale and that therefore has no slope; NaN for others.
+        slope: (K,) its change from the smallest budget to the second.
+        held: (K,) weight of a domain that was on a bound at some scale and so has no slope; NaN for others.
         residual: root mean square residual of log n over domains and scales; 0 for two scales, which are met exactly.
-        bounds: of the weights; extrapolations stay within them.
+        bounds: limits on the weights; extrapolations stay within them.
     """
 
     domains: list[str]
@@ -43,18 +43,19 @@ class ScalePath:
     def through(
         budgets: Sequence[int], weights: Sequence[FloatArray], domains: Sequence[str], bounds: Bounds
     ) -> "ScalePath":
-        """The path through optima at different budgets; the least-squares one if there are more than two.
+        """Returns the path through optima at different budgets, by least squares if there are more than two.
 
-        A domain on a bound at any scale tells nothing of its slope: it is held at its weight of the largest scale.
+        A domain on a bound at any scale tells nothing of its slope. It is held at its weight at the largest scale.
 
         Args:
             budgets: (S,) tokens, S >= 2.
             weights: S arrays (K,) of domain weights.
             domains: (K,) names.
-            bounds: that the optima were sought in.
+            bounds: limits on the weights, within which the optima were sought.
 
         Raises:
-            UserError: fewer than two different budgets, a weight of zero off any bound, or nothing left to extrapolate.
+            UserError: there are fewer than two budgets, a weight is zero off any bound, or nothing is left to
+                extrapolate.
         """
         order = np.argsort(budgets)
         totals = np.asarray(budgets, dtype=np.float64)[order]
@@ -73,7 +74,7 @@ class ScalePath:
                 )
         if bounded.sum() > len(domains) - 2:
             raise UserError(
-                "all but one domain sit on a bound at some scale, so nothing is known of how the optimum moves; "
+                "all domains but one are on a bound at some scale, so nothing is known of how the optimum moves; "
                 "loosen bounds or train more proxy runs"
             )
         log_tokens = np.log(np.where(bounded, 1.0, sorted_weights) * totals[:, None])  # (S, K)
@@ -84,13 +85,13 @@ class ScalePath:
         return ScalePath(list(domains), [int(t) for t in totals], full[0], full[1], held, residual, bounds)
 
     def optimum(self, budget: int) -> Optimum:
-        """The mixture at any token budget.
+        """Returns the mixture at any token budget.
 
         Raises:
             UserError: the budget lies off the path, as it can below the smallest scale.
         """
         held = self.held.copy()
-        while True:  # a domain that the path takes past a bound is put on it, and the others share the rest
+        while True:  # a domain that would pass a bound is put on it, and the others share the rest
             weights = self._solve(budget, held)
             free = np.isnan(held)
             beyond = free & ((weights < self.bounds.lower) | (weights > self.bounds.upper))
@@ -136,9 +137,9 @@ class ScalePath:
 
 
 def _fit_lines(log_tokens: FloatArray) -> tuple[FloatArray, FloatArray, float]:
-    """Least squares for log n_ij = intercept_i + slope_i t_j with t free but t_1 = 0 and t_2 = 1.
+    """Fits log n_ij = intercept_i + slope_i t_j by least squares, with t free except for t_1 = 0 and t_2 = 1.
 
-    This is a rank-one fit of the centred matrix, so the singular vectors solve it.
+    This is a rank-one fit of the centred matrix, so its singular vectors are the solution.
 
     Args:
         log_tokens: (S, K) with S >= 2.

@@ -1,4 +1,4 @@
-"""AutoScale's answer: DDO's optimum at each scale, and the path through them at each target."""
+"""AutoScale's answer to a request: DDO's optimum at each scale, and at each target the path through these optima."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -18,10 +18,10 @@ LEVELS = (0.05, 0.95)  # a 90 % interval
 
 
 def solve_with_autoscale(law: AutoscaleLaw, request: Request) -> Fit:
-    """The mixtures at every scale and target, with intervals if runs are repeated.
+    """Finds the mixtures at every scale and target, with intervals if some run is repeated.
 
     Raises:
-        UserError: the request asks for what the published method does not have, or nothing can be extrapolated.
+        UserError: the published method cannot do what is asked, or nothing can be extrapolated.
     """
     bounds = bounds_alone(request)
     fitted = law.responses(request.objective, bounds)
@@ -52,10 +52,10 @@ def solve_with_autoscale(law: AutoscaleLaw, request: Request) -> Fit:
 
 
 def bounds_alone(request: Request) -> Bounds:
-    """The bounds of a request that asks for nothing else, which is all that the published method can meet.
+    """Returns the bounds of a request. They are the only constraints that the published method can meet.
 
     Raises:
-        UserError: it asks for more.
+        UserError: the request has other constraints, or a prior.
     """
     constraints = request.constraints
     asked = {
@@ -72,9 +72,9 @@ def bounds_alone(request: Request) -> Bounds:
 
 
 def _intervals(draws: Sequence[AutoscaleLaw], bounds: Bounds, request: Request) -> tuple[list[FloatArray], int]:
-    """Per scale and target the (2, K) ends of 90 % intervals of weights, and the draws that had no path to a target.
+    """Finds the (2, K) ends of 90 % intervals of weights per scale and target, and how many draws had no path.
 
-    No intervals if there are no draws, or none of them has a path.
+    There are no intervals without draws, or if none of them has a path.
     """
     weights, failed = [], 0
     for draw in draws:
@@ -105,7 +105,7 @@ def _notes(law: AutoscaleLaw, fitted: AutoscaleFit, failed: int, num_draws: int)
 
 
 def _responses(fitted: AutoscaleFit) -> list[list[Response]]:
-    """Per scale and domain the proxy runs' points and the fitted curve, and its parameters."""
+    """Makes a response per scale and domain: the proxy runs' points, the fitted curve and its parameters."""
     return [
         [
             Response.of(

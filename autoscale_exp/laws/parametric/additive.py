@@ -3,10 +3,10 @@
     additive  L_v(N, h, D) = E_v + 1 / (sum_i C_vi h_i^gamma_vi) + A_v / N^alpha_v + B_v / D^beta_v
     joint     the same with A_v(h) = (sum_i CA_vi h_i)^gammaA_v, and B_v(h) alike: the best mixture moves with N and D
 
-Source: Shukor et al., Scaling Laws for Optimal Data Mixtures, arXiv 2507.09404; h are domain weights, D total tokens, N
-the model's parameters. The term in N is there where the runs have several sizes. Robust fit and priors are ours.
-Limits: many parameters (2K + 3 and 3K + 3, in N 2 and K + 3 more) for each validation domain; additive's best mixture
-ignores budget and size.
+h are domain weights, D total tokens, N the model's parameters. The term in N is there if the runs have several sizes.
+Source: Shukor et al., Scaling Laws for Optimal Data Mixtures, arXiv 2507.09404. Robust fit and priors are ours.
+Limits: there are many parameters for each validation domain (2K + 3 and 3K + 3, and with N 2 and K + 3 more); the best
+mixture of `additive` ignores budget and size.
 """
 
 from typing import ClassVar
@@ -29,13 +29,13 @@ from autoscale_exp.laws.parametric.terms import (
 
 
 class AdditiveLaw(ParametricLaw):
-    """Mixture and budget add up. C is fitted as 1 / amplitude times weight."""
+    """The effects of mixture and budget add up. C is fitted as a weight over an amplitude."""
 
     name: ClassVar[str] = "additive"
-    takes_sizes: ClassVar[bool] = True
+    num_redundant: ClassVar[int] = 1  # beside an amplitude, only ratios of weights count
 
     def layout(self) -> dict[str, Parameter]:
-        """Level and odds, log C, log gammas, odds of the budget term, log beta; the same two of the size term."""
+        """Level and odds, log C, log gammas; odds and exponent of the terms in budget and size."""
         steepness = Parameter(
             np.log(0.5), 0.6, np.log(0.02), np.log(6), tuple(np.log([0.5, 0.3, 1.0, 0.2])), per_domain=True
         )
@@ -49,12 +49,8 @@ class AdditiveLaw(ParametricLaw):
 
     @property
     def terms(self) -> tuple[str, ...]:
-        """The terms of scale: in the budget, and in model size where the runs tell of it."""
+        """The terms of scale: in the budget, and in model size if the runs have several sizes."""
         return ("budget",) if self.reference_params is None else ("budget", "size")
-
-    def num_free(self) -> int:
-        """Less the amplitude."""
-        return self.num_fitted() - 1
 
     def formula(self, values: Values, tokens: FloatArray) -> Terms:
         """See the module's formula."""
@@ -91,7 +87,10 @@ class AdditiveLaw(ParametricLaw):
         return losses, derivatives, by_log_tokens(by_share, by_total, weights)
 
     def factor(self, values: Values, weights: FloatArray, term: str) -> Terms:
-        """(V, R) log of a term's amplitude over that at the even mixture, its derivatives by name, by log weights."""
+        """The (V, R) log of a term's amplitude over that at the even mixture; derivatives by name and by log weights.
+
+        It is 0 in the additive law.
+        """
         return np.zeros((1, 1)), {}, np.zeros((1, 1, 1))
 
 
@@ -100,26 +99,26 @@ def _layout_of(term: str) -> dict[str, Parameter]:
 
 
 class JointLaw(AdditiveLaw):
-    """The mixture also decides how much more data and larger models bring. CB is fitted as an amplitude times weights.
+    """The mixture also decides how much more data and larger models help. CB is fitted as an amplitude times weights.
 
-    Power and weights of CB trade off along a curve, so its draws are wider than what the runs leave open.
+    Power and weights of CB trade off along a curve, so the law's draws are wider than what the runs leave open.
     """
 
     name: ClassVar[str] = "joint"
 
     def layout(self) -> dict[str, Parameter]:
-        """Those of the additive law, log CB and gammaB; the same of CA."""
+        """The parameters of the additive law, log CB and gammaB and, with model sizes, log CA and gammaA."""
         weight = Parameter(0.0, 1.0, -14.0, 10.0, per_domain=True)
         power = Parameter(0.0, 1.0, -6.0, 6.0, (0.5, -0.5, 1.0, -1.0))
         names = [(f"log_{term}_weight", f"{term}_power") for term in self.terms]
         return super().layout() | {key: value for w, p in names for key, value in ((w, weight), (p, power))}
 
     def num_free(self) -> int:
-        """Less all amplitudes."""
-        return self.num_fitted() - 1 - len(self.terms)
+        """Each term of scale has an amplitude beside its weights, too."""
+        return super().num_free() - len(self.terms)
 
     def factor(self, values: Values, weights: FloatArray, term: str) -> Terms:
-        """See the additive law, where it is 1."""
+        """See the additive law."""
         even = even_mixture(len(self.domains))
         log_sum, parts, even_parts = weighted_sum(values[f"log_{term}_weight"], weights, even)
         power = values[f"{term}_power"]

@@ -2,8 +2,8 @@
 
     L_v(r, N) = (A_v / r_v^alpha_v) (B_v / N^beta_v + C_v)
 
-Source: Ge et al., BiMix, arXiv 2405.14908. Of its five coefficients A only scales B and C, so A B and A C are fitted.
-Ours: r_v + SHARE_FLOOR in place of r_v, finite where a domain is left out; robust fit and priors.
+Source: Ge et al., BiMix, arXiv 2405.14908. A only scales B and C, so A B and A C are fitted.
+Ours: r_v + SHARE_FLOOR in place of r_v, which keeps losses finite without a domain; robust fit and priors.
 Limits: other domains do not help a domain at all, and the best mixture is much the same at every budget.
 """
 
@@ -21,7 +21,7 @@ SHARE_FLOOR = 1e-3
 
 
 class BimixLaw(ParametricLaw):
-    """Each validation domain responds to its own training domain and the budget only."""
+    """Each validation domain responds only to its own training domain and to the budget."""
 
     name: ClassVar[str] = "bimix"
 

@@ -1,9 +1,9 @@
-"""Generic plus specific: what any text teaches, and what only a domain's own kind teaches.
+"""Generic plus specific: what any text teaches, and what only a domain's own text teaches.
 
     L_v(n) = E_v + A_v (sum_i c_vi n_i)^(-alpha_v) + B_v (n_own + a_v)^(-beta_v)
 
-Source: ours, as are robust fit and priors. Convex in n. A validation domain that is no training domain has the generic
-term only. Limit: nothing but its own kind teaches a domain's specifics, so near relatives are undervalued.
+Source: ours, as are robust fit and priors. The law is convex in n. A validation domain that is no training domain has
+the generic term only. Limit: the law undervalues close relatives of a domain, as only its own text is specific.
 """
 
 from typing import ClassVar
@@ -19,6 +19,7 @@ class GenericSpecificLaw(ParametricLaw):
     """Two power laws: one in a weighted sum of all tokens, one in the tokens of v's own domain."""
 
     name: ClassVar[str] = "generic_specific"
+    num_redundant: ClassVar[int] = 1  # beside an amplitude, only ratios of weights count
 
     def layout(self) -> dict[str, Parameter]:
         """Level; odds, alpha and weights of the generic term; odds, beta and a of the specific term."""
@@ -32,10 +33,6 @@ class GenericSpecificLaw(ParametricLaw):
             "log_specific_exponent": Parameter(np.log(0.3), 0.6, low, high, tuple(np.log([0.3, 0.5, 0.2, 0.8]))),
             "log_offset": Parameter(-4.0, 1.5, -14.0, 3.0, (-4.0, -3.0, -5.0, -2.0)),
         }
-
-    def num_free(self) -> int:
-        """Less one: with an amplitude, weights count only relative to one another."""
-        return self.num_fitted() - 1
 
     def formula(self, values: Values, tokens: FloatArray) -> Terms:
         """See the module's formula."""

@@ -1,10 +1,10 @@
-"""A linear law, the least that any other must beat.
+"""A linear law: the baseline that every other law must beat.
 
     L_v(r, N) = b_v + sum_i t_vi (r_i - 1/K) + s_v log N,   r_i = n_i / N,  N = sum_i n_i in units of the median run
 
 Source: a common baseline (RegMix, arXiv 2407.01492, calls it linear regression). Its ridge penalty is RIDGE, a prior so
-wide that it decides only what the runs leave open; the fit is robust. log N is there if the runs differ in it.
-Limits: the best mixture is a corner; losses fall without end.
+wide that it decides only what the runs leave open. The fit is robust. The term in log N is there if the runs differ in
+N. Limits: the best mixture is a corner; losses fall without end.
 """
 
 from typing import ClassVar
@@ -12,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 
 from autoscale_exp.base.arrays import FloatArray
-from autoscale_exp.laws.parametric.parametric_law import Parameter, ParametricLaw, Terms, Values
+from autoscale_exp.laws.parametric.parametric_law import NO_SCALE_NOTE, Parameter, ParametricLaw, Terms, Values
 from autoscale_exp.laws.parametric.terms import by_log_tokens, split_tokens
 
 RIDGE = Parameter(0.0, 10.0, -1e3, 1e3)  # nats
@@ -22,19 +22,13 @@ class LinearLaw(ParametricLaw):
     """Linear in the domain weights and in the log of total tokens."""
 
     name: ClassVar[str] = "linear"
+    num_redundant: ClassVar[int] = 1  # domain weights sum to 1
+    budget_note: ClassVar[str] = NO_SCALE_NOTE
 
     def layout(self) -> dict[str, Parameter]:
         """Level b, slopes t, and budget slope s where the runs differ in total tokens."""
         parameters = {"level": RIDGE, "rate": RIDGE._replace(per_domain=True)}
         return parameters | {"budget_rate": RIDGE} if self.scaled else parameters
-
-    def num_free(self) -> int:
-        """Less one: domain weights sum to 1."""
-        return self.num_fitted() - 1
-
-    def budget_note(self) -> str:
-        """Without log N there is nothing to scale."""
-        return "all runs have the same total tokens, so the law has no scale: other budgets get the same losses"
 
     def formula(self, values: Values, tokens: FloatArray) -> Terms:
         """See the module's formula."""

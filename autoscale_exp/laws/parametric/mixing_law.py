@@ -2,10 +2,10 @@
 
     L_v(r, N) = c_v + k_v exp(sum_i t_vi r_i) + B_v N^(-beta_v),   r_i = n_i / N,  N = sum_i n_i
 
-Source: Ye et al., Data Mixing Laws, arXiv 2403.16952, whose law has no last term: they extrapolate each mixture over
+Source: Ye et al., Data Mixing Laws, arXiv 2403.16952, whose law has no last term, as they extrapolate each mixture over
 steps by itself; and Olmix, arXiv 2602.12237, whose log-linear law exp(c) + exp(sum_i t_i r_i) is the same, since shares
-sum to 1. Ours: the last term, fitted only where the runs differ in total tokens; robust fit and priors.
-Limits: the best mixture is the same at every budget; its exponential is not bounded by what data can teach.
+sum to 1. Ours: the last term, which is fitted only if the runs differ in total tokens, robust fit and priors.
+Limits: the best mixture is the same at every budget; the exponential is not bounded by what data can teach.
 """
 
 from typing import ClassVar
@@ -13,7 +13,15 @@ from typing import ClassVar
 import numpy as np
 
 from autoscale_exp.base.arrays import FloatArray
-from autoscale_exp.laws.parametric.parametric_law import LEVEL, ODDS, Parameter, ParametricLaw, Terms, Values
+from autoscale_exp.laws.parametric.parametric_law import (
+    LEVEL,
+    NO_SCALE_NOTE,
+    ODDS,
+    Parameter,
+    ParametricLaw,
+    Terms,
+    Values,
+)
 from autoscale_exp.laws.parametric.terms import LARGEST_LOG, by_log_tokens, decay, split_level, split_tokens
 
 BUDGET_ODDS = ODDS._replace(mean=-1.0, starts=(-1.0, 0.0, -2.0, -1.0))
@@ -24,11 +32,13 @@ class MixingLaw(ParametricLaw):
     """Exponential in the domain weights; convex in them."""
 
     name: ClassVar[str] = "mixing_law"
+    num_redundant: ClassVar[int] = 1  # as weights sum to 1, k adds the same to every t
+    budget_note: ClassVar[str] = NO_SCALE_NOTE
 
     def layout(self) -> dict[str, Parameter]:
-        """Level and odds, t, and odds and beta of the last term where the runs differ in total tokens.
+        """Level and odds, t, and odds and beta of the last term if the runs differ in total tokens.
 
-        Rates reach -50 where the first traces of a domain matter, so their prior is wide.
+        The prior of t is wide: a rate can reach -50 if the first traces of a domain matter.
         """
         parameters = {
             "log_level": LEVEL,
@@ -38,14 +48,6 @@ class MixingLaw(ParametricLaw):
         if self.scaled:
             parameters |= {"log_odds_budget": BUDGET_ODDS, "log_budget_exponent": BUDGET_EXPONENT}
         return parameters
-
-    def num_free(self) -> int:
-        """Less k: weights sum to 1, so that it adds to every t."""
-        return self.num_fitted() - 1
-
-    def budget_note(self) -> str:
-        """Without a last term there is nothing to scale."""
-        return "all runs have the same total tokens, so the law has no scale: other budgets get the same losses"
 
     def formula(self, values: Values, tokens: FloatArray) -> Terms:
         """See the module's formula."""

@@ -1,8 +1,10 @@
-"""Laws of loss fitted to each validation domain by itself: all that they share but the formula.
+"""Laws that are fitted to each validation domain by itself: all but their formulas.
 
 A law supplies its parameters with weak priors, and its formula with derivatives. Positive parameters are fitted as
-logarithms. Tokens are in units of the median run's total, so that parameters are of order 1 at any scale. Repeated ones
-count as fewer, by the decay of the literature (see laws.repetition).
+logarithms. Tokens are in units of the median run's total, so that parameters are of order 1 at any scale. Repeated
+tokens count for less, with the decay of the literature (see laws.repetition).
+
+R runs, K training domains, V validation domains, P parameters of each.
 """
 
 from abc import ABC, abstractmethod
@@ -14,6 +16,7 @@ import numpy as np
 
 from autoscale_exp.base.arrays import FloatArray, Int64Array
 from autoscale_exp.base.errors import UserError
+from autoscale_exp.laws.law import takes_sizes
 from autoscale_exp.laws.parametric.robust_fit import Prior, RobustFit, robust_fit
 from autoscale_exp.laws.repetition import effective_tokens
 from autoscale_exp.runs.scales import differ_in_budget
@@ -22,20 +25,21 @@ from autoscale_exp.runs.table import RunTable, has_sizes
 NUM_STARTS = 4
 CHUNK = 2048  # mixtures evaluated at once: about 100 MB at 20 domains
 ARRAYS = ("own", "parameters", "covariance", "lower", "upper", "run_noise")
+NO_SCALE_NOTE = "all runs have the same total tokens, so the law has no scale: other budgets get the same losses"
 
 
 class Parameter(NamedTuple):
-    """A parameter of a formula, the same for all validation domains but for the data-dependent reference.
+    """A parameter of a formula, in the form that is fitted (mostly a logarithm). It serves all validation domains.
 
     Attributes:
-        mean: of its prior, as fitted (mostly logarithms).
+        mean: mean of the prior.
         spread: standard deviation of the prior.
-        lower: limit.
-        upper: limit.
+        lower: lower limit.
+        upper: upper limit.
         starts: values to start from; `mean` if empty.
-        of_level: all of these are over the log of the validation domain's median loss.
-        per_domain: one such parameter for each training domain.
-        own: added to mean and starts where the training domain is the validation domain's own.
+        of_level: whether all of these are relative to the log of the validation domain's median loss.
+        per_domain: whether each training domain has a parameter of its own.
+        own: added to mean and starts for the validation domain's own training domain.
     """
 
     mean: float
@@ -58,23 +62,29 @@ Terms = tuple[FloatArray, Values, FloatArray]
 
 @dataclass(frozen=True)
 class ParametricLaw(ABC):
-    """A fitted law; see `Law` for what is common to all laws.
+    """A fitted law; see `Law` for what all laws offer.
 
     Attributes:
-        own: (V,) training domain of each validation domain, or -1.
+        own: (V,) index of each validation domain's own training domain, or -1.
         unit: tokens that count as 1.
         scaled: whether the runs differ in total tokens.
-        params: model size that predictions are for; None where the runs do not tell.
-        unique_tokens: (K,) tokens of the text that predictions are for, beyond which it is repeated; None for no end.
-        reference_params: that size is a multiple of, where the law takes it and the runs have several; else None.
-        parameters: (V, P), in the order of `layout`.
-        covariance: (V, P, P) of the parameters.
-        lower: (V, P) their limits.
-        upper: (V, P) their limits.
+        params: model size that predictions are for; None if the runs do not tell theirs.
+        unique_tokens: (K,) tokens of the text that predictions are for; more tokens repeat it. None for endless text.
+        reference_params: unit of model size; None if the law takes no sizes or the runs have only one.
+        parameters: (V, P) parameters, in the order of `layout`.
+        covariance: (V, P, P) covariance of the parameters.
+        lower: (V, P) lower limits of the parameters.
+        upper: (V, P) upper limits of the parameters.
+        num_redundant: fitted parameters of a validation domain that only help the fit, such as an amplitude beside
+            weights.
+        budget_note: what to say of other budgets if all runs have one.
     """
 
     name: ClassVar[str]
-    takes_sizes: ClassVar[bool] = False
+    num_redundant: ClassVar[int] = 0
+    budget_note: ClassVar[str] = (
+        "all runs have the same total tokens: at other budgets losses follow the law's form and its priors"
+    )
     domains: list[str]
     validation_domains: list[str]
     own: Int64Array
@@ -96,27 +106,55 @@ class ParametricLaw(ABC):
 
     @abstractmethod
     def formula(self, values: Values, tokens: FloatArray) -> Terms:
-        """The losses and their derivatives.
+        """Returns the losses and their derivatives.
 
         Args:
-            values: by name (V, 1), or (V, 1, K) for parameters per domain.
-            tokens: (R, K) in units; (R, K + 1) with the log of the size where there is a `reference_params`.
+            values: parameters by name: (V, 1), or (V, 1, K) for parameters per domain.
+            tokens: (R, K) tokens in units; with `reference_params`, (R, K + 1) with the log of the model size.
 
         Returns:
-            (V, R) losses; by name their derivatives, (V, R) or (V, R, K); (V, R, K) derivatives by log tokens.
+            (V, R) losses; their derivatives by name, (V, R) or (V, R, K); their (V, R, K) derivatives by log tokens.
         """
 
     def num_free(self) -> int:
-        """Parameters of one validation domain that many runs would determine; also the least number of runs."""
-        return self.num_fitted()
+        """Number of parameters of a validation domain that enough runs determine; also the least number of runs."""
+        return self.num_fitted() - self.num_redundant
 
     def num_fitted(self) -> int:
-        """P, which counts an amplitude that repeats another parameter where that helps the fit."""
+        """P, the number of parameters that are fitted."""
         return sum(len(self.domains) if p.per_domain else 1 for p in self.layout().values())
 
-    def budget_note(self) -> str:
-        """What to say of other budgets when all runs have one."""
-        return "all runs have the same total tokens: at other budgets losses follow the law's form and its priors"
+    @classmethod
+    def unfitted(
+        cls,
+        domains: list[str],
+        validation_domains: list[str],
+        own: Int64Array,
+        *,
+        unit: float = 1.0,
+        scaled: bool,
+        params: float | None = None,
+        unique_tokens: Sequence[float] | None = None,
+        reference_params: float | None = None,
+    ) -> Self:
+        """A law before its fit: it has a layout and a formula, but no values for its parameters."""
+        none = np.empty((len(own), 0))
+        return cls(
+            domains,
+            validation_domains,
+            own,
+            unit,
+            scaled,
+            params,
+            unique_tokens,
+            reference_params,
+            parameters=none,
+            covariance=none,
+            lower=none,
+            upper=none,
+            run_noise=none,
+            diagnostics={},
+        )
 
     @classmethod
     def fit(cls, table: RunTable, own: Int64Array) -> Self:
@@ -124,31 +162,23 @@ class ParametricLaw(ABC):
 
         Args:
             table: R runs.
-            own: (V,) training domain of each validation domain, or -1.
+            own: (V,) index of each validation domain's own training domain, or -1.
 
         Raises:
-            UserError: too few runs, the law has no use for such domains, or its formula is not finite.
+            UserError: too few runs, validation domains that the law cannot predict, or a formula that is not finite.
         """
         effective = effective_tokens(table.domain_tokens, table.pool_tokens)[0]
         unit, scaled = float(np.median(effective.sum(axis=1))), differ_in_budget(effective)
-        none = np.empty((len(own), 0))
         params = None if table.params is None else float(table.params.max())
-        reference = params if cls.takes_sizes and has_sizes(table) else None
-        law = cls(
+        law = cls.unfitted(
             table.domains,
             table.validation_domains,
             np.asarray(own),
-            unit,
-            scaled,
-            params,
-            table.unique_tokens,
-            reference,
-            none,
-            none,
-            none,
-            none,
-            none,
-            {},
+            unit=unit,
+            scaled=scaled,
+            params=params,
+            unique_tokens=table.unique_tokens,
+            reference_params=params if has_sizes(table) and takes_sizes(cls.name) else None,
         )
         law.check_domains()
         if len(table.runs) < law.num_free():
@@ -159,17 +189,17 @@ class ParametricLaw(ABC):
         tokens, losses = law._inputs(table.domain_tokens, table.params, table.pool_tokens)[0], table.losses.T
         prior, starts = law.prior(losses)
         law._check_finite(starts[0], tokens, table.runs)
-        with np.errstate(over="ignore", invalid="ignore"):  # a trial step too far; it is not taken
+        with np.errstate(over="ignore", invalid="ignore"):  # a trial step may go too far; it is not taken
             fit = robust_fit(_Curve(law, tokens), table.losses, prior, starts)
         law = replace(law, parameters=fit.parameters, covariance=fit.covariance, lower=prior.lower, upper=prior.upper)
         return replace(law, run_noise=fit.noise, diagnostics=law._diagnose(fit, table))
 
     def check_domains(self) -> None:
-        """Raises ValueError where the law cannot express a validation domain."""
+        """Raises UserError if the law cannot predict a validation domain; by default it can predict all."""
         return
 
     def predict(self, domain_tokens: FloatArray) -> FloatArray:
-        """(..., V) losses in nats per token of (..., K) domain tokens."""
+        """Returns (..., V) losses in nats per token for (..., K) domain tokens."""
         tokens = np.asarray(domain_tokens, dtype=np.float64)
         flat, _ = self._inputs(tokens.reshape(-1, len(self.domains)), self.params, self.unique_tokens)
         values = self._values(self.parameters)
@@ -177,13 +207,13 @@ class ParametricLaw(ABC):
         return np.concatenate(chunks).reshape(*tokens.shape[:-1], len(self.validation_domains))
 
     def slopes(self, domain_tokens: FloatArray) -> FloatArray:
-        """(V, K) derivatives of the losses with respect to tokens, at (K,) tokens > 0."""
+        """Returns the (V, K) derivatives of the losses with respect to tokens, at (K,) tokens > 0."""
         tokens = np.asarray(domain_tokens, dtype=np.float64)
         inputs, gained = self._inputs(tokens[None], self.params, self.unique_tokens)
         return self.formula(self._values(self.parameters), inputs)[2][:, 0] * gained / tokens
 
     def draws(self, num_draws: int, rng: np.random.Generator) -> Sequence[Self]:
-        """Laws with parameters drawn from their approximate normal distribution, within the limits."""
+        """Draws laws with parameters from their approximate normal distribution, clipped to the limits."""
         sizes, directions = np.linalg.eigh(self.covariance)
         root = directions * np.sqrt(np.maximum(sizes, 0))[:, None, :]
         normal = rng.standard_normal((num_draws, *self.parameters.shape, 1))
@@ -193,7 +223,7 @@ class ParametricLaw(ABC):
 
     @staticmethod
     def side_by_side(laws: Sequence["ParametricLaw"]) -> "ParametricLaw":
-        """One law whose validation domains are those of all of a law's draws in turn."""
+        """Joins draws of a law into one law, whose validation domains are those of all draws in turn."""
         first = laws[0]
         return replace(
             first,
@@ -203,33 +233,33 @@ class ParametricLaw(ABC):
         )
 
     def by_formula(self) -> Self:
-        """Itself."""
+        """Returns the law itself, which has no correction."""
         return self
 
     def at_size(self, params: float) -> Self:
-        """The law of models with `params` parameters.
+        """Returns the law for models with `params` parameters.
 
         Raises:
-            UserError: the law takes no sizes, or the runs do not tell of others.
+            UserError: the law takes no sizes, or its runs do not tell how losses depend on them.
         """
         if self.reference_params is not None or params == self.params:
             return replace(self, params=float(params))
-        if self.takes_sizes and self.params is None:
+        if takes_sizes(self.name) and self.params is None:
             raise UserError(
                 f"target_params is {params:g}, but the run table has no column params; add it, with the parameters of "
                 "each run's model"
             )
-        if self.takes_sizes:
+        if takes_sizes(self.name):
             raise UserError(
                 f"target_params is {params:g}, but all runs are of models of {self.params:g} parameters, and "
-                f"law.name={self.name} has no idea of others; add runs of another size, or choose law=default"
+                f"law.name={self.name} cannot tell of others; add runs of another size, or choose law=default"
             )
         raise UserError(
             f"target_params is {params:g}, but law.name={self.name} takes no model sizes; choose another law"
         )
 
     def with_text(self, unique_tokens: Sequence[float] | None) -> Self:
-        """The law of runs whose text has (K,) `unique_tokens`, and is repeated beyond these; None for no end."""
+        """Returns the law for text of (K,) `unique_tokens`, beyond which tokens repeat it; None for endless text."""
         return replace(self, unique_tokens=unique_tokens)
 
     def _inputs(
@@ -238,7 +268,7 @@ class ParametricLaw(ABC):
         params: FloatArray | float | None,
         unique_tokens: FloatArray | Sequence[float] | None,
     ) -> tuple[FloatArray, FloatArray]:
-        """What `formula` takes, and the derivatives of its log tokens by those of (R, K) tokens trained on."""
+        """The tokens that `formula` takes, and the (R, K) derivatives of their logs by those of tokens trained on."""
         effective, gained = effective_tokens(domain_tokens, unique_tokens)
         tokens = effective / self.unit
         if self.reference_params is None or params is None:
@@ -247,7 +277,7 @@ class ParametricLaw(ABC):
         return np.column_stack([tokens, log_size]), gained
 
     def content(self) -> dict[str, Any]:
-        """Plain JSON from which `from_content` makes the same law again."""
+        """Returns plain JSON from which `from_content` restores the law."""
         plain = ("domains", "validation_domains", "unit", "scaled", "params", "reference_params", "diagnostics")
         return {
             "law": self.name,
@@ -258,7 +288,7 @@ class ParametricLaw(ABC):
 
     @classmethod
     def from_content(cls, content: dict[str, Any]) -> Self:
-        """The law that `content` was made of."""
+        """Restores a law from its `content`."""
         fields: dict[str, Any] = {k: np.array(v) if k in ARRAYS else v for k, v in content.items() if k != "law"}
         return cls(**fields)
 
@@ -281,7 +311,7 @@ class ParametricLaw(ABC):
 
     def _check_finite(self, start: FloatArray, tokens: FloatArray, runs: Sequence[str]) -> None:
         """Raises UserError if a loss or a derivative is not finite for some run where the fit starts."""
-        with np.errstate(all="ignore"):  # told below
+        with np.errstate(all="ignore"):  # reported below
             losses, by_name, by_log_tokens = self.formula(self._values(start), tokens)
         derivatives = {f"derivatives by {name}": values for name, values in by_name.items()}
         for what, values in {"losses": losses, **derivatives, "derivatives by log tokens": by_log_tokens}.items():
@@ -293,7 +323,7 @@ class ParametricLaw(ABC):
                 )
 
     def prior(self, losses: FloatArray) -> tuple[Prior, list[FloatArray]]:
-        """The prior and (V, P) starts, from the layout and (V, R) losses."""
+        """Makes the prior and the (V, P) starts from the layout and (V, R) losses."""
         level = np.log(np.median(losses, axis=1).clip(1e-3))[:, None]
         is_own = self.own[:, None] == np.arange(len(self.domains))
         columns: dict[str, list[FloatArray]] = {key: [] for key in ("mean", "spread", "lower", "upper", "starts")}
@@ -325,7 +355,7 @@ class ParametricLaw(ABC):
                 listed = ", ".join(labels[column] for column in np.flatnonzero(limited))
                 notes.append(f"{validation_domain}: on a limit of what the fit allows: {listed}")
         if not self.scaled:
-            notes.append(self.budget_note())
+            notes.append(self.budget_note)
         for domain, most in zip(self.domains, table.domain_tokens.max(axis=0), strict=True):
             if most == 0:
                 notes.append(f"no run was trained on '{domain}': what it does is the priors' guess")
@@ -342,7 +372,7 @@ class _At(NamedTuple):
 
 @dataclass(frozen=True)
 class _Curve:
-    """A law's formula at (R, K) tokens in units, as the fit takes it."""
+    """A law's formula at (R, K) tokens in units; see `least_squares.Curve`."""
 
     law: ParametricLaw
     tokens: FloatArray

@@ -1,6 +1,6 @@
 """Robust least squares with weak priors, for the small problems of all validation domains side by side.
 
-Residuals are Student-t, so that a few odd runs do not bend a fit; parameters have normal priors that decide only what
+Residuals are Student-t, so that a few odd runs do not bend a fit. The normal priors of the parameters decide only what
 the runs leave open.
 """
 
@@ -14,15 +14,15 @@ from autoscale_exp.laws.least_squares import Curve, Problem, minimise, solve
 from autoscale_exp.laws.normal_equations import Equicorrelation
 from autoscale_exp.laws.student_t import NOISE_SD, ROBUST_VARIANCE, noise_scale
 
-NOISE_FLOOR = 1e-4  # nats; below what any two seeds agree to, and it keeps noise-free tables solvable
-FIRST_NOISE = 0.1  # of the losses' spread: the first pass is smooth and leans on the priors
-ROUNDS, STEPS = 30, 150
-NOISE_TOLERANCE = 5e-3  # of the log of the noise, at which rounds end
+NOISE_FLOOR = 1e-4  # nats; no two seeds agree so well, and tables without noise stay solvable
+FIRST_NOISE = 0.1  # of the losses' spread; with so much noise the first pass is smooth and leans on the priors
+ROUNDS, STEPS = 30, 150  # rounds at most, and steps of each solve
+NOISE_TOLERANCE = 5e-3  # rounds end when the log of the noise changes by less
 
 
 @dataclass(frozen=True)
 class Prior:
-    """What is held about (V, P) parameters before the runs: normal mean and spread, and hard limits."""
+    """What is known of (V, P) parameters before the runs: normal mean and spread, and hard limits."""
 
     mean: FloatArray
     spread: FloatArray
@@ -32,7 +32,7 @@ class Prior:
 
 @dataclass(frozen=True)
 class RobustFit:
-    """(V, P) parameters, (V, P, P) covariance, (V,) standard deviation of a run, (V,) whether converged."""
+    """(V, P) parameters, (V, P, P) covariance, (V,) standard deviation of a run's loss, (V,) whether it converged."""
 
     parameters: FloatArray
     covariance: FloatArray
@@ -41,12 +41,12 @@ class RobustFit:
 
 
 def robust_fit(curve: Curve, losses: FloatArray, prior: Prior, starts: Sequence[FloatArray]) -> RobustFit:
-    """Fits every problem from every start, keeps each problem's best, then settles noise and weights.
+    """Fits every validation domain from every start, keeps the best fit of each, then settles noise and weights.
 
     Args:
         curve: the formula.
-        losses: (R, V) what it should give.
-        prior: of the parameters.
+        losses: (R, V) measured losses.
+        prior: prior of the parameters.
         starts: (V, P) each; their order decides only exact ties.
     """
     separate = Equicorrelation.of(0.0, losses.shape[1])

@@ -4,9 +4,9 @@
     CES transfer  L_v(n) = E_v + (sum_i c_vi n_i^rho_v)^(-gamma_v / rho_v),       0 < rho <= 1
 
 Source: ours. The power law in a sum over domains is AutoScale's (arXiv 2407.20177), with weights between domains in
-place of one response each; constant elasticity of substitution (CES) is from economics: domains stand in for one
-another, but not fully. Robust fit and priors on c are ours too. Both are convex in n.
-Fitted as amplitude * (sum / the sum at an even mixture)^-gamma: the same family, better conditioned.
+place of one response each. Constant elasticity of substitution (CES) is from economics: domains replace one another,
+but not fully. Robust fit and priors on c are ours too. Both laws are convex in n.
+They are fitted as amplitude * (sum / the sum at an even mixture)^-gamma: the same family, better conditioned.
 Limit: what any text teaches early on is taken for lasting substitution, so whole domains may be starved at scale.
 """
 
@@ -26,6 +26,7 @@ class TransferLaw(ParametricLaw):
     """Effective data plus an offset, which bounds the loss where no domain helps."""
 
     name: ClassVar[str] = "transfer"
+    num_redundant: ClassVar[int] = 1  # beside an amplitude, only ratios of weights count
 
     def layout(self) -> dict[str, Parameter]:
         """Level and odds, log a, log gamma, log weights."""
@@ -37,10 +38,6 @@ class TransferLaw(ParametricLaw):
             "log_exponent": EXPONENT,
             "log_weight": WEIGHT,
         }
-
-    def num_free(self) -> int:
-        """Less one: with an amplitude, weights count only relative to one another."""
-        return self.num_fitted() - 1
 
     def formula(self, values: Values, tokens: FloatArray) -> Terms:
         """See the module's formula."""
@@ -62,9 +59,10 @@ class TransferLaw(ParametricLaw):
 
 
 class CesTransferLaw(ParametricLaw):
-    """Effective data of domains that substitute for one another imperfectly; rho = 1 is the transfer law with a = 0."""
+    """Effective data of domains that are imperfect substitutes; rho = 1 is the transfer law with a = 0."""
 
     name: ClassVar[str] = "ces_transfer"
+    num_redundant: ClassVar[int] = 1  # beside an amplitude, only ratios of weights count
 
     def layout(self) -> dict[str, Parameter]:
         """Level and odds, log gamma, log rho, log weights."""
@@ -76,10 +74,6 @@ class CesTransferLaw(ParametricLaw):
             "log_substitution": substitution,
             "log_weight": WEIGHT,
         }
-
-    def num_free(self) -> int:
-        """Less one: with an amplitude, weights count only relative to one another."""
-        return self.num_fitted() - 1
 
     def formula(self, values: Values, tokens: FloatArray) -> Terms:
         """See the module's formula."""

@@ -1,10 +1,10 @@
 """RegMix's regression: gradient-boosted trees on the domain weights (and the log of total tokens where it varies).
 
 Source: RegMix, arXiv 2407.01492, and its notebook: LightGBM gbdt, learning rate 1e-2, at most 1,000 trees, stopped
-early after 3 rounds without progress, seed 42, defaults otherwise. Theirs stops on the test set whose score it then
-reports; ours stops on every tenth training run and then grows as many trees on all of them.
-Limits: piecewise constant, so no slopes and no optimum but by sampling; flat beyond the runs, so other budgets follow
-the nearest budget seen. Needs `pip install autoscale_exp[lightgbm]`.
+early after 3 rounds without progress, seed 42, defaults otherwise. Theirs stops early by the test set whose score it
+then reports. Ours stops early by every tenth run, and then grows as many trees on all runs.
+Limits: the law is piecewise constant, so it has no slopes, and optima are sought by sampling. It is flat beyond the
+runs, so other budgets get the losses of the nearest one. It needs `pip install autoscale_exp[lightgbm]`.
 """
 
 from collections.abc import Sequence
@@ -16,12 +16,13 @@ import numpy as np
 
 from autoscale_exp.base.arrays import FloatArray, Int64Array
 from autoscale_exp.base.errors import UserError
+from autoscale_exp.laws.parametric.parametric_law import NO_SCALE_NOTE
 from autoscale_exp.laws.parametric.terms import split_tokens
 from autoscale_exp.laws.repetition import effective_tokens
 from autoscale_exp.runs.scales import differ_in_budget
 from autoscale_exp.runs.table import RunTable
 
-# One thread and `deterministic`: the same trees anywhere. Tables are small, so threads would not help.
+# One thread and `deterministic` make the same trees anywhere. Tables are small, so threads would not help.
 SETTINGS = {
     "objective": "regression",
     "learning_rate": 1e-2,
@@ -31,19 +32,19 @@ SETTINGS = {
     "verbosity": -1,
 }
 NUM_TREES, PATIENCE, HELD_OUT = 1000, 3, 10
-LEAST_RUNS = 45  # a leaf holds at least 20 runs: with less than 40 to grow on there is no split
+LEAST_RUNS = 45  # a leaf holds at least 20 runs, so with fewer than 40 runs to grow on there is no split
 
 
 @dataclass(frozen=True)
 class LightGbmLaw:
-    """Trees per validation domain; see `Law`.
+    """Boosted trees for each validation domain; see `LossLaw`.
 
     Attributes:
         unit: tokens that count as 1.
-        scaled: whether log total tokens is a feature.
-        unique_tokens: (K,) tokens of the text that predictions are for, beyond which it is repeated; None for no end.
-        trees: (V,) models as LightGBM's text.
-        boosters: the same, ready to predict.
+        scaled: whether the log of total tokens is a feature.
+        unique_tokens: (K,) tokens of the text that predictions are for; more tokens repeat it. None for endless text.
+        trees: (V,) models in LightGBM's text format.
+        boosters: (V,) the same models, ready to predict.
     """
 
     name: ClassVar[str] = "lightgbm"
@@ -88,9 +89,7 @@ class LightGbmLaw:
             boosters.append(lightgbm.train(SETTINGS, lightgbm.Dataset(features, losses), counts[-1]))
         notes = ["trees are flat between and beyond runs: the optimum is sought by sampling, and has no interval"]
         if not scaled:
-            notes.append(
-                "all runs have the same total tokens, so the law has no scale: other budgets get the same losses"
-            )
+            notes.append(NO_SCALE_NOTE)
         diagnostics = {"converged": True, "num_params": 31 * sum(counts), "notes": notes}  # 31 leaves at most
         trees = [booster.model_to_string() for booster in boosters]
         text = table.unique_tokens
@@ -99,7 +98,7 @@ class LightGbmLaw:
         )
 
     def predict(self, domain_tokens: FloatArray) -> FloatArray:
-        """(..., V) losses in nats per token of (..., K) domain tokens."""
+        """Returns (..., V) losses in nats per token for (..., K) domain tokens."""
         tokens = np.asarray(domain_tokens, dtype=np.float64)
         tokens = effective_tokens(tokens, self.unique_tokens)[0] / self.unit
         features = _features(tokens.reshape(-1, len(self.domains)), self.scaled)
@@ -107,19 +106,19 @@ class LightGbmLaw:
         return losses.reshape(*tokens.shape[:-1], len(self.boosters))
 
     def slopes(self, domain_tokens: FloatArray) -> FloatArray:
-        """There are none."""
+        """Raises NotImplementedError: trees have no slopes."""
         raise NotImplementedError("law.name=lightgbm is piecewise constant: its optimum is sought by sampling")
 
     def draws(self, num_draws: int, rng: np.random.Generator) -> Sequence[Self]:
-        """None: trees do not say what the runs leave open."""
+        """Returns no draws: trees do not say what the runs leave open."""
         return []
 
     def by_formula(self) -> Self:
-        """Itself."""
+        """Returns the law itself, which has no correction."""
         return self
 
     def at_size(self, params: float) -> Self:
-        """There are no other sizes.
+        """Refuses any model size.
 
         Raises:
             UserError: always.
@@ -129,11 +128,11 @@ class LightGbmLaw:
         )
 
     def with_text(self, unique_tokens: Sequence[float] | None) -> Self:
-        """The law of runs whose text has (K,) `unique_tokens`, and is repeated beyond these; None for no end."""
+        """Returns the law for text of (K,) `unique_tokens`, beyond which tokens repeat it; None for endless text."""
         return replace(self, unique_tokens=unique_tokens)
 
     def content(self) -> dict[str, Any]:
-        """Plain JSON from which `from_content` makes the same law again."""
+        """Returns plain JSON from which `from_content` restores the law."""
         keys = ("domains", "validation_domains", "unit", "scaled", "trees", "diagnostics")
         return {
             "law": self.name,
@@ -144,7 +143,7 @@ class LightGbmLaw:
 
     @classmethod
     def from_content(cls, content: dict[str, Any]) -> Self:
-        """The law that `content` was made of."""
+        """Restores a law from its `content`."""
         fields = {key: value for key, value in content.items() if key != "law"}
         boosters = [_lightgbm().Booster(model_str=text) for text in fields["trees"]]
         return cls(**fields | {"boosters": boosters, "run_noise": np.array(fields["run_noise"])})

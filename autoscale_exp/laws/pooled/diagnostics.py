@@ -1,4 +1,4 @@
-"""What to know of a fit of the pooled transfer law before its numbers are trusted."""
+"""What to know of a fit of the pooled transfer law before trusting its numbers."""
 
 from typing import Any
 
@@ -9,14 +9,14 @@ from autoscale_exp.laws.pooled.model_size import Size
 from autoscale_exp.laws.pooled.pooling import PooledFit
 from autoscale_exp.runs.table import RunTable
 
-# Budgets spread over less than e^.3 = 1.35 do not tell how losses fall with the budget.
+# Budgets that differ by a factor of less than e^.3 = 1.35 do not tell how losses fall with the budget.
 SMALLEST_LOG_RANGE = 0.3
-FAR = 3.0  # spreads of its population, beyond which a parameter is worth a note
+FAR = 3.0  # a parameter this many spreads from its population's mean gets a note
 NUM_FAR_NOTES = 5
 
 
 def diagnose(table: RunTable, fit: PooledFit) -> dict[str, Any]:
-    """What `PooledTransferLaw.diagnostics` lists."""
+    """Makes `PooledTransferLaw.diagnostics`."""
     log_total = np.log(table.domain_tokens.sum(axis=1))
     identified = bool(np.ptp(log_total) > SMALLEST_LOG_RANGE)
     notes = []
@@ -42,7 +42,7 @@ def diagnose(table: RunTable, fit: PooledFit) -> dict[str, Any]:
 
 
 def _far_from_populations(table: RunTable, fit: PooledFit) -> list[str]:
-    """Notes on the parameters that are furthest from what other validation domains have, in spreads."""
+    """Notes on the parameters that are most spreads away from the means of their populations."""
     distance = np.abs(fit.theta - fit.mean) / fit.spread
     names = [scalar.name.lower() for scalar in Scalar]
     names += [f"specific weight of '{domain}'" for domain in table.domains]

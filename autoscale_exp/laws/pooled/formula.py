@@ -6,20 +6,25 @@
 
     x = n / (median total tokens of the runs),  X = sum_i x_i,  o: v's own training domain,  0 < lambda < 1
 
-S is what v sees of its own kind: its own domain, and others as imperfect substitutes with returns that diminish faster
-(sigma_v < rho_v as a rule), so that what other text teaches early does not pass for lasting substitution. G is what any
-text teaches. lambda says how much of a domain's tokens counts as tokens, and how much as a share of the budget: a
-model's capacity is shared as well, so that what a mixture changes outlasts the budget, and at lambda = 0 never fades.
-It damps own and other text alike, so that it does not slow how the one gains on the other.
-0 < rho, sigma < 1 and all weights are positive, so at any given budget S and G are concave in n, their negative powers
-convex, and so are L, exp(L) and every positive mean of them: an optimum is global.
-A validation domain with no training domain of its own has sigma_v in place of rho_v throughout: its `leading` exponent.
+S is the text of v's own kind. It holds v's own domain, and the others as imperfect substitutes. Their returns diminish
+faster (sigma_v < rho_v as a rule), so that what other text teaches early does not pass for lasting substitution.
 
-The forms and their combination are ours; a constant elasticity of substitution (CES) is Arrow, Chenery, Minhas and
-Solow's (1961), effective data from transfer Hernandez et al.'s (arXiv 2102.01293).
+G is what any text teaches.
 
-K training domains, V validation domains, R points, P = 10 + 2 K parameters of each validation domain, and 4 more where
-the law takes model sizes (see model_size). What counts of tokens where text is repeated: see points.
+lambda says how far a domain's tokens count as tokens, and how far as a share of the budget. A model's capacity is
+shared too, so the effect of a mixture outlasts the budget; at lambda = 0 it never fades. lambda damps own and other
+text equally, so it does not slow the gain of the one on the other.
+
+0 < rho, sigma < 1, and all weights are positive. So at any given budget S and G are concave in n, and their negative
+powers are convex. So are L, exp(L) and all their positive means: an optimum is global.
+
+A validation domain without a training domain of its own has sigma_v in place of rho_v. That is its `leading` exponent.
+
+The forms and their combination are ours. Constant elasticity of substitution (CES) is from Arrow, Chenery, Minhas and
+Solow (1961), effective data from transfer is from Hernandez et al. (arXiv 2102.01293).
+
+K training domains, V validation domains, R points. Each validation domain has P = 10 + 2 K parameters, and 4 more if
+the law takes model sizes (see model_size). The module `points` discounts repeated text.
 """
 
 from dataclasses import dataclass
@@ -51,11 +56,11 @@ class Scalar(IntEnum):
 
 
 class Prior(NamedTuple):
-    """Of a parameter over validation domains: a Gaussian population whose mean is itself uncertain.
+    """Prior of a parameter over validation domains: a Gaussian population whose mean is itself uncertain.
 
     Attributes:
-        mean: of the population mean.
-        mean_sd: standard deviation of the population mean.
+        mean: expected mean of the population.
+        mean_sd: standard deviation of that mean.
         spread: standard deviation over validation domains, to start from.
     """
 
@@ -66,10 +71,10 @@ class Prior(NamedTuple):
 
 # "Tuned": chosen on RegMix's training runs, synthetic truths, and leaving seven_tiny's larger scale out.
 PRIORS = {
-    # Over the smallest losses seen: irreducible losses in the literature are about half of what small models reach.
+    # In units of the smallest losses. Irreducible losses in the literature are about half of what small models reach.
     Scalar.IRREDUCIBLE: Prior(float(np.log(0.55)), 0.3, 0.15),
-    # Amplitudes are over the gap between the median loss and the irreducible one. Most of it is specific, any value is
-    # possible: the amplitude trades off against the weights c.
+    # Amplitudes are in units of the gap between the median loss and the irreducible one. Most of the gap is specific.
+    # Any value is possible, since the amplitude trades off against the weights c.
     Scalar.SPECIFIC_AMPLITUDE: Prior(0.5, 1.0, 0.5),
     # Data exponents of language models are .1 to .4; .2 halves the error of leaving the larger scale out (tuned).
     Scalar.SPECIFIC_DECAY: Prior(float(np.log(0.2)), 0.3, 0.2),
@@ -77,23 +82,23 @@ PRIORS = {
     Scalar.OWN_EXPONENT: Prior(0.5, 0.7, 0.35),
     # sigma well below rho: other text's help fades with scale (tuned).
     Scalar.OTHER_EXPONENT: Prior(-1.0, 0.4, 0.25),
-    # Part of the reference's effective data that is there without any tokens, as bounds the loss of untrained domains.
+    # Effective data without any tokens, as a part of the reference's. It bounds the loss of untrained domains.
     Scalar.SPECIFIC_OFFSET: Prior(-1.0, 1.0, 0.5),
-    # About an eighth of the gap at EARLY_TOKENS; narrow, as a large one from a single scale extrapolates absurdly.
+    # About an eighth of the gap at EARLY_TOKENS. Narrow, as a large one from a single scale extrapolates absurdly.
     Scalar.GENERIC_AMPLITUDE: Prior(-2.0, 0.3, 0.3),
     # alpha about 2: what any text teaches is learnt early (tuned on scales; one scale cannot see it).
     Scalar.GENERIC_DECAY: Prior(0.7, 0.8, 0.2),
     # lambda about .57: halves the errors of level at three times the largest budget (tuned on seven_tiny's targets
     # and on checkpoints of the ladder).
     Scalar.BUDGET_PART: Prior(0.3, 0.5, 0.2),
-    # Further epochs are worth some 15 fresh ones at most (Muennighoff et al., arXiv 2305.16264). Narrow, as runs of
-    # hundreds of epochs, which overfit as no such law can tell, would pull it up (tuned on data_constrained).
+    # All further epochs are worth at most some 15 fresh ones (Muennighoff et al., arXiv 2305.16264). Narrow, as runs of
+    # hundreds of epochs, whose overfitting no such law can express, would pull it up (tuned on data_constrained).
     Scalar.REPETITION: Prior(float(np.log(DATA_DECAY)), 0.15, 0.1),
 }
-# What any text teaches is learnt within some ten million tokens. Where the smallest runs have more, the prior of its
-# amplitude is lower by EARLY_DECAY of the log ratio, and less sure by a third of that (tuned on the ladder).
+# What any text teaches is learnt within some ten million tokens. If the smallest runs have more, the prior amplitude is
+# lower by EARLY_DECAY times the log ratio, and less sure by a third of that (tuned on the ladder).
 EARLY_TOKENS, EARLY_DECAY = 1e7, 0.5
-# log c of v's own domain: some 90 times the others', from strong kinship to none.
+# log c: that of v's own domain is some 90 times that of others, which range from close relatives to unrelated text.
 OWN_WEIGHT = Prior(2.5, 1.0, 1.0)
 OTHER_WEIGHT = Prior(-2.0, 1.0, 1.2)
 SIZE_PRIORS = {
@@ -104,12 +109,12 @@ SIZE_PRIORS = {
     Size.EASE: Prior(0.05, 0.05, 0.03),
     Size.EXCESS: Prior(float(np.log(EXCESS_DECAY)), 0.1, 0.05),  # Muennighoff et al.; narrow for the same reason
 }
-# log g, nearly equal: what any text teaches, any text teaches. Freer weights overfit 32 runs.
+# log g: nearly equal, as all text teaches what any text teaches. Freer weights overfit 32 runs.
 GENERIC_WEIGHT = Prior(0.0, 0.05, 0.05)
 
 
 class Terms(NamedTuple):
-    """Parts of the formula at R points, from which it and its derivatives follow."""
+    """The parts of the formula at R points. Losses and derivatives follow from them."""
 
     irreducible: FloatArray  # (V, 1) E
     specific: FloatArray  # (V, R) A S^-power
@@ -125,8 +130,8 @@ class Terms(NamedTuple):
     specific_shares: FloatArray  # (V, R, K) each domain's part of S
     generic_shares: FloatArray  # (V, R, K) each domain's part of G
     part: FloatArray  # (V, 1) lambda
-    effective: Effective  # tokens, budget and size, where text may be repeated
-    size: SizeTerms | None  # where the law takes model sizes; its ease is in `specific` and `generic`
+    effective: Effective  # tokens, budget and size, with repetition discounted
+    size: SizeTerms | None  # None without model sizes; its `ease` is already in `specific` and `generic`
 
     @property
     def losses(self) -> FloatArray:
@@ -140,12 +145,12 @@ class Formula:
     """The formula for given domains and units.
 
     Attributes:
-        own: (V,) index of each validation domain's training domain, or -1.
+        own: (V,) index of each validation domain's own training domain, or -1.
         num_domains: K.
-        reference_tokens: that x is a multiple of.
-        log_generic_unit: log q = log of the reference over a small run's tokens. The generic amplitude is measured at
-            the smallest runs, where its term is not yet negligible.
-        reference_params: that N is a multiple of; None for a law that takes no model sizes.
+        reference_tokens: x is in multiples of these.
+        log_generic_unit: log q, the log of the reference over a small run's tokens. So the generic amplitude is
+            measured at the smallest runs, where its term is not yet negligible.
+        reference_params: N is in multiples of these; None for a law that takes no model sizes.
     """
 
     own: Int64Array
@@ -156,7 +161,7 @@ class Formula:
 
     @property
     def num_params(self) -> int:
-        """P, of each validation domain."""
+        """P, the number of parameters of each validation domain."""
         return self.generic_weights.stop + (0 if self.reference_params is None else len(Size))
 
     @property
@@ -190,14 +195,14 @@ class Formula:
         params: FloatArray | float | None = None,
         unique_tokens: FloatArray | None = None,
     ) -> Points:
-        """R points of (R, K) tokens, the sizes `params` and the tokens that the text has, (R, K) or (K,)."""
+        """Makes R points from (R, K) tokens, model sizes, and (R, K) or (K,) tokens of the text."""
         log_tokens, log_size = self.log_tokens(domain_tokens), None
         if self.reference_params is not None:
             log_size = np.broadcast_to(np.log(np.asarray(params) / self.reference_params), len(log_tokens))
         return points_of(log_tokens, log_size, domain_tokens, params, unique_tokens)
 
     def terms(self, theta: FloatArray, points: Points) -> Terms:
-        """The parts at parameters (V, P) and R `points`; sums are of exponentials less the largest, for range."""
+        """Evaluates the parts at (V, P) parameters and R points. Sums are log-sum-exps, which do not overflow."""
         scalars = theta[:, : len(Scalar), None]  # (V, 10, 1)
         size_theta = theta[:, self.size_columns]
         excess_decay = None if self.reference_params is None else size_theta[:, Size.EXCESS, None]
@@ -248,7 +253,7 @@ class Formula:
         own_width, other_width = terms.own * (1 - terms.own), terms.other * (1 - terms.other)  # sigmoid's derivatives
         has_own = self.own[:, None] >= 0
         all_shares = terms.specific_shares.sum(axis=2)
-        # Of the leading exponent, through -gamma / rho and through what the budget damps.
+        # By the leading exponent: through -gamma / rho, and through the damping by the budget.
         by_leading = -slope * terms.log_specific * (1 - terms.leading)
         by_leading += slope * all_shares * (terms.part - 1) * log_total * terms.leading * (1 - terms.leading)
         jacobian[:, :, Scalar.IRREDUCIBLE] = terms.irreducible
@@ -271,7 +276,7 @@ class Formula:
         return jacobian
 
     def _add_repetition(self, jacobian: FloatArray, terms: Terms) -> None:
-        """Writes the derivatives by the decays of what is repeated."""
+        """Writes the derivatives by the decays of repeated tokens and of excess parameters."""
         jacobian[:, :, Scalar.REPETITION] = 0.0
         of_text, of_size = terms.effective.of_text, terms.effective.of_size
         if of_text is None:
@@ -291,12 +296,12 @@ class Formula:
         return -specific - (terms.generic * terms.alpha)[:, :, None] * terms.generic_shares
 
     def _by_log_total(self, terms: Terms) -> FloatArray:
-        """(V, R) the same by the log of the effective budget, at given tokens."""
+        """(V, R) derivatives of the losses by the log of the effective budget, at given tokens."""
         damping = (1 - terms.part) * terms.leading * terms.specific_shares.sum(axis=2)
         return np.asarray(terms.specific * terms.power * damping)
 
     def slopes(self, terms: Terms, points: Points) -> FloatArray:
-        """(V, R, K) derivatives of the losses with respect to log x, where a domain's tokens add to the budget."""
+        """Returns the (V, R, K) derivatives of the losses by log tokens, which also change the budget."""
         seen = terms.effective
         by_budget = self._by_log_total(terms) * seen.by_total
         if terms.size is not None:

@@ -1,10 +1,9 @@
-"""Where the formula of the pooled transfer law is evaluated, and what of it counts where text is repeated.
+"""The points at which the formula of the pooled transfer law is evaluated, and their discount for repeated text.
 
-A point is a run: domain tokens, the size of its model, and how often it goes through its text. Repetition makes fewer
-effective tokens of a domain's (see laws.repetition). The budget X becomes what it would be if all of the text were gone
-through equally often, and the size N what it would be for the text, relative to what it is for a budget of fresh text:
-neither depends on the mixture, so at a given budget the law stays convex; and where nothing is repeated, nothing
-changes.
+A point is a run: its domain tokens, the size of its model, and its epochs over the text. Repetition turns a domain's
+tokens into fewer effective tokens (see laws.repetition). The effective budget X is that of an equal number of epochs
+over all text. The effective size N is the model's worth for its text, relative to its worth for as many tokens of fresh
+text. Neither depends on the mixture, so at a given budget the law stays convex. Without repetition nothing changes.
 
 K training domains, V validation domains, R points.
 """
@@ -16,21 +15,21 @@ import numpy as np
 from autoscale_exp.base.arrays import FloatArray, Int64Array
 from autoscale_exp.laws.repetition import Worth, epochs_of, excess_of, worth_of
 
-# log g_0: text that no run lacks, e^-12 of the reference; keeps the generic term finite without any tokens.
+# log g_0: a trace of text, e^-12 of the reference, that keeps the generic term finite without any tokens.
 LOG_NO_TEXT = -12.0
 
 
 class Repeated(NamedTuple):
     """How often text is repeated, and how large models are for it."""
 
-    epochs: FloatArray  # (R, K) of each domain
-    all_epochs: FloatArray  # (R,) tokens over all of the text
+    epochs: FloatArray  # (R, K) epochs over each domain's text
+    all_epochs: FloatArray  # (R,) all tokens over those of all text
     excess: FloatArray  # (R,) parameters over those that the unique tokens suffice for; 0 for a law without sizes
-    fresh_excess: FloatArray  # (R,) the same, were all tokens unique
+    fresh_excess: FloatArray  # (R,) the same if all tokens were unique
 
 
 class Points(NamedTuple):
-    """R points: all that the formula takes of runs."""
+    """R points: the inputs of the formula."""
 
     log_tokens: FloatArray  # (R, K) log x; -inf for no tokens
     log_size: FloatArray | None  # (R,) log N; None for a law that takes no model sizes
@@ -47,17 +46,17 @@ class Points(NamedTuple):
 
 
 class Effective(NamedTuple):
-    """Points with what repetition makes of them, and its derivatives.
+    """Effective points, which discount repetition, and their derivatives.
 
     Attributes:
-        log_tokens: (R, K), or (V, R, K) where text is repeated, log x.
-        log_total: (R,) or (V, R) log X.
-        log_size: the same of log N; None for a law that takes no sizes.
-        by_tokens: (V, R, K) derivatives of log tokens by the log of tokens trained on; 1 where nothing is repeated.
-        by_total: (V, R) the same of log total by that of the budget.
-        size_by_total: (V, R) of log size by that of the budget; 0 where nothing is repeated.
-        of_text: worth of tokens and of the total; None where nothing is repeated.
-        of_size: worth of parameters for the text and for fresh text.
+        log_tokens: log x, (R, K), or (V, R, K) if text is repeated.
+        log_total: log X, (R,) or (V, R).
+        log_size: log N, (R,) or (V, R); None for a law that takes no sizes.
+        by_tokens: (V, R, K) derivatives of log x by the log of tokens trained on; 1 if nothing is repeated.
+        by_total: (V, R) derivatives of log X by the log of the budget; 1 if nothing is repeated.
+        size_by_total: (V, R) derivatives of log N by the log of the budget; 0 if nothing is repeated.
+        of_text: worth of tokens and of the total; None if nothing is repeated.
+        of_size: worth of parameters for the text and for fresh text; None without sizes or repetition.
     """
 
     log_tokens: FloatArray
@@ -77,14 +76,14 @@ def points_of(
     params: FloatArray | float | None,
     unique_tokens: FloatArray | None,
 ) -> Points:
-    """The points of (R, K) domain tokens.
+    """Makes R points.
 
     Args:
         log_tokens: (R, K) log x.
         log_size: (R,) log N, or None for a law that takes no sizes.
-        domain_tokens: (R, K).
-        params: model sizes, where the law takes them.
-        unique_tokens: (R, K) or (K,) tokens of the text; None where it does not end.
+        domain_tokens: (R, K) tokens trained on.
+        params: model sizes, if the law takes them.
+        unique_tokens: (R, K) or (K,) tokens of the text; None for endless text.
     """
     if unique_tokens is None or (epochs := epochs_of(domain_tokens, unique_tokens)).max(initial=0.0) <= 1:
         return Points(log_tokens, log_size, None)
@@ -97,7 +96,7 @@ def points_of(
 
 
 def effective(points: Points, log_decay: FloatArray, log_excess_decay: FloatArray | None) -> Effective:
-    """What counts of points, at (V, 1) log R of tokens and, for a law that takes sizes, of parameters."""
+    """Discounts repetition, at (V, 1) log R of tokens and, for a law that takes sizes, of parameters."""
     log_tokens, log_size, repeated = points
     log_total = np.log(np.maximum(np.exp(log_tokens).sum(axis=1), np.exp(LOG_NO_TEXT)))
     if repeated is None:

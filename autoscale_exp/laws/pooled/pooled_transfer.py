@@ -1,11 +1,11 @@
-"""The project's default law: own-kind and other text substitute imperfectly, what any text teaches comes on top.
+"""The default law: own and other text substitute imperfectly, and what any text teaches comes on top.
 
     L_v(n) = E_v + A_v S_v(n)^(-gamma_v / rho_v) + B_v G_v(n)^(-alpha_v)
 
-with effective data S and G concave in the tokens of a budget (see formula), so that L, exp(L) and all their positive
-means are convex; model size comes in where the runs have several (see model_size). Validation domains lend each other
-strength through populations of parameters (see populations); the fit is robust and yields draws of all parameters (see
-pooling). What the formula gets wrong near the runs and away from them is a Gaussian process on top (see discrepancy).
+The effective data S and G are concave in the tokens of a budget, so L, exp(L) and all their positive means are convex
+(see formula). Model size enters if the runs have several sizes (see model_size). Validation domains lend each other
+strength through populations of parameters (see populations). The fit is robust and yields draws of all parameters (see
+pooling). A Gaussian process on top models what the formula gets wrong (see discrepancy).
 """
 
 from collections.abc import Callable, Sequence
@@ -28,14 +28,14 @@ from autoscale_exp.runs.table import RunTable, has_sizes
 
 NAME = "pooled_transfer"
 FEWEST_RUNS = 4
-# No model that guesses evenly among 256,000 tokens, about the largest vocabulary in use, has a higher loss.
+# Loss of a model that guesses evenly among 256,000 tokens, about the largest vocabulary in use.
 GUESSING = 12.5
-# The highest prediction over the largest loss of any run, should that be near GUESSING: away from where runs lie, where
-# the law has to stay convex.
+# Lowest ceiling, in multiples of the largest loss of any run. It matters if that is near GUESSING: the law must stay
+# convex, and so below its ceiling, where runs lie.
 ABOVE_RUNS = 1.5
-# Small runs whose tokens are the unit of the generic term: not the very smallest, which may be an odd one out.
+# The unit of the generic term is this quantile of the runs' tokens: not the smallest run, which may be an outlier.
 SMALL_QUANTILE = 0.05
-DRAW_DIGITS = 5  # decimals of drawn parameters, that law.json stays small; in memory too, so that reading is exact
+DRAW_DIGITS = 5  # decimals of drawn parameters, which keep law.json small; also in memory, so that reading is exact
 
 
 @dataclass(frozen=True)
@@ -45,19 +45,19 @@ class PooledTransferLaw:
     Attributes:
         domains: (K,) training domains.
         validation_domains: (V,) validation domains.
-        formula: with its units.
+        formula: the formula, with its units.
         theta: (V, P) parameters.
-        drawn: makes, once it is asked for, (D, V, P) parameters drawn from what the runs leave open.
-        discrepancy: what the formula may be off by.
-        correction: of this law's losses; None for the formula by itself.
-        params: model size that predictions are for; None where the runs do not tell.
-        unique_tokens: (K,) tokens of the text that predictions are for, beyond which it is repeated; None for no end.
-        ceiling: the highest loss predicted, nats: the formula grows beyond all measure where next to no tokens are
-            left. The law is convex where it stays below.
-        run_noise: (V,) standard deviation of a single run's losses about the law, on average over the runs fitted to.
+        drawn: returns (D, V, P) parameters drawn from what the runs leave open; computed at the first call.
+        discrepancy: how far off the formula may be.
+        correction: added to the losses of the formula; None for the formula alone.
+        params: model size that predictions are for; None if the runs do not tell theirs.
+        unique_tokens: (K,) tokens of the text that predictions are for; more tokens repeat it. None for endless text.
+        ceiling: the highest loss predicted, in nats, as the formula grows without limit where tokens vanish. The law is
+            convex below it.
+        run_noise: (V,) standard deviation of a single run's losses about the law, on average over the fitted runs.
         diagnostics: "converged", "num_params", "notes"; "scale_identified": whether the runs tell how losses fall with
-            the budget; "shared_noise": correlation of a run's deviations; "noise_exponent": noise goes as the budget to
-            this power.
+            the budget; "shared_noise": correlation of a run's deviations; "noise_exponent": noise goes as this power of
+            the budget.
     """
 
     domains: list[str]
@@ -79,7 +79,7 @@ class PooledTransferLaw:
         """Fits the law to all runs of a table.
 
         Args:
-            table: R >= 4 runs, of one token budget or several; designs and repeats as they come.
+            table: R >= 4 runs, of any design, with one token budget or several.
             own: (V,) index of each validation domain's own training domain, or -1.
 
         Raises:
@@ -129,7 +129,7 @@ class PooledTransferLaw:
         return self.drawn()
 
     def predict(self, domain_tokens: FloatArray) -> FloatArray:
-        """(..., V) losses in nats per token of (..., K) domain tokens, at most the ceiling."""
+        """Returns (..., V) losses in nats per token for (..., K) domain tokens, at most the ceiling."""
         domain_tokens = np.asarray(domain_tokens, dtype=np.float64)
         tokens = domain_tokens.reshape(-1, len(self.domains))
         text = None if self.unique_tokens is None else np.array(self.unique_tokens)
@@ -140,9 +140,9 @@ class PooledTransferLaw:
         return np.minimum(losses, self.ceiling).reshape(shape)
 
     def slopes(self, domain_tokens: FloatArray) -> FloatArray:
-        """(V, K) derivatives of the formula's losses with respect to tokens, at (K,) tokens; those below 1 count as 1.
+        """Returns the (V, K) derivatives of the formula's losses by tokens, at (K,) tokens of at least 1 each.
 
-        The correction's are left out: an optimum is sought under the formula, which is convex (see `by_formula`).
+        Fewer tokens count as 1. The correction is left out, as optima are sought under the formula, which is convex.
         """
         tokens = np.maximum(np.asarray(domain_tokens, dtype=np.float64), 1.0)  # at 0 the slope is infinite
         text = None if self.unique_tokens is None else np.array(self.unique_tokens)
@@ -152,16 +152,16 @@ class PooledTransferLaw:
         return np.where(below[:, None], self.formula.slopes(terms, points)[:, 0] / tokens, 0.0)
 
     def draws(self, num_draws: int, rng: np.random.Generator) -> Sequence["PooledTransferLaw"]:
-        """Laws with parameters from the posterior, without repeats up to D, each with a discrepancy of its own."""
+        """Draws laws with parameters from the posterior and corrections of their own. Up to D, none is repeated."""
         chosen = rng.choice(len(self.posterior), size=num_draws, replace=num_draws > len(self.posterior))
         return [replace(self, theta=self.posterior[i])._corrected(np.random.default_rng((i, SEED))) for i in chosen]
 
     def by_formula(self) -> "PooledTransferLaw":
-        """The law without its correction: convex, and with slopes that are all of its derivatives."""
+        """Returns the law without its correction. It is convex, and `slopes` are its derivatives."""
         return replace(self, correction=None)
 
     def at_size(self, params: float) -> "PooledTransferLaw":
-        """The law of models with `params` parameters.
+        """Returns the law for models with `params` parameters.
 
         Raises:
             UserError: the runs do not tell the size of their models.
@@ -176,11 +176,11 @@ class PooledTransferLaw:
         return replace(self, params=float(params))
 
     def with_text(self, unique_tokens: Sequence[float] | None) -> "PooledTransferLaw":
-        """The law of runs whose text has (K,) `unique_tokens`, and is repeated beyond these; None for no end."""
+        """Returns the law for text of (K,) `unique_tokens`, beyond which tokens repeat it; None for endless text."""
         return replace(self, unique_tokens=None if unique_tokens is None else list(unique_tokens))
 
     def _with_prior_sizes(self) -> "PooledTransferLaw":
-        """The law of one size with the priors' idea of others, its losses at that size unchanged."""
+        """The law of one size, with terms of size from the priors. Its losses at that size do not change."""
         rng = np.random.default_rng(SEED)
         formula = replace(self.formula, reference_params=self.params)
         likely = prior_sizes(self.theta[None], None)
@@ -190,11 +190,11 @@ class PooledTransferLaw:
     def _formula_losses(
         self, tokens: FloatArray, params: FloatArray | float | None, unique_tokens: FloatArray | None
     ) -> FloatArray:
-        with np.errstate(over="ignore"):  # without tokens, alpha may take it to infinity, and so to the ceiling
+        with np.errstate(over="ignore"):  # without tokens the generic term may be infinite, and so at the ceiling
             return self.formula.terms(self.theta, self.formula.points(tokens, params, unique_tokens)).losses
 
     def _corrected(self, rng: np.random.Generator | None) -> "PooledTransferLaw":
-        """The law with the expected correction by its runs, or with one that `rng` draws."""
+        """The law with its expected correction or, given `rng`, with a drawn one."""
         runs = self.discrepancy
         predicted = self._formula_losses(runs.domain_tokens, runs.params, runs.pool_tokens)
         predicted = np.minimum(predicted, self.ceiling)
@@ -202,7 +202,7 @@ class PooledTransferLaw:
 
     @staticmethod
     def side_by_side(laws: Sequence["PooledTransferLaw"]) -> "PooledTransferLaw":
-        """One law whose validation domains are those of all of a law's draws in turn."""
+        """Joins draws of a law into one law, whose validation domains are those of all draws in turn."""
         first, corrections = laws[0], [law.correction for law in laws if law.correction is not None]
         return replace(
             first,
@@ -213,7 +213,7 @@ class PooledTransferLaw:
         )
 
     def content(self) -> dict[str, Any]:
-        """Plain JSON from which `from_content` makes the same law again."""
+        """Returns plain JSON from which `from_content` restores the law."""
         formula = self.formula
         return {
             "law": NAME,
@@ -235,7 +235,7 @@ class PooledTransferLaw:
 
     @classmethod
     def from_content(cls, content: dict[str, Any]) -> "PooledTransferLaw":
-        """The law that `content` was made of."""
+        """Restores a law from its `content`."""
         own = np.array(content["own"], dtype=np.int64)
         units = (content[key] for key in ("reference_tokens", "log_generic_unit", "reference_params"))
         law = cls(
@@ -275,19 +275,19 @@ def _check(table: RunTable, own: Int64Array) -> None:
 
 
 def _budget_slopes(formula: Formula, theta: FloatArray, table: RunTable) -> FloatArray:
-    """(V,) what an e-fold of the largest run's budget lowers losses by, nats."""
+    """(V,) nats by which an e-fold of the largest run's budget lowers losses."""
     rows = [int(table.domain_tokens.sum(axis=1).argmax())]
     points = formula.points(table.domain_tokens[rows], None if table.params is None else table.params[rows])
     return -formula.slopes(formula.terms(theta, points), points)[:, 0].sum(axis=1)
 
 
 def _rounded(draws: FloatArray) -> FloatArray:
-    """Numbers to DRAW_DIGITS decimals: a parameter is a logarithm or a logit, and known to far less."""
+    """Rounds to DRAW_DIGITS decimals. A parameter is a logarithm or a logit, and known far less exactly."""
     return np.round(draws, DRAW_DIGITS)
 
 
 def _named(formula: Formula, theta: FloatArray) -> dict[str, Any]:
-    """Parameters (..., V, P) by name, each (..., V), or (..., V, K) of weights."""
+    """Parameters (..., V, P) by name: each (..., V), or (..., V, K) for weights."""
     return {
         **{scalar.name.lower(): theta[..., scalar].tolist() for scalar in Scalar},
         "specific_weights": theta[..., formula.specific_weights].tolist(),
@@ -297,7 +297,7 @@ def _named(formula: Formula, theta: FloatArray) -> dict[str, Any]:
 
 
 def _unnamed(parameters: dict[str, Any]) -> FloatArray:
-    """The parameters (..., V, P) that `_named` named."""
+    """The parameters (..., V, P) from what `_named` makes of them."""
     scalars = [np.array(parameters[scalar.name.lower()])[..., None] for scalar in Scalar]
     weights = [np.array(parameters["specific_weights"]), np.array(parameters["generic_weights"])]
     weights.append(np.array(parameters["size"]))

@@ -1,8 +1,8 @@
-"""Fits the pooled transfer law: robust, with populations of parameters and noise estimated along.
+"""Fits the pooled transfer law robustly, and estimates the noise and the populations of parameters with it.
 
-Rounds of (1) the most probable parameters, by Levenberg-Marquardt; (2) Student-t weights of the losses and the noise
-(iteratively reweighted least squares: Lange, Little and Taylor 1989), with noise that falls with the token budget and
-that a run's validation losses share in part; (3) the populations. Then draws of the parameters (see `posterior`).
+Each round estimates (1) the most probable parameters, by Levenberg-Marquardt; (2) the noise and the Student-t weights
+of the losses (see `student_t`), where noise falls with the token budget and a run's losses share a part of it; (3) the
+populations. After the last round, parameters are drawn (see `posterior`).
 
 R runs, V validation domains, P parameters of each.
 """
@@ -25,23 +25,23 @@ from autoscale_exp.laws.student_t import noise_scale
 
 log = logging.getLogger(__name__)
 
-ROUNDS = 8  # halving the distance to the populations each time leaves less than 1 %
-# Of the last round, which most end sooner, and of those before: what these leave, the next takes up, while populations
-# and noise still move.
+ROUNDS = 8  # each halves the distance to the populations, which leaves less than 1 %
+# Most steps of the last round, and of earlier ones. An earlier round may stop short: the next takes up what it leaves,
+# while populations and noise still move.
 ITERATIONS, EARLY_ITERATIONS = 100, 50
-JOINT_ROUNDS = 3  # the last rounds, in which losses of a run are taken to share noise
+JOINT_ROUNDS = 3  # the last rounds, in which the losses of a run are taken to share noise
 
-NOISE_FLOOR = 0.002  # nats: what rounding and evaluation leave of any loss
+NOISE_FLOOR = 0.002  # nats; rounding and evaluation leave this much noise in any loss
 FIRST_NOISE = 0.05  # nats, in the first round
-BUDGET_COUNT = 1.0  # "noise is the same at any budget" counts as this sum of squares of log tokens
-SHARED_COUNT = 10.0  # the prior correlation of a run's losses counts as so many runs
-SHARED_PRIOR = 0.5
-# The part of what validation domains share in a run that is taken for noise. The rest may be an error of the law, which
+BUDGET_COUNT = 1.0  # the prior that noise is the same at any budget counts as this sum of squares of log tokens
+SHARED_COUNT = 10.0  # the prior correlation of a run's losses counts as this many runs
+SHARED_PRIOR = 0.5  # that correlation
+# The part of the correlation of a run's losses that is taken for noise. The rest may be an error of the law, which
 # weights by correlation would hide: 1 costs RegMix .0004 of Spearman, 0 or 1 lose a target of seven_tiny. Values from
 # .2 to .4 do equally well; .3 was chosen with those targets in sight.
 NOISE_PART = 0.3
 
-SEED = 0  # of the draws, that a table has one fit
+SEED = 0  # seed of the draws, so that a table has one fit
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,11 @@ class PooledFit:
 
     Attributes:
         theta: (V, P) most probable parameters.
-        draws: makes (D, V, P) parameters drawn from what the runs leave open.
-        mean: (V, P) of their populations.
-        spread: (V, P) of their populations.
-        noise: of the runs.
-        converged: whether the last solve did.
+        draws: returns (D, V, P) parameters drawn from what the runs leave open.
+        mean: (V, P) means of the parameters' populations.
+        spread: (V, P) spreads of the parameters' populations.
+        noise: the noise of the runs.
+        converged: whether the last solve converged.
     """
 
     theta: FloatArray
@@ -75,18 +75,18 @@ def fit_pooled(
     """Fits the formula to runs.
 
     Args:
-        formula: of the losses.
-        domain_tokens: (R, K).
-        losses: (R, V).
+        formula: the formula of the losses.
+        domain_tokens: (R, K) domain tokens of the runs.
+        losses: (R, V) losses of the runs.
         params: (R,) model sizes, if the formula takes them.
-        pool_tokens: (R, K) tokens of the text that a run saw; None where nothing is repeated.
+        pool_tokens: (R, K) tokens of the text that each run saw; None if nothing is repeated.
     """
     (num_runs, num_validation), populations = losses.shape, populations_of(formula)
     prior_mean = prior_means(formula, populations, losses)
     mean, spread = prior_mean.copy(), np.empty_like(prior_mean)
     for population in populations:
         prior = population.prior
-        # With one validation domain there is no population to see: its parameters are as uncertain as mean and member.
+        # One validation domain shows no population: its parameters are as uncertain as mean and spread together.
         spread[population.index] = prior.spread if num_validation > 1 else np.hypot(prior.spread, prior.mean_sd)
     points = formula.points(domain_tokens, params, pool_tokens)
     curve = FormulaCurve(formula, points)
@@ -115,12 +115,12 @@ def fit_pooled(
 
 
 def _estimate_noise(solution: Solution, log_total: FloatArray, noise: Noise) -> Noise:
-    """Noise by budget and validation domain, and the robust weights, from the residuals of a solve."""
+    """Estimates the noise by budget and validation domain, and the robust weights, from the residuals of a solve."""
     residuals = solution.residuals
     log_size = np.log(np.mean((residuals / noise.sd) ** 2, axis=1) + 1e-3)  # of each run's squared deviation
     centred = log_total - log_total.mean()
     slope = centred @ (log_size - log_size.mean()) / (centred @ centred + BUDGET_COUNT)
-    exponent = float(np.clip(slope, -2, 0)) / 2  # never louder with more tokens
+    exponent = float(np.clip(slope, -2, 0)) / 2  # noise never grows with the budget
     relative = np.exp(exponent * centred)
     scaled = residuals / relative[:, None]
     sd, weights = noise_scale(scaled, solution.num_used, noise.sd, NOISE_FLOOR)
@@ -128,7 +128,7 @@ def _estimate_noise(solution: Solution, log_total: FloatArray, noise: Noise) -> 
 
 
 def _estimate_sharing(solution: Solution, noise: Noise) -> Noise:
-    """The correlation of a run's losses, such as a seed or a schedule causes, from the residuals of a solve."""
+    """Estimates the correlation of a run's losses, as a seed or a schedule causes it, from the residuals of a solve."""
     scaled = noise.root_precision * solution.residuals
     num_runs, num_validation = scaled.shape
     left = max(num_runs - solution.num_used.mean(), 1.0)

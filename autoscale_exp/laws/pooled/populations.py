@@ -1,8 +1,8 @@
 """Populations of parameters over validation domains: the empirical-Bayes part of the pooled transfer law.
 
-Every parameter of the formula belongs to a population, such as all own-domain exponents, with a mean and a spread that
-the validation domains estimate together: so they lend strength to each other, and few runs go a long way. Standard
-empirical Bayes (Morris 1983; Efron and Morris 1975) about the priors of pooled_formula.
+Every parameter of the formula belongs to a population, such as all own-domain exponents. The validation domains
+together estimate its mean and its spread. So they lend each other strength, and few runs go a long way. This is
+standard empirical Bayes (Morris 1983; Efron and Morris 1975), with the priors of `formula`.
 """
 
 from dataclasses import dataclass
@@ -24,18 +24,19 @@ from autoscale_exp.laws.pooled.formula import (
 )
 from autoscale_exp.laws.pooled.model_size import Size
 
-# Part of the way that mean and spread go in a round: undamped, estimates from a few parameters oscillate.
+# Part of the way to their new estimates that mean and spread move in a round. Undamped, estimates from few parameters
+# oscillate.
 STEP = 0.5
-# The prior spread counts as so many parameters seen.
+# The prior spread counts as this many parameters.
 SPREAD_COUNT = 6.0
-# Standard deviation of row and column effects of weights, in prior spreads: a domain may help all, or lean on all.
+# Standard deviation of row and column effects of weights, in prior spreads: a domain may help all, or need all.
 EFFECT_SD = 0.5
-# Of the irreducible loss of a law of one size, the most that is taken for what its capacity lacks.
+# Most of the irreducible loss of a law of one size that may be due to a lack of capacity.
 MOST_LACK = 0.8
-BACKFITS = 10  # of row and column effects, which converge within a few
-# Losses near the smallest are what irreducible losses start from; the quantile keeps one outlier from setting it.
+BACKFITS = 10  # iterations for row and column effects, which converge within a few
+# This quantile of the losses sets the scale of irreducible losses. One outlier does not move it much.
 LOW_QUANTILE = 0.02
-SMALLEST_GAP = 0.1  # nats between median and irreducible loss, for amplitudes where all runs do about equally well
+SMALLEST_GAP = 0.1  # nats; the least gap of median to irreducible loss, for amplitudes if all runs do equally well
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,8 @@ class Population:
     Attributes:
         rows: (M,) validation domain of each parameter.
         columns: (M,) its column among the P.
-        prior: of mean and spread.
-        crossed: whether validation domains and columns have effects of their own, as the weights of other domains do.
+        prior: prior of mean and spread.
+        crossed: whether each row and each column has an effect of its own, as for the weights of other domains.
     """
 
     rows: Int64Array
@@ -56,7 +57,7 @@ class Population:
 
     @property
     def index(self) -> tuple[Int64Array, Int64Array]:
-        """Of its parameters in (V, P)."""
+        """Index of its parameters in a (V, P) array."""
         return self.rows, self.columns
 
     @property
@@ -65,7 +66,12 @@ class Population:
         return EFFECT_SD * self.prior.spread
 
     def centres(self, said: FloatArray, weights: FloatArray) -> FloatArray:
-        """(M,) means of the parameters, less the prior's, from what the losses say of them (M,), with its weights."""
+        """Estimates the (M,) expected parameters, less the prior's mean.
+
+        Args:
+            said: (M,) what the losses alone say of each parameter, less the prior's mean.
+            weights: (M,) precisions of these.
+        """
         mean = (weights * said).sum() / (weights.sum() + self.prior.mean_sd**-2)
         if not self.crossed:
             return np.full(len(said), mean)
@@ -78,7 +84,7 @@ class Population:
         return np.asarray(mean + row[self.rows] + column[self.columns])
 
     def unknown_effects(self, shape: tuple[int, ...]) -> FloatArray:
-        """(V, P, M) by which M standard normal unknowns, the mean and effects, move the parameters."""
+        """(V, P, M) what M standard normal unknowns, the mean and the row and column effects, add to the parameters."""
         by_unknown = np.full((len(self.rows), 1), self.prior.mean_sd)
         if self.crossed:
             rows, columns = (np.unique(index) == index[:, None] for index in (self.rows, self.columns))
@@ -89,7 +95,7 @@ class Population:
 
 
 def populations_of(formula: Formula) -> list[Population]:
-    """All populations: of each scalar, of weights of the own and of other domains, specific and generic."""
+    """Lists all populations: one of each scalar, and four of weights: own or other domains, specific or generic."""
     every = np.arange(len(formula.own))
     priors_of = PRIORS | {Scalar.GENERIC_AMPLITUDE: early_prior(formula)}
     if formula.reference_params is not None:
@@ -105,7 +111,7 @@ def populations_of(formula: Formula) -> list[Population]:
 
 
 def early_prior(formula: Formula) -> Prior:
-    """Of the generic amplitude at the smallest runs, where what any text teaches may have been learnt long before."""
+    """Prior of the generic amplitude at the smallest runs, where what any text teaches may be learnt long since."""
     prior = PRIORS[Scalar.GENERIC_AMPLITUDE]
     smallest = formula.reference_tokens / np.exp(formula.log_generic_unit)
     lower = EARLY_DECAY * max(0.0, float(np.log(smallest / EARLY_TOKENS)))
@@ -113,7 +119,7 @@ def early_prior(formula: Formula) -> Prior:
 
 
 def prior_means(formula: Formula, populations: list[Population], losses: FloatArray) -> FloatArray:
-    """(V, P) prior means, in units of the losses (R, V): over the smallest, and over the gap from median to floor."""
+    """Returns the (V, P) prior means, with irreducible losses and amplitudes in units of the (R, V) losses."""
     means = np.empty((len(formula.own), formula.num_params))
     for population in populations:
         means[population.index] = population.prior.mean
@@ -135,15 +141,15 @@ def update_populations(
     theta: FloatArray,
     variance: FloatArray,
 ) -> tuple[FloatArray, FloatArray]:
-    """Means and spreads after a round, each (V, P), from the parameters `theta` fitted under the old ones.
+    """Returns (V, P) means and spreads after a round, from the parameters `theta` that were fitted under the old ones.
 
     Args:
-        populations: of the parameters.
+        populations: all populations of parameters.
         prior_mean: (V, P) means before any run was seen.
         mean: (V, P) means that theta was fitted under.
         spread: (V, P) spreads that theta was fitted under.
         theta: (V, P) fitted parameters.
-        variance: (V, P) of theta, with the populations' share.
+        variance: (V, P) variances of theta, from losses and populations together.
     """
     mean, spread = mean.copy(), spread.copy()
     precision = np.maximum(1 / variance - spread**-2.0, 1e-9)  # of what the losses alone say
@@ -162,15 +168,15 @@ def update_populations(
 
 
 def unknown_effects(populations: list[Population], shape: tuple[int, ...]) -> FloatArray:
-    """(V, P, M) by which the unknown means and effects of all populations move the parameters."""
+    """(V, P, M) what the unknown means and effects of all populations add to the parameters."""
     return np.concatenate([population.unknown_effects(shape) for population in populations], axis=2)
 
 
 def prior_sizes(theta: FloatArray, rng: np.random.Generator | None) -> FloatArray:
-    """(D, V, P + 3) parameters (D, V, P) of a law of one size with those of model size, which become its reference.
+    """Returns (D, V, P + 4) parameters: those of a law of one size, (D, V, P), and parameters of model size.
 
-    They are the priors' means, or drawn by `rng`. What capacity lacks is a part of the gap, which for want of other
-    sizes is taken from the irreducible loss.
+    The latter are the priors' means or, given `rng`, drawn from the priors. The loss by a lack of capacity is taken
+    from the irreducible loss, so that losses at the one size stay as they are.
     """
     shape = theta.shape[:-1]
     columns = []

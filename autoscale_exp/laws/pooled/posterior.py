@@ -1,14 +1,14 @@
-"""What the runs leave open about the parameters of the pooled transfer law, and draws from it.
+"""The posterior of the parameters of the pooled transfer law: what the runs leave open, and draws from it.
 
-The fit weights losses as if they were correlated by `noise.weighting`, though they are by `noise.shared`, and with
-weights that depend on them: hence a sandwich (Huber 1967; White 1982),
+The fit weights losses as if their correlation were `noise.weighting`, though it is `noise.shared`, and its weights
+depend on the losses. So the covariance is a sandwich (Huber 1967; White 1982):
 
     covariance = precision^-1 score precision^-1,   precision = J'WJ + prior,   score = ROBUST_VARIANCE J'WCWJ + prior.
 
-The populations' means and effects u are unknown, not given: theta = spread * e + U u, so that the prior precision is
-spread^-2 - spread^-2 U (I + U' spread^-2 U)^-1 U' spread^-2. With few runs they are a large part of what is open about
-differences between mixtures. Precision and score are blocks of the validation domains less the same few columns
-`low`, which hold what a run's losses share and U; nothing of size (V P, V P) is ever made.
+The populations' means and effects u are unknown too: theta = spread * e + U u. So the prior precision is
+spread^-2 - spread^-2 U (I + U' spread^-2 U)^-1 U' spread^-2. With few runs, u is a large part of what is open about
+differences between mixtures. Precision and score are one block per validation domain, less a term of low rank in the
+columns `low`, which hold U and what a run's losses share. No matrix of size (V P, V P) is ever made.
 
 R runs, V validation domains, P parameters of each, D draws, M columns.
 """
@@ -23,22 +23,22 @@ from autoscale_exp.laws.normal_equations import Equicorrelation, over_domains, s
 from autoscale_exp.laws.pooled.solution import FormulaCurve, Noise, pooled_problem
 from autoscale_exp.laws.student_t import NOISE_SD, ROBUST_VARIANCE
 
-# Extra variance for what no covariance knows: the law is an approximation, and Laplace's is one too. Set on synthetic
-# truths of seven forms, one of them the law's own. 90 % intervals of losses and of differences between mixtures then
-# cover some 9 in 10 where the form is right or near, and far fewer where it is not (additive, exponential).
+# Factor on the covariance, as both the law and Laplace's method are approximations. It was set on synthetic truths of
+# seven forms, one of them the law's own. With it, 90 % intervals of losses and of differences between mixtures cover
+# some 9 in 10 if the form is right or near, and far fewer if it is not (additive, exponential).
 LAW_ERROR = 1.3
-LEVEL, LEVEL_SD = 0.9, 1.645  # a 90 % interval, in standard deviations to either side
-HIGHEST_LEVERAGE = 0.95  # above which left-out residuals are too uncertain to go by
-HIGHEST_INFLATION = 9.0  # of the covariance by calibration
+LEVEL, LEVEL_SD = 0.9, 1.645  # a 90 % interval, and its half-width in standard deviations
+HIGHEST_LEVERAGE = 0.95  # with more leverage, left-out residuals are too uncertain to go by
+HIGHEST_INFLATION = 9.0  # largest factor on the covariance by calibration
 
 NUM_DRAWS = 200
-DRAW_ITERATIONS = 5  # bring a draw's losses within a small part of their own deviation of where they belong
-NUM_ANCHORS = 64  # runs at which draws are held to their losses; more take longer and change nothing
-NUMBERS_AT_ONCE = 4_000_000  # derivatives of draws that are solved side by side: bounds memory
+DRAW_ITERATIONS = 5  # enough to bring a draw's losses to a small part of their deviation from where they belong
+NUM_ANCHORS = 64  # runs at which a draw's losses are held; more runs take longer and change nothing
+NUMBERS_AT_ONCE = 4_000_000  # derivatives of draws that are solved side by side, to limit memory
 
 
 class Posterior:
-    """A normal approximation of the parameters' distribution about their most probable values."""
+    """A normal approximation to the distribution of the parameters about their most probable values."""
 
     def __init__(self, solution: Solution, noise: Noise, spread: FloatArray, effects: FloatArray) -> None:
         """Takes a solution, its noise, and the populations' (V, P) spreads and (V, P, M') unknown effects U."""
@@ -63,7 +63,8 @@ class Posterior:
         shared = shared_rows(solution.jacobian, weights.common())
         self.low = np.concatenate([shared, over], axis=2)
         self.spread_low = self.inverse_blocks @ self.low
-        # Of `low` in the precision, its inverse there; and, framed by that inverse, of `low` in the score.
+        # Cores of the low-rank terms: low core low' in the precision (here its inverse); for the score, the core stands
+        # between two of those inverses.
         inverse_core, self.score_core = np.eye(self.low.shape[2]), np.zeros((self.low.shape[2],) * 2)
         of_effects = slice(shared.shape[2], None)
         inverse_core[of_effects, of_effects] = self.score_core[of_effects, of_effects] = self.effect_precision
@@ -72,7 +73,7 @@ class Posterior:
         self.inverse_capacity = np.linalg.inv(inverse_core - over_domains(self.low, self.spread_low))
 
     def leverages(self) -> tuple[FloatArray, FloatArray]:
-        """(R, V) variances of losses over their noise: under the inverse precision, and under the covariance."""
+        """(R, V) variances of losses in units of their noise: under the inverse precision, and under the covariance."""
         jacobian = self.solution.jacobian
         seen = jacobian @ self.spread_low  # (V, R, M)
         own = jacobian @ self.inverse_blocks  # (V, R, P)
@@ -85,9 +86,9 @@ class Posterior:
         return explained.T, variance.T
 
     def calibration(self) -> float:
-        """What to multiply the covariance by, at least 1, for nine in ten left-out losses to be in their interval.
+        """The factor on the covariance, at least 1, with which nine in ten left-out losses are in their interval.
 
-        Left-out residuals follow from the fit's leverages, without a fit more (Allen's PRESS, 1974).
+        Left-out residuals follow from the fit's leverages, without further fits (Allen's PRESS, 1974).
         """
         explained, variance = self.leverages()
         noise = self.noise
@@ -103,7 +104,7 @@ class Posterior:
         losses = rng.standard_normal((size, num_runs, num_validation))
         together = losses.mean(axis=2, keepdims=True)
         losses = np.sqrt(self.score.apart) * (losses - together) + np.sqrt(self.score.together) * together
-        # From the prior, then times its precision: a draw with the precision for its covariance.
+        # A draw from the prior, times the prior's precision, has that precision as its covariance.
         parameters = rng.standard_normal((size, num_validation, num_params)) * self.spread
         parameters += np.einsum("vpm,dm->dvp", self.effects, rng.standard_normal((size, self.effects.shape[2])))
         parameters *= self.spread**-2.0
@@ -118,12 +119,12 @@ class Posterior:
 def draw_parameters(
     curve: FormulaCurve, solution: Solution, posterior: Posterior, rng: np.random.Generator
 ) -> FloatArray:
-    """(D, V, P) parameters from the posterior, along its curved ridges.
+    """Draws (D, V, P) parameters from the posterior, along its curved ridges.
 
-    Many parameters trade off against each other along ridges that bend: a Gaussian draw far along one has left it, and
-    its losses are off by ten times what they are known to. So each draw is solved for anew: near the Gaussian draw,
-    with losses of the runs as that draw's should be by the formula's derivatives (randomise then optimise: Bardsley,
-    Solonen, Haario and Laine 2014).
+    Many parameters trade off along ridges that bend. A Gaussian draw far along a ridge has left it, and its losses are
+    off by ten times their uncertainty. So each draw is solved for anew, near the Gaussian draw: the losses of the runs
+    must be what the formula's derivatives give for that draw (randomise then optimise: Bardsley, Solonen, Haario and
+    Laine 2014).
     """
     theta, noise, num_runs = solution.theta, posterior.noise, len(curve.points.log_tokens)
     num_params = theta.shape[1]
@@ -138,7 +139,7 @@ def draw_parameters(
         size = len(deviation)
         losses = terms.losses.T + (jacobian @ deviation[:, :, :, None])[:, :, :, 0]  # (size, V, anchors)
         centre = (theta + deviation).reshape(-1, num_params)
-        # Draws are solved side by side, as if they were further validation domains.
+        # Draws are solved side by side, as if they were more validation domains.
         problem = pooled_problem(
             curve.of(np.tile(np.arange(len(theta)), size)),
             losses.reshape(-1, len(anchors)).T,

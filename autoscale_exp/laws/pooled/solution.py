@@ -1,6 +1,6 @@
-"""The fit of the pooled transfer law under given noise and populations, as a problem of least squares.
+"""The fit of the pooled transfer law under given noise and populations, as a least-squares problem.
 
-Noise may fall with the token budget, and a run's validation losses share it in part.
+Noise may fall with the token budget, and the losses of a run share a part of it.
 
 R runs, V validation domains, P parameters of each.
 """
@@ -19,15 +19,15 @@ from autoscale_exp.laws.student_t import NOISE_SD
 
 @dataclass(frozen=True)
 class Noise:
-    """Of the runs' losses.
+    """Noise of the runs' losses.
 
     Attributes:
-        sd: (V,) scale of the Student-t at the runs' mean log budget.
-        relative: (R,) the same of each run over it.
-        exponent: power of the budget that noise goes as, at most 0.
+        sd: (V,) scale of the Student-t noise at the runs' mean log budget.
+        relative: (R,) scale of each run's noise, relative to sd.
+        exponent: noise goes as this power of the budget, at most 0.
         weights: (R, V) robust weights.
         shared: correlation of a run's losses.
-        weighting: the part of it that the fit goes by.
+        weighting: the correlation that the fit uses, a part of `shared`.
     """
 
     sd: FloatArray
@@ -39,28 +39,28 @@ class Noise:
 
     @property
     def run_sd(self) -> FloatArray:
-        """(V,) standard deviation of a loss, root mean square over the runs."""
+        """(V,) standard deviation of a loss: root mean square over the runs."""
         return np.asarray(NOISE_SD * self.sd * np.sqrt(np.mean(self.relative**2)))
 
     @property
     def root_precision(self) -> FloatArray:
-        """(R, V) robust weight over noise, as residuals are multiplied by."""
+        """(R, V) factors of the residuals: root of the robust weight over the noise."""
         return np.asarray(np.sqrt(self.weights) / (self.sd * self.relative[:, None]))
 
 
 @dataclass(frozen=True)
 class FormulaCurve:
-    """The formula at the runs."""
+    """The formula at the runs; see `least_squares.Curve`."""
 
     formula: Formula
     points: Points
 
     def at(self, theta: FloatArray) -> Terms:
-        """The formula's parts at parameters (V, P)."""
+        """Evaluates the formula's parts at (V, P) parameters."""
         return self.formula.terms(theta, self.points)
 
     def jacobian(self, theta: FloatArray, at: Terms) -> FloatArray:
-        """(V, R, P) derivatives there."""
+        """(V, R, P) derivatives of the losses."""
         return self.formula.jacobian(theta, at)
 
     def of(self, domains: Int64Array) -> "FormulaCurve":
@@ -75,14 +75,14 @@ def pooled_problem(
     root: FloatArray,
     weighting: float = 0.0,
 ) -> Problem:
-    """The problem of a curve and (R, V) losses.
+    """Makes the least-squares problem of a curve and (R, V) losses.
 
     Args:
-        curve: of R points.
-        losses: (R, V).
+        curve: the formula at R points.
+        losses: (R, V) measured losses.
         prior: mean and spread, (V, P) each.
-        root: (R, V) that residuals are multiplied by.
-        weighting: correlation of a run's losses that the fit goes by.
+        root: (R, V) factors of the residuals.
+        weighting: the correlation of a run's losses that the fit uses.
     """
     mean, spread = prior
     weights = Equicorrelation.of(weighting, losses.shape[1]).inverse()

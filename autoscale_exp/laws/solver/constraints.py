@@ -1,4 +1,4 @@
-"""What a mixture must meet: shares, what the domains' unique tokens allow, caps of groups, and no domain made worse."""
+"""The constraints on a mixture: bounds of shares, caps by unique tokens and by groups, and no domain made worse."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,12 +11,12 @@ from autoscale_exp.base.arrays import FloatArray, Int64Array
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.laws.optimum import SUM_TOLERANCE, Bounds
 
-ON_LIMIT = 1e-6  # relative; a share this near to a limit is on it, as in Bounds.active
+ON_LIMIT = 1e-6  # relative distance; a share this near to a limit is on it, as in Bounds.active
 
 
 @dataclass(frozen=True)
 class GroupCap:
-    """At most a share of the budget for several domains together.
+    """The largest share of the budget for several domains together.
 
     Attributes:
         name: for people.
@@ -31,15 +31,15 @@ class GroupCap:
 
 @dataclass(frozen=True)
 class Constraints:
-    """All that holds a mixture.
+    """All constraints on a mixture.
 
     Attributes:
         bounds: smallest and largest share of each domain.
-        unique_tokens: (K,) tokens that each domain has without repeating any; None for no limit.
-        max_epochs: how often they may be repeated; needed with unique_tokens.
-        groups: caps on sums of shares; a domain may be in several.
-        no_worse_than: (K,) shares of a reference mixture: no validation domain's loss may be above the one under it.
-        reference_name: of that mixture, for people.
+        unique_tokens: (K,) tokens of each domain's text; None for no limit.
+        max_epochs: most epochs over these tokens; needed with unique_tokens.
+        groups: caps on sums of shares; a domain may be in several groups.
+        no_worse_than: (K,) shares of a reference mixture; no validation domain's loss may exceed its loss under it.
+        reference_name: name of the reference mixture, for people.
     """
 
     bounds: Bounds
@@ -50,7 +50,11 @@ class Constraints:
     reference_name: str = "uniform"
 
     def caps(self, budget: float) -> FloatArray:
-        """(K,) shares that the unique tokens allow at `budget`; inf where they are no limit."""
+        """(K,) largest shares that the unique tokens allow at `budget`; inf without a limit.
+
+        Raises:
+            UserError: max_epochs is missing or not above 0, or the unique tokens are malformed.
+        """
         if self.unique_tokens is None:
             return np.full(len(self.bounds.lower), np.inf)
         if self.max_epochs is None or not self.max_epochs > 0:
@@ -64,13 +68,13 @@ class Constraints:
         return np.minimum(self.bounds.upper, self.caps(budget))
 
     def violation(self, weights: FloatArray, budget: float) -> float:
-        """Largest by which shares break the sum, bounds, caps and groups; no_worse_than is not looked at."""
+        """Largest amount by which shares break the sum, bounds, caps or groups. It leaves no_worse_than out."""
         sums = [weights[list(group.members)].sum() - group.share for group in self.groups]
         outside = [*(self.bounds.lower - weights), *(weights - self.upper(budget)), *sums, abs(weights.sum() - 1)]
         return float(max(0.0, *outside))
 
     def describe(self, weights: FloatArray, budget: float, domains: Sequence[str]) -> list[str]:
-        """The bounds, caps and groups that shares sit on, in words, such as 'books: cap of 4 epochs 0.12'."""
+        """Lists the bounds, caps and groups that shares are on, in words, such as 'books: cap of 4 epochs 0.12'."""
         caps, upper = self.caps(budget), self.upper(budget)
         side = Bounds(self.bounds.lower, upper).active(weights)
         notes = []
@@ -86,10 +90,10 @@ class Constraints:
 
 
 def check_text(unique_tokens: Any, num_domains: int) -> FloatArray:
-    """(K,) tokens that the text has of each domain.
+    """Checks the tokens of each domain's text, and returns them as a (K,) array.
 
     Raises:
-        UserError: they are not as many numbers as there are domains, or one is below 0.
+        UserError: they are not one number per domain, or one is below 0.
     """
     try:
         text = np.asarray(unique_tokens, dtype=np.float64)
@@ -101,10 +105,10 @@ def check_text(unique_tokens: Any, num_domains: int) -> FloatArray:
 
 
 def check_constraints(constraints: Constraints, budget: float, domains: Sequence[str]) -> None:
-    """Refuses bounds, caps and groups that no mixture meets together; no_worse_than needs a law and is not looked at.
+    """Refuses bounds, caps and groups that no mixture meets together. It leaves out no_worse_than, which needs a law.
 
     Raises:
-        UserError: a malformed entry, or a clash: its message names who clashes, by how much, and the remedies.
+        UserError: an entry is malformed, or entries clash; the message names them, by how much, and the remedies.
     """
     if not budget > 0:
         raise UserError(f"the token budget is {budget}; it must be above 0")
@@ -156,7 +160,7 @@ def _check_domains(constraints: Constraints, budget: float, domains: Sequence[st
 
 
 def _remedy(constraints: Constraints, budget: float) -> str:
-    """How far max_epochs or the budget would have to move for shares to reach 1."""
+    """Says to which value max_epochs or the budget must move for the largest shares to reach 1."""
     assert constraints.max_epochs is not None
 
     def excess(log_factor: float) -> float:
@@ -165,7 +169,7 @@ def _remedy(constraints: Constraints, budget: float) -> str:
         return float(more.upper(budget).sum()) - 1
 
     if excess(60.0) <= 0:
-        return "raise bounds.upper too, as the domains with tokens do not reach 1 by theirs"
+        return "raise bounds.upper too: those of the domains that have tokens do not sum to 1"
     factor = float(np.exp(brentq(excess, 0.0, 60.0)))
     return (
         f"raise max_epochs to {constraints.max_epochs * factor:.4g} or lower the budget to {_tokens(budget / factor)}"
@@ -189,7 +193,7 @@ def _check_groups(constraints: Constraints, budget: float, domains: Sequence[str
             )
     if not constraints.groups:
         return
-    # Shares grow from `lower`, which all groups allow, so a mixture exists if and only if they can grow to a sum of 1.
+    # All groups allow the shares `lower`. So a mixture exists if and only if shares can grow from these to a sum of 1.
     rows = group_rows(constraints)
     shares = np.array([group.share for group in constraints.groups])
     most = linprog(
@@ -205,12 +209,12 @@ def _check_groups(constraints: Constraints, budget: float, domains: Sequence[str
         rest = f"; upper bounds and caps of the domains in no group sum to {upper[outside].sum():.4g}"
         raise UserError(
             f"caps of groups {', '.join(f'{g.name} ({g.share:g})' for g in full)} and the largest shares of domains "
-            f"leave at most {total:.4g} of the budget to mix{rest}; raise the caps of groups or these"
+            f"leave at most {total:.4g} of the budget to mix{rest}; raise the caps of the groups or those of domains"
         )
 
 
 def group_rows(constraints: Constraints) -> FloatArray:
-    """(G, K) of 1 for the members of each group, else 0."""
+    """(G, K) 1 for the members of each group, else 0."""
     rows = np.zeros((len(constraints.groups), len(constraints.bounds.lower)))
     for row, group in zip(rows, constraints.groups, strict=True):
         row[list(group.members)] = 1
@@ -218,9 +222,9 @@ def group_rows(constraints: Constraints) -> FloatArray:
 
 
 def implied_limits(constraints: Constraints, budget: float) -> tuple[FloatArray, FloatArray]:
-    """(K,) smallest and largest shares that the sum, caps and groups leave, so that no domain seems free but is not.
+    """(K,) smallest and largest shares that all constraints together leave each domain.
 
-    Lower bounds that sum to 1, for example, leave no domain any room.
+    They are tighter than the bounds. For example, lower bounds that sum to 1 leave no domain any room.
     """
     lower, upper = constraints.bounds.lower.copy(), constraints.upper(budget)
     upper = np.maximum(upper, lower)

@@ -1,4 +1,4 @@
-"""Several laws of the same domains, such as draws of one, evaluated at once where their kind allows it."""
+"""Several laws of the same domains, such as the draws of one, evaluated together where their class allows it."""
 
 from collections.abc import Callable, Sequence
 
@@ -7,14 +7,14 @@ import numpy as np
 from autoscale_exp.base.arrays import FloatArray
 from autoscale_exp.laws.law import LossLaw
 
-NUMBERS_AT_ONCE = 4_000_000  # laws x points x validation domains x domains in one call: bounds memory
+NUMBERS_AT_ONCE = 4_000_000  # laws x points x validation domains x domains in one call, to limit memory
 
 
 class Ensemble:
     """D laws with V validation and K training domains each.
 
-    A law that has a method `side_by_side(laws)` gives one law whose validation domains are those of all of them in
-    turn. Others are evaluated one by one.
+    Laws with a method `side_by_side(laws)` are joined into one law whose validation domains are those of all laws in
+    turn. Other laws are evaluated one by one.
     """
 
     def __init__(self, laws: Sequence[LossLaw]) -> None:

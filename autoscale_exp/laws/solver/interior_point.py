@@ -16,7 +16,7 @@ from autoscale_exp.laws.solver.newton_step import NewtonStep
 from autoscale_exp.laws.solver.polish import polish
 
 BARRIER_END = 1e-10  # the last barrier, in units of the largest slope at the start: free shares are off by so much
-DIVERGED = 1e12  # multipliers this large mean that the rows cannot be met near here, as can be where they are not convex
+DIVERGED = 1e12  # multipliers this large mean that rows cannot be met near here, as can be where they are not convex
 HALVINGS = 30  # of a step, before it is given up
 
 

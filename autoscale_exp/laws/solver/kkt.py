@@ -1,4 +1,7 @@
-"""A program over shares, and how far a point is from its minimum: the certificate of every optimum."""
+"""A program over shares, and how far a point is from its minimum. This certifies every optimum.
+
+N shares, M rows.
+"""
 
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -13,10 +16,10 @@ class Program(Protocol):
     """Minimise f(w) [+ t] over `lower` <= w <= `upper`, sum w = `total`, rows(w) - epigraph t <= 0.
 
     Attributes:
-        lower: (N,) limits; below `upper` throughout.
-        upper: (N,) limits.
-        total: of w.
-        epigraph: (M,) 1 for rows that t stands above, else 0; if any is 1, t is added to f.
+        lower: (N,) lower limits, all below `upper`.
+        upper: (N,) upper limits.
+        total: the sum of w.
+        epigraph: (M,) 1 for rows that t must not be below, else 0; if any is 1, t is added to f.
     """
 
     lower: FloatArray
@@ -25,21 +28,21 @@ class Program(Protocol):
     epigraph: FloatArray
 
     def values(self, w: FloatArray) -> tuple[float, FloatArray]:
-        """f and (M,) rows."""
+        """Returns f and (M,) values of the rows."""
         ...
 
     def derivatives(self, w: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """(N,) gradient of f and (M, N) of the rows; of order 1 at the start."""
+        """Returns the (N,) gradient of f and the (M, N) gradients of the rows; at the start they are of order 1."""
         ...
 
     def parts(self, w: FloatArray) -> FloatArray:
-        """(P, N) gradients of the functions that f and the rows are made of; may help, need not."""
+        """Returns (P, N) gradients of the functions that f and the rows are made of; they only speed up the search."""
         ...
 
 
 @dataclass(frozen=True)
 class Point:
-    """Where the method ends.
+    """A point, with its certificate.
 
     Attributes:
         w: (N,) shares.
@@ -47,8 +50,8 @@ class Point:
         y: (M,) multipliers of the rows, >= 0.
         value: f + t.
         residual: KKT residual; see `kkt_residual`.
-        violation: largest by which a row is above 0.
-        iterations: of Newton's method.
+        violation: largest amount by which a row exceeds 0.
+        iterations: iterations of the method that found it.
     """
 
     w: FloatArray
@@ -61,10 +64,11 @@ class Point:
 
 
 def kkt_residual(program: Program, w: FloatArray, t: float, y: FloatArray) -> tuple[float, float]:
-    """How far w is from stationary, and the price of a share that fits best.
+    """Returns the KKT residual at w, and the multiplier of the sum (price) that makes it smallest.
 
-    Of every share, |slope of the Lagrangian| counts in full off its limits and, towards a limit it is nearer to than
-    1 / N, by that distance times N; of every row, its multiplier times its slack. All relative to the largest slope.
+    The residual is the largest of these, relative to the largest slope: for each share, the slope of the Lagrangian,
+    times N times the distance to the limit that it points to if that is nearer than 1 / N; for each row, its multiplier
+    times its slack.
     """
     gradient, rows = program.derivatives(w)
     slope = gradient + y @ rows
@@ -89,12 +93,12 @@ def kkt_residual(program: Program, w: FloatArray, t: float, y: FloatArray) -> tu
 
 
 def worth(point: Point) -> float:
-    """What is left to improve: the larger of residual and violation."""
+    """How far a point is from a minimum: the larger of residual and violation."""
     return max(point.residual, point.violation)
 
 
 def point_at(program: Program, w: FloatArray, t: float, y: FloatArray, iterations: int) -> Point:
-    """The point with its certificate; a height is lowered to the least that it can be."""
+    """Makes a point with its certificate. The height of an epigraph is set to the least that its rows allow."""
     f, c = program.values(w)
     if program.epigraph.any():
         t = float(c[program.epigraph > 0].max())

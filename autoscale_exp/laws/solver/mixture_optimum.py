@@ -1,7 +1,7 @@
-"""The best mixture under a fitted law at a token budget, within constraints, with how exactly it is the best.
+"""The best mixture under fitted laws at a token budget T, within constraints, and how exactly it is the best.
 
 J(w) = objective of law.predict(w T) + kl_weight KL(w || prior) is minimised over shares w. Most laws are convex in the
-tokens, so that the minimum is global; for those that are not, the best of a few starts is given, and said to be so.
+tokens, so the minimum is global. For a law that is not, the best of several starts is taken, and the result says so.
 """
 
 from collections.abc import Sequence
@@ -28,22 +28,22 @@ from autoscale_exp.laws.solver.slsqp import minimise_by_slsqp
 
 KKT_TOLERANCE = 1e-6
 VIOLATION_TOLERANCE = 1e-8
-ACCURACY = 1e-9  # KKT residual that is aimed for
-MOST_FOR_SLSQP = 100  # free domains; a step takes .8 s with 1,000
-NUM_STARTS = 8  # where the law is not convex
+ACCURACY = 1e-9  # KKT residual to reach
+MOST_FOR_SLSQP = 100  # free domains; a step of SLSQP takes .8 s with 1,000
+NUM_STARTS = 8  # starts under a law that is not convex
 
 
 @dataclass(frozen=True, kw_only=True)
 class MixtureOptimum(Optimum):
-    """An optimum under a law, and how exactly it is one.
+    """An optimum under one or more laws, and how exactly it is one.
 
     Attributes:
-        losses: (V,) that the law predicts; their mean over laws for an expected optimum.
-        violation: largest by which shares break a constraint, or a loss (nats) the one that it may not be above.
-        converged: kkt_residual is at most 1e-6 and violation 1e-8.
-        convex: losses were convex between all pairs of mixtures tried, so that the optimum is global.
-        num_starts: of the search; more than 1 where the law is not convex.
-        evaluations: of the laws' slopes.
+        losses: (V,) predicted losses, on average over the laws.
+        violation: largest amount by which a share breaks a constraint, or a loss (nats) exceeds its limit.
+        converged: whether kkt_residual is at most 1e-6 and violation at most 1e-8.
+        convex: whether losses were convex between all pairs of mixtures tried; if so, the optimum is global.
+        num_starts: starts of the search; more than 1 if the law is not convex.
+        evaluations: number of evaluations of the laws' slopes.
     """
 
     losses: FloatArray
@@ -118,7 +118,7 @@ def _check_prior(prior: FloatArray | None, kl_weight: float, upper: FloatArray, 
 
 
 class _Task(MixtureProblem):
-    """A problem with its starts and its result."""
+    """A problem, the starts of its search, and its result."""
 
     def __init__(
         self, *problem: Any, convex: bool | None, start: FloatArray | None = None, accuracy: float = ACCURACY
@@ -173,12 +173,12 @@ class _Task(MixtureProblem):
         """Refuses a no_worse_than that no mixture within the other constraints meets.
 
         Raises:
-            UserError: naming the validation domains that even the mixture nearest to meeting it makes worse.
+            UserError: it names the validation domains that are worse even under the mixture that comes nearest.
         """
         reference = self.constraints.no_worse_than
         assert reference is not None
         if self.constraints.violation(reference, self.budget) <= 1e-9:
-            return  # the reference itself meets all
+            return  # the reference itself meets all constraints
         others = replace(self.constraints, no_worse_than=None)
         predictions = Predictions(self.predictions.laws, self.budget, "loss")
         worst = WorstCase("loss", reference)
@@ -196,10 +196,10 @@ class _Task(MixtureProblem):
         )
 
     def _start(self, index: int) -> FloatArray:
-        """(K,) strictly between the limits of all free domains; the first treats them alike, or is near a given one."""
+        """(K,) shares strictly within the limits of all free domains. Start 0 is even, or near a given mixture."""
         room = self.upper - self.lower
         pull = np.ones(len(room))
-        # A mixture that is near, or the reference, which may be one of few that meet its limits.
+        # Start 1 is near the reference, as few other mixtures may meet its limits.
         given = self.near if index == 0 else self.constraints.no_worse_than if index == 1 else None
         if given is not None:
             middle = self._start(0) if index else self._between(pull)
@@ -211,7 +211,7 @@ class _Task(MixtureProblem):
         return self._between(pull)
 
     def _between(self, pull: FloatArray) -> FloatArray:
-        """(K,) shares that sum to 1, the further from their lower limits the more they are pulled."""
+        """(K,) shares that sum to 1; the larger its pull, the further a share is from its lower limit."""
         room = self.upper - self.lower
 
         def shares(log_time: float) -> FloatArray:
@@ -235,7 +235,7 @@ class _Task(MixtureProblem):
             if best is None or worth(point) < worth(best[1]):
                 best = weights, point
             gradient, rows = program.derivatives(point.w)
-            # Slopes far smaller than at the start, where they set the units: again from here, with units to match.
+            # The slopes at the start set the units. If slopes here are far smaller, search again in units of these.
             if worth(point) <= max(1e-8, self.accuracy) and np.abs(gradient + point.y @ rows).max() > 0.05:
                 break
             start = 0.9 * weights + 0.1 * start
@@ -257,7 +257,7 @@ class _Task(MixtureProblem):
         return max(violation, float((self.predictions.values(weights)[0] - limits).max()))
 
     def _held(self, losses: FloatArray, point: Point) -> list[str]:
-        """The validation domains that no_worse_than holds: on their limit, at a price."""
+        """Says which validation domains no_worse_than holds: those on their limit with a positive multiplier."""
         limits = self.limits
         if limits is None or not len(point.y):
             return []

@@ -1,4 +1,4 @@
-"""The search for a mixture as a program over shares: what is minimised, its limits and its units."""
+"""The search for the best mixture, written as a program over shares: objective, limits and units."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from autoscale_exp.laws.objective import Objective
 from autoscale_exp.laws.solver.constraints import Constraints, group_rows, implied_limits
 from autoscale_exp.laws.solver.ensemble import Ensemble
 
-FEWEST = 1e-12  # share at which slopes are taken for a domain without tokens, where a law need not have any
+FEWEST = 1e-12  # share at which the slopes of a domain without tokens are taken; at 0 a law may have none
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class WorstCase:
 
     Attributes:
         metric: loss (nats per token) or perplexity.
-        reference: (K,) shares of a mixture: what is minimised is the largest increase over it, as a difference of
-            losses or a ratio of perplexities. None for the largest value itself.
+        reference: (K,) shares of a mixture. With it, the largest increase over this mixture is minimised: a difference
+            of losses or a ratio of perplexities. None for the largest value itself.
     """
 
     metric: str = "loss"
@@ -30,7 +30,7 @@ class WorstCase:
 
 
 class Predictions:
-    """Mean over laws of losses and of what the objective is made of (levels), at shares of a budget."""
+    """Means over laws of the losses, and of the levels that the objective weighs: losses or perplexities."""
 
     def __init__(self, laws: Sequence[LossLaw], budget: float, metric: str) -> None:
         self.laws, self.budget, self.metric = laws, budget, metric
@@ -38,14 +38,14 @@ class Predictions:
         self.evaluations = 0
 
     def values(self, w: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """(..., V) losses and levels of (..., K) shares."""
+        """Returns the (..., V) losses and levels of (..., K) shares."""
         losses = self.ensemble.predict(w * self.budget)
         mean = losses.mean(axis=0)
-        with np.errstate(over="ignore"):  # what is infinite is refused at the start, and no step goes there
+        with np.errstate(over="ignore"):  # infinite values are refused at the start, and no step leads to them
             return mean, mean if self.metric == "loss" else np.exp(losses).mean(axis=0)
 
     def slopes(self, w: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """(V, K) derivatives of both with respect to (K,) shares."""
+        """Returns the (V, K) derivatives of losses and levels with respect to (K,) shares."""
         self.evaluations += 1
         tokens = np.maximum(w, FEWEST) * self.budget
         slopes = self.ensemble.slopes(tokens) * self.budget
@@ -57,7 +57,7 @@ class Predictions:
 
 
 class MixtureProblem:
-    """One problem: a law or several at a budget, what is minimised, and within what."""
+    """One problem: the predictions of laws at a budget, the objective, and the constraints."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class MixtureProblem:
         self.free = self.upper - self.lower > 1e-10
         reference = constraints.no_worse_than
         self.limits = None if reference is None else predictions.values(np.asarray(reference))[0]  # (V,) losses
-        # (V,) what a worst case takes the levels against: levels / unit - offset.
+        # (V,) A worst case is the largest of levels / unit - offset.
         self.unit, self.offset = np.ones(len(self.validation_domains)), np.zeros(len(self.validation_domains))
         if isinstance(objective, WorstCase) and objective.reference is not None:
             levels = predictions.values(np.asarray(objective.reference))[1]
@@ -83,7 +83,10 @@ class MixtureProblem:
 
 
 class MixtureProgram:
-    """A problem as a solver takes it: free domains only, scaled. Rows: worst case, groups, no worse."""
+    """A problem as a solver takes it: over free domains only, and scaled. See `Program`.
+
+    The rows are those of a worst case, then those of groups, then those of `no_worse_than`.
+    """
 
     def __init__(self, task: MixtureProblem, start: FloatArray) -> None:
         self.task, self.free = task, task.free
@@ -93,7 +96,7 @@ class MixtureProgram:
         self.limits = task.limits
         self.worst = isinstance(task.objective, WorstCase)
         groups = group_rows(task.constraints)
-        # A group that the limits of its members, or of all others, keep within its cap is no constraint.
+        # A group is no constraint if the limits of its members, or of all others, keep it within its cap.
         within = np.minimum(groups @ task.upper, 1 - (1 - groups) @ task.lower)
         shares = np.array([group.share for group in task.constraints.groups])
         binding = within > shares + 1e-12
@@ -107,12 +110,12 @@ class MixtureProgram:
             raise UserError(
                 f"the law '{task.predictions.laws[0].name}' predicts {task.predictions.metric} values or slopes that "
                 f"are not finite at {task.budget:,.0f} tokens; check its fit"
-                + (", or use the loss as metric" if task.predictions.metric == "perplexity" else "")
+                + (", or set objective.metric=loss" if task.predictions.metric == "perplexity" else "")
             )
         if not gradient.any() and not rows[self.epigraph > 0].any():
             raise UserError(
-                f"the law '{task.predictions.laws[0].name}' has no slopes at the start, so it has no exact optimum; "
-                "compare its predictions at given mixtures instead"
+                f"all slopes of the law '{task.predictions.laws[0].name}' are 0 at the start, so it has no exact "
+                "optimum; compare its predictions at given mixtures instead"
             )
         self.scale = 1 / float(np.abs(np.vstack([gradient, rows[self.epigraph > 0]])).max())
         sizes = np.abs(rows).max(axis=1, initial=1e-300)
@@ -121,7 +124,7 @@ class MixtureProgram:
         )
 
     def full(self, w: FloatArray) -> FloatArray:
-        """(K,) shares of all domains from those of the free ones."""
+        """(K,) shares of all domains, given those of the free ones."""
         weights = self.base.copy()
         weights[self.free] = w
         return weights
@@ -163,6 +166,6 @@ class MixtureProgram:
 
 
 def divergence(weights: FloatArray, prior: FloatArray) -> float:
-    """KL(weights || prior) in nats, for a prior above 0 wherever the weights are."""
+    """KL(weights || prior) in nats; the prior must be above 0 wherever the weights are."""
     used = weights > 0
     return float(np.sum(weights[used] * np.log(weights[used] / prior[used])))

@@ -1,8 +1,10 @@
-"""The step of Newton's method for a program over shares, from gradients alone.
+"""A step of Newton's method for a program over shares, from gradients alone, since laws give no second derivatives.
 
-Laws give gradients only. A few differences of gradients give a model of the Hessian, a diagonal plus c_v times the
-outer products of the losses' gradients (exact where each loss is a function of a sum over domains), and conjugate
-gradients preconditioned by it solve for the step as exactly as is needed.
+A few differences of gradients give a model of the Hessian: a diagonal, plus c_v times the outer products of the losses'
+gradients. The model is exact if each loss is a function of a sum over domains. Conjugate gradients, preconditioned by
+the model, solve for the step as exactly as needed.
+
+N shares, M rows, P parts.
 """
 
 import numpy as np
@@ -11,12 +13,12 @@ from scipy.linalg import lu_factor, lu_solve
 from autoscale_exp.base.arrays import FloatArray
 from autoscale_exp.laws.solver.kkt import Program
 
-STEP = 1e-5  # relative, of differences of gradients; only speed depends on their accuracy, not the answer
-MAX_CG = 80
+STEP = 1e-5  # relative step of the differences of gradients; their accuracy affects the speed, not the answer
+MAX_CG = 80  # iterations of conjugate gradients
 
 
 class NewtonStep:
-    """The system of a step: Hessian of the Lagrangian plus `sigma`, bordered by rows (with -slack) and the sum."""
+    """The linear system of a step: Hessian of the Lagrangian plus `sigma`, bordered by rows (-slack) and the sum."""
 
     def __init__(
         self,
@@ -36,7 +38,7 @@ class NewtonStep:
         self._model()
 
     def hessian_times(self, direction: FloatArray) -> FloatArray:
-        """Difference of two gradients of the Lagrangian."""
+        """(N,) product of the Hessian of the Lagrangian with a direction, from a difference of gradients."""
         length = float((np.abs(direction) / self.floor).max())
         if length == 0:
             return np.zeros_like(direction)
@@ -47,7 +49,10 @@ class NewtonStep:
         return np.where(np.isfinite(change), change, 0.0)  # perplexities can overflow near a limit
 
     def _model(self) -> None:
-        """Fits diag(d) + low.T @ low to products with a few vectors of signs times w: d_i drops out of differences."""
+        """Fits the model diag(d) + low.T @ low to products with a few vectors, which are w with random signs.
+
+        The d_i drop out of differences between these products, so `low` is fitted first.
+        """
         signs = np.random.default_rng(0).choice([-1.0, 1.0], size=(3, len(self.w)))
         products = np.array([self.hessian_times(sign * self.floor) for sign in signs]) * signs / self.floor  # (3, N)
         outer = self.program.parts(self.w)
@@ -74,7 +79,7 @@ class NewtonStep:
     def solve(
         self, right_w: FloatArray, right_t: float, right_rows: FloatArray, accuracy: float
     ) -> tuple[FloatArray, float, FloatArray, float]:
-        """Steps of w, t, multipliers of the rows and the price."""
+        """Returns the steps of w, t, the multipliers of the rows, and the price."""
         size = len(self.w)
         right_t = right_t if self.height.any() else 0.0
         right = np.concatenate([right_w, [right_t], right_rows, [self.program.total - self.w.sum()]])
@@ -92,7 +97,7 @@ class NewtonStep:
         return np.concatenate([w, [corner[-1]], corner[num_low:-1]])
 
     def _conjugate_gradients(self, right: FloatArray, accuracy: float) -> FloatArray:
-        """Preconditioned by the model with the same borders, so that all iterates keep to the borders' rows."""
+        """Solves the system. The preconditioner is the model with the same borders, so that all iterates meet them."""
         size = len(self.w)
 
         def top(x: FloatArray) -> FloatArray:  # the rows of the system for w

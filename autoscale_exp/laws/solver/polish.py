@@ -1,4 +1,4 @@
-"""The last digits of a minimum: Newton's method on the limits and rows that hold at a point near it."""
+"""The last digits of a minimum, by Newton's method with the limits and rows that hold taken as equalities."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from autoscale_exp.laws.solver.newton_step import NewtonStep
 
 
 def polish(program: Program, near: Point, on_lower: BoolArray, on_upper: BoolArray, active: BoolArray) -> Point:
-    """Newton's method with the limits that hold taken as equalities, as long as the residual falls.
+    """Improves a point by Newton's method as long as its residual falls, with active limits and rows as equalities.
 
     Args:
         program: what to minimise.

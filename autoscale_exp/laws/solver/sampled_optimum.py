@@ -1,4 +1,4 @@
-"""A good mixture under a law without slopes: the mean of the best of many drawn mixtures, as RegMix does it."""
+"""A good mixture under a law without slopes: the mean of the best of many drawn mixtures, as in RegMix."""
 
 from dataclasses import dataclass
 
@@ -19,14 +19,14 @@ SEED = 42
 
 @dataclass(frozen=True)
 class DrawnMixtures:
-    """Mixtures drawn within constraints, always the same ones, and what a law predicts for them.
+    """Mixtures drawn within constraints, and the losses that a law predicts for them. The draws are always the same.
 
     Attributes:
-        law: that predicts.
+        law: the law that predicts.
         budget: tokens.
-        constraints: that all mixtures meet.
+        constraints: the constraints that all mixtures meet.
         weights: (N, K) shares.
-        losses: (N, V) that the law predicts.
+        losses: (N, V) predicted losses.
     """
 
     law: LossLaw
@@ -36,7 +36,7 @@ class DrawnMixtures:
     losses: FloatArray
 
     def optimum(self, objective: Objective) -> MixtureOptimum:
-        """The mean of the 128 best: no optimum in the strict sense, and never called converged."""
+        """Returns the mean of the 128 best mixtures. This is no exact optimum, so it never counts as converged."""
         best = np.argsort(objective(self.losses), kind="stable")[:NUM_AVERAGED]
         weights = self.weights[best].mean(axis=0)
         weights /= weights.sum()
@@ -58,19 +58,19 @@ class DrawnMixtures:
 
 
 def draw_mixtures(law: LossLaw, budget: float, constraints: Constraints, prior: FloatArray | None) -> DrawnMixtures:
-    """Draws 100,000 mixtures from a Dirichlet distribution with the prior as its parameters; keeps those allowed.
+    """Draws 100,000 mixtures from a Dirichlet distribution with the prior as parameters, and keeps those allowed.
 
-    Source: RegMix, whose prior are the natural shares. Ours: the constraints, of which it has none; lower bounds take
-    their part of each mixture first, and mixtures beyond the others are dropped.
+    Source: RegMix, whose prior is the natural shares. The constraints are ours: lower bounds take their part of each
+    mixture first, and mixtures that break another constraint are dropped.
 
     Args:
-        law: without slopes.
+        law: a law without slopes.
         budget: tokens.
         constraints: that mixtures must meet.
         prior: (K,) shares; equal ones if None.
 
     Raises:
-        UserError: constraints that clash, that no draw meets, or that need slopes.
+        UserError: constraints clash, no draw meets them, or one of them needs slopes.
     """
     check_constraints(constraints, budget, law.domains)
     if constraints.no_worse_than is not None:
@@ -85,5 +85,7 @@ def draw_mixtures(law: LossLaw, budget: float, constraints: Constraints, prior: 
     limits = np.array([group.share for group in constraints.groups])
     inside = (weights <= upper + 1e-9).all(axis=1) & (weights @ group_rows(constraints).T <= limits + 1e-9).all(axis=1)
     if not inside.any():
-        raise UserError(f"none of {NUM_DRAWN} drawn mixtures meets the bounds; law={law.name} needs looser ones")
+        raise UserError(
+            f"none of {NUM_DRAWN} drawn mixtures meets the bounds; loosen them, as law={law.name} searches by drawing"
+        )
     return DrawnMixtures(law, budget, constraints, weights[inside], law.predict(weights[inside] * budget))

@@ -1,4 +1,4 @@
-"""Minimises a program over shares by sequential quadratic programming: SciPy's SLSQP, with our gradients."""
+"""Minimises a program over shares by sequential quadratic programming, with SciPy's SLSQP."""
 
 from typing import Any
 
@@ -10,15 +10,15 @@ from autoscale_exp.laws.solver.kkt import Point, Program, point_at, worth
 from autoscale_exp.laws.solver.polish import polish
 
 MAX_ITERATIONS = 300
-FEWEST = 1e-3  # times an even share: smaller ones have the unit of this
-ROUNDING = 1e-16  # of f, which is of order 1; below it SLSQP has nothing to go by
+FEWEST = 1e-3  # times an even share; smaller shares have the unit of this one
+ROUNDING = 1e-16  # smallest change of f, which is of order 1, that SLSQP can see
 
 
 class _Evaluated:
-    """A program at SLSQP's points x = (w / unit, t); it asks for each more than once.
+    """A program at SLSQP's points x = (w / unit, t), remembered, since SLSQP asks for each point more than once.
 
-    Losses curve with a share as slope / share, so that in units of the root of the shares all curvatures are alike, as
-    SLSQP takes them to be at its start.
+    SLSQP starts from equal curvatures. Losses curve with a share as slope / share, so curvatures are about equal in
+    units of the root of the shares.
     """
 
     def __init__(self, program: Program, start: FloatArray) -> None:
@@ -28,7 +28,7 @@ class _Evaluated:
         self.derivatives: tuple[FloatArray, FloatArray] | None = None
 
     def at(self, x: FloatArray) -> FloatArray:
-        """(N,) shares of a point, within limits, which SLSQP may pass by rounding."""
+        """(N,) shares of a point, clipped to the limits, which SLSQP may pass by rounding."""
         size = len(self.program.lower)
         w = np.clip(x[:size] * self.unit, self.program.lower, self.program.upper)
         if self.x is None or not np.array_equal(x, self.x):
@@ -36,44 +36,44 @@ class _Evaluated:
         return w
 
     def slopes(self, x: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """The program's derivatives by shares."""
+        """The program's derivatives with respect to shares."""
         w = self.at(x)
         self.derivatives = self.derivatives or self.program.derivatives(w)
         return self.derivatives
 
     def height(self, x: FloatArray) -> float:
-        """Of the epigraph; 0 without one."""
+        """Height of the epigraph; 0 without one."""
         return float(x[-1]) if self.has_height else 0.0
 
     def objective(self, x: FloatArray) -> float:
-        """What SLSQP minimises."""
+        """The objective that SLSQP minimises."""
         self.at(x)
         return self.values[0] + self.height(x)
 
     def gradient(self, x: FloatArray) -> FloatArray:
-        """Of the objective."""
+        """Gradient of the objective."""
         return np.append(self.slopes(x)[0] * self.unit, [1.0] * self.has_height)
 
     def rows(self, x: FloatArray) -> FloatArray:
-        """(M,) room in each row, which SLSQP keeps at 0 or above."""
+        """(M,) slack of each row, which SLSQP keeps at 0 or above."""
         self.at(x)
         return self.program.epigraph * self.height(x) - self.values[1]
 
     def row_gradients(self, x: FloatArray) -> FloatArray:
-        """(M, ...) of the room."""
+        """(M, N) gradients of the slacks, and a last column for the height if there is one."""
         columns = [self.program.epigraph[:, None]] * self.has_height
         return np.hstack([-self.slopes(x)[1] * self.unit, *columns])
 
 
 def minimise_by_slsqp(program: Program, start: FloatArray, accuracy: float) -> Point:
-    """The minimum near `start`; the only one if f and the rows are convex.
+    """Returns the minimum near `start`; the only one if f and the rows are convex.
 
-    Source: Kraft, A software package for sequential quadratic programming, DFVLR-FB 88-28, 1988, as SciPy has it.
+    Source: Kraft, A software package for sequential quadratic programming, DFVLR-FB 88-28, 1988; SciPy's version.
 
     Args:
         program: what to minimise.
-        start: (N,) within limits, with the right sum. Rows need not hold at it.
-        accuracy: KKT residual that suffices; where SLSQP ends above it, Newton's method goes on from there.
+        start: (N,) within limits, with the right sum. The rows need not hold there.
+        accuracy: KKT residual that suffices. If SLSQP ends above it, Newton's method goes on from there.
     """
     evaluated = _Evaluated(program, start)
     high = program.epigraph > 0

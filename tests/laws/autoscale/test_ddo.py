@@ -20,7 +20,7 @@ NO_BOUNDS = (0.0, 1.0)
 
 
 def fitted(table, objective, bounds):
-    return AutoscaleLaw.fit(table, own_domains(table)).responses(objective, bounds)
+    return AutoscaleLaw.fit(table, own_domains(table.domains, table.validation_domains)).responses(objective, bounds)
 
 
 def authors_law(reduced, metric):
