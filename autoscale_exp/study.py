@@ -27,7 +27,7 @@ from autoscale_exp.runs.table import RunTable
 from autoscale_exp.studies.checks import check_numbers_of_runs, check_objective, check_ratios, first_of_search
 from autoscale_exp.studies.choices import choose_scales
 from autoscale_exp.studies.commands import Sections
-from autoscale_exp.studies.progress import Progress
+from autoscale_exp.studies.progress import StudyProgress
 from autoscale_exp.studies.runs import runs_of
 from autoscale_exp.studies.stages import Stage, StageList
 from autoscale_exp.training.forecast import Forecast, Forecaster, check_plan, describe, duration
@@ -41,7 +41,7 @@ def main(conf: StudyConf) -> None:
     check(conf)
     if conf.search is not None:
         conf = replace(conf, store=conf.store or first_of_search(conf).store)
-    console, progress = open_console(), Progress(Path(conf.output_dir))
+    console, progress = open_console(), StudyProgress(Path(conf.output_dir))
     prepare = prepare_stage(conf)
     prepared = not progress.unfinished(prepare)
     if not prepared and not conf.plan.only:

@@ -22,15 +22,8 @@ from autoscale_exp.training.claim import claimed, holder
 from autoscale_exp.training.devices import train_on_devices
 from autoscale_exp.training.packed_trainer import is_packed
 from autoscale_exp.training.packing import train_in_packs
-from autoscale_exp.training.plan import (
-    RunPlan,
-    is_finished,
-    is_first_process,
-    is_started_elsewhere,
-    num_devices,
-    plan_run,
-    store_of,
-)
+from autoscale_exp.training.parallelism import is_first_process, is_started_elsewhere, num_devices
+from autoscale_exp.training.plan import RunPlan, is_finished, plan_run, store_of
 from autoscale_exp.training.plan_only import tell
 from autoscale_exp.training.sweep import planned_runs
 from autoscale_exp.training.watch import PlannedRun, SweepWatch, what_is_kept

@@ -50,10 +50,11 @@ from autoscale_exp.data.tokenizer import load_tokenizer
 from autoscale_exp.lm.masking import row_keys
 from autoscale_exp.training import run
 from autoscale_exp.training.building import build_module
-from autoscale_exp.training.callbacks import Progress
+from autoscale_exp.training.callbacks import ProgressFile
 from autoscale_exp.training.pack import Pack, train_pack
 from autoscale_exp.training.packed_trainer import PackedTrainer
-from autoscale_exp.training.plan import RunPlan, micro_batch, plan_run
+from autoscale_exp.training.parallelism import micro_batch
+from autoscale_exp.training.plan import RunPlan, plan_run
 
 HERE = Path(__file__).parent
 WARM_UP = 5  # steps that are not counted
@@ -121,7 +122,7 @@ def noting(owner: Any, method: str, clock: Clock) -> Iterator[Times]:
 def trained(plan: RunPlan, clock: Clock) -> Times:
     """The `train` job's part after its checks."""
     _, parts = micro_batch(plan.conf.model.optimizer.batch_rows, plan.conf.micro_batch_rows, 1)
-    with tempfile.TemporaryDirectory() as folder, noting(Progress, "on_train_batch_end", clock) as times:
+    with tempfile.TemporaryDirectory() as folder, noting(ProgressFile, "on_train_batch_end", clock) as times:
         run.train(plan, Path(folder))
     return times[parts - 1 :: parts]
 
@@ -237,7 +238,7 @@ def start_seconds(store: TokenStore) -> dict[str, float]:
     code = (
         "import sys, time; from autoscale_exp.training import callbacks; from autoscale_exp import train\n"
         "def noted(*_): print('TIME', time.process_time(), flush=True)\n"
-        "callbacks.Progress.on_train_batch_end = noted\ntrain.main()"
+        "callbacks.ProgressFile.on_train_batch_end = noted\ntrain.main()"
     )
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-c", code, f"store={store.folder}", f"output_dir={folder}", *steps, "-m"]

@@ -59,7 +59,7 @@ class Evaluation:
         if missing or not headline:
             raise UserError(
                 f"{self.name} gave no {missing[0] if missing else 'metric'} that a report could show, but "
-                f"{', '.join(measured) or 'nothing'}; leave this task away"
+                f"{', '.join(measured) or 'nothing'}; leave this task out"
             )
         return headline
 

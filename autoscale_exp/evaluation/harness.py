@@ -176,7 +176,7 @@ def _harness_model(subject: Subject, batch_size: int) -> Any:
             if longest > self.max_length:
                 raise UserError(
                     f"an answer of {longest} tokens is longer than the {self.max_length} positions of "
-                    f"'{subject.checkpoint.folder}'; leave this task away"
+                    f"'{subject.checkpoint.folder}'; leave this task out"
                 )
             # The last token is only predicted, so one more than the model has positions fits.
             self.truncated_requests += sum(len(c) + len(a) > self.max_length + 1 for _, c, a in requests)

@@ -99,6 +99,6 @@ def first_of_search(conf: StudyConf) -> RunRecord:
     if record.model != conf.model.name:
         raise UserError(
             f"search is '{conf.search}', whose runs are of model '{record.model}', but model is '{conf.model.name}'; "
-            f"add model={record.model}, or leave search away"
+            f"add model={record.model}, or leave out search"
         )
     return record

@@ -16,7 +16,7 @@ from autoscale_exp.studies.commands import Command
 from autoscale_exp.studies.stages import Stage
 
 
-class Progress:
+class StudyProgress:
     """The account of a study.
 
     Args:

@@ -1,4 +1,4 @@
-"""What a run is built from, as its plan says: the model, and what sets the domain weights as the run goes."""
+"""The parts of a run, built from its plan: the model, the reweighting, and the files that they leave."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -21,25 +21,25 @@ from autoscale_exp.runs.identity import write_identity
 from autoscale_exp.runs.record import FAILURE, MIXTURE, PROGRESS, WeightsPoint
 from autoscale_exp.training.plan import RunPlan
 
-Reweighting = Doremi | Doge | Ado | None  # None: the weights stay as the mixture says
+Reweighting = Doremi | Doge | Ado | None  # None for a run that keeps the weights of its mixture
 
 
 def begin_folder(folder: Path, plan: RunPlan) -> None:
-    """Makes the folder of a run ready for a part of its training: what the part before has left of itself goes."""
+    """Makes a run's folder ready for training, and removes what an interrupted or failed part has left there."""
     for left in (FAILURE, PROGRESS):
         (folder / left).unlink(missing_ok=True)
     write_identity(folder, plan.identity)
 
 
 def keep_model(folder: Path, model: Any, weights: dict[str, Any], tokenizer: Tokenizer) -> None:
-    """Writes a trained model of transformers, with these weights by name, into the folder of its run."""
-    transformers.utils.logging.disable_progress_bar()  # for a file or two, across the sweep's own display
+    """Writes a trained model of transformers, with `weights` by name, into the folder of its run."""
+    transformers.utils.logging.disable_progress_bar()  # it would break the sweep's own display for a file or two
     model.save_pretrained(folder / "model", state_dict=weights)
     tokenizer.save_pretrained(folder / "model")
 
 
 def build_module(plan: RunPlan, tokenizer: Tokenizer) -> LanguageModel:
-    """The model of a run, from scratch or with the weights of `model.init_from`."""
+    """Builds the model of a run, from scratch or with the weights of `model.init_from`."""
     if not plan.initial:
         return _module(plan, tokenizer)
     dropout: dict[str, Any] = dict.fromkeys(FAMILIES[plan.initial.family].dropouts, plan.conf.model.dropout)
@@ -67,7 +67,7 @@ def _loaded(checkpoint: Checkpoint, **options: Any) -> Any:
 
 
 def build_reweighting(plan: RunPlan, tokenizer: Tokenizer) -> Reweighting:
-    """What sets the weights of a run as it goes; None if they stay as the mixture says."""
+    """Builds what sets the domain weights during a run; None if the run keeps those of its mixture."""
     conf = plan.conf.reweighting
     if isinstance(conf, AdoConf):
         prior = plan.requested_tokens[0] / plan.requested_tokens[0].sum()
@@ -79,15 +79,13 @@ def build_reweighting(plan: RunPlan, tokenizer: Tokenizer) -> Reweighting:
         return Doge(conf, shares)
     if isinstance(conf, DoremiConf):
         assert plan.reference is not None
-        reference = _module(
-            plan, tokenizer, _loaded(plan.reference)
-        )  # whose losses are of the same tokens as the run's
+        reference = _module(plan, tokenizer, _loaded(plan.reference))  # its losses are of the same tokens as the run's
         return Doremi(conf, reference, shares, num_steps=plan.num_steps, vocab_size=vocabulary_size(tokenizer))
     return None
 
 
 def as_realised(plan: RunPlan, reweighting: Reweighting) -> RunPlan:
-    """The plan of a run that has ended, with the stages that it has had."""
+    """The plan of a run that has ended, with the stages that reweighting made."""
     if not isinstance(reweighting, Ado):
         return plan
     requested_tokens = reweighting.requested_rows() * plan.store.seq_len
@@ -95,7 +93,7 @@ def as_realised(plan: RunPlan, reweighting: Reweighting) -> RunPlan:
 
 
 def write_mixture(folder: Path, plan: RunPlan, reweighting: Reweighting) -> None:
-    """Writes the mixture that a run has found, if it has."""
+    """Writes the mixture that DoReMi or DoGE has found."""
     if isinstance(reweighting, Doremi | Doge):
         method = "DoReMi" if isinstance(reweighting, Doremi) else "DoGE"
         origin = f"mean weights of {plan.conf.run_name}, by {method}"
@@ -103,7 +101,7 @@ def write_mixture(folder: Path, plan: RunPlan, reweighting: Reweighting) -> None
 
 
 def weights_curve_of(plan: RunPlan, reweighting: Reweighting) -> list[WeightsPoint] | None:
-    """The curve of DoReMi's weights, by tokens trained on and by domain."""
+    """The curve of DoReMi's weights over the tokens trained on; None for other runs."""
     if not isinstance(reweighting, Doremi):
         return None
     step_rows, domains = plan.conf.model.optimizer.batch_rows, plan.store.domains

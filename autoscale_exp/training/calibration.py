@@ -1,4 +1,4 @@
-"""How fast this machine trains a model: a few steps of the very training, in as many processes as a sweep will use."""
+"""How fast this machine trains a model, measured by a few steps of training in as many processes as a sweep uses."""
 
 import json
 import logging
@@ -22,9 +22,9 @@ from autoscale_exp.training.plan import plan_run
 log = logging.getLogger(__name__)
 
 CALIBRATION = "calibration.json"
-SECONDS = 3.0  # of training that are measured
-MOST_STEPS = 200
-VALIDATION_WORTH = 1 / 3  # of a token that is only validated on: it has no backward pass
+SECONDS = 3.0  # length of the measured training
+MOST_STEPS = 200  # of the measured training
+VALIDATION_WORTH = 1 / 3  # cost of a validation token over that of a training token: it has no backward pass
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class Pace:
     """How fast runs go.
 
     Attributes:
-        tokens_per_second: of one of the runs that train at a time.
-        run_seconds: that a run takes beside its tokens and validations.
-        start_seconds: that the first run of a process waits for.
+        tokens_per_second: of one run among those that train at a time.
+        run_seconds: time of a run beside training and validation.
+        start_seconds: time before the first run of a process starts.
     """
 
     tokens_per_second: float
@@ -43,12 +43,12 @@ class Pace:
 
 
 def calibrated(conf: TrainConf, store: TokenStore, folder: Path, parallel: int) -> Pace:
-    """The pace of runs like one on this machine, measured unless it has been for `folder`.
+    """Returns the pace of runs like this one on this machine. It is measured once per `folder`.
 
     Args:
-        conf: of one of the runs.
+        conf: the config of one of the runs.
         store: its token store.
-        folder: keeps what is measured, in calibration.json.
+        folder: where calibration.json keeps what was measured.
         parallel: runs at a time.
     """
     key = _key(conf, store, parallel)
@@ -62,7 +62,7 @@ def calibrated(conf: TrainConf, store: TokenStore, folder: Path, parallel: int) 
 
 
 def _key(conf: TrainConf, store: TokenStore, parallel: int) -> str:
-    """Identifies what the pace depends on."""
+    """A hash of all that the pace depends on."""
     of_runs = {
         "model": asdict(conf.model),
         "trainer": conf.trainer,
@@ -76,7 +76,7 @@ def _key(conf: TrainConf, store: TokenStore, parallel: int) -> str:
 
 
 def _read(folder: Path) -> dict[str, dict[str, float]]:
-    """What has been measured; nothing if the file is not what is written here."""
+    """What has been measured; nothing if there is no file, or one that this module cannot have written."""
     try:
         content = json.loads((folder / CALIBRATION).read_text(encoding="utf-8"))
         return {key: asdict(Pace(**pace)) for key, pace in content.items()}
@@ -85,7 +85,7 @@ def _read(folder: Path) -> dict[str, dict[str, float]]:
 
 
 def _measure(conf: TrainConf, store: TokenStore, parallel: int) -> Pace:
-    """Measures in processes of their own, all at once, and takes the mean."""
+    """Measures the pace in `parallel` processes at once, and takes the mean."""
     asked = replace(
         conf,
         design=SingleConf(),
@@ -113,8 +113,8 @@ def _be_quiet() -> None:
 
 
 def _pace_here(conf: TrainConf, started: float) -> Pace:
-    """Trains a step, which pays for what is paid once, and then steps for about `SECONDS`."""
-    from autoscale_exp.training.run import train  # imports torch, which belongs to the start of a process
+    """Trains one step, which includes all costs of a start, and then for about `SECONDS`."""
+    from autoscale_exp.training.run import train  # imports torch, which is part of starting a process
 
     store = open_store(str(conf.store), "store")
     step_tokens = conf.model.optimizer.batch_rows * store.seq_len
@@ -135,5 +135,5 @@ def _pace_here(conf: TrainConf, started: float) -> Pace:
 
 
 def validation_tokens(store: TokenStore) -> int:
-    """Tokens of a point of the validation curve."""
+    """Validation tokens of one point of the curve."""
     return sum(store.num_rows("validation", domain) for domain in store.validation_domains) * store.seq_len

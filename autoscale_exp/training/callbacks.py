@@ -1,4 +1,4 @@
-"""What happens during a run beside training: validation, the point to resume from, and word of its progress."""
+"""Callbacks of a run: the validation curve, the count of tokens, the resume point and the progress file."""
 
 import math
 import time
@@ -16,22 +16,23 @@ from autoscale_exp.base.stopping import StopRequest
 from autoscale_exp.data.datamodule import Batch
 from autoscale_exp.data.store import TokenStore
 from autoscale_exp.lm.masking import row_keys
+from autoscale_exp.training.progress_file import RunProgress, write_progress
 
-PROGRESS_SECONDS = 1.0  # between two looks at the run from outside
+PROGRESS_SECONDS = 1.0  # between two writes of progress.json
 
 
 def validation_steps(num_points: int, num_steps: int) -> set[int]:
-    """The optimiser steps after which there is a point of the validation curve."""
+    """The optimiser steps after which the validation curve has a point."""
     return {round(num_steps * point / num_points) for point in range(1, num_points + 1)} - {0}
 
 
 def validation_batches(
     store: TokenStore, domain: str, batch_rows: int, rank: int = 0, world_size: int = 1
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor, bool]]:
-    """A rank's validation rows, their keys, which are those of every run, so that masks are too; and if they count.
+    """Yields a rank's batches of validation rows, with the keys of the rows, and whether the batch counts.
 
-    All ranks have as many batches, as those of a sharded model must: one that has no row left takes the last row, which
-    does not count.
+    The keys, and so the masks, are the same in all runs. All ranks have equally many batches, as ranks of a sharded
+    model must: a rank with no row left repeats the last row in a batch that does not count.
     """
     rows = store.rows("validation", domain)
     for start in range(0, len(rows), batch_rows * world_size):
@@ -42,10 +43,10 @@ def validation_batches(
 
 
 def check_losses(losses: dict[str, float], tokens: int) -> None:
-    """Checks the validation losses by domain that a run has after so many tokens.
+    """Checks a run's validation losses by domain after `tokens` tokens.
 
     Raises:
-        DivergedError: one is not finite.
+        DivergedError: a loss is not finite.
     """
     for domain, loss in losses.items():
         if not math.isfinite(loss):
@@ -58,14 +59,14 @@ def check_training_loss(loss: float, step: int) -> None:
     """Checks the training loss of an optimiser step.
 
     Raises:
-        DivergedError: it is not finite.
+        DivergedError: the loss is not finite.
     """
     if not math.isfinite(loss):
         raise DivergedError(f"the training loss is {loss} at step {step}; lower the learning rate")
 
 
 def check_counts(domains: Sequence[str], rows: Sequence[int], planned_rows: Sequence[int]) -> None:
-    """Compares the (K,) rows of each domain that a run was trained on with those that it was to be trained on.
+    """Checks that the (K,) rows that a run was trained on are the planned ones.
 
     Raises:
         RuntimeError: they differ; the message names the domains.
@@ -79,11 +80,11 @@ def check_counts(domains: Sequence[str], rows: Sequence[int], planned_rows: Sequ
 
 
 class ValidationCurve(Callback):
-    """Losses of all validation domains at evenly spaced numbers of tokens; the last point is the end of the run.
+    """Measures the losses of all validation domains at evenly spaced numbers of tokens, last at the end of the run.
 
     Args:
-        store: validation rows per domain.
-        num_points: of the curve.
+        store: the token store, with the validation rows.
+        num_points: points of the curve.
         num_steps: optimiser steps of the run.
         step_rows: rows per step.
         total_rows: rows of the run.
@@ -104,7 +105,7 @@ class ValidationCurve(Callback):
         self.points: list[dict[str, Any]] = []
 
     def on_train_batch_end(self, trainer: Trainer, module: Any, *_: Any) -> None:
-        """Measures once the step of a point is done."""
+        """Measures a point after its step."""
         tokens = min(trainer.global_step * self.step_rows, self.total_rows) * self.store.seq_len
         if trainer.global_step not in self.steps or (self.points and self.points[-1]["tokens"] == tokens):
             return
@@ -121,48 +122,48 @@ class ValidationCurve(Callback):
         return {"points": self.points}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes up the points of an interrupted run."""
+        """Restores the points of an interrupted run."""
         self.points = state["points"]
 
 
 class RealisedTokens(Callback):
-    """Counts the rows of each domain in the batches that were trained on, over all devices and parts of a run.
+    """Counts the rows of each domain in the batches trained on, over all devices and all parts of a run.
 
-    It must come before `ResumePoint`, whose checkpoint holds the count up to and with the batch just done.
+    It must come before `ResumePoint`, whose checkpoint includes the batch just done.
 
     Args:
         domains: (K,) names.
         seq_len: tokens per row.
 
     Attributes:
-        rows: (K,) trained on by all devices, up to the last `gather`.
+        rows: (K,) rows that all devices trained on, up to the last `gather`.
     """
 
     def __init__(self, domains: Sequence[str], seq_len: int) -> None:
         self.domains = list(domains)
         self.seq_len = seq_len
         self.rows = [0] * len(domains)
-        self._own_rows = torch.zeros(len(domains), dtype=torch.int64)  # of this device, not yet in `rows`
+        self._own_rows = torch.zeros(len(domains), dtype=torch.int64)  # rows of this device, not yet in `rows`
 
     def on_train_start(self, trainer: Trainer, module: Any) -> None:
-        """Counts on the device, so that no batch has to wait."""
+        """Moves the count to the device, so that no batch has to wait for it."""
         self._own_rows = self._own_rows.to(module.device)
 
     def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Counts on this device."""
+        """Counts the batch on this device."""
         self._own_rows += batch.domain_rows
 
     def on_train_end(self, trainer: Trainer, module: Any) -> None:
-        """Takes in what was counted since the last log or checkpoint."""
+        """Adds what was counted since the last log or checkpoint."""
         self.gather(trainer)
 
     def on_save_checkpoint(self, trainer: Trainer, module: Any, checkpoint: dict[str, Any]) -> None:
-        """Adds the count of all devices; `state_dict` could not gather it."""
+        """Stores the count of all devices, which `state_dict` could not gather."""
         self.gather(trainer)
         checkpoint["domain_rows"] = self.rows
 
     def on_load_checkpoint(self, trainer: Trainer, module: Any, checkpoint: dict[str, Any]) -> None:
-        """Takes up the count of an interrupted run."""
+        """Restores the count of an interrupted run."""
         self.rows = checkpoint["domain_rows"]
 
     @property
@@ -171,24 +172,21 @@ class RealisedTokens(Callback):
         return {domain: rows * self.seq_len for domain, rows in zip(self.domains, self.rows, strict=True)}
 
     def gather(self, trainer: Trainer) -> None:
-        """Adds up the counts of all devices; called on each of them."""
+        """Adds up the counts of all devices. Every device must call it."""
         gathered = trainer.strategy.reduce(self._own_rows, reduce_op="sum").tolist()
         self.rows = [rows + more for rows, more in zip(self.rows, gathered, strict=True)]
         self._own_rows.zero_()
 
 
 class ResumePoint(Callback):
-    """Writes a checkpoint every few minutes, between optimiser steps, in place of the one before.
+    """Replaces the run's checkpoint every few minutes, between optimiser steps.
 
-    A run that is told to end does so here, after one more checkpoint.
+    A run that is told to end writes a last checkpoint here, and stops.
 
     Args:
-        path: of the checkpoint.
-        minutes: between two.
-        request: to end.
-
-    Attributes:
-        seconds: spent on the run so far, all its parts together.
+        path: path of the checkpoint.
+        minutes: minutes between two checkpoints.
+        request: says whether the run is told to end.
     """
 
     def __init__(self, path: Path, minutes: float, request: StopRequest) -> None:
@@ -201,7 +199,7 @@ class ResumePoint(Callback):
 
     @property
     def seconds(self) -> float:
-        """Wall time of the run, the parts before an interruption included up to their checkpoint."""
+        """Wall time of the run, with the earlier parts of a resumed run up to their checkpoints."""
         return self.seconds_before + time.perf_counter() - self._started
 
     def on_train_start(self, trainer: Trainer, module: Any) -> None:
@@ -211,10 +209,10 @@ class ResumePoint(Callback):
         self._last_step = trainer.global_step
 
     def on_train_batch_end(self, trainer: Trainer, module: Any, *_: Any) -> None:
-        """Saves if it is time, or the run is told to end, and no gradients wait for their step.
+        """Saves after an optimiser step if it is time, or if the run is told to end.
 
         Raises:
-            Stopped: the run is told to end, on whichever device.
+            Stopped: the run is told to end, on any device.
             DivergedError: a weight is not finite; the checkpoint before stays.
             UserError: the checkpoint cannot be written.
         """
@@ -227,14 +225,14 @@ class ResumePoint(Callback):
             self._save(trainer, module)
             self._saved = time.perf_counter()
             ending = trainer.strategy.reduce_boolean_decision(ending, all=False)
-            if ending and trainer.global_step < trainer.max_steps:  # else the result is as good as there
+            if ending and trainer.global_step < trainer.max_steps:  # after the last step the result comes at once
                 self.request.stop()
 
     def _save(self, trainer: Trainer, module: Any) -> None:
         own = (of.to_local() if isinstance(of, DTensor) else of for of in module.parameters())
         finite = all(bool(weights.isfinite().all()) for weights in own)
         if not trainer.strategy.reduce_boolean_decision(finite):
-            raise DivergedError(  # a run that went on from here would never end
+            raise DivergedError(  # a run that resumed here would diverge again and again
                 f"the weights are not finite after step {trainer.global_step}; lower the learning rate"
             )
         temporary = self.path.with_suffix(".tmp")
@@ -248,19 +246,19 @@ class ResumePoint(Callback):
                 temporary.unlink(missing_ok=True)
 
     def state_dict(self) -> dict[str, Any]:
-        """The time spent."""
+        """The time spent so far."""
         return {"seconds": self.seconds}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes up the clock of an interrupted run."""
+        """Restores the clock of an interrupted run."""
         self.seconds_before = state["seconds"]
 
 
-class Progress(Callback):
-    """Keeps `progress.json` fresh for whoever watches the sweep, and stops a run whose loss is not finite."""
+class ProgressFile(Callback):
+    """Keeps progress.json fresh for those who watch the run, and stops a run whose loss is not finite."""
 
-    def __init__(self, path: Path, *, step_rows: int, total_rows: int, seq_len: int) -> None:
-        self.path = path
+    def __init__(self, folder: Path, *, step_rows: int, total_rows: int, seq_len: int) -> None:
+        self.folder = folder
         self.step_rows = step_rows
         self.total_rows = total_rows
         self.seq_len = seq_len
@@ -273,7 +271,7 @@ class Progress(Callback):
         self._first_step = trainer.global_step
 
     def on_train_batch_end(self, trainer: Trainer, module: Any, *_: Any) -> None:
-        """Once a second."""
+        """Checks the loss and writes progress, once a second."""
         now = time.perf_counter()
         if now - self._told < PROGRESS_SECONDS:
             return
@@ -283,10 +281,5 @@ class Progress(Callback):
         if trainer.is_global_zero:
             rows = min(trainer.global_step * self.step_rows, self.total_rows)
             rate = (rows - self._first_step * self.step_rows) * self.seq_len / (now - self._started)
-            write_progress(self.path, rows * self.seq_len, self.total_rows * self.seq_len, rate, loss)
-
-
-def write_progress(path: Path, tokens: int, total_tokens: int, rate: float, loss: float) -> None:
-    """Tells of a run: tokens trained on, of all, tokens per second, and the last training loss."""
-    content = {"tokens": tokens, "total_tokens": total_tokens, "tokens_per_second": rate, "train_loss": loss}
-    atomic.write_json(path, content)
+            progress = RunProgress(rows * self.seq_len, self.total_rows * self.seq_len, rate, loss)
+            write_progress(self.folder, progress)

@@ -1,7 +1,7 @@
-"""Who trains a run: a lock on its folder, and beside it the name of the process that holds it, with a heartbeat.
+"""Which process trains a run: a lock on the run's folder, and a file that names the holder, with a heartbeat.
 
-On the machine of the holder the lock tells whether it lives, as the lock goes with its process, however that ends.
-From other machines the heartbeat tells: a number that the holder raises. No two clocks are compared.
+On the holder's machine the lock tells whether the holder lives, as a lock ends with its process, however that ends. On
+other machines the heartbeat tells: a number that the holder raises. No two clocks are compared.
 """
 
 import json
@@ -26,8 +26,8 @@ LOCK = ".lock"
 HOLDER = ".holder.json"
 LOOK_SECONDS = 0.1  # between two looks at a run that another process trains
 BEAT_SECONDS = 2.0
-SILENT_SECONDS = 5 * BEAT_SECONDS  # a holder elsewhere that is not heard for so long is dead
-SWEEP = "AUTOSCALE_EXP_SWEEP"  # environment variable that a sweep gives to its workers: its process, as <pid>@<host>
+SILENT_SECONDS = 5 * BEAT_SECONDS  # a holder on another machine that is silent for longer counts as dead
+SWEEP = "AUTOSCALE_EXP_SWEEP"  # environment variable in which a sweep's workers find its process, as <pid>@<host>
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,11 @@ class Holder:
     """The process that trains a run.
 
     Attributes:
-        process: as <pid>@<host>.
-        command: the process that the user started, which is the sweep's if there is one.
-        since: local time there.
-        beat: goes up by one every `BEAT_SECONDS`.
-        idle_beats: of these, the last ones in which training has told of no progress.
+        process: the process, as <pid>@<host>.
+        command: the process that the user started: that of the sweep if there is one.
+        since: local time of the holder.
+        beat: grows by one every `BEAT_SECONDS`.
+        idle_beats: beats since training last told of its progress.
     """
 
     process: str
@@ -59,12 +59,12 @@ class Holder:
 
     @property
     def idle_seconds(self) -> float:
-        """How long training has told of no progress."""
+        """How long training has not told of its progress."""
         return self.idle_beats * BEAT_SECONDS
 
 
 def this_process() -> str:
-    """<pid>@<host>."""
+    """This process, as <pid>@<host>."""
     return f"{os.getpid()}@{socket.gethostname()}"
 
 
@@ -75,10 +75,10 @@ def this_command() -> str:
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Holds a run while it is trained; waits as long as another process does."""
+    """Holds a run while it is trained; first waits until no other process does."""
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / LOCK).acquire(poll_interval=LOOK_SECONDS):
-        while (other := holder(folder)) and not other.is_here:  # to which this file system passes no lock on
+        while (other := holder(folder)) and not other.is_here:  # this file system may share no locks between machines
             time.sleep(LOOK_SECONDS)
         with _heartbeat(folder):
             yield
@@ -95,7 +95,7 @@ def _heartbeat(folder: Path) -> Iterator[None]:
         for number in count(1):
             if ended.wait(BEAT_SECONDS):
                 return
-            with suppress(OSError, UserError):  # a full disk is told of where results are written
+            with suppress(OSError, UserError):  # a full disk is reported where results are written
                 stamp = (folder / PROGRESS).stat().st_mtime_ns if (folder / PROGRESS).exists() else None
                 told, last = (told, last) if stamp == told else (stamp, number)
                 content = replace(own, beat=number, idle_beats=number - last)
@@ -114,7 +114,7 @@ def _heartbeat(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def claimed_if_free(folder: Path) -> Iterator[bool]:
-    """Holds a run while it is trained, if no process does; yields whether it is held here."""
+    """Holds a run while it is trained if no other process does; yields whether it holds the run."""
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK, blocking=False)
     try:
@@ -133,7 +133,7 @@ def claimed_if_free(folder: Path) -> Iterator[bool]:
 
 
 def read_holder(folder: Path) -> Holder | None:
-    """What the last process that held a run has left of itself, alive or not; None if it has ended as it should."""
+    """The last process that held a run, alive or dead; None if it has ended as it should."""
     try:
         return Holder(**json.loads((folder / HOLDER).read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError, TypeError):
@@ -143,19 +143,19 @@ def read_holder(folder: Path) -> Holder | None:
 def holder(folder: Path) -> Holder | None:
     """The process that trains the run in a folder now, if there is one.
 
-    One on another machine counts as alive until it has been silent for `SILENT_SECONDS` under the eyes of this process.
+    A process on another machine counts as alive until this one has seen no beat of it for `SILENT_SECONDS`.
     """
     named = read_holder(folder)
     if named is None or named.process == this_process():
         return named
     if named.is_here:
-        with suppress(PermissionError):  # the folder of someone else: the heartbeat has to do
+        with suppress(PermissionError):  # in someone else's folder only the heartbeat can tell
             return named if _is_locked(folder) else None
     return None if _silent_seconds(folder, named) > SILENT_SECONDS else named
 
 
 def wait_to_hear(folders: Iterable[Path]) -> None:
-    """Waits until it is known of each run that is said to be trained whether it is: some seconds at most."""
+    """Waits until it is known of every run with a holder whether that is alive: some seconds at most."""
     unknown = {folder: found.beat for folder in folders if (found := holder(folder))}
     while unknown:
         for folder, beat in list(unknown.items()):
@@ -175,7 +175,7 @@ def _is_locked(folder: Path) -> bool:
     return False
 
 
-_heard: dict[Path, tuple[Holder, float]] = {}  # what was last heard of the holder of a run, and when, by our own clock
+_heard: dict[Path, tuple[Holder, float]] = {}  # by folder: the holder's last beat, and when we saw it, by our own clock
 
 
 def _silent_seconds(folder: Path, named: Holder) -> float:
@@ -185,7 +185,7 @@ def _silent_seconds(folder: Path, named: Holder) -> float:
 
 
 def end_workers(folders: Iterable[Path]) -> None:
-    """Tells the workers of this process to end, and waits until each has left its run."""
+    """Tells the workers of this sweep to end, and waits until each has left its run."""
     folders = list(folders)
     while True:
         holders = [found for folder in folders if (found := holder(folder)) and found.command == this_process()]

@@ -1,8 +1,8 @@
-"""A run on several devices: a process for each, started here unless torchrun or srun has started them.
+"""A run on several devices, with a process for each, unless torchrun or srun has started them.
 
-Lightning would start the command of the job again for every device, which in a sweep is the whole sweep. Here a
-process of its own calls `train` for each device, and the one that starts them trains nothing itself: it holds the run,
-passes signals on, and ends all of them when one has died.
+Lightning would start the job's command again for every device, which in a sweep is the whole sweep. Here a new process
+calls `train` for each device. The process that starts them trains nothing: it holds the run, passes signals on, and
+ends all of them when one dies.
 """
 
 import logging
@@ -20,24 +20,25 @@ from omegaconf import OmegaConf
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.processes import ProcessDied, WorkProcess, wait_for_any
 from autoscale_exp.base.stopping import Stopped, StopRequest
-from autoscale_exp.training.plan import RunPlan, num_devices
+from autoscale_exp.training.parallelism import num_devices
+from autoscale_exp.training.plan import RunPlan
 
 PRELOAD = "autoscale_exp.training.run"
 LOOK_SECONDS = 0.2
-LAST_WORDS_SECONDS = 5.0  # in which the other processes may tell of the error that has ended one
+LAST_WORDS_SECONDS = 5.0  # after one process has ended with an error, for others to report theirs
 
 
 def train_on_devices(plan: RunPlan, folder: Path) -> None:
-    """Trains a run with a process per device of this machine; returns once all have ended.
+    """Trains a run with a process for each device of this machine; returns once all have ended.
 
     Raises:
-        UserError: the run cannot go on, as one of the processes says.
+        UserError: one of the processes reports that the run cannot go on.
         ProcessDied: one of them was killed.
         Stopped: a signal came; the resume point is that of the step just done.
     """
     nodes = int(plan.conf.trainer.get("num_nodes", 1))
     environment = {**os.environ, **_meeting_point(nodes), "WORLD_SIZE": str(num_devices(plan.conf))}
-    # A plain dict, as Hydra's config holds classes that it has imported twice, which cannot be sent on.
+    # A plain dict, as Hydra's own config has classes that it imported twice, which cannot be pickled.
     hydra_conf = HydraConfig.get() if HydraConfig.initialized() else None
     job_logging = hydra_conf and OmegaConf.to_container(hydra_conf.job_logging, resolve=True)
     processes = []
@@ -54,7 +55,7 @@ def train_on_devices(plan: RunPlan, folder: Path) -> None:
 
 
 def _meeting_point(nodes: int) -> dict[str, str]:
-    """Where the processes find each other: said by the user for several machines, else a free port here."""
+    """Variables by which the processes find each other: the user's for several machines, else a free port here."""
     if nodes > 1:
         if missing := [name for name in ("NODE_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
             raise UserError(
@@ -68,7 +69,7 @@ def _meeting_point(nodes: int) -> dict[str, str]:
 
 
 def _follow(processes: list[WorkProcess], request: StopRequest) -> None:
-    """Waits for all processes to end; for a while only, once one has ended with an error."""
+    """Waits for all processes to end. Once one has ended with an error, it waits only a while for the others."""
     errors: list[BaseException] = []
     told, patience = False, float("inf")
     running = list(processes)
@@ -79,13 +80,13 @@ def _follow(processes: list[WorkProcess], request: StopRequest) -> None:
                 process.result()
             except (Exception, Stopped) as error:
                 errors.append(error)
-                if not isinstance(error, Stopped):  # else the others write the checkpoint, however long that takes
+                if not isinstance(error, Stopped):  # a stopped run writes its checkpoint, however long that takes
                     patience = min(patience, time.monotonic() + LAST_WORDS_SECONDS)
         if request.signum is not None and not told:
             told = True
             for process in running:
                 process.signal(signal.SIGTERM)
-    if errors:  # the others only miss the one that has died
+    if errors:  # the first of these kinds is the cause; other errors only follow from a lost process
         raise next((e for kind in (UserError, Stopped, ProcessDied) for e in errors if isinstance(e, kind)), errors[0])
 
 
@@ -99,5 +100,5 @@ def _train_rank(plan: RunPlan, folder: Path, job_logging: Any) -> None:
     if job_logging is not None:
         configure_log(OmegaConf.create(job_logging))
     else:
-        logging.disable(logging.WARNING)  # the first process says it for all
+        logging.disable(logging.WARNING)  # the first process logs for all
     train(plan, folder)

@@ -1,4 +1,4 @@
-"""What runs will take before any of them starts: tokens, FLOPs, time, memory and disk, here or on an accelerator."""
+"""Forecasts what runs will take: tokens, FLOPs, time, memory and disk, here or on an accelerator."""
 
 import os
 from collections.abc import Sequence
@@ -16,14 +16,14 @@ from autoscale_exp.reporting.verdicts import plural
 from autoscale_exp.reweighting.conf import DoremiConf
 from autoscale_exp.training.accelerators import accelerator_of, tokens_per_second
 from autoscale_exp.training.calibration import VALIDATION_WORTH, Pace, calibrated, validation_tokens
-from autoscale_exp.training.plan import micro_batch, num_devices
+from autoscale_exp.training.parallelism import micro_batch, num_devices
 
-PROCESS_BYTES = 0.7e9  # of torch and the libraries, on a CPU; a CUDA context takes about as much
+PROCESS_BYTES = 0.7e9  # memory of torch and the libraries on a CPU; a CUDA context takes about as much
 RESUME_BYTES = 12  # of a parameter in a checkpoint: the weight and AdamW's two moments
-MODEL_BYTES = 4  # in a model that is kept
-REFERENCE_WORTH = 4 / 3  # of a token of DoReMi's proxy run, which a reference model sees, too
-MOST_FLOPS = {"cpu": 2e12, "gpu": 5e15}  # of the least that can be measured; more would take half a minute
-FEWEST_FLOPS = {"cpu": 1e12, "gpu": 1e15}  # of runs that take long enough for ten seconds of measuring
+MODEL_BYTES = 4  # of a parameter in a model that is kept
+REFERENCE_WORTH = 4 / 3  # cost of a token of DoReMi's proxy run, which a reference model sees too, over other tokens
+MOST_FLOPS = {"cpu": 2e12, "gpu": 5e15}  # of one measured step; more would take half a minute
+FEWEST_FLOPS = {"cpu": 1e12, "gpu": 1e15}  # of runs that are worth ten seconds of measuring
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,13 @@ class Forecast:
     """What runs will take.
 
     Attributes:
-        runs: how many.
-        tokens: that they are trained on.
-        flops: of their matrix products, validation included.
-        seconds: that they take; None where nothing tells.
-        memory: bytes of a run on a device, of the largest.
-        resume_bytes: of the checkpoint of a run in progress, of the largest.
-        kept_bytes: of the models that are kept.
+        runs: number of runs.
+        tokens: tokens to train on.
+        flops: FLOPs of their matrix products, with validation.
+        seconds: time; None if unknown.
+        memory: bytes that the largest run takes on a device.
+        resume_bytes: size of the largest checkpoint of a run in progress.
+        kept_bytes: size of all models that are kept.
     """
 
     runs: int = 0
@@ -49,7 +49,7 @@ class Forecast:
     kept_bytes: int = 0
 
     def __add__(self, other: "Forecast") -> "Forecast":
-        """Of the runs of both."""
+        """The forecast of the runs of both, one after the other."""
         known = self.seconds is not None and other.seconds is not None
         return Forecast(
             self.runs + other.runs,
@@ -67,10 +67,10 @@ class Forecaster:
     """Forecasts runs on a token store.
 
     Attributes:
-        plan: where the runs are to train.
+        plan: the `plan` section, which says where the runs will train.
         store: their token store.
-        folder: of the study or sweep, which keeps what is measured.
-        measure: whether this machine's pace may be measured; otherwise no time is told.
+        folder: folder of the study or sweep, which keeps what is measured.
+        measure: whether this machine's pace may be measured; if not, the time is unknown.
     """
 
     plan: PlanConf
@@ -79,15 +79,15 @@ class Forecaster:
     measure: bool = True
 
     def of_runs(self, confs: Sequence[TrainConf], tokens: Sequence[int], parallel: int = 1) -> Forecast:
-        """What runs will take.
+        """Forecasts what runs will take.
 
         Args:
-            confs: (R,) of the runs.
-            tokens: (R,) that each is trained on.
+            confs: (R,) configs of the runs.
+            tokens: (R,) tokens that each run trains on.
             parallel: runs at a time on this machine.
 
         Raises:
-            UserError: one does not fit the memory, or the plan's section is not allowed.
+            UserError: a run does not fit the memory, or the `plan` section is invalid.
         """
         total = Forecast()
         for conf, of_run in zip(confs, tokens, strict=True):
@@ -98,10 +98,10 @@ class Forecaster:
         return replace(total, seconds=total.seconds / min(parallel, len(confs)) + pace.start_seconds)
 
     def unless_tiny(self, runs: Sequence[tuple[Sequence[TrainConf], Sequence[int]]]) -> "Forecaster":
-        """One that measures no pace for runs that might be finished sooner, unless a plan is all that is asked for.
+        """Returns a forecaster that measures nothing if that might take longer than the runs; not with plan.only.
 
         Args:
-            runs: of the commands to come the configs, and the tokens of each.
+            runs: for each command to come, the configs of its runs and the tokens of each.
         """
         unmeasured = replace(self, measure=False)
         flops = sum(unmeasured.of_runs(confs, tokens).flops for confs, tokens in runs)
@@ -138,10 +138,10 @@ class Forecaster:
         return calibrated(conf, self.store, self.folder, parallel)
 
     def _check_memory(self, conf: TrainConf, size: ModelSize, parallel: int) -> float:
-        """Bytes that a run takes on a device.
+        """Returns the bytes that a run takes on a device.
 
         Raises:
-            UserError: the device has less; the message names the number of rows, or of runs at a time, that fits.
+            UserError: the device has less; the message says how many rows at a time fit, or what else to change.
         """
         step_rows, devices = conf.model.optimizer.batch_rows, num_devices(conf)
         rows, _ = micro_batch(step_rows, conf.micro_batch_rows, devices)
@@ -166,7 +166,7 @@ class Forecaster:
         )
 
     def _device(self, conf: TrainConf, parallel: int) -> tuple[str, float]:
-        """What a run trains on, in words, and the memory that it may use there, in bytes."""
+        """The device of a run, in words, and the memory that the run may use there, in bytes."""
         if self.plan.accelerator is not None:
             return f"one {self.plan.accelerator}", accelerator_of(self.plan.accelerator).memory
         if _on_gpu(conf):
@@ -194,7 +194,7 @@ def check_plan(conf: PlanConf) -> None:
     """Checks the `plan` section.
 
     Raises:
-        UserError: the accelerator is not known, or the price no price.
+        UserError: the accelerator is unknown, or the price is below 0.
     """
     if conf.accelerator is not None:
         accelerator_of(conf.accelerator)
@@ -202,13 +202,13 @@ def check_plan(conf: PlanConf) -> None:
 
 
 def describe(forecast: Forecast, plan: PlanConf, store_bytes: int | None, parallel: int | None) -> str:
-    """What is to be done, in a sentence.
+    """Describes what is to be done, in a sentence.
 
     Args:
-        forecast: of all of it.
-        plan: what was asked for.
-        store_bytes: of the token store's rows, if that can be said.
-        parallel: runs at a time on this machine; None where a launcher decides.
+        forecast: the forecast of all runs.
+        plan: the `plan` section.
+        store_bytes: size of the token store's rows; None if unknown.
+        parallel: runs at a time on this machine; None if a launcher decides.
     """
     parts = [f"{plural(forecast.runs, 'run')}, {short_label(forecast.tokens)} tokens, {forecast.flops:.2g} FLOPs"]
     if forecast.seconds is None and forecast.flops < min(FEWEST_FLOPS.values()):
@@ -229,7 +229,7 @@ def describe(forecast: Forecast, plan: PlanConf, store_bytes: int | None, parall
 
 
 def duration(seconds: float) -> str:
-    """A time for people: 40 s, 12 min, 3.5 h."""
+    """A duration for people: 40 s, 12 min, 3.5 h."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.2g} min" if seconds < 5700 else f"{float(f'{seconds / 3600:.3g}'):,.12g} h"

@@ -1,8 +1,9 @@
 """Trains a pack: runs of one architecture as one model, each with its own rows, schedule, optimiser, curve and end.
 
-A pack takes one optimiser step of each run at a time. Nothing passes between runs: products of matrices are by run, and
-optimiser and clipping see a run's parameters alone. Letters in shapes: N runs of the pack, G rows of a step, T tokens
-per row.
+A pack takes one optimiser step of each run at a time. Nothing passes between runs: matrix products are per run, and
+optimiser and clipping see the parameters of one run.
+
+N runs of the pack, G rows of a step, R rows of a forward pass, T tokens per row.
 """
 
 import time
@@ -27,36 +28,37 @@ from autoscale_exp.training.building import begin_folder, build_module, keep_mod
 from autoscale_exp.training.callbacks import PROGRESS_SECONDS, check_counts, validation_batches
 from autoscale_exp.training.packed_run import PackedRun
 from autoscale_exp.training.packed_trainer import PackedTrainer, Planned
-from autoscale_exp.training.plan import RESUME_POINT, RunPlan, micro_batch
+from autoscale_exp.training.parallelism import micro_batch
+from autoscale_exp.training.plan import RESUME_POINT, RunPlan
 from autoscale_exp.training.run import VALIDATION_TOKENS, describe_plan, record_of
 
-CPU_RUNS = 8  # at a time on a CPU, whose cache more would leave
-MEMORY_SHARE = 0.85  # of what is free on a GPU
+CPU_RUNS = 8  # runs of a pack on a CPU; more would not fit its cache
+MEMORY_SHARE = 0.85  # of the free memory of a GPU, to be used
 
 
 class Pack:
-    """Runs in training together.
+    """Runs that are trained together.
 
     Args:
-        runs: plans and folders.
-        device: to train on.
+        runs: plans and folders of the runs.
+        device: the device to train on.
         precision: 32-true or bf16-mixed.
     """
 
     def __init__(self, runs: Sequence[tuple[RunPlan, Path]], device: torch.device, precision: str) -> None:
         self.device = device
         self.autocast = precision == "bf16-mixed"
-        self.plan = runs[0][0]  # of what all have in common
+        self.plan = runs[0][0]  # for what all runs have in common
         self.tokenizer = load_tokenizer(self.plan.store.folder / "tokenizer")
         self.planned = runs
         self.runs: list[PackedRun] = []
         conf = self.plan.conf
         self.step_rows = conf.model.optimizer.batch_rows
         self.micro_rows, _ = micro_batch(self.step_rows, conf.micro_batch_rows, 1)
-        self.batch_rows = max(self.micro_rows, VALIDATION_TOKENS // self.plan.store.seq_len)  # of a validation pass
+        self.batch_rows = max(self.micro_rows, VALIDATION_TOKENS // self.plan.store.seq_len)  # in validation
 
     def train(self, request: StopRequest) -> None:
-        """Trains all runs to their ends and writes their records; a run that diverges is marked as failed.
+        """Trains all runs to their ends, and writes their records. A run that diverges is marked as failed.
 
         Raises:
             UserError: the pack needs more memory than there is, or a resume point cannot be used.
@@ -102,7 +104,7 @@ class Pack:
         self._place()
 
     def stack_models(self, num_runs: int) -> None:
-        """Makes the model of so many runs, without their parameters."""
+        """Makes the model of `num_runs` runs, without their parameters."""
         self.module: LanguageModel = build_module(self.plan, self.tokenizer)
         self.num_params = sum(p.numel() for p in self.module.model.parameters())
         self.stack = Stack(self.module.model, num_runs, self.device)
@@ -111,7 +113,7 @@ class Pack:
         self.module.num_models = num_runs
 
     def bytes_per_run(self) -> int:
-        """GPU memory that a run takes of a pack, measured on one."""
+        """GPU memory in bytes that a run in a pack takes, measured with a pack of one."""
         before = torch.cuda.memory_allocated(self.device)
         torch.cuda.reset_peak_memory_stats(self.device)
         self.stack_models(1)
@@ -121,7 +123,7 @@ class Pack:
         self._backward(tokens[:, part], keys[:, part], weights[:, part])
         with torch.no_grad():
             self._losses(tokens, keys)
-        # And AdamW's two moments, and the copy of the parameters that a validation and the end of a run take.
+        # 12 bytes per parameter: AdamW's two moments, and the copy that validation and the end of a run make.
         return torch.cuda.max_memory_allocated(self.device) - before + 12 * self.num_params
 
     def _place(self) -> None:
@@ -133,7 +135,7 @@ class Pack:
         self.clip_norms = torch.tensor(norms, device=self.device)
 
     def _step(self) -> torch.Tensor:
-        """One optimiser step of each run; (N,) training losses."""
+        """Takes one optimiser step of each run; returns the (N,) training losses."""
         batches = [next(run.batches) for run in self.runs]
         tokens, keys, weights = self._joined(batches)
         losses = torch.zeros(len(self.runs), device=self.device)
@@ -157,7 +159,7 @@ class Pack:
         return losses
 
     def _joined(self, batches: Sequence[Batch]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """(N, G, T) tokens, and (N, G) keys of the rows and their weights; 0 of what fills up a last step."""
+        """(N, G, T) tokens, (N, G) keys of the rows and (N, G) weights, which are 0 for padding of a last step."""
         places = [torch.arange(self.step_rows).clamp(max=len(batch.tokens) - 1) for batch in batches]
         tokens = torch.stack([batch.tokens[rows] for batch, rows in zip(batches, places, strict=True)])
         keys = torch.stack(
@@ -174,7 +176,7 @@ class Pack:
         return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor
 
     def _backward(self, tokens: torch.Tensor, keys: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        """Adds the gradients of (N, R, T) rows with (N, R) keys and weights; (N,) parts of the training losses."""
+        """Adds the gradients of (N, R, T) rows with (N, R) keys and weights; returns their (N,) training losses."""
         num_runs, num_rows, _ = tokens.shape
         losses, runs, rows = self._losses(tokens, keys)
         counts = torch.zeros(num_runs * num_rows, device=self.device).index_add_(0, rows, torch.ones_like(losses))
@@ -183,7 +185,7 @@ class Pack:
         return torch.zeros(num_runs, device=self.device).index_add_(0, runs, weighted.detach())
 
     def _losses(self, tokens: torch.Tensor, keys: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Losses of the predicted tokens of (N, R, T) rows, and of each its run and its row among all rows."""
+        """Losses of the predicted tokens of (N, R, T) rows, and the run and the row (among all N R) of each token."""
         num_rows = tokens.shape[1]
         self.stack.expect(num_rows)
         tokens, keys = tokens.flatten(0, 1), keys.flatten()
@@ -194,7 +196,7 @@ class Pack:
 
     @torch.no_grad()
     def _validate(self, due: Sequence[PackedRun]) -> None:
-        """Adds a point to the validation curves of some runs; those that diverged are marked as failed."""
+        """Adds a point to the validation curves of some runs. Runs that diverged are marked as failed."""
         if not due:
             return
         self.stack.point([self.runs.index(run) for run in due])
@@ -208,7 +210,7 @@ class Pack:
         self._each(PackedRun.add_point, due, points)
 
     def _mean_losses(self, domain: str, num_runs: int) -> list[float]:
-        """Each run's mean loss over the validation tokens of a domain, each token counting once."""
+        """Each run's mean loss over the validation tokens of a domain."""
         sums = torch.zeros(num_runs, dtype=torch.float64, device=self.device)
         counts = torch.zeros_like(sums)
         for tokens, keys, _ in validation_batches(self.plan.store, domain, self.batch_rows):
@@ -219,7 +221,7 @@ class Pack:
         return (sums / counts).tolist()
 
     def _each(self, act: Callable[..., None], runs: Sequence[PackedRun], *values: Sequence[Any]) -> None:
-        """Acts on each of some runs, with its values; those that diverged are marked as failed and leave the pack."""
+        """Calls `act` for each run, with its values. Runs that diverged are marked as failed and leave the pack."""
         failed = []
         for run, *own in zip(runs, *values, strict=True):
             try:
@@ -231,7 +233,7 @@ class Pack:
         self._leave(failed)
 
     def _end(self, ended: Sequence[PackedRun]) -> None:
-        """Writes the records of runs that are done, which then leave the pack."""
+        """Writes the records of runs that are done, and takes them out of the pack."""
         for run in ended:
             plan, folder = run.plan, run.folder
             check_counts(plan.store.domains, run.rows, plan.sampler.row_counts.tolist())
@@ -274,7 +276,7 @@ def train_pack(runs: Sequence[Planned], trainer: PackedTrainer) -> None:
 
 
 def most_runs(plan: RunPlan, trainer: PackedTrainer) -> int:
-    """How many runs like this one are trained at a time.
+    """How many runs like this one a pack has.
 
     Raises:
         UserError: `trainer.max_runs` is more than fit the device's memory.

@@ -15,9 +15,9 @@ from autoscale_exp.base.loggers import open_logger
 from autoscale_exp.data.datamodule import Batch, MixtureBatches
 from autoscale_exp.lm.language_model import build_optimizer
 from autoscale_exp.lm.stack import Stack
-from autoscale_exp.runs.record import PROGRESS
-from autoscale_exp.training.callbacks import check_losses, check_training_loss, validation_steps, write_progress
+from autoscale_exp.training.callbacks import check_losses, check_training_loss, validation_steps
 from autoscale_exp.training.plan import RESUME_POINT, RunPlan
+from autoscale_exp.training.progress_file import RunProgress, write_progress
 from autoscale_exp.training.run import describe_plan
 from autoscale_exp.training.run_log import RunLog, log_every_steps, logged_run
 
@@ -26,14 +26,14 @@ class PackedRun:
     """One run of a pack.
 
     Args:
-        plan: of the run.
-        folder: of the run.
+        plan: the plan of the run.
+        folder: the folder of the run.
 
     Attributes:
         step: optimiser steps done.
-        points: of the validation curve.
-        rows: (K,) trained on, by domain.
-        seconds: its share of the time that its packs took.
+        points: points of the validation curve.
+        rows: (K,) rows trained on, by domain.
+        seconds: the run's share of the time that its packs took.
     """
 
     def __init__(self, plan: RunPlan, folder: Path) -> None:
@@ -50,10 +50,10 @@ class PackedRun:
         self.log_every = log_every_steps(plan.num_steps)
 
     def start(self, stack: Stack, index: int) -> None:
-        """Takes its place in the stack: from its resume point, if there is one, or from what was put there.
+        """Takes its place in the stack, with the weights put there or, if it has one, those of its resume point.
 
         Raises:
-            UserError: the resume point is damaged, or that of a run trained by itself.
+            UserError: the resume point is damaged, or from a run that was trained alone.
         """
         self.parameters = [block[index] for block in stack.blocks]
         decayed = [own for own, decays in zip(self.parameters, stack.decays, strict=True) if decays]
@@ -80,19 +80,19 @@ class PackedRun:
             own.data, own.grad = block[index], grad[index]
 
     def count(self, batch: Batch) -> None:
-        """Notes the step that is done."""
+        """Counts a step that is done, and its rows."""
         self.step += 1
         self.rows = [rows + more for rows, more in zip(self.rows, batch.domain_rows.tolist(), strict=True)]
 
     @property
     def tokens(self) -> dict[str, int]:
-        """Trained on, by domain."""
+        """Tokens trained on, by domain."""
         seq_len = self.plan.store.seq_len
         return {domain: rows * seq_len for domain, rows in zip(self.plan.store.domains, self.rows, strict=True)}
 
     @property
     def logs_now(self) -> bool:
-        """Whether the training loss of the step that is done is logged."""
+        """Whether the training loss of the last step is to be logged."""
         last = self.step == self.plan.num_steps
         return self.log.logger is not None and (last or (self.step - 1) % self.log_every == 0)
 
@@ -108,7 +108,7 @@ class PackedRun:
         self.log.validation(self.step, tokens, losses)
 
     def tell(self, loss: float) -> None:
-        """Tells of its progress.
+        """Checks the training loss and writes the run's progress.
 
         Raises:
             DivergedError: the training loss is not finite.
@@ -118,14 +118,14 @@ class PackedRun:
         step_tokens = self.plan.conf.model.optimizer.batch_rows * self.plan.store.seq_len
         rate = (tokens - self._first_step * step_tokens) / (time.perf_counter() - self._started)
         total = self.plan.sampler.num_rows * self.plan.store.seq_len
-        write_progress(self.folder / PROGRESS, tokens, total, rate, loss)
+        write_progress(self.folder, RunProgress(tokens, total, rate, loss))
 
     def save(self) -> None:
-        """Writes its resume point.
+        """Writes the run's resume point.
 
         Raises:
             DivergedError: a weight is not finite; the resume point before stays.
-            UserError: it cannot be written.
+            UserError: the resume point cannot be written.
         """
         if not all(bool(own.isfinite().all()) for own in self.parameters):
             raise DivergedError(f"the weights are not finite after step {self.step}; lower the learning rate")
@@ -144,7 +144,7 @@ class PackedRun:
             torch.save(state, temporary)
 
     def close(self, error: BaseException | None = None) -> None:
-        """Closes its logger, which marks the run as failed if there is an error."""
+        """Closes the run's logger, which marks the run as failed if there is an error."""
         with suppress(DivergedError), self._logging:
             if error:
                 raise error
@@ -156,8 +156,8 @@ class PackedRun:
         state = torch.load(path, map_location=self.parameters[0].device, weights_only=True)
         if not state.get("packed"):
             raise UserError(
-                f"'{path}' is of a run that was trained by itself; finish it so, with trainer=default, or delete the "
-                "file to start the run over"
+                f"'{path}' is from a run that was trained alone; finish the run with trainer=default, or delete the "
+                "file to start it over"
             )
         for own, saved in zip(self.parameters, state["parameters"], strict=True):
             own.copy_(saved)

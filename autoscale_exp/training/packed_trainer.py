@@ -22,12 +22,12 @@ class PackedTrainer:
     """The `trainer` section of runs that are trained together.
 
     Attributes:
-        accelerator: auto, cpu, or gpu and cuda.
+        accelerator: auto, cpu, gpu or cuda.
         devices: 1.
-        precision: as of Lightning's Trainer.
-        max_runs: at a time; None: as many as fit the memory.
+        precision: as for Lightning's Trainer.
+        max_runs: runs at a time; None for as many as fit the memory.
         compile: as in conf/trainer/default.yaml.
-        checkpoint_activations: the same.
+        checkpoint_activations: as in conf/trainer/default.yaml.
     """
 
     accelerator: str = "auto"
@@ -39,15 +39,15 @@ class PackedTrainer:
 
 
 def is_packed(conf: TrainConf) -> bool:
-    """Whether the `trainer` section is of runs that are trained together."""
+    """Whether the `trainer` section asks for packs."""
     return conf.trainer.get("_target_") == f"{PackedTrainer.__module__}.{PackedTrainer.__name__}"
 
 
 def check_packing(conf: TrainConf, other: TrainConf) -> None:
-    """Checks that a run can be trained in a pack, and in one with another run of its sweep.
+    """Checks that a run can be trained in a pack, together with another run of its sweep.
 
     Raises:
-        UserError: it cannot.
+        UserError: it cannot; the message says why.
     """
     if not is_packed(conf):
         return
@@ -59,11 +59,11 @@ def check_packing(conf: TrainConf, other: TrainConf) -> None:
         raise UserError(f"trainer.devices is {trainer.devices}, but packed runs share one device; give 1")
     if conf.model.dropout:
         raise UserError(
-            f"model.dropout is {conf.model.dropout}, which packed runs cannot draw as they would alone; give "
+            f"model.dropout is {conf.model.dropout}, but packed runs would draw other dropout than alone; give "
             "model.dropout=0 or trainer=default"
         )
     if conf.reweighting is not None:
-        raise UserError(f"reweighting={conf.reweighting.name} is of a run by itself; give trainer=default")
+        raise UserError(f"reweighting={conf.reweighting.name} needs a run that is trained alone; give trainer=default")
     ours, theirs = _common(conf), _common(other)
     if differences := differing_keys(theirs, ours):
         raise UserError(
@@ -73,7 +73,7 @@ def check_packing(conf: TrainConf, other: TrainConf) -> None:
 
 
 def _common(conf: TrainConf) -> dict[str, Any]:
-    """What runs of a pack have in common, as keys of the config with their values."""
+    """What the runs of a pack must have in common, as keys of the config with their values."""
     model = asdict(conf.model)
     optimizer = model.pop("optimizer")
     del model["init_from"], model["name"]

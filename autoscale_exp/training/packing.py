@@ -1,4 +1,4 @@
-"""Which runs of a sweep are trained together, and who trains them. Imports no torch until a pack is trained."""
+"""Which runs of a sweep are packed together, and which process trains them. Imports no torch before training."""
 
 import time
 from collections.abc import Sequence
@@ -15,16 +15,16 @@ from autoscale_exp.training.plan import RunPlan, is_finished
 
 
 def train_in_packs(own: Planned, runs: Sequence[Planned]) -> None:
-    """Trains packs of the runs of a sweep that no process trains, until a run of it is finished, here or elsewhere.
+    """Trains packs of a sweep's open runs until one run, `own`, is finished, here or by another process.
 
-    A pack has as many as fit the memory, of lengths near to that of this run, so that few leave it early.
+    A pack has as many runs as fit the memory. Their lengths are close to that of `own`, so that few leave early.
 
     Args:
-        own: the run.
-        runs: all of its sweep.
+        own: the run to finish.
+        runs: all runs of its sweep.
 
     Raises:
-        UserError: the run cannot be packed, or it failed, here or there.
+        UserError: the run cannot be packed, or it failed, here or elsewhere.
         Stopped: a signal came; the runs in progress have their resume points.
     """
     plan, folder = own
@@ -68,5 +68,5 @@ def _train(pack: Sequence[Planned]) -> None:
 
 
 def _is_open(folder: Path) -> bool:
-    """Whether the run in a folder is still to be trained."""
+    """Whether the run in a folder is neither finished nor failed."""
     return not is_recorded(folder) and not (folder / FAILURE).exists()

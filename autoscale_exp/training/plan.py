@@ -1,7 +1,5 @@
-"""What a run will do, checked in full before it starts. Imports no torch, so a user's mistake is told at once."""
+"""The plan of a run, checked in full before training starts. Imports no torch, so that mistakes are told at once."""
 
-import json
-import math
 import os
 import re
 import shutil
@@ -22,8 +20,8 @@ from autoscale_exp.data.conf import DataConf
 from autoscale_exp.data.store import TokenStore, open_store
 from autoscale_exp.laws.objective import Objective, make_objective
 from autoscale_exp.lm.checkpoint import Checkpoint, check_initial
-from autoscale_exp.lm.conf import MaskedModelConf, ModelConf, OptimizerConf
-from autoscale_exp.lm.families import FAMILIES
+from autoscale_exp.lm.checks import check_model, check_optimizer
+from autoscale_exp.lm.conf import ModelConf
 from autoscale_exp.lm.size import size_of
 from autoscale_exp.mixture.allocation import allocate_stages
 from autoscale_exp.mixture.sampler import MixtureSampler
@@ -35,12 +33,11 @@ from autoscale_exp.runs.designs.single import SingleConf
 from autoscale_exp.runs.identity import IDENTITY, RunIdentity, read_identity
 from autoscale_exp.runs.record import is_recorded, read_record
 from autoscale_exp.training.claim import holder
+from autoscale_exp.training.parallelism import check_strategy, micro_batch, num_devices
 from autoscale_exp.training.reweighting import check_reweighting, reweighting_identity
 
-SCHEDULES = ("linear", "cosine")
-STRATEGIES = ("auto", "ddp", "fsdp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false")
 RESUME_POINT = "resume.ckpt"
-# Where the text lay when the store was prepared does not matter to a run.
+# Keys of `data` that say where the text lay when the store was prepared, which does not matter to a run.
 WHEREABOUTS = ("store", "path", "files", "sources", "stamps", "listing")
 
 
@@ -50,15 +47,15 @@ class RunPlan:
 
     Attributes:
         conf: the composed config.
-        store: rows to train on.
-        spec: which run of the design.
-        requested_tokens: (S, K) tokens asked for in each stage, not in whole rows; without `stages`, S is 1.
-        sampler: exact rows and their order; what reweighting=ado makes of them is known only at the end.
-        seed: of initialisation, order and dropout.
-        identity: what the result depends on.
-        objective: that the logger is told of.
-        initial: the model that training starts from, or None to start from scratch.
-        reference: the model that reweighting=doremi compares with.
+        store: the token store to train on.
+        spec: the run of the design.
+        requested_tokens: (S, K) tokens asked for in each stage, before rounding to rows; S is 1 without `stages`.
+        sampler: the exact rows and their order. With reweighting=ado, the rows are known only at the end.
+        seed: seed of initialisation, order and dropout.
+        identity: all that the result depends on.
+        objective: the objective to log.
+        initial: the model that training starts from; None to start from scratch.
+        reference: the model that reweighting=doremi compares with; else None.
     """
 
     conf: TrainConf
@@ -74,7 +71,7 @@ class RunPlan:
 
     @property
     def num_steps(self) -> int:
-        """Optimiser steps."""
+        """Optimiser steps of the run."""
         return -(-self.sampler.num_rows // self.conf.model.optimizer.batch_rows)
 
 
@@ -97,74 +94,95 @@ def plan_run(conf: TrainConf, store: TokenStore) -> RunPlan:
     check_strategy(conf)
     _check_compiler(conf)
     micro_batch(conf.model.optimizer.batch_rows, conf.micro_batch_rows, num_devices(conf))
-    pool_rows = [store.num_rows("train", domain) for domain in store.domains]
     _check_mixture_file(conf)
     runs = design_runs(conf.design, RunRequest(store.domains, conf.token_budget, conf.mixture_name, conf.seed))
     spec = select_run(runs, conf.design.index)
     _check_size(conf.model, spec, store)
+    requested_tokens, sampler = _sample(conf, spec, store)
+    reference = check_reweighting(conf, store, sampler)
+    asked = conf.objective
+    objective = make_objective(asked.name, asked.metric, asked.weights, store.validation_domains, asked.aggregate)
+    identity = _identity(conf, spec, store, sampler, initial, reference)
+    return RunPlan(conf, store, spec, requested_tokens, sampler, sampler.seed, identity, objective, initial, reference)
+
+
+def _sample(conf: TrainConf, spec: RunSpec, store: TokenStore) -> tuple[FloatArray, MixtureSampler]:
+    """The (S, K) tokens that a run asks for in each stage, and the exact rows that it gets.
+
+    Raises:
+        UserError: the mixture or the stages are not possible, or a domain has too little text.
+    """
+    pool_rows = [store.num_rows("train", domain) for domain in store.domains]
     target = conf.design.match_repetition
     seen_rows = pool_rows if target is None else matched_pool(pool_rows, spec.token_budget, target)
-    num_rows = (target or spec.token_budget) / store.seq_len  # of the run whose repetition counts
+    num_rows = (target or spec.token_budget) / store.seq_len  # of the run whose repetition is matched
     base = resolve_weights(conf.mixture, store.domains, pool_rows, num_rows)
     caps = conf.max_epochs * np.array(seen_rows) * store.seq_len / spec.token_budget
-    weights = spec.weights(base, caps)
-    requested_tokens, stage_counts = stages_of(conf, spec, weights, store)
-    seed = conf.seed + spec.seed_offset
+    requested_tokens, stage_counts = stages_of(conf, spec, spec.weights(base, caps), store)
     try:
         sampler = MixtureSampler(
             store.domains,
             seen_rows,
             stage_counts,
-            seed=seed,
+            seed=conf.seed + spec.seed_offset,
             max_epochs=conf.max_epochs,
             unique_rows=pool_rows,
         )
     except UserError as error:
         raise UserError(f"run '{spec.run}': {error}") from None
-    reference = check_reweighting(conf, store, sampler)
-    asked = conf.objective
-    objective = make_objective(asked.name, asked.metric, asked.weights, store.validation_domains, asked.aggregate)
+    return requested_tokens, sampler
+
+
+def _identity(
+    conf: TrainConf,
+    spec: RunSpec,
+    store: TokenStore,
+    sampler: MixtureSampler,
+    initial: Checkpoint | None,
+    reference: Checkpoint | None,
+) -> RunIdentity:
+    """All that the result of a run depends on."""
     stage_rows = None
     if conf.stages:
         names = ["mixture", *(f"stages[{stage}]" for stage in range(len(conf.stages)))]
-        by_domain = [dict(zip(store.domains, counts, strict=True)) for counts in stage_counts.tolist()]
+        by_domain = [dict(zip(store.domains, counts, strict=True)) for counts in sampler.stage_counts.tolist()]
         stage_rows = dict(zip(names, by_domain, strict=True))
-    is_reduced = sampler.pool_rows.tolist() != pool_rows
-    identity = RunIdentity(
+    pool_rows = dict(zip(store.domains, sampler.pool_rows.tolist(), strict=True))
+    is_reduced = pool_rows != {domain: store.num_rows("train", domain) for domain in store.domains}
+    return RunIdentity(
         run=spec.run,
         rows=dict(zip(store.domains, sampler.row_counts.tolist(), strict=True)),
-        seed=seed,
+        seed=sampler.seed,
         store=store.fingerprint,
         model={key: value for key, value in asdict(conf.model).items() if key != "init_from"},
         num_validations=conf.num_validations,
         precision=str(conf.trainer.get("precision", "32-true")),
         stage_rows=stage_rows,
-        pool_rows=dict(zip(store.domains, sampler.pool_rows.tolist(), strict=True)) if is_reduced else None,
-        initial_weights=None if initial is None else initial.sha256,  # wherever they lie
+        pool_rows=pool_rows if is_reduced else None,
+        initial_weights=None if initial is None else initial.sha256,  # wherever the weights lie
         reweighting=reweighting_identity(conf, reference),
     )
-    return RunPlan(conf, store, spec, requested_tokens, sampler, seed, identity, objective, initial, reference)
 
 
 def _check_size(model: ModelConf, spec: RunSpec, store: TokenStore) -> None:
-    """Checks that a run that was proposed for a model of some size is trained with one.
+    """Checks that a run that was proposed for a model size is trained at that size.
 
     Raises:
-        UserError: it is not.
+        UserError: the model has another size.
     """
     params = size_of(model, store.vocab_size, store.seq_len, half=False).params
     if spec.params not in (None, params):
         raise UserError(
             f"run '{spec.run}' is proposed for a model of {spec.params} parameters, but model '{model.name}' has "
-            f"{params} on this store; choose the model of that size"
+            f"{params} on this store; choose a model of {spec.params} parameters"
         )
 
 
 def _check_mixture_file(conf: TrainConf) -> None:
-    """Checks that the mixture file that a fit was to write is there.
+    """Checks that the mixture file of a fit is there.
 
     Raises:
-        UserError: it is not; the message names those of other budgets, and the fit that writes it.
+        UserError: it is missing; the message names those of other budgets, and the fit that writes it.
     """
     path = Path(conf.mixture.path or "")
     if conf.mixture.kind != "file" or path.is_file() or path.parent.name != "mixtures" or conf.token_budget is None:
@@ -181,16 +199,16 @@ def store_of(conf: TrainConf, overrides: Sequence[str]) -> TokenStore:
 
     Args:
         conf: the composed config.
-        overrides: as typed, to tell a user who asks for data in two ways.
+        overrides: the overrides as typed.
 
     Raises:
-        UserError: the store cannot be opened, or `store` and keys of `data` are given.
+        UserError: the store cannot be opened, or the overrides have both `store` and keys of `data`.
     """
     given = [override for override in overrides if re.match(r"\+*data[.=]", override)]
     if conf.store is not None and given:
         raise UserError(
             f"store is '{conf.store}', which says all about the data, but {', '.join(given)} is given too; "
-            "leave one of the two away"
+            "leave out one of the two"
         )
     return open_store(conf.data.store) if conf.store is None else open_store(conf.store, "store")
 
@@ -211,17 +229,17 @@ def _check_data(conf: DataConf, store: TokenStore) -> None:
 
 
 def stages_of(conf: TrainConf, spec: RunSpec, weights: FloatArray, store: TokenStore) -> tuple[FloatArray, Int64Array]:
-    """(S, K) requested tokens and (S, K) rows of a run: those of the design, or of `mixture` and then `stages`.
+    """Returns (S, K) requested tokens and (S, K) rows of a run: those of the design, or of `mixture` and `stages`.
 
     Raises:
-        UserError: the design is not of a single run, or a stage's start or weights cannot be.
+        UserError: `stages` are set and the design is not `single`, or a stage's start or weights are invalid.
     """
     if not conf.stages:
         return spec.domain_tokens(weights)[None], spec.row_counts(weights, store.seq_len)[None]
     if not isinstance(conf.design, SingleConf):
         raise UserError(
-            "stages are for design=single: a run of another design changes the domain amounts of one mixture, which "
-            "has no stages; leave stages away or use design=single"
+            "stages are for design=single: the runs of other designs vary one mixture, which has no stages; leave out "
+            "stages, or use design=single"
         )
     starts = [0, *(stage.start for stage in conf.stages)]
     of_stages = [
@@ -243,145 +261,16 @@ def _check_compiler(conf: TrainConf) -> None:
     if conf.trainer.get("compile") and shutil.which(compiler) is None:
         raise UserError(
             f"trainer.compile is true, which needs a C++ compiler, but there is no '{compiler}'; install one, name "
-            "another in the environment as CXX, or leave trainer.compile away"
+            "another in the environment variable CXX, or leave out trainer.compile"
         )
-
-
-def num_devices(conf: TrainConf) -> int:
-    """Devices over all nodes that the trainer section asks for.
-
-    Raises:
-        UserError: it asks for none, or for what is no number.
-    """
-    devices = conf.trainer.get("devices", 1)
-    if isinstance(devices, str) and "," in devices:
-        devices = devices.split(",")
-    if devices in ("auto", -1, "-1"):
-        import torch
-
-        devices = max(1, torch.cuda.device_count())
-    nodes = conf.trainer.get("num_nodes", 1)
-    try:
-        count = int(devices if not isinstance(devices, list) else len(devices)) * int(nodes)
-    except (TypeError, ValueError):
-        count = 0
-    if count < 1:
-        raise UserError(
-            f"trainer.devices is {conf.trainer.get('devices', 1)} and trainer.num_nodes is {nodes}; devices are a "
-            "number of at least 1, auto or -1 for all, or a list of indices, and nodes a number of at least 1"
-        )
-    return count
-
-
-def is_started_elsewhere(conf: TrainConf) -> bool:
-    """Whether torchrun, or srun with a task per device, has started this process as one of a run's."""
-    of_srun = int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) == num_devices(conf) > 1
-    return "TORCHELASTIC_RUN_ID" in os.environ or of_srun
-
-
-def is_first_process(conf: TrainConf) -> bool:
-    """Whether this is the only process of a run, or the first of those for its devices: the one that holds the run."""
-    ranks = (os.environ.get(name, "0") for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
-    return num_devices(conf) == 1 or all(rank == "0" for rank in ranks)
-
-
-def check_strategy(conf: TrainConf) -> None:
-    """Checks that `trainer.strategy` is one that a run is known to train the same with as on one device.
-
-    Raises:
-        UserError: it is not, would start processes of its own, or needs more devices.
-    """
-    strategy = conf.trainer.get("strategy", "auto")
-    named = strategy.get("_target_", "") if isinstance(strategy, dict) else str(strategy)
-    if named not in STRATEGIES and not named.endswith(".DDPStrategy"):
-        raise UserError(
-            f"trainer.strategy is '{named}', which shards the model in a way of its own or starts processes of its "
-            f"own; allowed are {', '.join(STRATEGIES)}, or a _target_ of Lightning's DDPStrategy"
-        )
-    if named == "fsdp" and num_devices(conf) == 1:
-        raise UserError(
-            "trainer.strategy is 'fsdp', by which several devices share a model, but the run has one; give more "
-            "(trainer.devices), or leave the strategy away"
-        )
-
-
-def micro_batch(step_rows: int, micro_batch_rows: int | None, num_devices: int) -> tuple[int, int]:
-    """Rows per device and forward pass, and forward passes per optimiser step.
-
-    Raises:
-        UserError: the rows of a step cannot be divided so.
-    """
-    rows = micro_batch_rows or step_rows // num_devices
-    if rows < 1 or step_rows % (rows * num_devices):
-        raise UserError(
-            f"model.optimizer.batch_rows is {step_rows}, which {num_devices} devices x micro_batch_rows {rows} do not "
-            "divide; choose micro_batch_rows so that they do"
-        )
-    return rows, step_rows // (rows * num_devices)
-
-
-def check_model(conf: ModelConf, store: TokenStore) -> None:
-    """Checks the `model` section, and that the store's rows suit it. A causal model takes rows of any tokenizer.
-
-    Raises:
-        UserError: a value is out of range, or a masked model lacks what it needs of the tokenizer.
-    """
-    if conf.family not in FAMILIES:
-        raise UserError(f"model.family is '{conf.family}'; allowed are {', '.join(FAMILIES)}")
-    if type(conf) is not FAMILIES[conf.family].schema:
-        raise UserError(
-            f"model.family is '{conf.family}', but model '{conf.name}' has the keys of another family; "
-            "choose a model of that family, as in model=gpt2_tiny or model=bert_tiny"
-        )
-    check_range({f"model.{key}": getattr(conf, key) for key in ("n_layer", "n_embd", "n_head")}, 1)
-    check_range({"model.dropout": conf.dropout}, 0, 1)
-    if conf.n_embd % conf.n_head:
-        raise UserError(
-            f"model.n_embd is {conf.n_embd}, which model.n_head {conf.n_head} does not divide; change one of them"
-        )
-    if not isinstance(conf, MaskedModelConf):
-        return
-    if not 0 < conf.mask_probability < 1:
-        raise UserError(f"model.mask_probability is {conf.mask_probability}; it must lie between 0 and 1")
-    saved, name = store.folder / "tokenizer", store.manifest.tokenizer.name
-    remedy = "prepare a store with data.tokenizer.name=wordpiece or a BERT tokenizer, as in data=environment_bert"
-    if not json.loads((saved / "tokenizer_config.json").read_text(encoding="utf-8")).get("mask_token"):
-        raise UserError(
-            f"model '{conf.name}' predicts masked tokens, but the store's data.tokenizer.name is '{name}', which has "
-            f"no mask token; {remedy}"
-        )
-    kind = json.loads((saved / "tokenizer.json").read_text(encoding="utf-8"))["model"]["type"]
-    if conf.whole_word_masking and kind != "WordPiece":
-        raise UserError(
-            f"model.whole_word_masking needs a WordPiece tokenizer, but the store's data.tokenizer.name is '{name}', "
-            f"a {kind} tokenizer; {remedy}, or set model.whole_word_masking=false"
-        )
-
-
-def check_optimizer(conf: OptimizerConf) -> None:
-    """Checks the `model.optimizer` section before training.
-
-    Raises:
-        UserError: a value is out of range; the message names key, value and what is allowed.
-    """
-    if conf.schedule not in SCHEDULES:
-        raise UserError(f"model.optimizer.schedule is '{conf.schedule}'; allowed are {', '.join(SCHEDULES)}")
-    if not 0 <= conf.warmup_fraction < 1:
-        raise UserError(f"model.optimizer.warmup_fraction is {conf.warmup_fraction}; allowed are shares below 1")
-    for key, value in (("lr", conf.lr), ("clip_norm", conf.clip_norm), ("batch_rows", conf.batch_rows)):
-        if not 0 < value < math.inf:
-            raise UserError(f"model.optimizer.{key} is {value}; it must be positive and finite")
-    check_range({"model.optimizer.weight_decay": conf.weight_decay}, 0)
-    if len(conf.betas) != 2 or not all(0 <= beta < 1 for beta in conf.betas):
-        raise UserError(f"model.optimizer.betas is {conf.betas}; it must be two numbers from 0 to below 1")
 
 
 def is_finished(plan: RunPlan, folder: Path) -> bool:
     """Whether `folder` holds the result of this very run.
 
     Raises:
-        UserError: it holds the result or the resume point of a run with another config, or another process trains
-            one there; names what differs.
+        UserError: a run with another config has its result or resume point there, or is being trained there; the
+            message names the keys that differ.
     """
     finished = is_recorded(folder)
     if (finished or (folder / RESUME_POINT).exists() or holder(folder)) and (folder / IDENTITY).exists():
@@ -390,7 +279,7 @@ def is_finished(plan: RunPlan, folder: Path) -> bool:
             of_rows = all(key.startswith("rows.") for key in differences)
             other = "output_dir or name"
             if of_rows and isinstance(plan.conf.design, SingleConf):
-                other = "mixture.name, as the run there is of another mixture of this name"
+                other = "mixture.name, as the run there has another mixture of this name"
             raise UserError(
                 f"'{folder}' holds run '{stored.run}' with another config ({'; '.join(differences)}); "
                 f"delete that folder, or choose another {other}"

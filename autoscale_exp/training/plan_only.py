@@ -1,4 +1,4 @@
-"""`train plan.only=true`: what a run or a sweep will take, and nothing is started."""
+"""`train plan.only=true`: tells what a run or a sweep will take, and starts nothing."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,10 +12,10 @@ from autoscale_exp.training.plan import RunPlan, is_finished, plan_run, store_of
 
 
 def tell_sweep(config: DictConfig) -> None:
-    """Tells what the runs of a sweep will take that are not finished.
+    """Tells what the unfinished runs of a sweep will take.
 
     Raises:
-        UserError: a run cannot be made as configured, or does not fit the memory.
+        UserError: the config of a run is invalid, or the run does not fit the memory.
     """
     runs = Path(config.hydra.sweep.dir) / "runs"
     plans = [plan_run(conf, store_of(conf, overrides)) for overrides, conf in jobs_of(config)]
@@ -29,8 +29,8 @@ def tell(plans: Sequence[RunPlan], parallel: int | None = 1) -> None:
     """Tells what runs will take.
 
     Args:
-        plans: of the runs.
-        parallel: how many at a time on this machine; None where a launcher decides.
+        plans: the plans of the runs.
+        parallel: runs at a time on this machine; None if a launcher decides.
 
     Raises:
         UserError: a run does not fit the memory.

@@ -1,6 +1,5 @@
-"""The state of every run in a sweep's folder, as the files of the runs tell it on whichever machine."""
+"""The state of every run in a sweep's folder, read from the files of the runs, on any machine."""
 
-import json
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -9,16 +8,17 @@ from enum import StrEnum
 from pathlib import Path
 
 from autoscale_exp.runs.identity import IDENTITY
-from autoscale_exp.runs.record import FAILURE, PROGRESS, is_recorded, read_failure, read_record
+from autoscale_exp.runs.record import FAILURE, is_recorded, read_failure, read_record
 from autoscale_exp.runs.sweep_file import SWEEP_FILE, read_sweep_file
 from autoscale_exp.training.claim import holder, read_holder, wait_to_hear
 from autoscale_exp.training.plan import RESUME_POINT
+from autoscale_exp.training.progress_file import read_progress
 
-IDLE_SECONDS = 60  # without progress, that are worth a word
+IDLE_SECONDS = 60  # without progress, after which a run's note says so
 
 
 class State(StrEnum):
-    """What becomes of a run."""
+    """The state of a run."""
 
     FINISHED = "finished"
     RUNNING = "running"
@@ -29,34 +29,17 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True)
-class Progress:
-    """What a run tells of itself while it is trained.
-
-    Attributes:
-        tokens: trained on so far.
-        total_tokens: to train on.
-        tokens_per_second: since the run was last started.
-        train_loss: nats per token, of the last batch.
-    """
-
-    tokens: int
-    total_tokens: int
-    tokens_per_second: float
-    train_loss: float
-
-
-@dataclass(frozen=True)
 class RunState:
     """A run as it is now.
 
     Attributes:
-        name: of the run.
-        state: of it.
-        tokens: trained on so far.
-        total_tokens: to train on; None if nobody has said.
-        tokens_per_second: of a run that is finished or running, else None.
-        loss: nats per token; mean over validation domains of a finished run, else of the last training batch.
-        note: on it, a sentence or nothing.
+        name: name of the run.
+        state: its state.
+        tokens: tokens trained on so far.
+        total_tokens: tokens to train on; None if unknown.
+        tokens_per_second: pace of a run that is finished or running; else None.
+        loss: nats per token; the mean over validation domains of a finished run, else that of the last training batch.
+        note: a sentence on the run, or ''.
     """
 
     name: str
@@ -69,22 +52,14 @@ class RunState:
 
     @property
     def seconds_left(self) -> float:
-        """Of a run in progress, at its pace so far; NaN of others."""
+        """Seconds until a run in progress is finished, at its pace so far; NaN for other runs."""
         if self.state != State.RUNNING or not self.tokens_per_second or self.total_tokens is None:
             return math.nan
         return (self.total_tokens - self.tokens) / self.tokens_per_second
 
 
-def read_progress(folder: Path) -> Progress | None:
-    """What the run in a folder last told of itself."""
-    try:
-        return Progress(**json.loads((folder / PROGRESS).read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return None
-
-
 def sweeps_in(folder: Path) -> Iterator[Path]:
-    """The folders of sweeps: this one, and those below, as a study has them."""
+    """Yields the folders of sweeps: this one if it is one, and those below, as a study has them."""
     for place, names, files in os.walk(folder):
         if "runs" in names or SWEEP_FILE in files:
             yield Path(place)
@@ -92,9 +67,9 @@ def sweeps_in(folder: Path) -> Iterator[Path]:
 
 
 def states_of(sweep: Path) -> list[RunState]:
-    """The state of every run that a sweep's folder has or is to have, in the order in which they are launched.
+    """Returns the state of every run that a sweep has or will have, in the order in which they are launched.
 
-    Takes some seconds if a run is said to be trained on another machine: until that is known.
+    This takes some seconds if a run seems to be trained on another machine, until its heartbeat is heard.
 
     Raises:
         UserError: a file is damaged.
@@ -138,7 +113,7 @@ def rate_of(runs: Sequence[RunState]) -> float:
 
 
 def seconds_left(runs: Sequence[RunState]) -> float:
-    """Until all runs are finished, at the pace of those in progress; NaN if none is, or it is not known."""
+    """Seconds until all runs are finished, at the pace of those in progress; NaN if there are none, or if unknown."""
     rate = rate_of(runs)
     left = [math.nan if run.total_tokens is None else run.total_tokens - run.tokens for run in runs]
     return sum(left) / rate if rate else math.nan

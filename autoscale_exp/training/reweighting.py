@@ -1,4 +1,4 @@
-"""The `reweighting` section in the plan of a run. Imports no torch."""
+"""Checks of the `reweighting` section in the plan of a run. Imports no torch."""
 
 import shlex
 from dataclasses import asdict
@@ -15,20 +15,20 @@ from autoscale_exp.runs.designs.single import SingleConf
 
 
 def check_reweighting(conf: TrainConf, store: TokenStore, sampler: MixtureSampler) -> Checkpoint | None:
-    """Checks the section against the run, and opens the model of the reference run if it asks for one.
+    """Checks the section against the run, and opens the model of the reference run if the section asks for one.
 
     Args:
         conf: the composed config.
-        store: of the run.
-        sampler: of the run if the weights stayed as the mixture says.
+        store: the token store of the run.
+        sampler: the rows of the run with the weights of its mixture.
 
     Raises:
-        UserError: the run cannot be reweighted so.
+        UserError: the run cannot be reweighted this way; the message says why.
     """
     if conf.reweighting is None:
         return None
     if conf.stages or not isinstance(conf.design, SingleConf):
-        given = "stages are set" if conf.stages else "the design is no single run"
+        given = "stages are set" if conf.stages else "the design is not single"
         raise UserError(
             f"reweighting={conf.reweighting.name} sets the weights of a run of one mixture, but {given}; use "
             "design=single without stages"
@@ -51,7 +51,7 @@ def check_reweighting(conf: TrainConf, store: TokenStore, sampler: MixtureSample
 
 
 def reweighting_identity(conf: TrainConf, reference: Checkpoint | None) -> dict[str, Any] | None:
-    """The section as far as a result depends on it: the reference by its weights, wherever they lie."""
+    """The part of the section that a result depends on, with the reference model named by the hash of its weights."""
     if conf.reweighting is None:
         return None
     content = {key: value for key, value in asdict(conf.reweighting).items() if key != "name"}

@@ -1,4 +1,4 @@
-"""What the logger of a training run is told: its config, how it goes against tokens, what it used and what it made."""
+"""The log of a training run: its config, its curves against tokens, and the artifacts that it used and made."""
 
 import math
 import time
@@ -22,7 +22,7 @@ from autoscale_exp.training.plan import RunPlan
 
 
 def logged_run(plan: RunPlan, folder: Path) -> LoggedRun:
-    """How a run in a folder is called where it is logged; a resumed one has the id of its first part."""
+    """The name, group, type and id of a run where it is logged. A resumed run keeps its id."""
     conf = plan.conf
     job_type = "target" if isinstance(conf.design, SingleConf) else "search"
     id = logged_id(plan.identity.fingerprint, conf.name, conf.run_name)
@@ -30,26 +30,26 @@ def logged_run(plan: RunPlan, folder: Path) -> LoggedRun:
 
 
 def log_every_steps(num_steps: int) -> int:
-    """Optimiser steps between two training losses that are logged."""
+    """Optimiser steps between two logged training losses."""
     return max(1, min(50, num_steps // 20))
 
 
 class RunLog:
-    """The log of one run; without a logger, nothing is told.
+    """The log of one run.
 
     Args:
-        logger: one of Lightning's, or None.
-        plan: of the run.
+        logger: one of Lightning's loggers; None to log nothing.
+        plan: the plan of the run.
     """
 
     def __init__(self, logger: Any, plan: RunPlan) -> None:
         self.logger = logger
         self.plan = plan
-        self._tokens: int | None = None  # at the last measurement of throughput
+        self._tokens: int | None = None  # tokens at the last measurement of throughput
         self._seconds = 0.0
 
     def start(self, config: Mapping[str, Any]) -> None:
-        """Tells of the run's config and of the mixture file that it uses."""
+        """Logs the run's config and the mixture file that it uses."""
         if self.logger is None:
             return
         self.logger.log_hyperparams(dict(config))
@@ -59,16 +59,16 @@ class RunLog:
             use_artifact(self.logger, mixture_artifact(path), "mixture", [path])
 
     def begin_part(self, tokens: int) -> None:
-        """Starts the clock of a part of the run, after so many tokens."""
+        """Starts the clock of a part of the run that begins after `tokens` tokens."""
         self._tokens, self._seconds = tokens, time.perf_counter()
 
     def training(self, step: int, tokens: Mapping[str, int], loss: float) -> None:
-        """Tells of training so far.
+        """Logs the training loss, the mixture so far and the throughput.
 
         Args:
-            step: optimiser steps.
-            tokens: by domain, trained on up to here.
-            loss: of the last batch, in nats per token.
+            step: optimiser steps done.
+            tokens: tokens trained on so far, by domain.
+            loss: loss of the last batch, in nats per token.
         """
         total, now = sum(tokens.values()), time.perf_counter()
         metrics = {"train/loss": loss} | {f"mixture/{domain}": count / total for domain, count in tokens.items()}
@@ -78,11 +78,11 @@ class RunLog:
         self._tell(metrics, step, total)
 
     def validation(self, step: int, tokens: int, losses: Mapping[str, float]) -> None:
-        """Tells of a point of the validation curve: losses by validation domain, in nats per token."""
+        """Logs a point of the validation curve: losses by validation domain, in nats per token."""
         self._tell(self._validation_metrics(losses), step, tokens)
 
     def finish(self, config: Mapping[str, Any], folder: Path) -> None:
-        """Tells of the result in the run's folder, and of what the config has become; an error of that is a warning."""
+        """Logs the result in the run's folder and the final config. An error of the logger is only a warning."""
         if self.logger is None:
             return
         record = read_record(folder)
@@ -107,7 +107,7 @@ class RunLog:
 
 
 def _settings(plan: RunPlan, record: RunRecord) -> dict[str, Any]:
-    """What the runs of a sweep may differ in."""
+    """The settings in which the runs of a sweep may differ."""
     optimizer = {f"optimizer/{k}": v for k, v in asdict(plan.conf.model.optimizer).items() if not isinstance(v, list)}
     shares = {f"weight/{domain}": weight for domain, weight in record.requested_weights.items()}
     named = {"mixture": record.mixture, "scale": record.scale, "model": record.model}
@@ -115,13 +115,13 @@ def _settings(plan: RunPlan, record: RunRecord) -> dict[str, Any]:
 
 
 class LogProgress(Callback):
-    """Tells the log of a run of what its callbacks found; comes after them.
+    """Logs what the callbacks `realised` and `curve` found. It must come after them.
 
     Args:
-        log: of the run; on other devices than the first, one without a logger.
+        log: the log of the run; without a logger on all devices but the first.
         realised: counts the tokens trained on.
         curve: measures validation losses.
-        logs: whether the run has a logger, which all devices then gather the counts for.
+        logs: whether the run has a logger on the first device, for which all devices gather their counts.
     """
 
     def __init__(self, log: RunLog, realised: RealisedTokens, curve: ValidationCurve, *, logs: bool) -> None:
@@ -138,7 +138,7 @@ class LogProgress(Callback):
         self.run_log.begin_part(sum(self.realised.tokens.values()))
 
     def on_train_batch_end(self, trainer: Trainer, module: Any, *_: Any) -> None:
-        """Logs after the first step and every so many, and after the last."""
+        """Logs after the first step, then every `every_steps` steps, and after the last step."""
         step = trainer.global_step
         if not self.logs or step == self._last_step:
             return

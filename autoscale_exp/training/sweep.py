@@ -1,4 +1,4 @@
-"""A sweep: checks all its runs before the first starts, has them watched, and sums up at the end."""
+"""A sweep: checks all its runs before the first starts, watches them, and sums up at the end."""
 
 import atexit
 import logging
@@ -27,18 +27,19 @@ from autoscale_exp.runs.sweep_file import plan_runs
 from autoscale_exp.runs.table import TABLE, write_run_table
 from autoscale_exp.training.claim import SWEEP, end_workers, holder, this_process
 from autoscale_exp.training.packed_trainer import Planned, check_packing, is_packed
-from autoscale_exp.training.plan import is_finished, num_devices, plan_run, store_of
+from autoscale_exp.training.parallelism import num_devices
+from autoscale_exp.training.plan import is_finished, plan_run, store_of
 from autoscale_exp.training.plan_only import tell_sweep
 from autoscale_exp.training.watch import PlannedRun, SweepWatch
 
-_runs_told: list[Planned] = []  # to a worker, by its sweep
+_runs_told: list[Planned] = []  # in a worker: the runs that its sweep told it
 
 
 class SweepCallback(Callback):
-    """Hydra callback of the `train` job; does nothing in single runs.
+    """Hydra callback of the `train` job. It does nothing in single runs.
 
     Args:
-        packed: the runs of a sweep, if they are trained in packs, for its workers.
+        packed: in a worker, the runs of its sweep that are trained in packs.
     """
 
     def __init__(self, packed: Sequence[Planned] = ()) -> None:
@@ -51,10 +52,10 @@ class SweepCallback(Callback):
     def __reduce__(self) -> tuple[Any, ...]:
         runs = [] if self._watch is None else self._watch.runs
         packed = [(run.plan, run.folder) for run in runs if is_packed(run.plan.conf)]
-        return SweepCallback, (packed,)  # launchers send callbacks to their workers; the watch stays here
+        return SweepCallback, (packed,)  # launchers pickle callbacks for their workers; the watch stays here
 
     def on_job_start(self, config: DictConfig, **_: Any) -> None:
-        """Keeps what the sweep told its worker."""
+        """In a worker, keeps the runs that its sweep told it."""
         _runs_told[:] = self._packed
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
@@ -77,16 +78,16 @@ class SweepCallback(Callback):
         os.environ[SWEEP] = this_process()
         for run in runs:
             if not holder(run.folder):
-                (run.folder / FAILURE).unlink(missing_ok=True)  # one that is found later is of now
+                (run.folder / FAILURE).unlink(missing_ok=True)  # so that any failure found later is new
         self._watch = SweepWatch(runs, fail_fast=config.fail_fast)
         self._watching.enter_context(self._watch)
         atexit.register(self._watching.close)  # a sweep that is stopped gives the terminal its cursor back
         handle_signals(self._stop)
-        if "joblib" in config.hydra.launcher._target_:  # the watch's thread goes on to receive them
+        if "joblib" in config.hydra.launcher._target_:  # the watch's thread still receives them
             self._watching.enter_context(signals_blocked(*SIGNALS))
 
     def _stop(self, signum: int, frame: FrameType | None) -> None:
-        """Ends the sweep once its workers have left their runs; a second Ctrl-C does not wait for them."""
+        """Ends the sweep once its workers have left their runs. A second Ctrl-C does not wait for them."""
         assert self._watch is not None
         if self._stopping and signum != signal.SIGINT:
             return
@@ -98,7 +99,7 @@ class SweepCallback(Callback):
         stop_at(signum, frame)
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        """Writes the run table; lists failed runs with the commands that repeat them and exits with code 1."""
+        """Writes the run table. If runs failed, lists them with the commands to repeat them, and exits with 1."""
         assert self._watch is not None
         watch, runs = self._watch, self._watch.runs
         self._watching.close()
@@ -117,14 +118,14 @@ class SweepCallback(Callback):
             raise SystemExit(1)
         watch.say(f"{len(runs)} runs are finished; their table is '{self._folder / TABLE}'")
         is_design = OmegaConf.get_type(config.design) is not SingleConf
-        # Of the one mixture; of a sweep over several, or over what its path depends on, there is none.
+        # The mixture file of the runs. A sweep over mixtures, or over what their path depends on, has no single one.
         mixture_file = OmegaConf.select(config, "mixture.path", throw_on_resolution_failure=False)
         line = after_sweep(self._folder, is_design=is_design, search=config.search, mixture_file=mixture_file)
         tell_next(watch.say, line)
 
 
 def planned_runs() -> Sequence[Planned]:
-    """The runs of the sweep that this process works for, or the one run of a command without a sweep."""
+    """The runs of the sweep that this process works for, or the single run of a command without a sweep."""
     if SweepWatch.current is None:
         return _runs_told
     return [(run.plan, run.folder) for run in SweepWatch.current.runs]
@@ -134,11 +135,11 @@ def plan_sweep(config: DictConfig) -> list[PlannedRun]:
     """Composes and checks every run of a sweep, in the order in which they are launched.
 
     Raises:
-        UserError: a run cannot be made as configured.
+        UserError: the config of a run is invalid, or two runs have one name.
     """
     if "TORCHELASTIC_RUN_ID" in os.environ:
         raise UserError(
-            "torchrun starts this sweep, and would start it once per device; leave torchrun away: a sweep starts the "
+            "torchrun would start this sweep once per device; start it without torchrun, as a sweep starts the "
             "processes of every run itself"
         )
     runs: dict[str, PlannedRun] = {}
@@ -160,7 +161,7 @@ def check_launcher(launcher: DictConfig, conf: TrainConf) -> None:
     """Checks that a launcher can train a run.
 
     Raises:
-        UserError: it has no place for it; the message names the launcher's key.
+        UserError: a key of the launcher is invalid, or it has too few devices for the run.
     """
     runs_at_a_time(launcher)
     hang_minutes = launcher.get("hang_minutes")

@@ -1,7 +1,7 @@
-"""What a sweep, or a single run, shows of itself while it is trained.
+"""The display of a sweep, or of a single run, while it is trained.
 
-Runs are watched through the files in their folders, so it does not matter in which process, or on which machine
-with the same file system, a launcher puts them.
+Runs are watched through the files in their folders. So a launcher may put them into any process, on any machine with
+the same file system.
 """
 
 import math
@@ -23,10 +23,10 @@ from autoscale_exp.base.labels import short_duration
 from autoscale_exp.runs.record import FAILURE, is_recorded, read_failure, read_record
 from autoscale_exp.training.claim import holder, this_command
 from autoscale_exp.training.plan import RESUME_POINT, RunPlan
-from autoscale_exp.training.registry import Progress, read_progress
+from autoscale_exp.training.progress_file import RunProgress, read_progress
 
 LOOK_SECONDS = 0.5
-MOST_NAMES = 4  # of runs that a line lists
+MOST_NAMES = 4  # names of runs in a line
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class PlannedRun:
     """One run of a sweep.
 
     Attributes:
-        plan: of the run.
-        folder: where it writes.
-        overrides: that make `train` do this run.
+        plan: the plan of the run.
+        folder: where the run writes.
+        overrides: overrides with which `train` trains this run.
         finished: whether its result was there when the sweep started.
     """
 
@@ -47,17 +47,17 @@ class PlannedRun:
 
     @property
     def name(self) -> str:
-        """Of the run."""
+        """Name of the run."""
         return self.plan.conf.run_name
 
     @property
     def num_tokens(self) -> int:
-        """That it trains on."""
+        """Tokens that the run trains on."""
         return self.plan.sampler.num_rows * self.plan.store.seq_len
 
     @property
     def command(self) -> str:
-        """Runs this one alone."""
+        """The command that trains this run alone."""
         return shlex.join(["python", "-m", "autoscale_exp.train", *self.overrides, "hydra.mode=RUN"])
 
 
@@ -65,12 +65,12 @@ class SweepWatch:
     """Follows the runs of a sweep from a thread of its own: a line per finished run, and on a terminal a live table.
 
     Args:
-        runs: to follow.
+        runs: the runs to follow.
         fail_fast: whether the first run that fails ends this process, as SIGTERM does.
 
     Attributes:
-        current: the watch of this process.
-        failed: name of the run that has ended it so.
+        current: the watch of this process; None if it has none.
+        failed: name of the run whose failure ended this process; else None.
     """
 
     current: ClassVar["SweepWatch | None"] = None
@@ -92,7 +92,7 @@ class SweepWatch:
         SweepWatch.current = self
 
     def __enter__(self) -> Self:
-        """Says what is to be done and begins to watch."""
+        """Says what is to be done, and begins to watch."""
         skipped = f", {len(self._ended)} finished before" if self._ended else ""
         count = f"{len(self.runs)} runs" if len(self.runs) > 1 else self.runs[0].name
         self.say(f"{count}{skipped}; {self._num_tokens / 1e6:.2f}M tokens to train on")
@@ -104,7 +104,7 @@ class SweepWatch:
         self.close()
 
     def close(self) -> None:
-        """Looks a last time and ends."""
+        """Looks a last time, and ends the watch."""
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -114,7 +114,7 @@ class SweepWatch:
         self._console.print(text, markup=False)
 
     def kept(self) -> str:
-        """What there is of the runs once they are stopped."""
+        """Says what is there of the runs once they are stopped."""
         return f"{self.failed} failed, and fail_fast is true; {self._kept()}" if self.failed else self._kept()
 
     def _kept(self) -> str:
@@ -152,7 +152,7 @@ class SweepWatch:
             self._report_ended()
 
     def _tell_of_others(self) -> None:
-        """A line for each other command that trains some of the runs."""
+        """Says a line for each other command that trains some of the runs."""
         waiting = [run for run in self.runs if run.name not in self._ended]
         held = [(found, run.name) for run in waiting if (found := holder(run.folder))]
         for command in {found.command for found, _ in held} - self._known_commands:
@@ -187,13 +187,13 @@ class SweepWatch:
         times = f"{short_duration(time.monotonic() - self._started)} gone, {short_duration(self._seconds_left())} left"
         self._console.print(f"{count} {run.name:<{self._width}} {what}  {times}", markup=False)
 
-    def _running(self) -> list[tuple[PlannedRun, Progress]]:
-        """The runs in progress, each with what it tells of itself."""
+    def _running(self) -> list[tuple[PlannedRun, RunProgress]]:
+        """The runs in progress, each with its progress."""
         trained = [run for run in self.runs if run.name not in self._ended and holder(run.folder)]
         return [(run, progress) for run in trained if (progress := read_progress(run.folder))]
 
     def _seconds_left(self) -> float:
-        """At the pace since the first run began to train, as workers take a while to start; NaN before."""
+        """Seconds until all runs are finished, at the pace since the first began to train; NaN before."""
         tokens = self._done_tokens + sum(progress.tokens for _, progress in self._running())
         started, before = self._training or (math.nan, 0)
         if tokens <= before:
@@ -201,7 +201,7 @@ class SweepWatch:
         return (time.monotonic() - started) * (self._num_tokens - tokens) / (tokens - before)
 
     def _table(self) -> Table:
-        """The runs in progress and the whole."""
+        """The live table: the runs in progress, and their total."""
         table = Table.grid("", "", "", "", padding=(0, 2))
         rate, tokens = 0.0, self._done_tokens
         for run, progress in self._running():
@@ -216,7 +216,7 @@ class SweepWatch:
 
 
 def what_is_kept() -> str:
-    """What this process leaves behind once it is stopped."""
+    """Says what this process leaves behind when it is stopped."""
     if SweepWatch.current is None:
         return "nothing was begun; the same command starts anew"
     SweepWatch.current.close()

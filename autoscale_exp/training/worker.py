@@ -1,4 +1,4 @@
-"""A process that trains runs for a sweep: it ends with the sweep, and never by itself."""
+"""A worker, a process that trains runs for a sweep. It ends with the sweep, and never on its own."""
 
 import multiprocessing
 import os
@@ -21,21 +21,20 @@ def is_worker() -> bool:
 
 
 def _parent() -> int:
-    """The process that started this one; behind a fork server that is not the one that the system names."""
+    """The process that started this one. With a fork server, that is not its parent in the system."""
     parent = multiprocessing.parent_process()
     return os.getppid() if parent is None or parent.pid is None else parent.pid
 
 
 @cache
 def end_with_sweep() -> None:
-    """Makes a worker end with the process of its sweep, or it would train on for no one."""
+    """Makes a worker end when the process of its sweep ends, so that it does not train on for no one."""
     if not is_worker():
-        return  # the sweep's own process, or one on another machine, whose launcher looks after it
+        return  # this is the sweep's own process, or one on another machine, where the launcher looks after it
     sweep = _parent()
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # where there is nothing to save, the sweep ends its workers
-
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # while there is nothing to save, the sweep ends its workers
     if os.getppid() != sweep:
-        return  # a `WorkProcess` sees to that itself
+        return  # this is a `WorkProcess`, which ends with its parent anyway
 
     def watch() -> None:
         while os.getppid() == sweep:
@@ -46,9 +45,9 @@ def end_with_sweep() -> None:
 
 
 def leave_to_sweep() -> NoReturn:
-    """Tells the sweep that its worker was told to end, and waits for it to end them all.
+    """Tells the sweep that this worker was told to end, and waits until the sweep ends all its workers.
 
-    A worker that ended by itself would take the others along before they have written their checkpoints.
+    If this worker ended on its own, the others would be ended before they have written their checkpoints.
     """
     with suppress(ProcessLookupError):
         os.kill(int(this_command().split("@")[0]), signal.SIGTERM)

@@ -22,7 +22,7 @@ COMMAND = r"train one with `python -m autoscale_exp.train store=\S+ model=gpt2_t
         ([ADO, FEW, "reweighting.policy_rate=1.5"], r"reweighting.policy_rate is 1.5; it must lie between 0 and 1"),
         ([ADO, FEW, "mixture=custom", "mixture.weights=[1,0]"], r"no row of noise; give each domain a weight or leave"),
         ([ADO, FEW, "stages=[{start: 1600, weights: [1,0]}]"], r"reweighting=ado sets .* but stages are set; use des"),
-        ([ADO, FEW, "design=ddo", "design.scales=[6400]"], r"but the design is no single run; use design=single with"),
+        ([ADO, FEW, "design=ddo", "design.scales=[6400]"], r"but the design is not single; use design=single with"),
         (["reweighting=doge", "reweighting.mu=0"], r"reweighting.mu is 0.0; it must be positive and finite"),
         (
             ["reweighting=doge", "trainer.strategy=fsdp", "trainer.devices=2"],

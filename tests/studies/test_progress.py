@@ -14,7 +14,7 @@ from autoscale_exp.reporting.next_steps import IN_STUDY
 from autoscale_exp.runs.study_file import STUDY
 from autoscale_exp.studies import progress as progress_module
 from autoscale_exp.studies.commands import Command
-from autoscale_exp.studies.progress import Progress
+from autoscale_exp.studies.progress import StudyProgress
 from autoscale_exp.studies.stages import Stage
 
 
@@ -41,7 +41,7 @@ def stages(tmp_path: Path) -> list[Stage]:
 
 
 def carried_out(folder: Path, stages: list[Stage]) -> list[str]:
-    progress = Progress(folder)
+    progress = StudyProgress(folder)
     left = progress.unfinished(stages)
     for stage in left:
         progress.carry_out(stage)

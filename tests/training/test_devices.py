@@ -75,9 +75,9 @@ def test_two_devices_train_as_one_and_go_on_exactly_when_one_is_killed(
     with pytest.raises(ProcessDied, match=r"was killed by SIGKILL"):
         train_on_devices(plan, folder)
     assert not (folder / "result.json").exists()
-    with pytest.raises(UserError, match=r"begun with(out)? trainer.strategy=fsdp; finish it so, or delete the file"):
+    with pytest.raises(UserError, match=r"run with(out)? trainer.strategy=fsdp; finish it that way, or delete"):
         check_resume_point(folder / "resume.ckpt", compose_train(f"trainer.strategy={other}"))
-    of_one = r"interrupted with micro_batch_rows 4, not 8 and devices 2, not 1|begun with trainer.strategy=fsdp"
+    of_one = r"interrupted with micro_batch_rows 4, not 8 and devices 2, not 1|a run with trainer.strategy=fsdp"
     with pytest.raises(UserError, match=of_one):
         train(plan_run(compose_train(*ROWS), store), folder)
     train_on_devices(plan, folder)
@@ -158,4 +158,4 @@ def test_two_machines_under_torchrun_train_as_one_device(machines, one_device, t
 def test_a_sweep_under_torchrun_is_refused(store, train_overrides, refused, monkeypatch):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     line = refused("train", *train_overrides, "output_dir=out", "seed=0,1", "hydra.mode=MULTIRUN")
-    assert line.startswith("torchrun starts this sweep, and would start it once per device; leave torchrun away")
+    assert line.startswith("torchrun would start this sweep once per device; start it without torchrun")

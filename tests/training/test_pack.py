@@ -184,8 +184,8 @@ def test_a_claim_that_is_taken_is_not_waited_for(tmp_path: Path):
 @pytest.mark.parametrize(
     ("overrides", "line"),
     [
-        (["model.dropout=0.1"], "model.dropout is 0.1, which packed runs cannot draw as they would alone; give "),
-        (["reweighting=ado"], "reweighting=ado is of a run by itself; give trainer=default"),
+        (["model.dropout=0.1"], "model.dropout is 0.1, but packed runs would draw other dropout than alone; "),
+        (["reweighting=ado"], "reweighting=ado needs a run that is trained alone; give trainer=default"),
         (["trainer.devices=2"], "trainer.devices is 2, but packed runs share one device; give 1"),
         (["trainer.precision=16-mixed"], "trainer.precision is '16-mixed'; packed runs can have 32-true or bf16-mixed"),
         (
@@ -204,7 +204,7 @@ def test_a_run_begun_alone_is_not_finished_in_a_pack(planned, store: TokenStore,
     ((plan, folder),) = planned(tmp_path, store, runs=RUNS[:1])
     folder.mkdir()
     torch.save({"global_step": 3}, folder / "resume.ckpt")
-    with pytest.raises(UserError, match="is of a run that was trained by itself"):
+    with pytest.raises(UserError, match="is from a run that was trained alone"):
         train_pack([(plan, folder)], CPU)
     (folder / "resume.ckpt").write_bytes(b"half")
     with pytest.raises(UserError, match=r"resume.ckpt' is damaged; delete it to start the run over"):
@@ -215,7 +215,7 @@ def test_a_run_begun_in_a_pack_is_not_finished_alone(planned, store: TokenStore,
     ((plan, folder),) = planned(tmp_path, store, runs=RUNS[:1])
     folder.mkdir()
     torch.save({"packed": True}, folder / "resume.ckpt")
-    with pytest.raises(UserError, match="is of a run that was trained in a pack; finish it so, with trainer=packed"):
+    with pytest.raises(UserError, match="is from a run in a pack; finish the run with trainer=packed"):
         run.train(plan, folder)
 
 

@@ -15,7 +15,8 @@ from autoscale_exp.base.job import CONF_DIR, to_typed
 from autoscale_exp.data.store import TokenStore
 from autoscale_exp.runs.identity import write_identity
 from autoscale_exp.runs.record import write_record
-from autoscale_exp.training.plan import is_finished, micro_batch, num_devices, plan_run, store_of
+from autoscale_exp.training.parallelism import micro_batch, num_devices
+from autoscale_exp.training.plan import is_finished, plan_run, store_of
 from tests.runs.records import make_record
 
 
@@ -137,7 +138,7 @@ def test_a_run_of_another_mixture_of_that_name_is_told_to_have_a_name_of_its_own
     write_identity(tmp_path, plan_run(compose_train(), store).identity)
     (tmp_path / "result.json").write_text("{}")
     weights = ["mixture=custom", "mixture.weights=[.5,.25,.25]", "mixture.name=uniform"]
-    with pytest.raises(UserError, match=r"choose another mixture.name, as the run there is of another mixture"):
+    with pytest.raises(UserError, match=r"choose another mixture.name, as the run there has another mixture"):
         is_finished(plan_run(compose_train(*weights), store), tmp_path)
 
 

@@ -21,7 +21,7 @@ from autoscale_exp.data.datamodule import MixtureDataModule
 from autoscale_exp.data.store import TokenStore
 from autoscale_exp.lm.causal import CausalLanguageModel
 from autoscale_exp.training import run
-from autoscale_exp.training.callbacks import Progress
+from autoscale_exp.training.callbacks import ProgressFile
 from autoscale_exp.training.pack import train_pack
 from autoscale_exp.training.packed_trainer import PackedTrainer
 from autoscale_exp.training.plan import RunPlan, is_finished, plan_run
@@ -38,15 +38,15 @@ class Interrupted(Exception):
 @contextmanager
 def interrupted_after(num_batches: int) -> Iterator[None]:
     seen = itertools.count(1)
-    original = Progress.on_train_batch_end
+    original = ProgressFile.on_train_batch_end
 
-    def on_train_batch_end(self: Progress, trainer: Any, module: Any, *args: Any) -> None:
+    def on_train_batch_end(self: ProgressFile, trainer: Any, module: Any, *args: Any) -> None:
         original(self, trainer, module, *args)
         if next(seen) == num_batches:
             raise Interrupted
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Progress, "on_train_batch_end", on_train_batch_end)
+        patch.setattr(ProgressFile, "on_train_batch_end", on_train_batch_end)
         yield
 
 

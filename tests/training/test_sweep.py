@@ -163,8 +163,11 @@ def test_an_error_that_is_not_the_users_keeps_its_traceback(start: Start, tmp_pa
             ["trainer.num_nodes=2", "trainer.devices=2"],
             "trainer.num_nodes is 2 in a sweep, whose launcher starts runs on this machine alone; use hydra/launcher=",
         ),
-        (["trainer.strategy=fsdp"], "trainer.strategy is 'fsdp', by which several devices share a model, but the run"),
-        (["trainer.devices=2", "trainer.strategy=deepspeed"], "trainer.strategy is 'deepspeed', which shards the"),
+        (
+            ["trainer.strategy=fsdp"],
+            "trainer.strategy is 'fsdp', which shards a model over several devices, but the",
+        ),
+        (["trainer.devices=2", "trainer.strategy=deepspeed"], "trainer.strategy is 'deepspeed', with which runs"),
         (["mixture=custom", "mixture.weights=[0.5,0.6,0.1]"], "mixture.weights sum to 1.2, not to 1"),
         (["run_name=same"], "two runs of the sweep have the name 'same'; set run_name so that they differ"),
     ],

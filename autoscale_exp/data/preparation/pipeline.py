@@ -32,7 +32,7 @@ from autoscale_exp.data.preparation.packing import RowFormat
 from autoscale_exp.data.preparation.parts import Workplace, keys_of, scan_part, write_part
 from autoscale_exp.data.preparation.sealing import check_rows, scarce_domains, seal_store
 from autoscale_exp.data.preparation.split import Split, merge_digests, needs_digests, read_digests
-from autoscale_exp.data.preparation.workers import Progress, run_parts
+from autoscale_exp.data.preparation.workers import ProgressDisplay, run_parts
 from autoscale_exp.data.store import TokenStore, open_store
 
 log = logging.getLogger(__name__)
@@ -107,7 +107,7 @@ def prepare_store(conf: DataConf, *, num_workers: int = 1, shard: int = 0, num_s
             if _is_prepared(folder, begun, identity):
                 return open_store(folder)
         place = Workplace(folder, corpus, conf.validation_fraction, tuple(conf.held_out_domains), keys_of(corpus))
-        with Progress() as progress:
+        with ProgressDisplay() as progress:
             _find_held_out(place, num_workers, progress)
             with FileLock(folder / "prepare.lock"):
                 if place.is_sealed and _is_prepared(folder, _read_begun(folder), identity):
@@ -230,7 +230,7 @@ def _touched(stored: dict[str, list[int]], found: dict[str, list[int]]) -> dict[
     return stored | touched
 
 
-def _find_held_out(place: Workplace, num_workers: int, progress: Progress) -> None:
+def _find_held_out(place: Workplace, num_workers: int, progress: ProgressDisplay) -> None:
     """Writes the digests of the held-out texts that a training document can be a copy of."""
     parts = [part for part in place.corpus.parts if needs_digests(place.corpus, part, place.held_out_domains)]
     if place.digests.exists():
@@ -242,7 +242,7 @@ def _find_held_out(place: Workplace, num_workers: int, progress: Progress) -> No
             merge_digests([place.digests_of(part) for part in parts], place.digests)
 
 
-def _make_tokenizer(conf: DataConf, place: Workplace, progress: Progress) -> RowFormat:
+def _make_tokenizer(conf: DataConf, place: Workplace, progress: ProgressDisplay) -> RowFormat:
     """Trains or loads the tokenizer, unless it is there; returns how its tokens become rows."""
     from autoscale_exp.data.tokenizer import (
         is_trained,
@@ -270,7 +270,12 @@ def _make_tokenizer(conf: DataConf, place: Workplace, progress: Progress) -> Row
 
 
 def _write_parts(
-    conf: DataConf, place: Workplace, row_format: RowFormat, parts: Sequence[Part], num_workers: int, progress: Progress
+    conf: DataConf,
+    place: Workplace,
+    row_format: RowFormat,
+    parts: Sequence[Part],
+    num_workers: int,
+    progress: ProgressDisplay,
 ) -> None:
     """Writes the rows of parts; first of those with small domains, so that too little text is told of early.
 

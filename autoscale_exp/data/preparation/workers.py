@@ -28,7 +28,7 @@ LONGEST_WAIT_SECONDS = 10.0
 Work = Callable[[Part, Report, Threads], bool]  # does a part; False if another process is at it
 
 
-class Progress:
+class ProgressDisplay:
     """A line per domain on the terminal: tokens written and how fast."""
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class Progress:
         self._tokens: Counter[str] = Counter()
         self._started: dict[str, float] = {}
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> "ProgressDisplay":
         self._display.start()
         return self
 
@@ -93,7 +93,7 @@ def run_parts(
     work: Work,
     parts: Sequence[Part],
     num_workers: int,
-    progress: Progress,
+    progress: ProgressDisplay,
     first: Collection[Part] = (),
     check: Callable[[], None] = lambda: None,
 ) -> None:
@@ -125,7 +125,11 @@ def run_parts(
 
 
 def _run_in_pool(
-    work: Work, parts: Sequence[Part], num_workers: int, progress: Progress, is_busy: Callable[[Part, bool], bool]
+    work: Work,
+    parts: Sequence[Part],
+    num_workers: int,
+    progress: ProgressDisplay,
+    is_busy: Callable[[Part, bool], bool],
 ) -> list[Part]:
     """Does the parts in processes; returns those that someone else is at."""
     context = multiprocessing.get_context("spawn")  # threads of the tokenizer and the display do not survive a fork

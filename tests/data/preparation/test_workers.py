@@ -9,7 +9,7 @@ import pytest
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.data.preparation import workers
 from autoscale_exp.data.preparation.corpus import Part
-from autoscale_exp.data.preparation.workers import Progress, run_parts
+from autoscale_exp.data.preparation.workers import ProgressDisplay, run_parts
 
 ROOT = Path(__file__).parents[2]
 MANY = 100_000  # reports, more than a pipe holds
@@ -27,7 +27,7 @@ def fail_first(part, report, threads):
 
 
 def run_until_the_error() -> None:
-    with pytest.raises(UserError, match="line at byte 7"), Progress() as progress:
+    with pytest.raises(UserError, match="line at byte 7"), ProgressDisplay() as progress:
         run_parts(fail_first, PARTS, 2, progress)
 
 
@@ -39,7 +39,7 @@ def test_when_a_part_fails_the_others_are_left_and_the_job_ends():
 def test_parts_that_another_process_is_at_are_asked_for_again_ever_later(monkeypatch: pytest.MonkeyPatch):
     waits: list[float] = []
     monkeypatch.setattr(workers.time, "sleep", waits.append)
-    with Progress() as progress:
+    with ProgressDisplay() as progress:
         run_parts(lambda part, report, threads: part.index == 1 or len(waits) == 8, PARTS[:2], 1, progress)
     assert waits == [0.5, 1, 2, 4, 8, 10, 10, 10]
 
@@ -53,5 +53,5 @@ def kill_first(part, report, threads):
 
 def test_a_worker_that_is_killed_is_told_with_the_way_out():
     remedy = "run the same command again with fewer num_workers: it goes on where it stopped"
-    with pytest.raises(UserError, match=f"a worker process was killed, .*; {remedy}"), Progress() as progress:
+    with pytest.raises(UserError, match=f"a worker process was killed, .*; {remedy}"), ProgressDisplay() as progress:
         run_parts(kill_first, PARTS, 2, progress)
