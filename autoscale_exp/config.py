@@ -98,7 +98,7 @@ class TrainConf(TrainingConf):
 
     @property
     def mixture_name(self) -> str:
-        """In results and run names: the mixture's, or the method's that sets the weights."""
+        """The name in results and run names: that of the mixture, or of the method that sets the weights."""
         return self.reweighting.name if self.reweighting else self.mixture.name
 
 

@@ -179,8 +179,8 @@ def with_commands(fit: Fit, runs: str, folder: Path, models: Mapping[int, str]) 
     Args:
         fit: without them.
         runs: folder of the sweep, or a run table, which does not tell.
-        folder: of the fit, where targets have a table of their next runs.
-        models: by size those that the runs are not of.
+        folder: folder of the fit, which has a table of proposed runs for each target.
+        models: by size, the models that no run has.
     """
     if not Path(runs).is_dir():
         return fit

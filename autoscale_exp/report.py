@@ -164,14 +164,14 @@ def summarise(
     """The content of summary.json, see docs/formats.md.
 
     Args:
-        searches: with all proxy runs.
-        fit: of them.
+        searches: the searches, with all proxy runs.
+        fit: the fit of the search.
         budgets: target runs by token budget, smallest first, and mixture.
         reference: the mixture that others are compared with.
         downstream: scores by task and mixture; may be empty.
         found: what the fit predicted, beside what was trained.
         brute: regrets; None without a brute-force search.
-        optima: of single scales, and the extrapolated one; may be empty.
+        optima: the optima of single scales and the extrapolated one; may be empty.
     """
     *_, (budget, mixtures) = budgets.items()
     differences = compare(mixtures, reference)

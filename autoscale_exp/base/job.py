@@ -47,9 +47,9 @@ def job(
     the arguments as `readable` makes them.
 
     Args:
-        config_name: of the root config.
+        config_name: name of the root config.
         kept: says, once the job is stopped by a signal, what it leaves behind.
-        more_help: that `--help` ends with.
+        more_help: text that `--help` ends with.
     """
 
     def decorate(function: Callable[[Any], None]) -> Callable[[], None]:

@@ -21,10 +21,10 @@ class LoggedRun:
     """How what a job does is called where it is logged.
 
     Attributes:
-        name: of the run.
+        name: name of the run.
         group: sweep that it belongs to.
         job_type: search, target, fit, report or evaluation.
-        id: the same whenever the run goes on; None for a job that does all at once.
+        id: id of the run, which stays when the run is resumed; None for a job that is never resumed.
     """
 
     name: str

@@ -32,7 +32,7 @@ def jobs_of(config: DictConfig, sweeps: Sequence[str] = ()) -> Iterator[tuple[li
     """Overrides and typed config of every job of a multirun, in the order in which they are launched.
 
     Args:
-        config: of the multirun, Hydra's section included.
+        config: config of the multirun, with Hydra's section.
         sweeps: overrides with choices, such as seed=0,1, that the config was composed without.
     """
     params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]

@@ -59,7 +59,7 @@ def describe_unreadable(override: str, reason: str) -> str:
     """What to tell of an override that Hydra's grammar refuses: what to type instead.
 
     Args:
-        override: as it was given.
+        override: the override as typed.
         reason: what Hydra says.
     """
     match = _OVERRIDE.fullmatch(override)

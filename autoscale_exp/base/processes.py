@@ -32,13 +32,13 @@ class WorkProcess:
     """A process that calls a function.
 
     Args:
-        function: to call, of a module; as are the types of its arguments.
-        arguments: of the function.
-        environment: variables of the process, all of them.
-        preload: module that all such processes need, which is imported once for all of them.
+        function: the function to call. It and the types of its arguments must be importable from a module.
+        arguments: arguments of the function.
+        environment: all environment variables of the process.
+        preload: module that all such processes need; it is imported once for all of them.
 
     Attributes:
-        pid: of the process.
+        pid: id of the process.
     """
 
     def __init__(

@@ -12,7 +12,7 @@ def check_range(numbers: Mapping[str, float | None], least: float, most: float =
     """Checks that numbers lie from `least` to `most` and are finite.
 
     Args:
-        numbers: by config key; one that is None is not set, and right.
+        numbers: numbers by config key; None, for a key that is not set, passes.
         least: smallest allowed value.
         most: largest allowed value.
 

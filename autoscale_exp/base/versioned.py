@@ -27,7 +27,7 @@ def read_versioned(
     """The content of a file of format `number`, or of one that can be brought to it, without the number.
 
     Args:
-        path: of the file. One without a number has format 1.
+        path: path of the file. A file without a number has format 1.
         number: the format that this version writes.
         remedy: what the user can do if the file cannot be used.
         upgrades: what makes of a format the next one, by its number.

@@ -41,12 +41,12 @@ def open_wandb(
         save_dir: folder that gets the run's folder, in wandb/.
         project: at W&B.
         offline: whether to write files alone, which `wandb sync` sends; with WANDB_MODE=disabled there are none.
-        name: of the run.
-        group: its sweep.
+        name: name of the run.
+        group: the run's sweep.
         job_type: search, target, fit, report or evaluation.
-        id: of the run, which goes on if W&B has it; None: a new one.
+        id: id of the run, which is resumed if W&B has it; None for a new run.
         entity: user or team at W&B; None: the login's own.
-        tags: of the run.
+        tags: tags of the run.
     """
     import wandb
 
@@ -89,8 +89,8 @@ def log_artifact(logger: Any, name: str, kind: str, files: Sequence[Path]) -> No
     """Logs files as what a run has made; without W&B, nothing.
 
     Args:
-        logger: of the run.
-        name: of the artifact.
+        logger: the run's logger.
+        name: name of the artifact.
         kind: run, fit, law or mixture.
         files: it consists of.
     """

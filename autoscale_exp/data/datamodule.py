@@ -28,7 +28,7 @@ class Batch(NamedTuple):
 
     Attributes:
         tokens: (B, T) token ids in the store's type, uint16 or uint32, which takes a quarter or half of int64's memory.
-        share: of the rows of the optimiser step; the shares of a step's batches over all devices sum to 1.
+        share: share of the optimiser step's rows; the shares of a step's batches sum to 1 over all devices.
         domain_rows: (K,) int64 rows of each domain; all 0 if the share is, because such rows do not count.
         positions: (B,) int64 places of the rows in the run, which random choices such as masks are drawn from.
         domains: (B,) int64 index of each row's domain.
@@ -206,7 +206,7 @@ class MixtureDataModule(LightningDataModule):
 
     Args:
         store: rows per domain.
-        sampler: their order; its domains are the store's.
+        sampler: the order of the rows; its domains are those of the store.
         step_rows: rows per optimiser step over all devices and accumulation.
         micro_batch_rows: rows per device and forward pass.
         num_workers: loader processes.

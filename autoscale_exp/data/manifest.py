@@ -42,11 +42,11 @@ class SplitEntry:
     """The rows of one domain and split.
 
     Attributes:
-        rows: of seq_len tokens.
-        tokens: in them.
-        documents: that they are made of.
-        characters: of those documents.
-        dropped_tokens: that filled no row, or were not drawn for validation.
+        rows: number of rows, of seq_len tokens each.
+        tokens: tokens in the rows.
+        documents: documents that the rows are made of.
+        characters: characters of those documents.
+        dropped_tokens: tokens that filled no row, or were not drawn for validation.
     """
 
     rows: int
@@ -78,7 +78,7 @@ class DomainEntry:
         too_short: documents left out because of data.min_characters.
         duplicates_of_validation: training documents left out because their text is held out.
         no_text: documents left out because their text is missing, null or no text; with data.on_bad_document=skip.
-        half_surrogates: with half a surrogate pair in their text or group, which is no text; the same.
+        half_surrogates: with half a surrogate pair in their text or group, which is no text; likewise.
         no_group: without the group field, or with something else in it than text or an integer; the same.
     """
 
@@ -103,12 +103,12 @@ class Manifest:
 
     Attributes:
         config: the `data` section that it was made from, without folders, and size and time of its source files.
-        dtype: of a token id, little-endian.
-        tokenizer: its tokenizer.
+        dtype: type of a token id, little-endian.
+        tokenizer: the tokenizer.
         domains: the training domains, then those that are only held out.
-        documents_of_no_domain: that no domain's `keep` wanted.
-        seconds: that the call took that finished it.
-        documents_without_keep_field: that lack a field that `keep` names; with data.on_bad_document=skip.
+        documents_of_no_domain: documents that no domain's `keep` takes.
+        seconds: time of the call that finished the store.
+        documents_without_keep_field: documents without a field that `keep` names; with data.on_bad_document=skip.
         files_left_out: number of files that are no text or copies of others, by reason.
     """
 

@@ -26,7 +26,7 @@ class Rows:
     Args:
         files: paths and the rows of each.
         seq_len: tokens per row.
-        dtype: of a token id.
+        dtype: type of a token id.
         stamps: what the files must still be like when they are read; none: like at the first read.
     """
 

@@ -25,7 +25,7 @@ class TokenStore:
     """An open token store.
 
     Attributes:
-        folder: where it lies.
+        folder: folder of the store.
         manifest: what it holds.
         stamps: size and time of its files when they were checked.
     """
@@ -61,7 +61,7 @@ class TokenStore:
 
     @property
     def num_bytes(self) -> int:
-        """Of its rows on disk."""
+        """Size of its rows on disk, in bytes."""
         return sum(size or 0 for _, _, size in self.manifest.files())
 
     def num_rows(self, split: str, domain: str) -> int:
@@ -81,8 +81,8 @@ def open_store(folder: Path | str, key: str = "data.store") -> TokenStore:
     takes no longer for a large store than for a small one.
 
     Args:
-        folder: of the store.
-        key: of the config that names it, for messages.
+        folder: folder of the store.
+        key: key of the config that names it, for messages.
 
     Raises:
         UserError: there is no finished store, or a file of it is missing, truncated or altered; the message

@@ -33,7 +33,7 @@ class Evaluation:
     """One thing to measure, checked.
 
     Attributes:
-        name: of the task, unique in evaluation.json.
+        name: name of the task, unique in evaluation.json.
         settings: what the values depend on beside the seed.
         seeds: one measurement for each; [None] where nothing is drawn.
         headline: the metrics that a report shows, each with whether higher is better; or what chooses them, where only

@@ -18,9 +18,9 @@ class DataSource:
     """Where the examples of one task are.
 
     Attributes:
-        path: on the Hub, such as nyu-mll/glue.
-        config: of the data set there, or None.
-        folder: of local files <split>.jsonl or <split>.parquet instead, or None for the Hub.
+        path: path on the Hub, such as nyu-mll/glue.
+        config: config of the data set on the Hub, or None.
+        folder: folder of local files <split>.jsonl or <split>.parquet; None for the Hub.
     """
 
     path: str

@@ -79,14 +79,14 @@ class FineTuned:
     """A pretrained encoder with a new head, trained on construction.
 
     Args:
-        task: its name, for messages.
-        model_class: of transformers, with the head.
+        task: name of the task, for messages.
+        model_class: class of transformers, with the head.
         subject: the pretrained model.
-        tokenizer: its tokenizer, for padding.
+        tokenizer: the tokenizer, for padding.
         examples: tokenized, with what the head's loss needs.
         conf: the recipe.
-        seed: of the head, the order of examples and dropout.
-        options: of the model's config.
+        seed: seed of the head, the order of examples and dropout.
+        options: options of the model's config.
     """
 
     def __init__(

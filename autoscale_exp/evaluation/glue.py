@@ -24,7 +24,7 @@ class GlueTask:
     """One task.
 
     Attributes:
-        columns: of the one or two texts.
+        columns: the columns of the one or two texts.
         metrics: official ones; the first is what the BERT paper's table 1 shows.
         num_labels: classes; 1 for a score that is regressed.
         validation: splits, by what is appended to their metrics' names.

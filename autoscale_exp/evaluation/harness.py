@@ -130,7 +130,7 @@ def choose_headline(metrics: Iterable[str], higher_is_better: Mapping[str, bool]
 
     Args:
         metrics: names as of `metrics_by_name`; of several filters the first counts, unless there is a bare name.
-        higher_is_better: by metric, without a filter.
+        higher_is_better: whether higher is better, by metric without its filter.
     """
     measured = list(metrics)
     for metric in (*(m for m in PREFERRED if m in higher_is_better), *higher_is_better):

@@ -17,10 +17,10 @@ class Subject:
     """A model to evaluate.
 
     Attributes:
-        checkpoint: its weights and tokenizer.
-        path: of its evaluation.json.
+        checkpoint: weights and tokenizer.
+        path: path of its evaluation.json.
         run: record of its run, or None for a folder that is no run's.
-        identity: of its run, or None.
+        identity: identity of its run, or None.
         datasets_dir: folder of local data sets, or None for the Hub.
         device: a torch device, or auto.
     """

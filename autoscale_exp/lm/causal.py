@@ -19,8 +19,8 @@ class CausalLanguageModel(LanguageModel):
         end_of_text: id of the token between documents.
         seq_len: tokens per row, the model's context.
         num_steps: optimiser steps of the run.
-        seed: of the run.
-        model: to train on; None: one from scratch.
+        seed: seed of the run.
+        model: the model to go on with; None for one from scratch.
     """
 
     def __init__(

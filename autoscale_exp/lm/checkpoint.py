@@ -28,9 +28,9 @@ class Checkpoint:
     """A language model's Hugging Face folder, its weights checked to be whole.
 
     Attributes:
-        folder: where it lies.
+        folder: folder of the model.
         config: content of config.json.
-        weight_files: its safetensors files.
+        weight_files: safetensors files of the weights.
     """
 
     folder: Path
@@ -95,8 +95,8 @@ def open_checkpoint(folder: Path | str, key: str) -> Checkpoint:
     """Opens a Hugging Face folder and checks that its weights are whole safetensors files.
 
     Args:
-        folder: with config.json, tokenizer.json and safetensors weights.
-        key: of the config that names the folder, for messages.
+        folder: a folder with config.json, tokenizer.json and safetensors weights.
+        key: key of the config that names the folder, for messages.
 
     Raises:
         UserError: it is no such folder, is of a family that is not known here, has weights of another kind, or they
@@ -227,8 +227,8 @@ def load_model(checkpoint: Checkpoint, model_class: Any, *, new: tuple[str, ...]
     """Loads a checkpoint's weights in float32.
 
     Args:
-        checkpoint: from `open_checkpoint`.
-        model_class: of transformers, or one of its Auto classes.
+        checkpoint: a checkpoint from `open_checkpoint`.
+        model_class: class of transformers, or one of its Auto classes.
         new: prefixes of parameters that the checkpoint need not have; they are initialised from torch's seed.
         options: values that replace the checkpoint's own in the model's config.
 

@@ -15,7 +15,7 @@ class Family:
     """A family of models, and what transformers calls its parts.
 
     Attributes:
-        schema: of its `model` section.
+        schema: schema of its `model` section.
         module: module in lm/ and class of its LightningModule.
         architecture: class of the language model.
         masked: whether it predicts masked tokens, and not the next one.

@@ -52,11 +52,11 @@ class LanguageModel(LightningModule):
     Args:
         optimizer: settings of AdamW and its schedule.
         num_steps: optimiser steps of the whole run.
-        seed: of the run; what is drawn is a function of it and the place in the run, so a resumed run draws the same.
+        seed: seed of the run. Draws depend on it and on the place in the run, so a resumed run draws the same.
 
     Attributes:
         batch_loss: what a batch is trained on in place of `training_loss`; None: nothing.
-        num_models: that `model` is a stack of, whose rows follow one another in a batch.
+        num_models: number of models that `model` stacks; their rows follow one another in a batch.
     """
 
     model: Any  # a transformers model, whose attributes torch does not declare

@@ -24,8 +24,8 @@ class MaskedLanguageModel(LanguageModel):
         padding: id of the padding token, which no row here has but fine-tuning needs; None if there is none.
         seq_len: tokens per row, the model's positions.
         num_steps: optimiser steps of the run.
-        seed: of the run.
-        model: to train on; None: one from scratch.
+        seed: seed of the run.
+        model: the model to go on with; None for one from scratch.
     """
 
     def __init__(

@@ -18,10 +18,10 @@ class ModelSize:
 
     Attributes:
         params: weights, those that embedding and head share counted once.
-        flops_per_token: of a forward and a backward pass, those of matrix products.
-        state_bytes: of weights, gradients and optimiser.
-        row_bytes: of the activations of a row, kept from the forward pass for the backward pass.
-        gathered_bytes: of what a device gathers of a sharded model: embedding and two layers, with their gradients.
+        flops_per_token: FLOPs of the matrix products of a forward and a backward pass.
+        state_bytes: memory of weights, gradients and optimiser.
+        row_bytes: memory of a row's activations, which the forward pass keeps for the backward pass.
+        gathered_bytes: memory of what a device gathers of a sharded model: embedding and two layers, with gradients.
     """
 
     params: int

@@ -22,9 +22,9 @@ class Stack:
     tensor of its own for an optimiser, which is elementwise and so does to it what it would do to the parameters.
 
     Args:
-        model: of transformers; its layers are replaced.
+        model: model of transformers, whose layers are replaced.
         num_models: N.
-        device: of the parameters.
+        device: device of the parameters.
 
     Attributes:
         blocks: (N, size) tensors.

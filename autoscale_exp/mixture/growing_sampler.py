@@ -14,8 +14,8 @@ class GrowingSampler:
         plan: pools, seed and epochs of the run, and how many rows it has in all; its own stages do not matter.
 
     Attributes:
-        sampler: of the stages so far.
-        num_rows: of the whole run.
+        sampler: the sampler of the stages so far.
+        num_rows: rows of the whole run.
     """
 
     def __init__(self, plan: MixtureSampler) -> None:
@@ -48,7 +48,7 @@ def rows_within(weights: FloatArray, num_rows: int, limits: Int64Array) -> Int64
 
     Args:
         weights: (K,) shares summing to 1.
-        num_rows: in all.
+        num_rows: rows of the run in all.
         limits: (K,) most rows of each domain; their sum is at least `num_rows`.
 
     Returns:

@@ -108,7 +108,7 @@ class MixtureSampler:
         return rebuild, (self.domains, self.pool_rows.tolist(), self.stage_counts.tolist())
 
     def with_stages(self, stage_counts: npt.ArrayLike) -> "MixtureSampler":
-        """The same pools in the same order, for (S, K) other rows of each stage."""
+        """Returns a sampler of the same pools in the same order, with other (S, K) rows per stage."""
         return MixtureSampler(
             self.domains,
             self.pool_rows.tolist(),

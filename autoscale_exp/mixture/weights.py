@@ -27,7 +27,7 @@ def resolve_weights(conf: MixtureConf, domains: Sequence[str], pool_rows: Sequen
         conf: the `mixture` section.
         domains: (K,) domains of the store, in the order of the result.
         pool_rows: (K,) training rows that each has, for kinds natural, temperature and unimax.
-        num_rows: of the run, which need not be whole, for kind unimax.
+        num_rows: rows of the run, for kind unimax; need not be a whole number.
 
     Returns:
         (K,) weights summing to 1.
@@ -82,7 +82,7 @@ def unimax_weights(pool_rows: Sequence[int], num_rows: float, max_epochs: float 
 
     Args:
         pool_rows: (K,) rows that each domain has.
-        num_rows: of the run.
+        num_rows: rows of the run.
         max_epochs: times that a domain may be repeated; need not be whole.
 
     Raises:
@@ -167,7 +167,7 @@ def write_mixture_file(
     """Writes a mixture file, loadable as `mixture=from_file mixture.path=...`.
 
     Args:
-        path: of the file.
+        path: path of the file.
         domains: (K,) names.
         weights: (K,) shares summing to 1, written in full precision.
         token_budget: tokens that the mixture is meant for; None for any.

@@ -16,11 +16,11 @@ class Difference:
     Attributes:
         mixture: name.
         reference: name.
-        mean: over seeds.
+        mean: mean over seeds.
         interval: 90 % interval of the mean by Student's t; None for a single seed.
-        base: the reference's mean, which shares are of.
-        num_seeds: compared.
-        seeds_to_settle: in all, at which an interval of the same noise about the same mean would leave zero out; None
+        base: mean objective of the reference, in which shares are told.
+        num_seeds: number of seeds compared.
+        seeds_to_settle: seeds in all at which an interval of the same mean and noise would leave zero out; None
             if it does so already, if the noise is not known, or if `MOST_SEEDS` would not be enough.
     """
 
@@ -49,7 +49,7 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """In two words at most."""
+        """The verdict, in two words at most."""
         if self.interval is None:
             return "one seed"
         return "better" if self.is_better else "worse" if self.is_worse else "within noise"

@@ -21,11 +21,11 @@ class Study:
     """What the pages are about.
 
     Attributes:
-        group: that its runs have at W&B.
+        group: the group of its runs at W&B.
         domains: (K,) training domains.
         validation_domains: (V,) validation domains.
-        fit: of its search; None without one.
-        answer: of its report, in a sentence; None without one.
+        fit: the fit of its search; None without one.
+        answer: the answer of its report, in a sentence; None without one.
         compared: mixtures that its report compares with the reference.
     """
 

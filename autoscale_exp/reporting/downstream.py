@@ -22,9 +22,9 @@ class EvaluatedRun:
     """A finished run and what was measured of its model.
 
     Attributes:
-        run: its name.
-        mixture: its mixture's name.
-        tasks: of its evaluation.json.
+        run: name of the run.
+        mixture: name of its mixture.
+        tasks: the tasks in its evaluation.json.
     """
 
     run: str
@@ -150,8 +150,8 @@ def exceeds(values: Sequence[float], others: Sequence[float], sign: int) -> bool
     Without a spread of both that can be estimated, which takes two values that differ, nothing can be told: False.
 
     Args:
-        values: of one mixture.
-        others: of another.
+        values: values of one mixture.
+        others: values of another mixture.
         sign: 1 if higher is better, -1 if lower is.
     """
     if min(len(values), len(others)) < 2:

@@ -112,7 +112,7 @@ def plot_published_weights(domains: list[str], published: dict[int, list[float]]
     Args:
         domains: (K,) of the published study.
         published: (K,) weights by token budget.
-        fit: of this study, or None.
+        fit: the fit of this study, or None.
     """
     with plt.rc_context(STYLE):
         figure, panels = plt.subplots(1, 2, figsize=(8.4, 5.4), sharey=True)

@@ -16,7 +16,7 @@ def mixture_file(sweep: Path, record: RunRecord) -> Path | None:
 
     Args:
         sweep: folder of the run's sweep.
-        record: of the run.
+        record: the record of the run.
     """
     path = sweep / "runs" / record.run / ".hydra" / "config.yaml"
     if not path.is_file():
@@ -44,7 +44,7 @@ def remarks_on(targets: Path, mixtures: Mapping[str, MixtureRuns], objective: Fi
     Args:
         targets: folder of the target runs.
         mixtures: target runs by mixture.
-        objective: that the report judges by.
+        objective: the objective that the report judges by.
     """
     remarks = []
     for name, mixture in mixtures.items():

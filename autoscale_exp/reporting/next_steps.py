@@ -34,7 +34,7 @@ def after_prepare(store: str, domain_tokens: Sequence[int]) -> str:
     """The study on a token store.
 
     Args:
-        store: its folder.
+        store: the folder of the store.
         domain_tokens: (K,) training tokens that it has of each domain.
     """
     target = max(round_down(min(LARGEST_TARGET, 2 * min(domain_tokens) * len(domain_tokens))), 1000)
@@ -45,7 +45,7 @@ def after_sweep(folder: Path, *, is_design: bool, search: str | None, mixture_fi
     """The fit of a search, again after more of its runs; the report of target runs; or where to look at other runs.
 
     Args:
-        folder: of the sweep.
+        folder: folder of the sweep.
         is_design: whether its runs are those of a design, and no single ones.
         search: folder of the search whose mixtures were trained.
         mixture_file: the one that was trained, if it was one.
@@ -68,10 +68,10 @@ def after_run(folder: Path, *, is_design: bool, search: str | None, mixture_file
     """What comes after a run: training on the mixture that it found, what comes after its sweep, or a look at it.
 
     Args:
-        folder: of the run, in the sweep's folder `runs`.
+        folder: folder of the run, in the sweep's folder `runs`.
         is_design: see `after_sweep`, as the others.
         search: folder of a search.
-        mixture_file: that was trained.
+        mixture_file: the mixture file that was trained, if any.
     """
     if (folder / MIXTURE).is_file():
         record = read_record(folder)
@@ -140,8 +140,8 @@ def after_predict(law_file: Path, budget: int) -> str | None:
     """The export of the fit's mixture for a budget, or the fit that finds one; None if the folder does not tell.
 
     Args:
-        law_file: of the law that predicted.
-        budget: of the mixtures predicted.
+        law_file: the file of the law that predicted.
+        budget: token budget of the predicted mixtures.
     """
     mixture_file = law_file.parent / "mixtures" / f"{budget_label(budget)}.yaml"
     if mixture_file.is_file():
@@ -171,10 +171,10 @@ def next_runs_command(
 
     Args:
         search: folder of the search.
-        table: of all proposed runs.
+        table: the table of all proposed runs.
         proposed: all of them.
         run: the one.
-        models: by size those that no run of the search is of.
+        models: by size, the models that no run of the search has.
     """
     index = [other.run for other in proposed if other.params == run.params].index(run.run)
     asked = _of_size(search, table, proposed, run.params, models)
@@ -219,7 +219,7 @@ def more_seeds(targets: Path, search: str, mixtures: Sequence[str], wanted: int)
     """Target runs of the same mixtures with the next seeds: one command for all that a name is enough for.
 
     Args:
-        targets: their folder.
+        targets: folder of the target runs.
         search: folder of the search.
         mixtures: names of those that are trained.
         wanted: seeds, with those that are trained.

@@ -18,7 +18,7 @@ class Noise:
     """The noise of one mixture's difference from the reference.
 
     Attributes:
-        deviation: of the difference at a single seed.
+        deviation: standard deviation of the difference at a single seed.
         prior: seeds' worth of knowledge that the other mixtures' differences lend, in degrees of freedom.
         sharing: mixtures' worth of degrees of freedom that all differences have together, at most.
     """

@@ -55,8 +55,8 @@ def render_page(
 
     Args:
         searches: the record of every proxy run, and which mixtures were found with it.
-        fit: of the search.
-        autoscale: that of the published method on the same search, or None.
+        fit: the fit of the search.
+        autoscale: the fit of the published method to the same search, or None.
         budgets: target runs by token budget, smallest first, and mixture.
         reference: the mixture that others are compared with.
         summary: content of summary.json.
@@ -66,7 +66,7 @@ def render_page(
         published: the part with a published study's numbers, or nothing.
         explorer: file of the mixture explorer, beside the page; None without one.
         brute: regrets; None without a brute-force search.
-        optima: of single scales, and the extrapolated one; may be empty.
+        optima: the optima of single scales and the extrapolated one; may be empty.
     """
     *_, mixtures = budgets.values()
     base, differences = mixtures[reference], compare(mixtures, reference)
@@ -157,6 +157,6 @@ def draw(
 
 
 def _mean_losses(mixture: MixtureRuns) -> dict[str, float]:
-    """By validation domain, over seeds."""
+    """Mean losses over seeds, by validation domain."""
     domains = mixture.records[0].losses
     return {domain: float(np.mean([record.losses[domain] for record in mixture.records])) for domain in domains}

@@ -23,7 +23,7 @@ class Beside:
 
     Attributes:
         note: what the two have and have not in common.
-        tables: by title the columns and the rows.
+        tables: columns and rows, by title.
     """
 
     note: str
@@ -44,8 +44,8 @@ def beside(
         published: the numbers.
         autoscale: the fit of the published method, or None.
         budgets: target runs by token budget, smallest first, and mixture.
-        searches: with the proxy runs.
-        objective: that the study is about.
+        searches: the searches, with the proxy runs.
+        objective: the objective of the study.
         downstream: scores by task and mixture.
     """
     *_, (target, mixtures) = budgets.items()
@@ -102,12 +102,12 @@ def _pair(effect: Sequence[float] | None) -> list[str]:
 
 
 def effects_of(runs: Sequence[RunRecord], budget: int, objective: NamedObjective) -> dict[str, list[float]]:
-    """By domain how the objective changes, as a share, with fewer and with more of its tokens than in the base run.
+    """Changes of the objective with fewer and with more tokens of a domain than in the base run, as shares, by domain.
 
     Args:
-        runs: of a search.
-        budget: of the scale.
-        objective: its value is compared.
+        runs: the runs of a search.
+        budget: token budget of the scale.
+        objective: the objective to compare.
     """
     of_scale = [run for run in runs if run.token_budget == budget]
     base = next((run for run in of_scale if run.run == f"base_{budget_label(budget)}"), None)

@@ -26,11 +26,11 @@ WHOLE = 0.01  # by which a run's tokens may differ from its budget, of whole row
 
 @dataclass(frozen=True)
 class Regret:
-    """Of one mixture, as shares of the best objective.
+    """The regret of one mixture, in shares of the best objective.
 
     Attributes:
-        trained: its run of the same seed, or else its mean over seeds, over the best run of the brute-force search.
-        smooth: on the smooth surface, over the lowest point there; mean over draws.
+        trained: its run over the best run of the brute-force search; of the same seed, or else the mean over seeds.
+        smooth: its place on the smooth surface over the lowest point there; mean over draws.
         interval: 90 % of draws.
         captured: the part of what can be gained over the reference that it gains; 1 for the best mixture.
         captured_interval: 90 % of draws.
@@ -48,13 +48,13 @@ class BruteForce:
     """What a brute-force search says of the mixtures at its budget.
 
     Attributes:
-        num_runs: of the search.
+        num_runs: number of runs of the search.
         best_run: weights by domain of its best run.
         best: weights by domain of the lowest point of the surface.
         attainable: what the best gains over the reference, as a share of the reference's objective.
         attainable_interval: 90 % of draws.
         noise: standard deviation of a run about the surface, as a share of its objective.
-        regrets: by mixture.
+        regrets: regrets by mixture.
     """
 
     num_runs: int
@@ -72,10 +72,10 @@ def brute_force(
     """What the searches at the target budget say; None without such a search, or with too few mixtures.
 
     Args:
-        searches: of the study.
+        searches: the searches of the study.
         mixtures: target runs by mixture, of one budget.
-        reference: that gains are over.
-        objective: that the mixtures are judged by.
+        reference: the mixture that gains are over.
+        objective: the objective that mixtures are judged by.
     """
     budget = mixtures[reference].records[0].token_budget
     grid = [run for run in searches.all_runs if run.token_budget == budget and _is_whole(run)]

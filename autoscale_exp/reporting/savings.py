@@ -26,8 +26,8 @@ class Saving:
             the share is.
         interval: 90 % interval of `annealed` that follows from that of the difference at the target; None if this is
             within the noise. An end is None where the smallest budget was more than enough.
-        search_tokens: of the search that found the mixture, by whatever model; 0 without a search.
-        search_cost: the same times parameters, as a share of those of the target run; the reference's is taken off.
+        search_tokens: tokens of the search that found the mixture, with any model; 0 without a search.
+        search_cost: these tokens times parameters, as a share of the target run's, less the same of the reference.
     """
 
     on_curves: float | None
@@ -110,14 +110,14 @@ def speedup(mixture: MixtureRuns, reference: MixtureRuns) -> float | None:
 def annealed_speedup(
     budgets: Mapping[int, Mapping[str, MixtureRuns]], name: str, reference: str, gap: float | None = None
 ) -> tuple[float | None, bool]:
-    """The same, off runs that end at several budgets, whose learning rate has decayed at each of them.
+    """As `speedup`, but from finished runs at several budgets, whose learning rates have decayed.
 
     The mean objective of finished runs is interpolated between budgets, its logarithm linear in that of the budget. So
     a power law is met exactly. Nothing is extrapolated.
 
     Args:
         budgets: target runs by token budget, smallest first, and mixture.
-        name: of the mixture.
+        name: name of the mixture.
         reference: the mixture that it is compared with.
         gap: how far the two end apart at the largest budget, in either direction; None: as far as their means do.
 

@@ -13,8 +13,8 @@ class Searches:
     """The searches of a study.
 
     Attributes:
-        runs: by folder, in the study's.
-        folders: by mixture those of the runs that it was found with.
+        runs: records by folder, relative to that of the study.
+        folders: by mixture, the folders of the runs that it was found with.
     """
 
     runs: dict[str, list[RunRecord]]
@@ -26,7 +26,7 @@ class Searches:
 
     @property
     def all_runs(self) -> list[RunRecord]:
-        """Each once, whoever shares it."""
+        """All runs, each once even if several mixtures share it."""
         return [run for runs in self.runs.values() for run in runs]
 
 
@@ -34,7 +34,7 @@ def read_searches(folder: Path, fitted: Collection[str]) -> Searches:
     """The searches of the study in a folder; or the one search there, if it is no study's.
 
     Args:
-        folder: of the study or search.
+        folder: folder of the study or search.
         fitted: mixtures of fits of the search, which are charged with it where no study.json tells.
 
     Raises:

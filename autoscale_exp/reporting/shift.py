@@ -18,9 +18,9 @@ class ScaleOptimum:
     """The best mixture by the runs of one scale alone, or one extrapolated from several.
 
     Attributes:
-        optimum: with intervals of its weights.
-        num_scales: of the runs that it was found with.
-        difference: at the target, less the extrapolated mixture's; None for that one.
+        optimum: the mixture, with intervals of its weights.
+        num_scales: number of scales of the runs that it was found with.
+        difference: its objective at the target, less that of the extrapolated mixture; None for the latter.
     """
 
     optimum: FittedMixture

@@ -53,9 +53,9 @@ def plot_validation_curves(
 
     Args:
         mixtures: target runs by mixture.
-        differences: from the reference, by mixture.
-        savings: likewise.
-        label: of the objective.
+        differences: differences from the reference, by mixture.
+        savings: savings against the reference, by mixture.
+        label: label of the objective.
     """
     (base,) = (mixture for name, mixture in mixtures.items() if name not in differences)
     end = float(base.mean_curve[-1])

@@ -19,7 +19,7 @@ class NamedObjective:
     """An objective of losses that are told apart by name and may stand in any order.
 
     Attributes:
-        objective: of (V,) losses.
+        objective: the objective, a function of (V,) losses.
         validation_domains: (V,) the domains that it takes them of, in its order.
     """
 
@@ -36,7 +36,7 @@ class MixtureRuns:
     """The target runs of one mixture.
 
     Attributes:
-        name: of the mixture.
+        name: name of the mixture.
         records: a run per seed, by seed.
         tokens: (P,) tokens at the points of the validation curve.
         curves: (seeds, P) objective there.
@@ -141,7 +141,7 @@ def require_domains(record: RunRecord, verb: str, domains: Iterable[str], of_fit
     """Checks that a run and the fit have the same domains, in any order.
 
     Args:
-        record: of the run.
+        record: record of the run.
         verb: what the run was on its domains: trained or validated.
         domains: the run's.
         of_fit: the fit's.

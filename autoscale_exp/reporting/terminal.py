@@ -43,10 +43,10 @@ def show(
 
     Args:
         summary: content of summary.json.
-        fit: of the search.
+        fit: the fit of the search.
         mixtures: target runs by mixture.
         reference: the mixture that others are compared with.
-        savings: of the others.
+        savings: the savings of all mixtures but the reference.
         found: what the fit predicted, beside what was trained.
         downstream: scores by task and mixture; may be empty.
     """

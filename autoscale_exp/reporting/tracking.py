@@ -32,9 +32,9 @@ def log_fit(conf: dict[str, Any], folder: Path, fit: Fit, source: Path) -> None:
 
     Args:
         conf: the `logger` section.
-        folder: of the fit.
-        fit: itself.
-        source: what it is of: the folder of a sweep, a run table or a table of optima.
+        folder: folder of the fit.
+        fit: the fit.
+        source: what was fitted: the folder of a sweep, a run table or a table of optima.
     """
     records = sorted(source.glob(f"runs/*/{RECORD}"))
     group = group_of(source, read_record(records[0].parent).experiment) if records else source.stem
@@ -73,12 +73,12 @@ def log_report(
 
     Args:
         conf: the `logger` section.
-        folder: of the report.
-        fit_folder: of its fit.
+        folder: folder of the report.
+        fit_folder: folder of its fit.
         targets: folder of the target runs.
         mixtures: at the largest budget, the reference first.
-        differences: from the reference, by mixture.
-        savings: likewise.
+        differences: differences from the reference, by mixture.
+        savings: savings against the reference, by mixture.
     """
     records = [record for mixture in mixtures.values() for record in mixture.records]
     group = group_of(targets, records[0].experiment)

@@ -75,8 +75,8 @@ class Ado(StepCallback):
     """Notes the losses of each step and tells the sampler its next stage at the end of each interval.
 
     Args:
-        conf: of the method.
-        sampler: of the run; its stages come from here.
+        conf: config of the method.
+        sampler: the sampler of the run, to which the method adds stages.
         prior: (K,) weights that the run starts with.
         domains: (K,) names.
         step_rows: rows of an optimiser step.

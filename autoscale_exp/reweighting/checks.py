@@ -62,9 +62,9 @@ def check_doremi(conf: DoremiConf, store: TokenStore, *, family: str, command: s
 
     Args:
         conf: the section.
-        store: of the run.
-        family: of the run's model.
-        command: that trains a reference run.
+        store: token store of the run.
+        family: family of the run's model.
+        command: the command that trains a reference run.
 
     Raises:
         UserError: a value is out of range, or there is no reference run whose model can be compared with.

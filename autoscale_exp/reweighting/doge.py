@@ -35,7 +35,7 @@ def next_weights(weights: FloatArray, products: FloatArray, *, rate: float, larg
 
     Args:
         weights: (K,) before the step.
-        products: of each two gradients.
+        products: products of each two gradients.
         rate: the step's learning rate over mu.
         largest_score: higher ones count as this.
     """

@@ -49,7 +49,7 @@ class Doremi(StepCallback):
     Attributes:
         weights: (K,) by now.
         mean_weights: (K,) mean over the steps so far.
-        curve: of weights and excess losses at evenly spaced steps: {"step", "weights", "excess_losses"}.
+        curve: weights and excess losses at evenly spaced steps: {"step", "weights", "excess_losses"}.
     """
 
     def __init__(

@@ -33,9 +33,9 @@ class RunRequest:
 
     Attributes:
         domains: (K,) training domains.
-        token_budget: of the `train` job, or None.
+        token_budget: token budget of the `train` job, or None.
         mixture: name of the base mixture.
-        seed: of the experiment.
+        seed: seed of the experiment.
     """
 
     domains: Sequence[str]
@@ -111,7 +111,7 @@ def matched_pool(pool_rows: Sequence[int], token_budget: int, target_tokens: int
 
     Args:
         pool_rows: (K,) rows that each domain has.
-        token_budget: of the scale's base run.
+        token_budget: token budget of the scale's base run.
         target_tokens: token budget of the target run.
 
     Raises:

@@ -19,11 +19,11 @@ class RunIdentity:
     Attributes:
         run: name in its design.
         rows: rows to train on, by domain.
-        seed: of initialisation, order and dropout.
+        seed: seed of initialisation, order and dropout.
         store: fingerprint of the token store.
         model: the `model` section without `init_from`.
         num_validations: points of the validation curve.
-        precision: of the trainer.
+        precision: precision of the trainer.
         stage_rows: rows of each stage by domain; None for a run of one mixture.
         pool_rows: rows that the run may see, by domain, if they are not all that the store has.
         initial_weights: hash of the weights that training starts from; None from scratch.

@@ -89,11 +89,11 @@ def join_mixtures_and_losses(
     Args:
         mixtures: a row per run with a key and a weight per domain.
         losses: a row per run with a key and a loss in nats per token per validation domain.
-        tokens: that every run was trained on.
+        tokens: tokens that every run was trained on.
         keys: columns that identify a run, of which each file has one.
-        domain_pattern: of a domain's column in `mixtures`; its group `domain` is the name.
-        validation_pattern: the same in `losses`.
-        choice: of domains, instead of all.
+        domain_pattern: pattern of a domain's column in `mixtures`; its group `domain` is the name.
+        validation_pattern: pattern of a validation domain's column in `losses`, likewise.
+        choice: the domains to take, instead of all.
 
     Returns:
         The run table as CSV text.

@@ -25,7 +25,7 @@ def read_mixtures(
         source: a CSV with columns `run` and `tokens.<domain>`, or `run` and shares `weights.<domain>`; or a mixture
             file, a folder of them, or a list of them.
         domains: (K,) domains of the law.
-        budget: of mixtures given as shares; None if they bring theirs, in a column `tokens` or as token_budget.
+        budget: token budget of mixtures that are shares; None if they bring their own (`tokens` or token_budget).
 
     Returns:
         (R,) names and (R, K) tokens in the order of `domains`.

@@ -21,7 +21,7 @@ class Proposal:
 
     Attributes:
         run: unique name.
-        token_budget: of its scale.
+        token_budget: token budget of its scale.
         seed: added to that of the experiment.
         tokens: (K,) domain tokens; they need not sum to the budget.
         params: parameters of its model; None where the runs do not tell theirs.

@@ -53,7 +53,7 @@ class RunRecord:
         mixture: name of its mixture, for a proxy run that of the design's base mixture, or of what sets the weights.
         scale: label of `token_budget`.
         token_budget: tokens asked for, in a design those of the scale's base run.
-        seed: of initialisation, order and dropout.
+        seed: seed of initialisation, order and dropout.
         model: name.
         params: parameters of the model.
         steps: optimiser steps.
@@ -65,15 +65,15 @@ class RunRecord:
         epochs: times that the pool was gone through.
         losses: final validation losses, nats per token, by validation domain.
         validation_curve: the losses on the way; the last point is the end.
-        seconds: of training, all parts of an interrupted run together; of a packed run its share of the pack's.
+        seconds: training time, over all parts of an interrupted run; for a packed run, its share of the pack's.
         tokens_per_second: over those seconds.
         finished: UTC time.
-        versions: of the packages that decide the result.
-        git_commit: of the checkout, with '+' if it had changes; None outside of one.
+        versions: versions of the packages that decide the result.
+        git_commit: commit of the checkout, with '+' if it had changes; None without a checkout.
         store: folder of the token store.
-        fingerprint: of the run's identity, see `runs.identity`.
+        fingerprint: hash of the run's identity; see `runs.identity`.
         stages: None for a run of one mixture.
-        weights_curve: of a run with reweighting=doremi; None of others.
+        weights_curve: curve of the weights in a run with reweighting=doremi; None in others.
     """
 
     run: str

@@ -15,10 +15,10 @@ def repeat_command(sweep: Path, run: str, name: str, seed: int) -> str | None:
     """The command that trains a run of a sweep again, with another seed, into a folder of its own beside it.
 
     Args:
-        sweep: its folder.
+        sweep: folder of the sweep.
         run: name of the finished run.
-        name: that the new run shall have.
-        seed: that the new run's record shall have.
+        name: name of the new run.
+        seed: seed in the new run's record.
 
     Returns:
         The command; None if the run's folder does not tell how it was started.

@@ -43,7 +43,7 @@ class Sheet:
     """A table of text cells.
 
     Attributes:
-        name: of the file, for messages.
+        name: name of the file, for messages.
         columns: names; "" for a column that has none but holds something.
         rows: number and cells of each row that is not blank; numbers are a spreadsheet's, so the header is row 1.
         separator: between cells.

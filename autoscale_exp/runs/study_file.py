@@ -15,8 +15,8 @@ class StudyFile:
     """A study as far as it has come.
 
     Attributes:
-        searches: by rival the folders, in the study's, of the runs that its mixture was found with.
-        finished: by stage the command that finished it; of a fit also what identifies the code of the laws.
+        searches: by rival, the folders (relative to the study's) of the runs that its mixture was found with.
+        finished: by stage, the command that finished it, and for a fit a hash of the code of the laws.
     """
 
     searches: dict[str, list[str]] = field(default_factory=dict)

@@ -18,7 +18,7 @@ class SweepFile:
     """The runs that sweeps were to train in a folder.
 
     Attributes:
-        tokens: to train on, by run, in the order in which they are launched.
+        tokens: tokens to train on, by run, in the order in which the runs are launched.
     """
 
     tokens: dict[str, int] = field(default_factory=dict)

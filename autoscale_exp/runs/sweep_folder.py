@@ -17,7 +17,7 @@ def group_of(sweep: Path, experiment: str) -> str:
 
     Args:
         sweep: folder with the sweep's runs/.
-        experiment: its name.
+        experiment: name of the experiment.
     """
     around = next(iter(sorted(sweep.resolve().parent.glob(f"runs/*/{RECORD}"))), None)
     return experiment if around is None else read_record(around.parent).experiment

@@ -42,10 +42,10 @@ class ProxyRun:
     Attributes:
         run: name, unique in the design.
         scale: label of its token budget.
-        seed: of initialisation and order.
-        asked_tokens: that the design asks for in all.
+        seed: seed of initialisation and order.
+        asked_tokens: tokens that the design asks for in all.
         steps: optimiser steps.
-        batches: that they consist of.
+        batches: the batches that the steps consist of.
         max_epochs: times that text may be repeated.
         weights: shares of the run's tokens by domain, without domains that have none.
         domains: (K,) all domains.
@@ -63,13 +63,13 @@ class ProxyRun:
 
     @property
     def tokens(self) -> dict[str, float]:
-        """That the run trains on, by domain."""
+        """Tokens that the run trains on, by domain."""
         total = self.steps * self.batches.tokens
         return {domain: self.weights.get(domain, 0.0) * total for domain in self.domains}
 
     @property
     def rounding(self) -> float:
-        """By which share of what is asked for the whole steps are off."""
+        """How far the tokens of whole steps are from those asked for, as a share of the latter."""
         return abs(self.steps * self.batches.tokens / self.asked_tokens - 1)
 
 
@@ -79,11 +79,11 @@ def proxy_run(
     """A run of a design, in whole steps.
 
     Args:
-        spec: of the run.
+        spec: the run of the design.
         weights: (K,) of its mixture before the run's multipliers.
         domains: (K,) names.
-        seed: of the experiment.
-        batches: of the trainer.
+        seed: seed of the experiment.
+        batches: the batches of the trainer.
         max_epochs: times that text may be repeated.
 
     Raises:
@@ -191,8 +191,8 @@ class Trainer:
     """A trainer that designs are written for.
 
     Attributes:
-        suffix: of the file of a run.
-        text: of that file; None where one file has all runs.
+        suffix: suffix of the file of a run.
+        text: text of that file; None if one file has all runs.
         use: what is left to do with the files.
     """
 

@@ -18,8 +18,8 @@ def check_numbers_of_runs(stages: StageList, counts: Mapping[str, int]) -> None:
     """Checks that the search of every rival has as many runs as its law needs.
 
     Args:
-        stages: of a study.
-        counts: by stage of a search how many runs it will have.
+        stages: the stages of a study.
+        counts: number of runs of each search, by its stage.
 
     Raises:
         UserError: one has fewer; the message names what gives it enough.
@@ -49,8 +49,8 @@ def check_objective(stages: StageList, requests: Mapping[str, Request]) -> None:
     """Checks that a study's folder has no fits for another objective, which its target runs are of.
 
     Args:
-        stages: of a study.
-        requests: by rival what its fit will be asked.
+        stages: the stages of a study.
+        requests: the request to each rival's fit, by rival.
 
     Raises:
         UserError: it has; the message says how two studies share a search.
@@ -70,8 +70,8 @@ def check_ratios(stages: StageList, requests: Mapping[str, Request]) -> None:
     """Checks that the published method will find a ratio of every domain's tokens at two scales.
 
     Args:
-        stages: of a study.
-        requests: by rival what its fit will be asked.
+        stages: the stages of a study.
+        requests: the request to each rival's fit, by rival.
 
     Raises:
         UserError: it is asked for what it does not have, or an optimum may have none of a domain.

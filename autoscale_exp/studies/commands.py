@@ -22,7 +22,7 @@ class Command:
 
     Attributes:
         job: name.
-        overrides: of its config.
+        overrides: overrides of its config.
         sweeps: overrides with choices, of a multirun.
         launched: whether its runs are launched as the study was told to, and not one by one.
     """
@@ -82,7 +82,7 @@ class Sections:
 
         Args:
             job: name of the job.
-            asked: its own overrides, which come last.
+            asked: the command's own overrides, which come last.
             keys: sections and values of the study that the job has, too.
             launched: whether the job is launched as the study was told to.
         """

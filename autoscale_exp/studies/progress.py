@@ -20,7 +20,7 @@ class StudyProgress:
     """The account of a study.
 
     Args:
-        folder: of the study.
+        folder: folder of the study.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -22,9 +22,9 @@ def runs_of(command: Command, store: TokenStore, study: Path) -> tuple[list[Trai
     """The runs of a command and the tokens of each, checked unless they wait for another stage; none of other jobs.
 
     Args:
-        command: of a study.
-        store: its token store.
-        study: its folder.
+        command: a command of the study.
+        store: token store of the study.
+        study: folder of the study.
 
     Raises:
         UserError: a run cannot be made as configured.

@@ -28,7 +28,7 @@ class Stage:
 
     Attributes:
         name: unique in the study.
-        command: that does it.
+        command: the command that carries it out.
         result: a file that is there once it is finished.
         reads: names of the stages whose results it reads.
         code: identifies the code that decides the result, where that changes from version to version.
@@ -59,13 +59,13 @@ class StageList:
 
     Attributes:
         conf: the study.
-        scales: of its search.
-        sections: the same as other jobs get it.
-        store: its token store.
+        scales: scales of its search.
+        sections: the sections of other jobs, as they get them.
+        store: token store of the study.
         prepared: whether that is there.
         stages: built so far, in order.
-        searches: by rival the folders, in the study's, of the runs that its mixture is found with.
-        fits: by rival the config of its fit.
+        searches: by rival, the folders (relative to the study's) of the runs that its mixture is found with.
+        fits: by rival, the config of its fit.
     """
 
     conf: StudyConf

@@ -28,10 +28,10 @@ class Job:
     """A run that waits or is trained.
 
     Attributes:
-        index: in the sweep.
-        overrides: of its config.
-        folder: where it writes.
-        num_places: that it takes.
+        index: index in the sweep.
+        overrides: overrides of its config.
+        folder: folder that it writes to.
+        num_places: number of places that it takes.
         retries: that it has left, should its process be killed; None of a job other than `train`, which keeps no word
             of what has failed.
     """
@@ -48,8 +48,8 @@ class Running:
     """A run that is trained.
 
     Attributes:
-        job: of the run.
-        places: that it has.
+        job: the job of the run.
+        places: the places that it has.
         progress: time of the last change of its progress file, as the file system has it.
         since: when that was first seen, by our own clock.
         hung: whether it was ended for making no progress.

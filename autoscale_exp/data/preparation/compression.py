@@ -48,7 +48,7 @@ def check_head(path: str, kind: str | None, head: bytes) -> None:
     """Checks that a file is of a kind, as far as its first bytes tell.
 
     Args:
-        path: for the message.
+        path: path of the file, for the message.
         kind: 'json', 'parquet' or 'text'; None is text too.
         head: the first HEAD_BYTES of what is in it, or all of it if that is less.
 
@@ -80,7 +80,7 @@ class Decompressed(io.RawIOBase):
     Args:
         raw: the compressed file, at its start.
         codec: 'gzip' or 'zstd'.
-        path: for messages.
+        path: path of the file, for messages.
     """
 
     def __init__(self, raw: io.BufferedReader, codec: str, path: str) -> None:

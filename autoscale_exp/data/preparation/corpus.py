@@ -41,7 +41,7 @@ class Source:
     """What a domain takes of a file.
 
     Attributes:
-        domain: its name.
+        domain: name of the domain.
         text_field: path of the field with the text, its keys joined by dots.
         keep: allowed values by field; documents with others are not the domain's.
     """
@@ -59,7 +59,7 @@ class Part:
         index: number within the corpus.
         spans: what to read.
         sources: domains that the entries may belong to; the first that fits has it.
-        num_bytes: of what to read; None: unknown, as it is for remote files.
+        num_bytes: bytes to read; None if unknown, as for remote files.
     """
 
     index: int
@@ -86,13 +86,13 @@ class Corpus:
     """All parts, and what makes an entry a document.
 
     Attributes:
-        parts: in a fixed order.
+        parts: the parts, in a fixed order.
         stamps: size in bytes and time of modification in ns of each file and list of files on the disk, by path.
         listing: what remote globs, and remote lists of files, stand for.
         group_field: path of the field that holds the group; None: each document by itself.
         group_separator: only the part of the group before it counts; None keeps it whole.
         min_characters: shorter documents are left out.
-        max_characters: of a domain, taken from each part by its size; a domain that is not named gives all.
+        max_characters: characters to take of a domain, from each part by its size; domains not named give all.
         windows: whether a document gives one window instead of all its text.
         skips_bad: whether documents that lack a field, or the text, are left out; else they are an error.
         files_left_out: number of files that are no text or no one's, by reason.

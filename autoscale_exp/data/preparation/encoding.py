@@ -22,7 +22,7 @@ class Encoder:
     Args:
         tokenizer: without truncation and padding.
         separator: id that goes after every text.
-        dtype: of the ids.
+        dtype: type of the ids.
         threads: how many batches may be encoded at a time.
     """
 

@@ -53,7 +53,7 @@ def write_environment_corpus(domains: Sequence[str], max_characters: int, folder
     Args:
         domains: any of python, prose, tests, cpp, docs.
         max_characters: per domain; the file that exceeds it is the last one taken.
-        folder: where to write.
+        folder: folder to write to.
 
     Raises:
         UserError: an unknown domain, or `folder` holds a corpus from other packages, which a store may be made of.

@@ -48,7 +48,7 @@ def open_corpus(conf: DataConf, listing: Listing | None = None) -> Corpus:
 
     Args:
         conf: the `data` section.
-        listing: of the corpus when it was first opened: the Hub is not asked again, and may have changed since.
+        listing: listing of the corpus when it was first opened. The Hub, which may have changed, is not asked again.
 
     Raises:
         UserError: a domain has no files, or a file is of no kind that can be read.

@@ -36,7 +36,7 @@ class RowFormat:
 
     Attributes:
         seq_len: tokens per row.
-        dtype: of a token id, little-endian.
+        dtype: type of a token id, little-endian.
         separator: id after every document.
         row_start: id that each row begins with; None: none.
     """
@@ -53,7 +53,7 @@ class RowWriter:
     Attributes:
         rows: whole rows so far.
         documents: so far.
-        characters: of those documents.
+        characters: characters of those documents.
         dropped_tokens: after the last whole row; final after `close`.
     """
 
@@ -93,7 +93,7 @@ class RowWriter:
 
     @property
     def sha256(self) -> str:
-        """Of all that was written, in hexadecimal."""
+        """Hash of all that was written, in hexadecimal."""
         return self._sha256.hexdigest()
 
     def _end_batch(self) -> None:

@@ -36,11 +36,11 @@ class Workplace:
     taken for what the new one gives.
 
     Attributes:
-        folder: of the store.
+        folder: folder of the store.
         corpus: the text.
-        fraction: of the groups, held out.
+        fraction: fraction of the groups to hold out.
         held_out_domains: domains of which all is held out.
-        keys: of each part, from `keys_of`.
+        keys: keys of each part, from `keys_of`.
         basis: identifies the tokenizer and the held-out digests, once they are there.
     """
 

@@ -23,7 +23,7 @@ class Split:
     other side; a training document whose text is also held out is left out.
 
     Args:
-        fraction: of the groups, held out.
+        fraction: fraction of the groups to hold out.
         held_out_domains: all of whose documents are held out.
         digests: sorted digests of the held-out texts that a copy can be of, from `merge_digests`.
     """

@@ -75,7 +75,7 @@ def expected_optimum(
         laws: one or more fitted laws of the same domains; only their losses and slopes are used.
         objective: a weighted mean, or the worst case.
         budget: T, tokens.
-        constraints: that the shares must meet.
+        constraints: what the shares must meet.
         kl_weight: in units of the objective.
         prior: (K,) shares > 0; equal ones if None.
         convex: whether the laws are convex in tokens; if None, this is tried on pairs of mixtures.

@@ -66,7 +66,7 @@ def draw_mixtures(law: LossLaw, budget: float, constraints: Constraints, prior: 
     Args:
         law: a law without slopes.
         budget: tokens.
-        constraints: that mixtures must meet.
+        constraints: what mixtures must meet.
         prior: (K,) shares; equal ones if None.
 
     Raises:

@@ -41,7 +41,7 @@ class Swarm:
         strengths: the lowest and the highest.
         min_weight: a smaller one is 0.
         min_distance: between any two mixtures.
-        seed: of the draws.
+        seed: seed of the draws.
     """
 
     budget: int
@@ -94,8 +94,8 @@ class SwarmRun(RunSpec):
     """A run of a swarm.
 
     Attributes:
-        number: in the swarm of its scale.
-        design: that it is of.
+        number: number of the run in the swarm of its scale.
+        design: the design of the run.
         domains: (K,) training domains.
     """
 
