@@ -1,4 +1,4 @@
-"""What a design consists of: the runs of a search, as a pure function of the config. See runs/designs for each."""
+"""The parts of a design, which lists the runs of a search as a pure function of the config; see runs/designs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,9 +13,9 @@ from autoscale_exp.mixture.allocation import allocate_rows
 
 @dataclass
 class DesignConf:
-    """A design and the run of it that this job trains."""
+    """A design, and which of its runs this job trains."""
 
-    index: int = 0  # which run of the design; a sweep goes over all
+    index: int = 0  # the run of the design to train; a sweep goes over all
     match_repetition: int | None = None  # token budget of a target run: proxy runs repeat text as often; null: no
 
 
@@ -24,12 +24,12 @@ class ScaledDesignConf(DesignConf):
     """A design of proxy runs at several scales."""
 
     scales: list[int] = field(default_factory=list)  # token budgets of the scales' base runs
-    base_repeats: int = 0  # further base runs per scale, with the next seeds: they measure the seed noise
+    base_repeats: int = 0  # more base runs per scale, with the next seeds, to measure the noise over seeds
 
 
 @dataclass(frozen=True)
 class RunRequest:
-    """What a design may draw on beside its own section.
+    """What a design knows beside its own section.
 
     Attributes:
         domains: (K,) training domains.
@@ -53,7 +53,7 @@ class RunSpec:
         token_budget: tokens of the scale's base run.
         multipliers: (K,) factors on the base run's domain tokens.
         seed_offset: added to the experiment's seed.
-        params: parameters of the model that it is meant for; None: of any.
+        params: parameters of the model that the run is meant for; None for any model.
     """
 
     run: str
@@ -68,20 +68,20 @@ class RunSpec:
         return budget_label(self.token_budget)
 
     def weights(self, base: FloatArray, caps: FloatArray) -> FloatArray:
-        """(K,) weights that the multipliers change: those of the base mixture, or a mixture of the run's own.
+        """(K,) weights that the multipliers are applied to: those of the base mixture, or the run's own.
 
         Args:
             base: (K,) weights of the base mixture at this token budget.
-            caps: (K,) largest weights that max_epochs of the domains' text allow at this token budget.
+            caps: (K,) largest weights that the text allows with max_epochs at this token budget.
         """
         return base
 
     def domain_tokens(self, weights: FloatArray) -> FloatArray:
-        """(K,) requested tokens, from `weights`."""
+        """(K,) requested tokens, given `weights`."""
         return weights * self.token_budget * np.asarray(self.multipliers)
 
     def row_counts(self, weights: FloatArray, seq_len: int) -> Int64Array:
-        """(K,) whole rows. Domains that the run does not perturb have exactly the base run's rows."""
+        """(K,) whole rows. Domains that the run does not change have exactly the rows of the base run."""
         base = allocate_rows(weights * self.token_budget, seq_len)
         return np.rint(base * np.asarray(self.multipliers)).astype(np.int64)
 
@@ -90,24 +90,24 @@ def check_scales(scales: Sequence[int]) -> None:
     """Checks the token budgets of a design.
 
     Raises:
-        UserError: they are missing, doubled or not positive.
+        UserError: they are missing, not distinct or not positive.
     """
     if not scales or len(set(scales)) != len(scales) or min(scales) < 1:
         raise UserError(f"design.scales must be distinct positive token budgets, but is {scales}")
 
 
 def base_runs(budget: int, repeats: int, request: RunRequest) -> list[RunSpec]:
-    """The base run of a scale, then its repeats with the next seeds."""
+    """Lists the base run of a scale, then its repeats with the next seeds."""
     scale, unchanged = budget_label(budget), (1.0,) * len(request.domains)
     names = [f"base_{scale}", *(f"base_seed{repeat}_{scale}" for repeat in range(1, repeats + 1))]
     return [RunSpec(name, budget, unchanged, seed_offset=offset) for offset, name in enumerate(names)]
 
 
 def matched_pool(pool_rows: Sequence[int], token_budget: int, target_tokens: int) -> list[int]:
-    """(K,) rows of each domain that a proxy run may see, so that it repeats them as often as the target run would.
+    """(K,) rows of each domain that a proxy run may see, so that it repeats its text as often as the target run does.
 
-    Token budget and pools shrink alike: m = pool x budget / target, to the nearest row, at least one of a domain that
-    has any. All proxy runs of a scale share the pools of its base run.
+    The pools shrink with the token budget: m = pool x budget / target, to the nearest row, but at least one row of a
+    domain that has any. All proxy runs of a scale share the pools of its base run.
 
     Args:
         pool_rows: (K,) rows that each domain has.

@@ -1,4 +1,4 @@
-"""What the result of a run depends on, identity.json: two runs with the same identity are the same run."""
+"""identity.json: all that the result of a run depends on. Two runs with the same identity are the same run."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -44,17 +44,17 @@ class RunIdentity:
 
     @property
     def content(self) -> dict[str, Any]:
-        """As it stands in identity.json: what does not apply is left out."""
+        """The content of identity.json, without what does not apply."""
         return {key: value for key, value in asdict(self).items() if value is not None}
 
     @property
     def fingerprint(self) -> str:
-        """Identifies the run."""
+        """A hash that identifies the run."""
         return fingerprint(self.content)
 
 
 def logged_id(identity: str, experiment: str, run: str) -> str:
-    """The id of a run where it is logged, the same after a resumption: of its identity's fingerprint and its names."""
+    """The id of a run where it is logged, from its fingerprint and its names; it stays when the run is resumed."""
     return fingerprint([identity, experiment, run])
 
 
@@ -64,7 +64,7 @@ def write_identity(folder: Path, identity: RunIdentity) -> None:
 
 
 def read_identity(folder: Path) -> RunIdentity:
-    """The identity of the run in a folder.
+    """Reads the identity of the run in a folder.
 
     Raises:
         UserError: it is missing, damaged or of an unknown format.

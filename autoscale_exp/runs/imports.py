@@ -1,4 +1,4 @@
-"""Run tables from other people's files: mixtures in one CSV, losses in another, joined by run and never by position."""
+"""Run tables from other people's files. Mixtures and losses from two CSVs are joined by run, never by position."""
 
 import csv
 import io
@@ -32,16 +32,16 @@ NO_DOMAIN = re.compile(
 
 @dataclass(frozen=True)
 class Choice:
-    """The domains and validation domains to import; None: all that the format's rules find."""
+    """The domains and validation domains to import; None for all that the format's rules find."""
 
     domains: Sequence[str] | None = None
     validation_domains: Sequence[str] | None = None
 
 
 def join_regmix(mixtures: Path, losses: Path, tokens: int, choice: Choice | None = None) -> str:
-    """RegMix's two tables: `index` and train_<domain> weights; `index` and metric/<domain>_val_loss.
+    """Joins RegMix's two tables: `index` and train_<domain> weights; `index` and metric/<domain>_val_loss.
 
-    Its tables of the Pile have the bare names of domains instead. Source: github.com/sail-sg/regmix, data/ and
+    RegMix's tables of the Pile have the bare names of domains. Source: github.com/sail-sg/regmix, data/ and
     data/pile/. See `join_mixtures_and_losses` for arguments, result and errors.
     """
     return join_mixtures_and_losses(
@@ -56,7 +56,7 @@ def join_regmix(mixtures: Path, losses: Path, tokens: int, choice: Choice | None
 
 
 def join_olmix(ratios: Path, metrics: Path, tokens: int, choice: Choice | None = None) -> str:
-    """Olmix's ratios.csv and metrics.csv, joined by `run` or `run_id`, with a column per domain or metric.
+    """Joins Olmix's ratios.csv and metrics.csv by `run` or `run_id`; they have a column per domain or metric.
 
     Source: github.com/allenai/olmix, docs/cli/fit.md. See `join_mixtures_and_losses`.
     """
@@ -83,14 +83,14 @@ def join_mixtures_and_losses(
 ) -> str:
     """Joins two CSVs into a run table.
 
-    If a column of a file matches its pattern, those that do are its domains. Else all are but the metadata of the
-    format, such as `index`, and columns that hold no data of a domain, such as `lr`. The log says what is left out.
+    If columns of a file match its pattern, these are its domains. Else all columns are, except for metadata of the
+    format, such as `index`, and other known columns, such as `lr`. The log says what is left out.
 
     Args:
         mixtures: a row per run with a key and a weight per domain.
         losses: a row per run with a key and a loss in nats per token per validation domain.
         tokens: tokens that every run was trained on.
-        keys: columns that identify a run, of which each file has one.
+        keys: columns that identify a run; each file has one of them.
         domain_pattern: pattern of a domain's column in `mixtures`; its group `domain` is the name.
         validation_pattern: pattern of a validation domain's column in `losses`, likewise.
         choice: the domains to take, instead of all.
@@ -109,7 +109,7 @@ def join_mixtures_and_losses(
     if alone:
         where = mixtures if alone[0] in weights.runs else losses
         raise UserError(
-            f"run '{alone[0]}' stands only in '{where}'; {len(alone)} runs have no partner; remove these or add theirs"
+            f"run '{alone[0]}' is only in '{where}'; {len(alone)} runs are in one file only; remove or complete them"
         )
     totals = weights.numbers.sum(axis=1)
     shares = rounded_shares(weights.sheet, weights.numbers)
@@ -156,7 +156,7 @@ def _read_part(
 def _columns_by_domain(
     sheet: Sheet, key: str, pattern: str | None, chosen: Sequence[str] | None, choice_key: str
 ) -> dict[str, str]:
-    """The column of each domain.
+    """Finds the column of each domain.
 
     Raises:
         UserError: two columns are of one domain, or a chosen domain has none.
@@ -190,9 +190,9 @@ def _counts(sheet: Sheet, column: str) -> bool:
 
 
 def join_design(folder: Path) -> str:
-    """The run table of the runs that `design` planned, and that another trainer reported: design.csv and results.csv.
+    """Makes a run table from the runs that `design` planned and another trainer reported: design.csv and results.csv.
 
-    Runs without any loss are not trained yet; they are left out, and the log says which.
+    Runs without a loss are not trained yet. They are left out, and the log says which.
 
     Raises:
         UserError: a file cannot be read, no run is trained, one was not planned, or it was trained on other tokens.
@@ -222,10 +222,10 @@ def join_design(folder: Path) -> str:
 
 
 def _check_tokens(results: Sheet, plan: Mapping[str, Mapping[str, str]], trained: Sequence[str]) -> None:
-    """Checks what runs say that they were trained on against what was planned; blank: they do not say.
+    """Checks the tokens that runs report against those planned; a blank cell reports none.
 
     Raises:
-        UserError: it is another number by more than `SUM_TOLERANCE`.
+        UserError: they differ by more than `SUM_TOLERANCE`.
     """
     for run, cell in zip(results.names("run"), results.cells("tokens"), strict=True):
         asked = sum(float(column[run]) for name, column in plan.items() if name.startswith("tokens."))
@@ -239,7 +239,7 @@ def _check_tokens(results: Sheet, plan: Mapping[str, Mapping[str, str]], trained
 
 @dataclass(frozen=True)
 class ExportedRun:
-    """A row of the CSV that W&B's table view exports, as far as `table_of_wandb_runs` looks at a run."""
+    """A row of the CSV that W&B's table view exports, with the attributes that `table_of_wandb_runs` needs."""
 
     name: str
     state: str
@@ -248,7 +248,7 @@ class ExportedRun:
 
 
 def read_wandb_export(path: Path) -> list[ExportedRun]:
-    """The runs in a CSV that W&B's table view exports, whose columns are keys of config and summary alike.
+    """Reads the runs in a CSV that W&B's table view exports. Its columns are keys of both config and summary.
 
     Raises:
         UserError: the file cannot be read, or lacks names or states.
@@ -274,7 +274,7 @@ def _number(cell: str) -> float | str:
 
 
 def table_of_wandb_runs(runs: Iterable[Any]) -> str:
-    """The run table of W&B runs that `train` logged: tokens from their config, final `val/loss/<domain>`.
+    """Makes a run table from W&B runs that `train` logged, with tokens from their config and final `val/loss/<domain>`.
 
     Runs that are not finished, or have no tokens or no losses, such as those of `evaluate`, are left out, and the log
     says which.

@@ -1,4 +1,4 @@
-"""Mixtures that losses are to be predicted of: from a table, as tokens or as shares, or from mixture files."""
+"""Mixtures to predict losses for, from a table of tokens or shares, or from mixture files."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,7 +31,7 @@ def read_mixtures(
         (R,) names and (R, K) tokens in the order of `domains`.
 
     Raises:
-        UserError: a file is none of these, a domain is missing or unknown, or a budget is.
+        UserError: a file is none of these, a domain is missing or unknown, or a budget is missing or given twice.
     """
     check_range({"tokens": budget}, LEAST_TOKENS)
     if isinstance(source, str) and not Path(source).is_dir() and Path(source).suffix not in YAML:

@@ -1,4 +1,4 @@
-"""CSV files of whatever program: cells by row and column name, in any common encoding, separator and decimal mark."""
+"""CSV files from any program: cells by row and column name, with any common encoding, separator and decimal mark."""
 
 import codecs
 import csv
@@ -44,9 +44,9 @@ class Sheet:
 
     Attributes:
         name: name of the file, for messages.
-        columns: names; "" for a column that has none but holds something.
-        rows: number and cells of each row that is not blank; numbers are a spreadsheet's, so the header is row 1.
-        separator: between cells.
+        columns: names of the columns; "" for one that has none but is not empty.
+        rows: number and cells of each row that is not blank; the header is row 1, as in a spreadsheet.
+        separator: the separator between cells.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Sheet:
     separator: str
 
     def suffixes(self, prefix: str) -> list[str]:
-        """The part after `prefix` and a dot of all columns that begin so."""
+        """For all columns that begin with `prefix` and a dot, the part after these."""
         return [name.removeprefix(f"{prefix}.") for name in self.columns if name.startswith(f"{prefix}.")]
 
     def cells(self, column: str) -> list[str]:
@@ -92,12 +92,12 @@ class Sheet:
         return list(seen)
 
     def numbers(self, least: Mapping[str, float]) -> dict[str, FloatArray]:
-        """Columns of finite numbers, each with the least that is allowed in it.
+        """Reads columns of finite numbers, each with the least number allowed in it.
 
-        One call takes all numbers of a sheet, so that a comma means the same in all of them.
+        One call reads all numbers of a sheet, so that a comma means the same in all of them.
 
         Raises:
-            UserError: a cell is no number or too small, or it cannot be told what its comma or point means.
+            UserError: a cell is no number or too small, or its comma or point is ambiguous.
         """
         cells = {column: self.cells(column) for column in least}
         commas = self._has_decimal_commas(cells)
@@ -113,7 +113,7 @@ class Sheet:
         }
 
     def tell_unread(self, read: Iterable[str], allowed: str) -> None:
-        """Says which columns are left out; `allowed` says what is read."""
+        """Logs which columns are left out; `allowed` says which are read."""
         left_out = [name or "one without a name" for name in self.columns if name not in set(read)]
         if left_out:
             log.warning("'%s': columns left out: %s; what is read: %s", self.name, ", ".join(left_out), allowed)
@@ -154,7 +154,7 @@ class Sheet:
 
 
 def read_sheet(path: Path, key: str) -> Sheet:
-    """The table in a file that the config names by `key`.
+    """Reads the table in a file that the config names by `key`.
 
     Raises:
         UserError: the file cannot be read or is no table of text.
@@ -169,13 +169,13 @@ def read_sheet(path: Path, key: str) -> Sheet:
 
 
 def parse_sheet(text: str, name: str) -> Sheet:
-    """The table in a text with a header; `name` is for messages.
+    """Parses a table with a header; `name` is for messages.
 
-    The separator is the one of commas, semicolons and tabs that makes most columns of the header. Blank rows, and
+    The separator is the comma, semicolon or tab that gives the header most columns. Blank rows, and
     blank columns without a name, are left out.
 
     Raises:
-        UserError: the text is no CSV, has no row, or a row has other cells than the header.
+        UserError: the text is no CSV, has no row, or a row has not as many cells as the header.
     """
     first, _, rest = text.partition("\n")
     told = re.fullmatch(r"sep=([,;\t])\s*", first)  # a line of Excel's own

@@ -23,17 +23,17 @@ from autoscale_exp.runs.sweep_folder import remarks_on
 log = logging.getLogger(__name__)
 
 TABLE = "runs.csv"
-LEAST_TOKENS = 1000  # of a run; less is a share, a percentage or a number of millions
-SUM_TOLERANCE = 0.01  # of shares about 1: RegMix's rows, rounded to .001, sum to 0.996 to 1.003
+LEAST_TOKENS = 1000  # of a run; a smaller number is a share, a percentage or a number of millions
+SUM_TOLERANCE = 0.01  # by which shares may miss a sum of 1: RegMix's rows, rounded to .001, sum to 0.996 to 1.003
 LARGEST_LOSS = 20.0  # nats per token; a model that knows nothing needs e^20 = 485 million tokens to reach it
-OPTIONAL_NUMBERS = {"seed": 0.0, "params": 1.0}  # columns that not every table has, with the least allowed in each
+OPTIONAL_NUMBERS = {"seed": 0.0, "params": 1.0}  # optional columns, with the least number allowed in each
 OWN_COLUMNS = ("model", "params", "steps", "seconds")  # that `train` writes for people
 READ_COLUMNS = "run, scale, seed, params, tokens.<domain>, unique.<domain>, loss.<domain> or perplexity.<domain>"
 
 
 @dataclass(frozen=True)
 class RunTable:
-    """Finished runs: what each was trained on and how well it does.
+    """Finished runs: what each was trained on, and its losses.
 
     Attributes:
         runs: (R,) unique names.
@@ -41,11 +41,11 @@ class RunTable:
         validation_domains: (V,) validation domains.
         domain_tokens: (R, K) tokens trained on.
         losses: (R, V) validation losses in nats per token.
-        scales: (R,) labels of the scale, or None where the table has none.
-        seeds: (R,) seeds, or None.
-        params: (R,) parameters of each run's model, or None where the table does not tell.
-        unique_tokens: (K,) tokens that there are of each domain, or None where that is not known.
-        pool_tokens: (R, K) those among them that a run may see, and repeats beyond; None where that is not known.
+        scales: (R,) labels of the runs' scales; None if the table has none.
+        seeds: (R,) seeds; None if the table has none.
+        params: (R,) model sizes, in parameters; None if the table has none.
+        unique_tokens: (K,) tokens of each domain's text; None if unknown.
+        pool_tokens: (R, K) the part of these that each run may see; more tokens repeat it. None if unknown.
     """
 
     runs: list[str]
@@ -75,14 +75,14 @@ def select_runs(table: RunTable, rows: Int64Array) -> RunTable:
 
 
 def has_sizes(table: RunTable) -> bool:
-    """Whether the runs are of models of several sizes."""
+    """Whether the runs have models of several sizes."""
     return table.params is not None and bool((table.params != table.params[0]).any())
 
 
 def scales_of(table: RunTable) -> list[Int64Array]:
-    """Row indices of each scale, smallest first: by the labels of the column `scale`, or else by the runs' tokens.
+    """Row indices of each scale, smallest first, by the labels of the column `scale` or else by the runs' tokens.
 
-    Runs of models of different sizes are of different scales; these go by tokens times parameters.
+    Runs of different model sizes are of different scales, which are sorted by tokens times parameters.
 
     Raises:
         UserError: there are no labels, and the tokens do not tell either.
@@ -99,7 +99,7 @@ def scales_of(table: RunTable) -> list[Int64Array]:
 
 
 def table_of_records(records: Sequence[RunRecord]) -> RunTable:
-    """The run table of finished runs.
+    """Makes the run table of finished runs.
 
     Raises:
         UserError: a run has other domains than the first, or the name of another.
@@ -137,7 +137,7 @@ def table_of_records(records: Sequence[RunRecord]) -> RunTable:
 
 
 def format_run_table(records: Sequence[RunRecord]) -> str:
-    """The run table of finished runs as CSV text, losses in full precision."""
+    """Formats the run table of finished runs as CSV text, with losses in full precision."""
     table = table_of_records(records)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -153,7 +153,7 @@ def format_run_table(records: Sequence[RunRecord]) -> str:
 
 
 def read_runs(path: Path) -> RunTable:
-    """Reads the runs of a sweep's folder, or of a run table, and says what is odd about them.
+    """Reads the runs of a sweep's folder or of a run table, and logs what is odd about them.
 
     Raises:
         UserError: see `parse_run_table`; or the path does not exist, or the folder has no finished run.
@@ -189,7 +189,7 @@ def write_run_table(sweep: Path) -> None:
 
 
 def refresh_run_table(sweep: Path) -> None:
-    """Writes the run table after a run, and says so if there can be none: the run that ended is none the worse."""
+    """Writes the run table after a run. If there can be none, it logs why, since the finished run is not affected."""
     try:
         write_run_table(sweep)
     except UserError as error:
@@ -201,8 +201,8 @@ def parse_run_table(text: str, name: str) -> RunTable:
 
     Columns: `run`; `tokens.<domain>` for each training domain, or `tokens` and shares `weights.<domain>`;
     `loss.<validation domain>` in nats per token or `perplexity.<validation domain>`; optional `scale`,
-    `seed`, `params` and `unique.<domain>`, the tokens of text that a run repeats beyond.
-    Others are left out, and the log says which.
+    `seed`, `params` and `unique.<domain>`, the tokens of a domain's text, which more tokens repeat.
+    Other columns are left out, and the log says which.
 
     Raises:
         UserError: a column is missing or doubled, or an entry is missing, negative, not finite or a duplicate;
@@ -245,7 +245,7 @@ def table_of_sheet(sheet: Sheet) -> RunTable:
 
 
 def token_columns(sheet: Sheet) -> dict[str, float]:
-    """The columns that say what rows are trained on, each with the least that is allowed in it.
+    """Finds the columns that say what runs were trained on, each with the least number allowed in it.
 
     Raises:
         UserError: there are none, of fewer than two domains, or both tokens and shares.
@@ -263,7 +263,7 @@ def token_columns(sheet: Sheet) -> dict[str, float]:
 
 
 def domain_tokens(sheet: Sheet, numbers: Mapping[str, FloatArray]) -> tuple[list[str], FloatArray]:
-    """(K,) domains and (R, K) tokens from the numbers of `token_columns`.
+    """Returns (K,) domains and (R, K) tokens from the numbers of `token_columns`.
 
     Raises:
         UserError: a row's shares do not sum to 1, or it has too few tokens to be a run.
@@ -282,7 +282,7 @@ def domain_tokens(sheet: Sheet, numbers: Mapping[str, FloatArray]) -> tuple[list
             )
         if total < LEAST_TOKENS:
             raise UserError(
-                f"'{sheet.name}', row {number}: {total:.6g} tokens in all are no run of at least {LEAST_TOKENS}; if "
+                f"'{sheet.name}', row {number}: {total:.6g} tokens in all, but a run has at least {LEAST_TOKENS}; if "
                 "these are shares, name the columns weights.<domain> and add a column tokens with the tokens of each "
                 "run; if they are millions or billions, write them out"
             )
@@ -290,10 +290,10 @@ def domain_tokens(sheet: Sheet, numbers: Mapping[str, FloatArray]) -> tuple[list
 
 
 def rounded_shares(sheet: Sheet, weights: FloatArray) -> FloatArray:
-    """(R, K) shares of 1, which a table may have rounded, divided by their sums.
+    """Returns (R, K) shares that sum to 1, from shares that a table may have rounded.
 
     Raises:
-        UserError: a row's sum is off 1 by more than 0.01.
+        UserError: a row's sum differs from 1 by more than 0.01.
     """
     totals = weights.sum(axis=1)
     for (number, _), total in zip(sheet.rows, totals, strict=True):
@@ -354,14 +354,14 @@ def _check_losses(sheet: Sheet, validation_domains: Sequence[str], losses: Float
 def _pool_tokens(
     sheet: Sheet, numbers: Mapping[str, FloatArray], domains: Sequence[str], tokens: FloatArray
 ) -> FloatArray | None:
-    """(R, K) tokens of text that runs may see, or None where no column tells."""
+    """(R, K) tokens of text that runs may see; None if no column tells."""
     named = sheet.suffixes("unique")
     if not named:
         return None
     if odd := sorted(set(named) ^ set(domains)):
         raise UserError(
             f"'{sheet.name}' has columns unique.* for {', '.join(named)}, and trains on {', '.join(domains)}; give one "
-            f"for each training domain ('{odd[0]}' is in one of the two alone)"
+            f"for each training domain ('{odd[0]}' is in only one of the two)"
         )
     pools = np.stack([numbers[f"unique.{d}"] for d in domains], axis=1)
     for row, k in np.argwhere((pools < 1) & (tokens > 0)):

@@ -1,6 +1,6 @@
-"""The proxy runs of a design as files for other trainers: each run's mixture, length and seed.
+"""The proxy runs of a design as files for other trainers, with each run's mixture, length and seed.
 
-A run has whole optimiser steps, so its tokens are those nearest to what the design asks for.
+A run has whole optimiser steps, so its tokens are rounded to the nearest step.
 """
 
 import csv
@@ -19,7 +19,7 @@ RESULTS = "results.csv"  # what the trainer is to report
 
 @dataclass(frozen=True)
 class Batches:
-    """How a trainer makes steps of tokens.
+    """How a trainer batches tokens into steps.
 
     Attributes:
         seq_len: tokens per sequence.
@@ -31,7 +31,7 @@ class Batches:
 
     @property
     def tokens(self) -> int:
-        """Per optimiser step."""
+        """Tokens per optimiser step."""
         return self.seq_len * self.batch_rows
 
 
@@ -76,18 +76,18 @@ class ProxyRun:
 def proxy_run(
     spec: RunSpec, weights: FloatArray, domains: Sequence[str], seed: int, batches: Batches, max_epochs: int
 ) -> ProxyRun:
-    """A run of a design, in whole steps.
+    """Makes a run of a design, in whole steps.
 
     Args:
         spec: the run of the design.
-        weights: (K,) of its mixture before the run's multipliers.
+        weights: (K,) weights of its mixture, before the run's multipliers.
         domains: (K,) names.
         seed: seed of the experiment.
         batches: the batches of the trainer.
         max_epochs: times that text may be repeated.
 
     Raises:
-        UserError: it is shorter than half a step.
+        UserError: the run is shorter than half a step.
     """
     asked = spec.domain_tokens(weights)
     steps = round(asked.sum() / batches.tokens)
@@ -103,11 +103,11 @@ def proxy_run(
     )
 
 
-Paths = Mapping[str, str]  # of each domain's data, as the trainer takes it
+Paths = Mapping[str, str]  # by domain, the path of its data, as the trainer takes it
 
 
 def megatron_arguments(run: ProxyRun, paths: Paths) -> str:
-    """Arguments of Megatron-LM's pretrain_gpt.py, to stand beside those of the model."""
+    """Arguments of Megatron-LM's pretrain_gpt.py, to add to those of the model."""
     length = (
         f"--train-iters {run.steps} --global-batch-size {run.batches.batch_rows} --seq-length {run.batches.seq_len}"
     )
@@ -188,12 +188,12 @@ def __getattr__(name):
 
 @dataclass(frozen=True)
 class Trainer:
-    """A trainer that designs are written for.
+    """A trainer for which designs can be written.
 
     Attributes:
         suffix: suffix of the file of a run.
         text: text of that file; None if one file has all runs.
-        use: what is left to do with the files.
+        use: how to use the files.
     """
 
     suffix: str

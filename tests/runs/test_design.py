@@ -207,7 +207,7 @@ def test_a_domain_that_the_base_mixture_leaves_out_is_left_out():
 
 
 def test_a_swarm_that_the_text_does_not_allow_is_refused():
-    with pytest.raises(UserError, match=r"run 'swarm000_1M': max_epochs of all domains are only 0.9 of its tokens"):
+    with pytest.raises(UserError, match=r"run 'swarm000_1M': max_epochs of all text are only 0.9 of its tokens"):
         swarm_of(1, caps=np.full(3, 0.3))
     with pytest.raises(UserError, match=r"has 1000000: none of 2000 mixtures drawn for run 0 .* max_epochs of 'c'"):
         swarm_of(1, caps=np.array([1, 1, 1e-9]), min_strength=100, max_strength=100)

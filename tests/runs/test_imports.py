@@ -57,7 +57,7 @@ def test_olmix_tables_are_joined_by_run_id(files):
     [
         (MIXTURES, LOSSES, 0, "tokens is 0; it must be at least 1000"),
         (MIXTURES, LOSSES, 1, "tokens is 1; it must be at least 1000"),
-        (MIXTURES + "3,0.5,0.5\n", LOSSES, 5000, "run '3' stands only in"),
+        (MIXTURES + "3,0.5,0.5\n", LOSSES, 5000, "run '3' is only in"),
         (
             MIXTURES + "1,0.5,0.5\n",
             LOSSES,

@@ -1,4 +1,4 @@
-"""The designs: each has a module with its schema and its function, a line here, and a YAML in conf/design."""
+"""The list of designs. Each has a module with its schema and its function, a line here, and a YAML in conf/design."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ DESIGNS: dict[str, tuple[type[DesignConf], Callable[[Any, RunRequest], list[RunS
 
 
 def design_runs(design: DesignConf, request: RunRequest) -> list[RunSpec]:
-    """All runs of a design, in the order of their indices.
+    """Lists all runs of a design, in the order of their indices.
 
     Raises:
         UserError: the section has no schema of a design, or a value of it is not allowed.
@@ -40,7 +40,7 @@ def select_run(runs: Sequence[RunSpec], index: int) -> RunSpec:
     """The run at `index`.
 
     Raises:
-        UserError: there is no such run, or its name would not do as a folder.
+        UserError: there is no such run, or its name is not allowed.
     """
     if not 0 <= index < len(runs):
         raise UserError(f"design.index is {index}, but the design has runs 0 to {len(runs) - 1}")

@@ -1,4 +1,4 @@
-"""Direct Data Optimization's design: one domain's tokens at a time, more and less of them."""
+"""The design of Direct Data Optimization: more or less of one domain at a time."""
 
 import math
 from dataclasses import dataclass
@@ -13,16 +13,16 @@ from autoscale_exp.runs.design import RunRequest, RunSpec, ScaledDesignConf, bas
 class DdoConf(ScaledDesignConf):
     """At each scale a base run and, per domain, one with more and one with less of it (AutoScale, stage 1)."""
 
-    factor: float = 3.0  # one domain's tokens are multiplied and divided by it, the others stay
+    factor: float = 3.0  # multiplies or divides the tokens of one domain; those of the others stay
 
 
 def ddo_runs(design: DdoConf, request: RunRequest) -> list[RunSpec]:
-    """Base, repeats of the base, then each domain times and divided by the factor; scale after scale.
+    """Lists, at each scale, the base run, its repeats, then each domain with its tokens times and over the factor.
 
-    2K + 1 + base_repeats runs per scale. This perturbs amounts, not proportions: the total changes too.
+    These are 2K + 1 + base_repeats runs per scale. They vary amounts, not proportions: the total changes too.
 
     Raises:
-        UserError: scales are missing or doubled, or the factor is not above 1.
+        UserError: scales are missing or not distinct, or the factor is not above 1.
     """
     check_scales(design.scales)
     if not 1 < design.factor < math.inf:

@@ -13,34 +13,34 @@ from autoscale_exp.base.labels import budget_label
 from autoscale_exp.base.ranges import check_range
 from autoscale_exp.runs.design import RunRequest, RunSpec, ScaledDesignConf, base_runs, check_scales
 
-NUM_STRENGTHS = 15  # evenly spaced in their logarithm, as RegMix and Olmix have them
-NUM_ATTEMPTS = 2000  # for one run
+NUM_STRENGTHS = 15  # evenly spaced in their logarithm, as in RegMix and Olmix
+NUM_ATTEMPTS = 2000  # draws for one run at most
 
 
 @dataclass
 class DirichletConf(ScaledDesignConf):
     """At each scale a base run, and mixtures drawn from Dirichlet distributions about the base mixture."""
 
-    num_runs: int = 0  # mixtures that are drawn for each scale
-    min_strength: float = 0.1  # times the base weights: parameters of the distribution; low draws lopsided mixtures
-    max_strength: float = 5.0  # the strength of a run is one of 15 between the two, evenly spaced in their logarithm
-    min_weight: float = 2e-3  # a smaller weight is drawn as 0
-    min_distance: float = 0.01  # Euclidean, of weights, between any two runs of a scale
-    draw_seed: int = 0  # of the mixtures; `seed` is that of training
+    num_runs: int = 0  # mixtures to draw for each scale
+    min_strength: float = 0.1  # times the base weights: parameters of the distribution; low ones give lopsided mixtures
+    max_strength: float = 5.0  # a run has one of 15 strengths between the two, evenly spaced in their logarithm
+    min_weight: float = 2e-3  # smaller weights are set to 0
+    min_distance: float = 0.01  # least Euclidean distance between the weights of any two runs of a scale
+    draw_seed: int = 0  # seed of the mixtures; `seed` is that of training
 
 
 @dataclass(frozen=True)
 class Swarm:
-    """What the mixtures of one scale are drawn from.
+    """The distribution of the mixtures of one scale.
 
     Attributes:
         budget: tokens of each run.
         domains: (K,) training domains.
         base: (K,) weights of the base mixture.
-        caps: (K,) largest weights that max_epochs of the domains' text allow.
-        strengths: the lowest and the highest.
-        min_weight: a smaller one is 0.
-        min_distance: between any two mixtures.
+        caps: (K,) largest weights that the text allows with max_epochs.
+        strengths: the lowest and the highest strength.
+        min_weight: smaller weights are 0.
+        min_distance: least distance between any two mixtures.
         seed: seed of the draws.
     """
 
@@ -54,9 +54,9 @@ class Swarm:
     seed: int
 
     def draw(self, number: int, before: FloatArray) -> FloatArray:
-        """(K,) weights of the mixture with a number, away from those `before`, (N, K).
+        """Draws the (K,) weights of mixture `number`, at a distance from the (N, K) mixtures `before`.
 
-        Each mixture has random numbers of its own, so that it is the same however many there are.
+        Each mixture has random numbers of its own, so it does not depend on how many mixtures there are.
 
         Raises:
             UserError: no drawn mixture is within the caps and away from the others.
@@ -79,13 +79,13 @@ class Swarm:
         listed = ", ".join(f"{count} {reason}" for reason, count in refused.most_common())
         raise UserError(
             f"design.scales has {self.budget}: none of {NUM_ATTEMPTS} mixtures drawn for run {number} of the swarm "
-            f"will do: {listed}; raise max_epochs, or lower that budget, design.num_runs or design.min_distance"
+            f"can be used: {listed}; raise max_epochs, or lower that budget, design.num_runs or design.min_distance"
         )
 
 
 @lru_cache(maxsize=10_000)  # a sweep plans its runs one after the other, and each keeps away from all before it
 def swarm_mixture(swarm: Swarm, number: int) -> FloatArray:
-    """(K,) weights of the mixture with a number in a swarm."""
+    """(K,) weights of mixture `number` of a swarm."""
     return swarm.draw(number, np.array([swarm.base, *(swarm_mixture(swarm, before) for before in range(number))]))
 
 
@@ -111,7 +111,7 @@ class SwarmRun(RunSpec):
         """
         if caps.sum() < 1:
             raise UserError(
-                f"run '{self.run}': max_epochs of all domains are only {caps.sum():.3g} of its tokens; raise "
+                f"run '{self.run}': max_epochs of all text are only {caps.sum():.3g} of its tokens; raise "
                 "max_epochs, or lower that budget in design.scales"
             )
         design = self.design
@@ -129,7 +129,7 @@ class SwarmRun(RunSpec):
 
 
 def dirichlet_runs(design: DirichletConf, request: RunRequest) -> list[RunSpec]:
-    """Base runs at each scale, then mixture after mixture at each scale: run k is the same whatever num_runs is.
+    """Lists the base runs of each scale, then mixture after mixture at each scale. Run k does not depend on num_runs.
 
     Source: RegMix (arXiv 2407.01492; sail-sg/regmix, mixture_config/synthesize_mixture.py) and Olmix (arXiv 2602.12237;
     allenai/olmix, olmix/launch/synthesize_mixture.py): weights are Dirichlet with parameters strength x prior, small

@@ -16,7 +16,7 @@ from autoscale_exp.runs.design import RunRequest, RunSpec, ScaledDesignConf, bas
 class GridConf(ScaledDesignConf):
     """At each scale a base run, and every mixture of a regular grid."""
 
-    steps: int = 0  # from a domain's smallest weight to its largest
+    steps: int = 0  # number of steps from a domain's smallest weight to its largest
     lower: float = 0.0  # smallest weight of every domain
 
 
@@ -25,7 +25,7 @@ class GridRun(RunSpec):
     """A run of a grid.
 
     Attributes:
-        mixture: (K,) weights of its point.
+        mixture: (K,) weights of its point of the grid.
     """
 
     mixture: tuple[float, ...]
@@ -36,7 +36,7 @@ class GridRun(RunSpec):
 
 
 def grid_runs(design: GridConf, request: RunRequest) -> list[RunSpec]:
-    """Base runs, then the points of the grid, at each scale: (steps + K - 1) choose (K - 1) points for K domains.
+    """Lists, at each scale, the base runs and the points of the grid: (steps + K - 1) choose (K - 1) for K domains.
 
     Raises:
         UserError: a value is out of range.

@@ -1,4 +1,4 @@
-"""The design of the runs that a fit proposes, to tell most per FLOP of how mixtures compare at its target."""
+"""The design of the runs that a fit proposes: those that tell most per FLOP of how mixtures compare at its target."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +14,11 @@ from autoscale_exp.runs.proposal import Proposal, read_proposals
 
 @dataclass
 class OptimalConf(DesignConf):
-    """The runs that a fit proposes, in its order: the more of them, the more is known."""
+    """The runs that a fit proposes, in its order, the most telling first."""
 
     path: str = ""  # next_runs/<target tokens>.csv in the folder of a fit
-    num_runs: int | None = None  # the first so many; null: all
-    params: int | None = None  # those of models with so many parameters; null: all, if they have one size
+    num_runs: int | None = None  # how many to train, from the first; null: all
+    params: int | None = None  # only the runs of models with so many parameters; null: all, if they have one size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,18 +26,18 @@ class ProposedRun(RunSpec):
     """A proposed run.
 
     Attributes:
-        proposal: what it is to be trained on.
+        proposal: the proposal that the run carries out.
     """
 
     proposal: Proposal
 
     def weights(self, base: FloatArray, caps: FloatArray) -> FloatArray:
-        """(K,) its domain tokens as shares of the budget; see `RunSpec`. Those of a DDO run need not sum to 1."""
+        """(K,) domain tokens as shares of the budget; see `RunSpec`. Those of a DDO run need not sum to 1."""
         return np.array(self.proposal.tokens) / self.token_budget
 
 
 def optimal_runs(design: OptimalConf, request: RunRequest) -> list[RunSpec]:
-    """The proposed runs.
+    """Lists the proposed runs.
 
     Source: greedy V-optimal design; see `laws.next_runs`, which chooses them.
 

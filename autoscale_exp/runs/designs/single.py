@@ -1,4 +1,4 @@
-"""The design of a single run, as a target run is."""
+"""The design of a single run, such as a target run."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ class SingleConf(DesignConf):
 
 
 def single_run(design: SingleConf, request: RunRequest) -> list[RunSpec]:
-    """The run.
+    """Lists the one run.
 
     Raises:
         UserError: there is no token budget.
