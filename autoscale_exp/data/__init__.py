@@ -1,1 +1,1 @@
-"""The token store, and what training reads of it; data/preparation makes it."""
+"""The token store, and how training reads it. data/preparation makes stores."""

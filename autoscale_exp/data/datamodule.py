@@ -1,7 +1,7 @@
-"""Batches of a mixture for the Lightning trainer, the same rows for any number of ranks, workers and parts of a run.
+"""Batches of a mixture for the Lightning trainer. Rows do not depend on the number of ranks, workers and resumptions.
 
 The rows of optimiser step s are the sampler's positions s G to (s + 1) G - 1, where G is the rows of a step over all
-devices; the last step may have fewer. A batch carries its share of its step's rows, which the loss is weighted by.
+devices; the last step may have fewer. The loss of a batch is weighted by the batch's share of its step's rows.
 """
 
 import signal
@@ -20,7 +20,7 @@ from autoscale_exp.data.rows import Rows
 from autoscale_exp.data.store import TokenStore
 from autoscale_exp.mixture.sampler import RowOrder
 
-GROUP_TOKENS = 2**20  # read, and sent by a worker, at a time: rows in small batches cost as little as in large ones
+GROUP_TOKENS = 2**20  # that a worker reads and sends at a time, so that small batches cost no more than large ones
 
 
 class Batch(NamedTuple):
@@ -29,8 +29,8 @@ class Batch(NamedTuple):
     Attributes:
         tokens: (B, T) token ids in the store's type, uint16 or uint32, which takes a quarter or half of int64's memory.
         share: share of the optimiser step's rows; the shares of a step's batches sum to 1 over all devices.
-        domain_rows: (K,) int64 rows of each domain; all 0 if the share is, because such rows do not count.
-        positions: (B,) int64 places of the rows in the run, which random choices such as masks are drawn from.
+        domain_rows: (K,) int64 rows of each domain; all 0 if the share is 0, as such rows do not count.
+        positions: (B,) int64 places of the rows in the run, which determine random choices such as masks.
         domains: (B,) int64 index of each row's domain.
     """
 
@@ -42,7 +42,7 @@ class Batch(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Batches that follow one another, read and sent together.
+    """Consecutive batches that are read and sent together.
 
     Attributes:
         tokens: (R, T) token ids of all their rows.
@@ -61,7 +61,7 @@ class Group(NamedTuple):
     shares: list[float]
 
     def batches(self) -> Iterator[Batch]:
-        """The batches, as views."""
+        """Yields the batches, as views."""
         tokens, positions, domains = (of.split(self.sizes) for of in (self.tokens, self.positions, self.domains))
         return map(Batch, tokens, self.shares, self.domain_rows.unbind(), positions, domains)
 
@@ -93,7 +93,7 @@ class MixtureBatches(Dataset[Group]):
 
     @property
     def num_known(self) -> int:
-        """Batches whose rows are known by now."""
+        """Number of batches whose rows are known by now."""
         return self._batches_of(self.sampler.known_rows)
 
     def _batches_of(self, num_rows: int) -> int:
@@ -102,7 +102,7 @@ class MixtureBatches(Dataset[Group]):
 
     def __getitem__(self, indices: range) -> Group:
         places = [self._place(index) for index in indices]
-        # All ranks must step: one that a batch has no row for takes the last, which does not count.
+        # All ranks must step. A rank for which a batch has no row takes the last row, which does not count.
         mine = [np.arange(min(start + self.rank, stop - 1), stop, self.world_size) for start, stop, _ in places]
         counts = [self.rank < stop - start for start, stop, _ in places]
         positions, sizes = np.concatenate(mine), [len(own) for own in mine]
@@ -120,12 +120,12 @@ class MixtureBatches(Dataset[Group]):
         )
 
     def batches_from(self, start: int) -> Iterator[Batch]:
-        """The batches from index `start` on, read in this process."""
+        """Yields the batches from index `start` on, read in this process."""
         for indices in _Groups(self, start):
             yield from self[indices].batches()
 
     def _place(self, index: int) -> tuple[int, int, int]:
-        """First position of a batch over all devices, the one after its last, and the rows of its optimiser step."""
+        """First position of a batch over all devices, position after its last, and rows of its optimiser step."""
         step, chunk = divmod(index, self.step_rows // self.chunk_rows)
         step_start = step * self.step_rows
         step_stop = min(step_start + self.step_rows, self.sampler.num_rows)
@@ -148,9 +148,9 @@ class MixtureBatches(Dataset[Group]):
 
 
 class _Groups(Sampler[range]):
-    """Indices from `start` on in ranges; its length counts all from 0, as Lightning expects of resumed loaders.
+    """Ranges of indices from `start` on. The length counts all ranges from 0, as Lightning expects of resumed loaders.
 
-    A range ends with the batches known when it is asked for, so that no row is read before its stage is told.
+    A range ends with the batches known when it is made, so that no row is read before its stage is known.
     """
 
     def __init__(self, batches: MixtureBatches, start: int = 0) -> None:
@@ -170,7 +170,7 @@ class _Groups(Sampler[range]):
 
 
 class ResumableLoader(DataLoader[Any]):
-    """A loader of batches whose state is how many of them the trainer has consumed, and of how many rows."""
+    """A loader whose state is the number of batches that the trainer has consumed, and their size."""
 
     def __init__(self, batches: MixtureBatches, consumed: Callable[[], int], **options: Any) -> None:
         self._cut = {"micro_batch_rows": batches.chunk_rows // batches.world_size, "devices": batches.world_size}
@@ -179,19 +179,19 @@ class ResumableLoader(DataLoader[Any]):
         super().__init__(batches, batch_size=None, sampler=self._groups, **options)
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        """Batches, out of the groups that workers send."""
+        """Yields the batches of the groups that workers send."""
         for group in super().__iter__():
             yield from group.batches()
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint holds of the data."""
+        """The state of the loader for a checkpoint."""
         return {"batches": self._consumed(), **self._cut}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Makes the next iteration go on after the batches consumed.
+        """Makes the next iteration start after the consumed batches.
 
         Raises:
-            UserError: they were of another size.
+            UserError: the consumed batches had another size.
         """
         if differences := [f"{key} {state[key]}, not {own}" for key, own in self._cut.items() if state[key] != own]:
             raise UserError(
@@ -205,7 +205,7 @@ class MixtureDataModule(LightningDataModule):
     """Training batches of one run.
 
     Args:
-        store: rows per domain.
+        store: token store with the rows.
         sampler: the order of the rows; its domains are those of the store.
         step_rows: rows per optimiser step over all devices and accumulation.
         micro_batch_rows: rows per device and forward pass.
@@ -244,6 +244,6 @@ class MixtureDataModule(LightningDataModule):
 
 
 def _end_with_run(_: int) -> None:
-    """Makes a loader process ignore the signals that a job gets as a whole: the run needs it up to its checkpoint."""
+    """Makes a loader process ignore signals to the whole job, since the run needs it up to its checkpoint."""
     for signum in SIGNALS:
         signal.signal(signum, signal.SIG_IGN)

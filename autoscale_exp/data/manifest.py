@@ -1,7 +1,7 @@
-"""What a token store holds, manifest.json: counts, hashes, provenance. Written last: without it a store is unfinished.
+"""manifest.json, the contents of a token store: counts, hashes, provenance. A store without it is unfinished.
 
-The file has its format number, a fingerprint of tokenizer and rows, and a checksum of the rest, so that a manifest that
-was edited is told from one that was written.
+The file has its format number, a fingerprint of tokenizer and rows, and a checksum of the rest, by which an edited
+manifest is noticed. It is written last.
 """
 
 from collections.abc import Iterator
@@ -58,28 +58,28 @@ class SplitEntry:
 
 @dataclass(frozen=True)
 class TrainEntry(SplitEntry):
-    """Training rows, in a file per part of the corpus, by the part's number."""
+    """Training rows: one file per part of the corpus, by the part's number."""
 
     files: dict[str, FileEntry]
 
 
 @dataclass(frozen=True)
 class ValidationEntry(SplitEntry):
-    """Validation rows, in one file."""
+    """Validation rows: one file."""
 
     sha256: str
 
 
 @dataclass(frozen=True)
 class DomainEntry:
-    """One domain; `train` is None for one that is only held out.
+    """One domain. `train` is None for a domain that is only held out.
 
     Attributes:
         too_short: documents left out because of data.min_characters.
         duplicates_of_validation: training documents left out because their text is held out.
         no_text: documents left out because their text is missing, null or no text; with data.on_bad_document=skip.
         half_surrogates: with half a surrogate pair in their text or group, which is no text; likewise.
-        no_group: without the group field, or with something else in it than text or an integer; the same.
+        no_group: without the group field, or with neither text nor an integer in it; likewise.
     """
 
     validation: ValidationEntry
@@ -91,7 +91,7 @@ class DomainEntry:
     no_group: int = 0
 
     def split(self, name: str) -> TrainEntry | ValidationEntry:
-        """The entry of train or validation."""
+        """The entry of the split 'train' or 'validation'."""
         entry = self.train if name == "train" else self.validation
         assert entry is not None, "a domain that is only held out has no training rows"
         return entry
@@ -102,7 +102,7 @@ class Manifest:
     """All that is known of a store.
 
     Attributes:
-        config: the `data` section that it was made from, without folders, and size and time of its source files.
+        config: the `data` section that it was made from, without folders, with size and time of its source files.
         dtype: type of a token id, little-endian.
         tokenizer: the tokenizer.
         domains: the training domains, then those that are only held out.
@@ -128,7 +128,7 @@ class Manifest:
 
     @property
     def fingerprint(self) -> str:
-        """Identifies tokenizer and rows, wherever the store lies and whenever it was made."""
+        """A hash of tokenizer and rows. It does not depend on where the store lies or when it was made."""
         rows = {
             domain: {
                 "train": None if entry.train is None else [file.sha256 for file in entry.train.files.values()],
@@ -139,7 +139,7 @@ class Manifest:
         return fingerprint({"seq_len": self.seq_len, "tokenizer": self.tokenizer.sha256, "rows": rows})
 
     def data_conf(self, folder: Path) -> DataConf:
-        """The `data` section of the store, for a run that is told of its folder alone."""
+        """The `data` section of the store, for a run that is given only its folder."""
         keys = DataConf.__dataclass_fields__
         section = {key: value for key, value in self.config.items() if key in keys and key != "tokenizer"}
         return DataConf(**section, store=str(folder), tokenizer=TokenizerConf(**self.config["tokenizer"]))
@@ -152,7 +152,7 @@ class Manifest:
         return [(f"train/{domain}/{part}.bin", file) for part, file in entry.files.items()]
 
     def files(self) -> Iterator[tuple[str, str, int | None]]:
-        """Name within the folder, hash and bytes (None: any) of every file of the store."""
+        """Yields name within the folder, hash and size in bytes (None: any) of every file of the store."""
         yield "tokenizer/tokenizer.json", self.tokenizer.sha256, None
         row_bytes = self.seq_len * np.dtype(self.dtype).itemsize
         for domain, entry in self.domains.items():
@@ -169,7 +169,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def read_manifest(folder: Path, key: str = "data.store") -> Manifest:
-    """The manifest in a folder that the config names by `key`.
+    """Reads the manifest in a folder that the config names by `key`.
 
     Raises:
         UserError: there is none, or it is damaged, was altered, or has another format.

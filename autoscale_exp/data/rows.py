@@ -1,4 +1,4 @@
-"""The rows of one domain and split, read from its files when they are asked for."""
+"""The rows of one domain and split, read from its files on demand."""
 
 import os
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ import numpy.typing as npt
 from autoscale_exp.base.arrays import Int64Array
 from autoscale_exp.base.errors import UserError
 
-MAPPED_FILES = 16  # most of a domain that stay mapped: a store may have more files than a process may have open
+MAPPED_FILES = 16  # files of a domain that stay mapped at most, since a process may not open all files of a store
 Stamp = tuple[int, int]  # size in bytes, time of modification in ns
 
 
@@ -24,10 +24,10 @@ class Rows:
     """The rows of one domain and split: `rows[numbers]` or `rows[start:stop]` reads (n, seq_len) token ids.
 
     Args:
-        files: paths and the rows of each.
+        files: paths, and the number of rows of each.
         seq_len: tokens per row.
         dtype: type of a token id.
-        stamps: what the files must still be like when they are read; none: like at the first read.
+        stamps: size and time that the files must have when they are read; None for those at the first read.
     """
 
     def __init__(
@@ -58,13 +58,13 @@ class Rows:
         return rows
 
     def read_into(self, numbers: Int64Array, rows: npt.NDArray[Any]) -> None:
-        """Reads the rows of these numbers, which are not checked, into a (n, seq_len) array of the store's type.
+        """Reads rows by their numbers, which are not checked, into a (n, seq_len) array of the store's type.
 
         Raises:
             UserError: a file has changed since the store was opened.
         """
         if len(self._files) == 1:
-            self._file(0).take(numbers, axis=0, out=rows, mode="clip")  # the mode that needs no copy
+            self._file(0).take(numbers, axis=0, out=rows, mode="clip")  # this mode needs no copy
             return
         if len(self._files) > MAPPED_FILES:
             self._read_unmapped(numbers, rows)
@@ -75,7 +75,7 @@ class Rows:
             rows[mine] = self._file(file)[numbers[mine] - (self._ends[file] - self._files[file][1])]
 
     def _read_unmapped(self, numbers: Int64Array, rows: npt.NDArray[Any]) -> None:
-        """Opens each file once, and reads rows that follow one another in one call."""
+        """Opens each file once, and reads consecutive rows in one call."""
         order = np.argsort(numbers)
         ascending = numbers[order]
         place = np.searchsorted(self._ends, ascending, side="right")
@@ -91,22 +91,22 @@ class Rows:
         rows[order] = read
 
     def _fill(self, stretch: npt.NDArray[Any], file: int, raw: FileIO) -> None:
-        """Reads as many bytes as an array has."""
+        """Fills an array with the next bytes of a file."""
         content = stretch.data.cast("B")
-        while content:  # a call reads 2 GB at most
+        while content:  # a call reads at most 2 GB
             num_bytes = raw.readinto(content)
-            if not num_bytes:  # cut off since it was opened
+            if not num_bytes:  # the file was cut off since it was opened
                 raise self._changed(file)
             content = content[num_bytes:]
 
     def _file(self, index: int) -> npt.NDArray[Any]:
-        """All rows of a file, if it is what it was; to read past the end of a shortened one kills the process."""
+        """All rows of a file, if it is unchanged; reading past the end of a shortened file would kill the process."""
         self._check(index, stamp_of(self._files[index][0]))
         return self._mapped(index)
 
     @contextmanager
     def _opened(self, index: int) -> Iterator[FileIO]:
-        """A file, unbuffered, if it is what it was."""
+        """Opens a file, unbuffered, if it is unchanged."""
         try:
             raw = self._files[index][0].open("rb", buffering=0)
         except FileNotFoundError:

@@ -1,6 +1,6 @@
 """The token store: fixed-length rows of token ids per domain, with counts, hashes and provenance.
 
-<store>/manifest.json                written last: a store without it is unfinished
+<store>/manifest.json                written last; a store without it is unfinished
         tokenizer/                   as transformers saves it
         train/<domain>/<part>.bin    rows x seq_len little-endian uint16 or uint32, a file per part of the corpus
         validation/<domain>.bin      the same
@@ -26,7 +26,7 @@ class TokenStore:
 
     Attributes:
         folder: folder of the store.
-        manifest: what it holds.
+        manifest: its content.
         stamps: size and time of its files when they were checked.
     """
 
@@ -56,7 +56,7 @@ class TokenStore:
 
     @property
     def fingerprint(self) -> str:
-        """Identifies tokenizer and rows, wherever the store lies."""
+        """A hash of tokenizer and rows; it does not depend on where the store lies."""
         return self.manifest.fingerprint
 
     @property
@@ -65,17 +65,17 @@ class TokenStore:
         return sum(size or 0 for _, _, size in self.manifest.files())
 
     def num_rows(self, split: str, domain: str) -> int:
-        """Rows that a domain has in a split."""
+        """Number of rows that a domain has in a split."""
         return self.manifest.domains[domain].split(split).rows
 
     def rows(self, split: str, domain: str) -> Rows:
-        """The rows of a domain in a split, read when they are asked for."""
+        """The rows of a domain in a split, read on demand."""
         files = [(self.folder / name, file.rows) for name, file in self.manifest.files_of(domain, split)]
         return Rows(files, self.seq_len, self.manifest.dtype, self.stamps)
 
 
 def open_store(folder: Path | str, key: str = "data.store") -> TokenStore:
-    """Opens a store and checks that every file is what was written.
+    """Opens a store, and checks that every file is as it was written.
 
     A file whose size and time have not changed since its hash was last checked is not read again, so that opening
     takes no longer for a large store than for a small one.

@@ -1,4 +1,4 @@
-"""Tokenizers: one trained on the spot for small models, or any Hugging Face tokenizer; the special tokens of rows."""
+"""Tokenizers, trained on the spot for small models or from Hugging Face, and the special tokens of rows."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -33,18 +33,18 @@ def check_tokenizer(conf: TokenizerConf) -> None:
 
 
 def train_tokenizer(texts: Iterable[str], conf: TokenizerConf) -> Tokenizer:
-    """The tokenizer that `conf` describes, trained on `texts`; `is_trained(conf)` and `check_tokenizer` hold for it."""
+    """Trains the tokenizer that `conf` describes on `texts`. `conf` must pass `check_tokenizer` and be `is_trained`."""
     assert conf.vocab_size is not None
     return (train_bpe if conf.name == "bpe" else train_wordpiece)(texts, conf.vocab_size)
 
 
 def is_trained(conf: TokenizerConf) -> bool:
-    """Whether the tokenizer is trained on the training split and not loaded."""
+    """Whether the tokenizer is trained on the training split, not loaded."""
     return conf.name in SMALLEST
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
-    """A byte-level BPE of `vocab_size` entries, any byte string representable, <|endoftext|> included."""
+    """Trains a byte-level BPE of `vocab_size` entries, with <|endoftext|>. It can represent any byte string."""
     tokenizer = tokenizers.Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -59,10 +59,10 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 
 
 def train_wordpiece(texts: Iterable[str], vocab_size: int) -> Tokenizer:
-    """BERT's uncased WordPiece of `vocab_size` entries, [PAD], [UNK], [CLS], [SEP] and [MASK] included.
+    """Trains BERT's uncased WordPiece of `vocab_size` entries, with [PAD], [UNK], [CLS], [SEP] and [MASK].
 
-    A quarter of the entries at most are characters that begin a word, the most frequent ones, and as many that go on
-    with one; words with other characters become [UNK].
+    At most a quarter of the entries are characters that begin a word, the most frequent ones, and as many that continue
+    one. Words with other characters become [UNK].
     """
     backend = BertTokenizer().backend_tokenizer
     words: Counter[str] = Counter()
@@ -89,10 +89,10 @@ def train_wordpiece(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 
 
 def load_tokenizer(name: str | Path) -> Tokenizer:
-    """A fast tokenizer by Hub name or path.
+    """Loads a fast tokenizer by Hub name or path.
 
     Raises:
-        UserError: it cannot be had, is not a fast one, or has no token to separate documents with.
+        UserError: it cannot be loaded, is not a fast one, or has no token to separate documents with.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(name), use_fast=True)

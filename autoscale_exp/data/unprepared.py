@@ -1,4 +1,4 @@
-"""A token store that is still to be prepared, as far as a plan needs one: domains, tokenizer, about how much text."""
+"""A stand-in, for plans, for a token store that is not prepared yet: domains, tokenizer, about how much text."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -8,16 +8,16 @@ from autoscale_exp.data.conf import DataConf
 from autoscale_exp.data.manifest import DomainEntry, FileEntry, Manifest, TokenizerEntry, TrainEntry, ValidationEntry
 from autoscale_exp.data.store import TokenStore
 
-CHARACTERS_PER_TOKEN = 4  # of English text, about, with a tokenizer of some 50,000 entries
+CHARACTERS_PER_TOKEN = 4  # about, for English text and a tokenizer of some 50,000 entries
 ENDLESS = 10**12  # rows of each domain, if nothing limits its text
 VOCABULARIES = {"gpt2": 50257, "bert-base-uncased": 30522, "bert-large-uncased": 30522}
 
 
 def unprepared_store(conf: DataConf) -> TokenStore:
-    """The store that a `data` section will become, if each domain has the text that it may have.
+    """Returns the store that a `data` section will become if each domain has as much text as it may take.
 
     Raises:
-        UserError: it does not tell how many entries its tokenizer has.
+        UserError: the section does not tell how many entries its tokenizer has.
     """
     entries = conf.tokenizer.vocab_size or VOCABULARIES.get(conf.tokenizer.name)
     if entries is None:

@@ -11,7 +11,7 @@ from autoscale_exp.lm.language_model import LanguageModel
 
 
 class CausalLanguageModel(LanguageModel):
-    """GPT-2 from scratch; each token after a row's first is predicted from those before it.
+    """GPT-2, which predicts each token after a row's first from those before it.
 
     Args:
         conf: architecture and optimiser settings.
@@ -42,7 +42,7 @@ class CausalLanguageModel(LanguageModel):
                 n_layer=conf.n_layer,
                 n_embd=conf.n_embd,
                 n_head=conf.n_head,
-                activation_function="gelu_pytorch_tanh",  # GPT-2's own, as one kernel
+                activation_function="gelu_pytorch_tanh",  # GPT-2's own function, as one kernel
                 resid_pdrop=conf.dropout,
                 embd_pdrop=conf.dropout,
                 attn_pdrop=conf.dropout,
@@ -54,11 +54,11 @@ class CausalLanguageModel(LanguageModel):
 
     @classmethod
     def for_tokenizer(cls, conf: ModelConf, tokenizer: Tokenizer, **options: Any) -> Self:
-        """The model for rows of this tokenizer."""
+        """Makes the model for rows of a tokenizer."""
         return cls(conf, vocab_size=vocabulary_size(tokenizer), end_of_text=separator_id(tokenizer), **options)
 
     def token_losses(self, tokens: torch.Tensor, keys: torch.Tensor | None = None) -> torch.Tensor:
-        """(B (T - 1),) losses in nats of the tokens after each row's first; nothing is drawn from `keys`."""
+        """Returns the (B (T - 1),) losses in nats of the tokens after each row's first; `keys` are not used."""
         hidden = self.model.transformer(tokens).last_hidden_state[:, :-1]  # (B, T - 1, n_embd)
         return self.cross_entropy(self.model.lm_head, hidden.flatten(0, 1), tokens[:, 1:].flatten())
 

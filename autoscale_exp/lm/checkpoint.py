@@ -1,7 +1,7 @@
-"""Models on disk: plain Hugging Face folders with safetensors weights, checked before anything is done with them.
+"""Models on disk: plain Hugging Face folders with safetensors weights, checked before use.
 
 Nothing here runs code from a folder: weights are read as safetensors, never unpickled, and no remote code is trusted.
-torch is imported only where weights are loaded, so that a user's mistake is told at once.
+torch is imported only to load weights, so that mistakes are told at once.
 """
 
 import json
@@ -20,12 +20,12 @@ from autoscale_exp.lm.conf import ModelConf
 from autoscale_exp.lm.families import FAMILIES
 
 WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"  # of weights in several files
+INDEX = "model.safetensors.index.json"  # if the weights are in several files
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A language model's Hugging Face folder, its weights checked to be whole.
+    """A language model's Hugging Face folder, whose weights are known to be whole.
 
     Attributes:
         folder: folder of the model.
@@ -39,34 +39,34 @@ class Checkpoint:
 
     @property
     def family(self) -> str:
-        """As in `model.family`."""
+        """The model's family, as in `model.family`."""
         return self.config["model_type"]
 
     @property
     def masked(self) -> bool:
-        """Whether it predicts masked tokens."""
+        """Whether the model predicts masked tokens."""
         return FAMILIES[self.family].masked
 
     @property
     def positions(self) -> int:
-        """Tokens of the longest sequence."""
+        """Tokens of the longest sequence that the model can take."""
         return self.config[FAMILIES[self.family].positions]
 
     @property
     def vocab_size(self) -> int:
-        """Rows of the embedding."""
+        """Number of rows of the embedding."""
         return self.config["vocab_size"]
 
     @cached_property
     def sha256(self) -> str:
-        """Identifies the weights, wherever they lie."""
+        """A hash of the weights; it does not depend on where they lie."""
         if len(self.weight_files) == 1:
             return file_sha256(self.weight_files[0])
         return fingerprint({path.name: file_sha256(path) for path in self.weight_files})
 
     @cached_property
     def tokenizer(self) -> str:
-        """Identifies which text becomes which tokens.
+        """A hash of what decides which text becomes which tokens.
 
         Raises:
             UserError: the folder has no tokenizer.json.
@@ -99,7 +99,7 @@ def open_checkpoint(folder: Path | str, key: str) -> Checkpoint:
         key: key of the config that names the folder, for messages.
 
     Raises:
-        UserError: it is no such folder, is of a family that is not known here, has weights of another kind, or they
+        UserError: it is no such folder, its family is unknown here, its weights are of another kind, or they
             are truncated.
     """
     folder = Path(folder)
@@ -122,7 +122,7 @@ def open_checkpoint(folder: Path | str, key: str) -> Checkpoint:
 
 
 def _weight_files(folder: Path, key: str) -> list[Path]:
-    """The files that transformers would load, each whole: one file goes before an index of several."""
+    """The files that transformers would load, checked to be whole. A single file goes before an index of several."""
     indexed = (folder / INDEX).is_file() and not (folder / WEIGHTS).is_file()
     files = _indexed_files(folder / INDEX) if indexed else [folder / WEIGHTS]
     for path in files:
@@ -141,10 +141,10 @@ def _weight_files(folder: Path, key: str) -> list[Path]:
 
 
 def _indexed_files(index: Path) -> list[Path]:
-    """The files that an index names, sorted.
+    """Lists the files that an index names, sorted.
 
     Raises:
-        UserError: it is no index or names none.
+        UserError: the file is no index, or names no files.
     """
     try:
         names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
@@ -157,7 +157,7 @@ def _indexed_files(index: Path) -> list[Path]:
 
 
 def tokenizer_fingerprint(folder: Path) -> str:
-    """Identifies what decides which text becomes which tokens, in whatever form tokenizer.json is written.
+    """A hash of what decides which text becomes which tokens; it does not depend on how tokenizer.json is formatted.
 
     Raises:
         UserError: the folder has no tokenizer.json that can be read.
@@ -173,7 +173,7 @@ def tokenizer_fingerprint(folder: Path) -> str:
 
 
 def check_initial(conf: ModelConf, store: TokenStore) -> Checkpoint | None:
-    """The checkpoint that `model.init_from` names, checked to fit the rest of the config; None to start from scratch.
+    """Opens the checkpoint that `model.init_from` names, and checks that it fits the config; None without one.
 
     Raises:
         UserError: the architecture differs from the config's, the tokenizer or vocabulary from the store's, or rows
@@ -204,7 +204,7 @@ def check_initial(conf: ModelConf, store: TokenStore) -> Checkpoint | None:
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> Any:
-    """The fast tokenizer that a checkpoint's folder holds.
+    """Loads the fast tokenizer in a checkpoint's folder.
 
     Raises:
         UserError: there is none, or it cannot be read.
@@ -243,7 +243,7 @@ def load_model(checkpoint: Checkpoint, model_class: Any, *, new: tuple[str, ...]
 
     verbosity = transformers.utils.logging.get_verbosity()
     transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()  # what is missing is told below
+    transformers.utils.logging.set_verbosity_error()  # missing weights are reported below
     try:
         model, info = model_class.from_pretrained(
             checkpoint.folder,
@@ -255,7 +255,7 @@ def load_model(checkpoint: Checkpoint, model_class: Any, *, new: tuple[str, ...]
             output_loading_info=True,
             **options,
         )
-    except RuntimeError as error:  # of shapes
+    except RuntimeError as error:  # shapes differ
         raise UserError(
             f"the weights of '{checkpoint.folder}' do not fit: {first_line(error)}; save the model again"
         ) from None

@@ -13,10 +13,10 @@ SCHEDULES = ("linear", "cosine")
 
 
 def check_model(conf: ModelConf, store: TokenStore) -> None:
-    """Checks the `model` section, and that the store's rows suit it. A causal model takes rows of any tokenizer.
+    """Checks the `model` section, and that the store's rows suit the model. A causal model takes any rows.
 
     Raises:
-        UserError: a value is out of range, or a masked model lacks what it needs of the tokenizer.
+        UserError: a value is out of range, or the tokenizer lacks what a masked model needs.
     """
     if conf.family not in FAMILIES:
         raise UserError(f"model.family is '{conf.family}'; allowed are {', '.join(FAMILIES)}")

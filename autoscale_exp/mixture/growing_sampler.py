@@ -1,4 +1,4 @@
-"""A sampler whose stages are told one after another as the run goes, for mixtures that follow the training losses."""
+"""A sampler whose stages are added during the run, for mixtures that follow the training losses."""
 
 import numpy as np
 
@@ -8,10 +8,10 @@ from autoscale_exp.mixture.sampler import MixtureSampler
 
 
 class GrowingSampler:
-    """The `MixtureSampler` of the stages told so far: what was told never changes, and the rest is not known.
+    """The `MixtureSampler` of the stages so far. These never change, and the rest is unknown.
 
     Args:
-        plan: pools, seed and epochs of the run, and how many rows it has in all; its own stages do not matter.
+        plan: a sampler with the pools, seed, epochs and number of rows of the run; its own stages do not matter.
 
     Attributes:
         sampler: the sampler of the stages so far.
@@ -32,19 +32,19 @@ class GrowingSampler:
         return self.sampler.rows(start, stop)
 
     def append(self, row_counts: Int64Array) -> None:
-        """Tells the next stage: (K,) rows."""
+        """Adds the next stage, of (K,) rows."""
         self.sampler = self.sampler.with_stages(np.vstack([self.sampler.stage_counts, row_counts]))
 
     def left(self) -> Int64Array:
-        """(K,) rows that each domain may still give before its pool has been gone through `max_epochs` times."""
+        """(K,) rows that each domain may still give within `max_epochs` epochs of its pool."""
         return self.sampler.pool_rows * self.sampler.max_epochs - self.sampler.row_counts
 
 
 def rows_within(weights: FloatArray, num_rows: int, limits: Int64Array) -> Int64Array:
-    """Whole rows by weight, of which no domain gives more than its limit.
+    """Allocates whole rows by weight, with no domain above its limit.
 
-    What a domain cannot give, the others do in proportion to their weights, or to what they have left if all of these
-    are 0.
+    The rows that a domain cannot give come from the others, in proportion to their weights, or to what they have left
+    if all weights are 0.
 
     Args:
         weights: (K,) shares summing to 1.

@@ -1,10 +1,10 @@
 """The order in which the rows of a mixture are trained on: a pure function of (seed, position).
 
-A run is one stage or several, each with row counts of its own. The positions of a stage are cut into blocks of about
-1,024. Block b of a stage's B holds, of a domain with n rows in the stage, the rows floor(b n / B) to
-floor((b + 1) n / B) that the domain adds to its sequence there, in an order drawn for the block: the mixture is
-therefore exact in every stage and stable along it. A domain's own sequence is one pseudo-random permutation of its
-pool per epoch and goes on from stage to stage, so its first n rows are among its first m > n: the subsets that two
+A run has one or more stages, each with row counts of its own. The positions of a stage are cut into blocks of about
+1,024. Of a domain with n rows in a stage of B blocks, block b holds the rows floor(b n / B) to
+floor((b + 1) n / B) of the domain's sequence there. Their order is drawn for the block. So the mixture is
+exact in every stage and stable along it. A domain's sequence is one pseudo-random permutation of its
+pool per epoch, and goes on from stage to stage. So its first n rows are among its first m > n, and the subsets that two
 runs of one seed draw from a domain are nested. Nothing is stored, whatever the size of the corpus.
 """
 
@@ -22,17 +22,17 @@ from autoscale_exp.base.hashing import derive_key
 from autoscale_exp.mixture.permutation import Permutation, mix64
 
 BLOCK_ROWS = 1024  # small enough to keep the mixture stable
-CHUNK_BLOCKS = 64  # worked out together: spreads numpy's overhead over 65,536 rows, which many small batches share
+CHUNK_BLOCKS = 64  # computed together, which spreads numpy's overhead over 65,536 rows, or many small batches
 
 
 class RowOrder(Protocol):
-    """What a loader asks of a sampler: `num_rows` of the run, of which the first `known_rows` are known by now."""
+    """What a loader needs of a sampler. A run has `num_rows` rows; the first `known_rows` are known by now."""
 
     num_rows: int
 
     @property
     def known_rows(self) -> int:
-        """Rows of the run whose place is known."""
+        """Number of rows whose places are known."""
 
     def rows(self, start: int, stop: int) -> tuple[Int64Array, Int64Array]:
         """The rows at positions start .. stop - 1; see `MixtureSampler.rows`."""
@@ -43,11 +43,11 @@ class MixtureSampler:
 
     Args:
         domains: (K,) names; a domain's sequence depends on its name, not on its place in the list.
-        pool_rows: (K,) distinct rows of each domain that the run may go through.
+        pool_rows: (K,) distinct rows of each domain that the run may see.
         row_counts: (S, K) rows to train on in each stage, or (K,) if there is one; from `allocate_rows` or
             `allocate_stages`. Their sum may exceed the pool up to `max_epochs` times.
         seed: the run's seed; the same seed nests the subsets of two runs.
-        max_epochs: times that a domain's pool may be gone through.
+        max_epochs: epochs over a domain's pool at most.
         unique_rows: (K,) distinct rows that each domain has, if its pool is only a part of them: the first
             `pool_rows` of the order in which all of them come in epoch 0. Pools of one seed are therefore nested.
 
@@ -120,7 +120,7 @@ class MixtureSampler:
 
     @property
     def known_rows(self) -> int:
-        """All rows: a sampler whose stages are given knows every place."""
+        """All rows, since all stages are given."""
         return self.num_rows
 
     def rows(self, start: int, stop: int) -> tuple[Int64Array, Int64Array]:
@@ -141,7 +141,7 @@ class MixtureSampler:
         return np.concatenate(domains), np.concatenate(rows)
 
     def epochs(self) -> list[float]:
-        """(K,) times that each domain's pool is gone through; 0 for a domain with an empty pool."""
+        """(K,) epochs over each domain's pool; 0 for an empty pool."""
         return (self.row_counts / np.maximum(self.pool_rows, 1)).tolist()
 
     def _before(self, block: int) -> Int64Array:
@@ -154,7 +154,7 @@ class MixtureSampler:
         stage = bisect_right(self._first_position, position) - 1
         position_in_stage = position - self._first_position[stage]
         stage_rows = self._first_position[stage + 1] - self._first_position[stage]
-        # Rounding moves a block's start by less than K rows from its even share: the guess is off by a step or two.
+        # Rounding moves a block's start by less than K rows from its even share, so the guess is off by a step or two.
         block = self._first_block[stage] + position_in_stage * self._num_blocks[stage] // stage_rows
         while self._before(block).sum() > position:
             block -= 1
@@ -168,7 +168,7 @@ class MixtureSampler:
         end = min(first + CHUNK_BLOCKS, self._first_block[-1])
         domain = np.concatenate([self._domains_of(block) for block in range(first, end)])
         row = np.empty_like(domain)
-        # Rows are handed out to each domain in training order, so an epoch is over before the next begins.
+        # Each domain gets its rows in training order, so an epoch is over before the next begins.
         by_domain = np.argsort(domain, kind="stable")
         before = self._before(first)
         counts = self._before(end) - before

@@ -1,4 +1,4 @@
-"""Domain weights from the `mixture` section: by the sizes of the domains, given, or read from a mixture file."""
+"""Domain weights from the `mixture` section: by the sizes of the domains, as given, or from a mixture file."""
 
 import json
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ KINDS = ("uniform", "natural", "temperature", "unimax", "weights", "file")
 
 
 def resolve_weights(conf: MixtureConf, domains: Sequence[str], pool_rows: Sequence[int], num_rows: float) -> FloatArray:
-    """The weights of a mixture over `domains`.
+    """Returns the weights of a mixture over `domains`.
 
     Args:
         conf: the `mixture` section.
@@ -59,7 +59,7 @@ def resolve_weights(conf: MixtureConf, domains: Sequence[str], pool_rows: Sequen
 
 
 def temperature_weights(pool_rows: Sequence[int], temperature: float | None) -> FloatArray:
-    """(K,) weights as the natural shares to the power 1 / temperature: 1 is natural, and more is nearer to uniform.
+    """Returns (K,) natural shares to the power 1 / temperature, normalised: 1 is natural, more is nearer to uniform.
 
     Source: mT5 (Xue et al., arXiv 2010.11934, section 3.1), whose alpha is 1 / temperature.
 
@@ -74,10 +74,10 @@ def temperature_weights(pool_rows: Sequence[int], temperature: float | None) -> 
 
 
 def unimax_weights(pool_rows: Sequence[int], num_rows: float, max_epochs: float | None) -> FloatArray:
-    """(K,) weights as equal as a cap on the epochs of each domain allows.
+    """Returns (K,) weights as equal as a cap on the epochs of each domain allows.
 
     Source: UniMax (Chung et al., arXiv 2304.09151, algorithm 1): from the smallest domain on, each gets an equal part
-    of what is left, or `max_epochs` of its rows if that is less. Departure: where the caps leave rows over, the paper
+    of what is left, or `max_epochs` of its rows if that is less. Departure: if the caps leave rows over, the paper
     repeats every domain more often; here that is refused.
 
     Args:
@@ -86,7 +86,7 @@ def unimax_weights(pool_rows: Sequence[int], num_rows: float, max_epochs: float 
         max_epochs: times that a domain may be repeated; need not be whole.
 
     Raises:
-        UserError: max_epochs is not positive, or so many epochs of all domains are fewer rows than the run's.
+        UserError: max_epochs is not positive, or that many epochs of all domains have fewer rows than the run.
     """
     if max_epochs is None or not 0 < max_epochs < np.inf:
         raise UserError(f"mixture.max_epochs is {max_epochs}; for kind unimax it must be a positive number of epochs")
@@ -94,7 +94,7 @@ def unimax_weights(pool_rows: Sequence[int], num_rows: float, max_epochs: float 
     if caps.sum() < num_rows * (1 - 1e-12):
         share, least = caps.sum() / num_rows, np.ceil(1000 * num_rows / sum(pool_rows)) / 1000
         raise UserError(
-            f"mixture.max_epochs is {max_epochs:g}, but so many epochs of all domains are only {share:.3g} of the "
+            f"mixture.max_epochs is {max_epochs:g}, but that many epochs of all text are only {share:.3g} of the "
             f"run's tokens; set it to at least {least:g}, or lower the token budget"
         )
     rows, left = np.zeros(len(caps)), float(num_rows)
@@ -105,7 +105,7 @@ def unimax_weights(pool_rows: Sequence[int], num_rows: float, max_epochs: float 
 
 
 class MixtureFile(NamedTuple):
-    """What a mixture file says.
+    """The content of a mixture file.
 
     Attributes:
         domains: (K,) names.
@@ -119,14 +119,14 @@ class MixtureFile(NamedTuple):
 
 
 def read_mixture_file(path: Path, key: str = "mixture.path") -> MixtureFile:
-    """A mixture file, which the config names by `key`: a YAML with lists domains and weights, and maybe token_budget.
+    """Reads a mixture file, which the config names by `key`: a YAML with lists domains and weights, maybe token_budget.
 
     Raises:
-        UserError: the file is missing or is no mixture file; a domain stands there twice, or a weight is no share.
+        UserError: the file is missing or is no mixture file, a domain is in it twice, or a weight is no share.
     """
     try:
         content = OmegaConf.to_container(OmegaConf.load(path))
-        spelt = yaml.load(path.read_text(encoding="utf-8"), yaml.BaseLoader)  # names as they are spelt: no is no False
+        spelt = yaml.load(path.read_text(encoding="utf-8"), yaml.BaseLoader)  # names as spelt: `no` is not False
         assert isinstance(content, dict)
         budget = content.get("token_budget")
         assert isinstance(spelt["domains"], list)
@@ -145,7 +145,7 @@ def read_mixture_file(path: Path, key: str = "mixture.path") -> MixtureFile:
 
 
 def _check_shares(file: MixtureFile, key: str) -> None:
-    """Checks that each domain stands there once and has a share."""
+    """Checks that each domain is there once and has a share."""
     _check_once(file.domains, key)
     if len(file.weights) != len(file.domains):
         raise UserError(
@@ -171,7 +171,7 @@ def write_mixture_file(
         domains: (K,) names.
         weights: (K,) shares summing to 1, written in full precision.
         token_budget: tokens that the mixture is meant for; None for any.
-        origin: one line on where it comes from.
+        origin: a line on where the mixture comes from.
     """
     names = json.dumps(list(domains), ensure_ascii=False)  # quoted, or YAML reads 'no' as false
     budget = [] if token_budget is None else [f"token_budget: {token_budget}"]

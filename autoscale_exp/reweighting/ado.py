@@ -1,4 +1,4 @@
-"""ADO: power laws of the domains' training losses steer the mixture while the run trains.
+"""ADO: power laws of the domains' training losses steer the mixture during the run.
 
 Source: Jiang et al. 2024, arXiv 2410.11820, algorithm 1. With the prior p, at each step t,
 
@@ -6,13 +6,13 @@ Source: Jiang et al. 2024, arXiv 2410.11820, algorithm 1. With the prior p, at e
     preference r_i in proportion to p_i h_i^credit_exponent speed_i, none below least_weight
     weights w <- policy_rate r + (1 - policy_rate) mean of r
 
-where speed_i = -dL_i/dn by the domain's law, n counting the rows of all domains. History, weights and mean begin as the
+where speed_i = -dL_i/dn by the domain's law, with n the rows of all domains. History, weights and mean begin as the
 prior. As in the authors' code (github.com/yidingjiang/ado) the running mean is of the preferences, and a domain that a
-step lacks keeps its last loss. The laws are fitted anew after each interval. Between two fits the weights of all steps
-are known, so an interval is one stage of the sampler: it has exactly the rows that its steps' weights add up to.
+step lacks keeps its last loss. The laws are fitted again after each interval. Between two fits the weights of all steps
+are known. So an interval is one stage of the sampler, with exactly the rows that its steps' weights add up to.
 
-Departures: the code takes sqrt(h (1 - h)) for sqrt(h) and no exponent below .05. A domain that has been gone through
-`max_epochs` times gives its rows to the others; the record tells asked and given apart.
+Departures: the code has sqrt(h (1 - h)) for sqrt(h), and no exponent below .05. A domain whose pool has been used
+`max_epochs` times gives its rows to the others; the record has requested and realised tokens.
 """
 
 import logging
@@ -32,20 +32,20 @@ from autoscale_exp.reweighting.domain_losses import DomainLosses, mean_of_rows
 from autoscale_exp.reweighting.loss_law import LossLaw, fit_loss_law, smoothed
 from autoscale_exp.reweighting.step_callback import StepCallback
 
-FITTED_STEPS = 10  # every tenth loss is fitted, or ten losses of a shorter interval
+FITTED_STEPS = 10  # every tenth loss is fitted, or ten losses of an interval that is shorter
 
 log = logging.getLogger(__name__)
 
 
 class Policy:
-    """The weights of each step; see the module.
+    """Sets the weights of each step; see the module.
 
     Args:
         conf: rates, exponent and least weight.
         prior: (K,) weights that the run starts with.
 
     Attributes:
-        weights: (K,) of the last step.
+        weights: (K,) weights of the last step.
     """
 
     def __init__(self, conf: AdoConf, prior: FloatArray) -> None:
@@ -53,7 +53,7 @@ class Policy:
         self.prior = self.weights = self.history = self.mean_preference = prior
 
     def take_step(self, speeds: FloatArray, step: int) -> FloatArray:
-        """(K,) weights of the step after `step` steps, at (K,) speeds; where no loss falls, the prior is preferred."""
+        """Returns the (K,) weights after `step` steps, at (K,) speeds; if no loss falls, the prior is preferred."""
         conf = self.conf
         self.history = (1 - conf.history_rate) * self.history + conf.history_rate * self.weights
         preference = self.prior * self.history**conf.credit_exponent * speeds
@@ -72,7 +72,7 @@ class Policy:
 
 
 class Ado(StepCallback):
-    """Notes the losses of each step and tells the sampler its next stage at the end of each interval.
+    """Notes the losses of each step, and gives the sampler its next stage at the end of each interval.
 
     Args:
         conf: config of the method.
@@ -83,7 +83,7 @@ class Ado(StepCallback):
         num_steps: optimiser steps of the run.
 
     Attributes:
-        stage_weights: (K,) weights asked for in each stage told so far.
+        stage_weights: (K,) requested weights of each stage so far.
     """
 
     def __init__(
@@ -103,21 +103,21 @@ class Ado(StepCallback):
         self.stage_weights: list[FloatArray] = []
         edges = [round(num_steps * edge / conf.num_intervals) for edge in range(conf.num_intervals + 1)]
         self._ignored_steps = edges[conf.ignored_intervals]
-        self._edges = edges[conf.ignored_intervals + 1 :]  # of the stages, in steps
+        self._edges = edges[conf.ignored_intervals + 1 :]  # steps at which stages end
         self._stride = max(1, min(FITTED_STEPS, edges[1] // FITTED_STEPS))
         self._losses = DomainLosses(len(prior))
         self._of_steps: list[FloatArray] = []  # (K,) mean losses of each step
         self._tell_stage(prior)
 
     def batch_loss(self, module: LanguageModel, batch: Batch, keys: torch.Tensor) -> torch.Tensor:
-        """The batch's mean loss; notes the losses by domain."""
+        """Returns the batch's mean loss, and notes the losses by domain."""
         tokens = batch.tokens.long()
         losses, rows = module.token_losses(tokens, keys), module.token_rows(tokens, keys)
         self._losses.add(losses, batch.domains[rows], counted=batch.share > 0)
         return mean_of_rows(losses, rows, torch.ones(len(tokens), device=losses.device))
 
     def on_step_end(self, trainer: Trainer) -> None:
-        """Notes the losses of the step, and at the end of an interval tells the next stage."""
+        """Notes the losses of the step, and adds the next stage at the end of an interval."""
         self.take_step(*self._losses.take(trainer))
 
     def take_step(self, sums: FloatArray, counts: Int64Array) -> None:
@@ -130,7 +130,7 @@ class Ado(StepCallback):
             self._tell_stage(self.policy.of_interval(self._fit_laws(), steps, self.step_rows))
 
     def _fit_laws(self) -> list[LossLaw]:
-        """(K,) laws of the losses so far."""
+        """Fits (K,) laws to the losses so far."""
         fitted = slice(self._ignored_steps, None, self._stride)
         num_rows = np.arange(1, len(self._of_steps) + 1, dtype=np.float64)[fitted] * self.step_rows
         return [fit_loss_law(num_rows, losses) for losses in smoothed(np.array(self._of_steps))[fitted].T]
@@ -151,7 +151,7 @@ class Ado(StepCallback):
         self.sampler.append(rows_within(weights, num_rows, limits))
 
     def requested_rows(self) -> FloatArray:
-        """(S, K) rows asked for in each stage."""
+        """(S, K) requested rows of each stage."""
         return np.array(self.stage_weights) * self.sampler.sampler.stage_counts.sum(axis=1, keepdims=True)
 
     def state_dict(self) -> dict[str, Any]:
@@ -165,7 +165,7 @@ class Ado(StepCallback):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes up the stages of an interrupted run."""
+        """Restores the stages of an interrupted run."""
         self.sampler.sampler = self.sampler.sampler.with_stages(state["stage_counts"])
         self.stage_weights = [np.array(weights) for weights in state["stage_weights"]]
         policy = self.policy

@@ -1,4 +1,4 @@
-"""What the `reweighting` section needs of a run, checked before it starts. Imports no torch."""
+"""Checks of the `reweighting` section against a run, before it starts. Imports no torch."""
 
 import math
 from pathlib import Path
@@ -10,7 +10,7 @@ from autoscale_exp.lm.checkpoint import Checkpoint, open_checkpoint
 from autoscale_exp.reweighting.conf import AdoConf, DogeConf, DoremiConf
 from autoscale_exp.runs.record import is_recorded
 
-LEAST_INTERVAL_STEPS = 5  # that a cubic can be smoothed over
+LEAST_INTERVAL_STEPS = 5  # for smoothing by a cubic
 
 
 def check_ado(conf: AdoConf, *, num_steps: int, num_workers: int) -> None:
@@ -36,11 +36,10 @@ def check_ado(conf: AdoConf, *, num_steps: int, num_workers: int) -> None:
 
 
 def check_doge(conf: DogeConf, *, precision: str, strategy: str) -> None:
-    """Checks the section against a run of this precision, on devices that share the work so.
+    """Checks the section against the precision and the strategy of a run.
 
     Raises:
-        UserError: a value is out of range, gradients would be of losses that fp16 does not scale, or no device has them
-            whole.
+        UserError: a value is out of range, or gradients might vanish in fp16, or no device has whole gradients.
     """
     check_range({"reweighting.largest_score": conf.largest_score}, 0)
     if not 0 < conf.mu < math.inf:
@@ -67,7 +66,7 @@ def check_doremi(conf: DoremiConf, store: TokenStore, *, family: str, command: s
         command: the command that trains a reference run.
 
     Raises:
-        UserError: a value is out of range, or there is no reference run whose model can be compared with.
+        UserError: a value is out of range, or there is no reference run with a comparable model.
     """
     check_range({"reweighting.step_size": conf.step_size}, 0)
     check_range({"reweighting.smoothing": conf.smoothing}, 0, 1)

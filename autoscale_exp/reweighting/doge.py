@@ -9,8 +9,8 @@ src/trainer.py). At step t, with weights w over K domains and the gradients g_i 
 and the model takes a step on sum_i w_i mean loss_i. The result is the mean of w over all steps.
 
 Departures: rows are drawn as `mixture` says, where the paper has the uniform mixture; a row of domain i counts
-w_i / share_i. A domain that has no row in a step scores 0. A gradient is clipped once they are summed, and not each for
-itself. The model's step takes the weights from before the step, as DoReMi's does here.
+w_i / share_i. A domain without a row in a step scores 0. The summed gradient is clipped, not that of each
+domain. The model's step uses the weights from before the step, as DoReMi's does here.
 """
 
 from typing import Any
@@ -34,10 +34,10 @@ def next_weights(weights: FloatArray, products: FloatArray, *, rate: float, larg
     """(K,) weights after a step with (K, K) inner products of the domains' gradients; see the module.
 
     Args:
-        weights: (K,) before the step.
+        weights: (K,) weights before the step.
         products: products of each two gradients.
         rate: the step's learning rate over mu.
-        largest_score: higher ones count as this.
+        largest_score: higher scores count as this.
     """
     squares = products.diagonal()
     scores = (products.sum(axis=1) - squares) / (np.sqrt(squares).mean() + LEAST_NORM)
@@ -46,17 +46,17 @@ def next_weights(weights: FloatArray, products: FloatArray, *, rate: float, larg
 
 
 class Doge(StepCallback):
-    """Weights the training loss by domain and moves the weights after each optimiser step.
+    """Weights the training loss by domain, and moves the weights after each optimiser step.
 
-    Each domain's rows take a pass of their own. A step so costs what it costs without, and the memory of K gradients.
+    The rows of each domain take a pass of their own. So a step takes no more time, but the memory of K gradients.
 
     Args:
         conf: mu and the largest score.
-        shares: (K,) of the domains in the run's rows, all positive.
+        shares: (K,) shares of the domains in the run's rows, all positive.
 
     Attributes:
-        weights: (K,) by now.
-        mean_weights: (K,) mean over the steps so far.
+        weights: (K,) present weights.
+        mean_weights: (K,) mean weights over the steps so far.
     """
 
     def __init__(self, conf: DogeConf, shares: FloatArray) -> None:
@@ -64,12 +64,12 @@ class Doge(StepCallback):
         self.shares = shares
         self.weights = np.full(len(shares), 1 / len(shares))
         self.mean_weights = np.zeros(len(shares))
-        self._gradients = torch.zeros(0)  # (K, P) of the domains' summed losses of rows, since the last step
+        self._gradients = torch.zeros(0)  # (K, P) gradients of the domains' summed row losses, since the last step
         self._rows = torch.zeros(len(shares))
         self._learning_rate = 0.0
 
     def batch_loss(self, module: LanguageModel, batch: Batch, keys: torch.Tensor) -> torch.Tensor:
-        """The batch's mean loss, each row weighted by its domain; notes the gradient of each domain."""
+        """Returns the batch's mean loss, each row weighted by its domain, and notes the gradient of each domain."""
         tokens, parameters = batch.tokens.long(), [p for p in module.model.parameters() if p.requires_grad]
         self._learning_rate = module.trainer.optimizers[0].param_groups[0]["lr"]
         loss, gradient = torch.zeros((), device=tokens.device), torch.zeros_like(parameters_to_vector(parameters))
@@ -85,7 +85,7 @@ class Doge(StepCallback):
             if batch.share > 0:
                 self._gradients[domain] += of_parameters
                 self._rows[domain] += int(own.sum())
-        # A loss of this value that has the gradient which is known already.
+        # A loss of this value, whose gradient is the one computed above.
         carrier = parameters_to_vector(parameters) @ gradient.detach()
         return loss + carrier - carrier.detach()
 
@@ -110,11 +110,11 @@ class Doge(StepCallback):
         return {"arrays": [array.tolist() for array in (self.weights, self.mean_weights)]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes up the weights of an interrupted run."""
+        """Restores the weights of an interrupted run."""
         self.weights, self.mean_weights = (np.array(array) for array in state["arrays"])
 
 
 def sum_of_rows(module: LanguageModel, tokens: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
-    """The sum over (B, T) rows of each row's mean loss."""
+    """The sum of the mean losses of (B, T) rows."""
     losses, rows = module.token_losses(tokens, keys), module.token_rows(tokens, keys)
     return mean_of_rows(losses, rows, torch.ones(len(tokens), device=losses.device)) * len(tokens)

@@ -10,8 +10,8 @@ and the model takes a step on sum_i w_i mean loss_i. The result is the mean of w
 
 As in the authors' code, a domain with no token in a step keeps its excess, which is log(vocabulary) before its first.
 Departures: rows are drawn as `mixture` says, where the paper has the uniform mixture; a row of domain i counts
-w_i / share_i, whose expectation is the paper's sum of means, also in batches that lack a domain. The model's step takes
-the weights from before the step: they are then the same for all its micro-batches, and known to the first.
+w_i / share_i, whose expectation is the paper's sum of means, even if batches lack a domain. The model's step uses
+the weights from before the step, which are known and the same for all its micro-batches.
 """
 
 from typing import Any
@@ -27,28 +27,28 @@ from autoscale_exp.reweighting.conf import DoremiConf
 from autoscale_exp.reweighting.domain_losses import DomainLosses, mean_of_rows
 from autoscale_exp.reweighting.step_callback import StepCallback
 
-CURVE_POINTS = 100  # of the record's curve of weights
+CURVE_POINTS = 100  # points of the curve of weights in the record
 
 
 def next_weights(weights: FloatArray, excess: FloatArray, *, step_size: float, smoothing: float) -> FloatArray:
     """(K,) weights after a step with (K,) excess losses in nats; arXiv 2305.10429, algorithm 1."""
-    ascended = weights * np.exp(step_size * (excess - excess.max()))  # the sum takes the constant out again
+    ascended = weights * np.exp(step_size * (excess - excess.max()))  # normalising cancels the constant
     return (1 - smoothing) * ascended / ascended.sum() + smoothing / len(weights)
 
 
 class Doremi(StepCallback):
-    """Weights the training loss by domain and moves the weights after each optimiser step.
+    """Weights the training loss by domain, and moves the weights after each optimiser step.
 
     Args:
         conf: step size and smoothing.
         reference: model that losses are compared with; its vocabulary and masks are those of the run's model.
-        shares: (K,) of the domains in the run's rows, all positive.
+        shares: (K,) shares of the domains in the run's rows, all positive.
         num_steps: optimiser steps of the run.
         vocab_size: entries of the tokenizer.
 
     Attributes:
-        weights: (K,) by now.
-        mean_weights: (K,) mean over the steps so far.
+        weights: (K,) present weights.
+        mean_weights: (K,) mean weights over the steps so far.
         curve: weights and excess losses at evenly spaced steps: {"step", "weights", "excess_losses"}.
     """
 
@@ -66,7 +66,7 @@ class Doremi(StepCallback):
         self._losses = DomainLosses(len(shares))
 
     def batch_loss(self, module: LanguageModel, batch: Batch, keys: torch.Tensor) -> torch.Tensor:
-        """The batch's mean loss, each row weighted by its domain; notes the excess over the reference."""
+        """Returns the batch's mean loss, each row weighted by its domain, and notes the excess over the reference."""
         tokens = batch.tokens.long()
         losses, rows = module.token_losses(tokens, keys), module.token_rows(tokens, keys)
         with torch.no_grad():
@@ -76,7 +76,7 @@ class Doremi(StepCallback):
         return mean_of_rows(losses, rows, factors[batch.domains])
 
     def on_train_start(self, trainer: Trainer, module: Any) -> None:
-        """Takes the reference to the run's device."""
+        """Moves the reference to the run's device."""
         super().on_train_start(trainer, module)
         self.reference.to(module.device)
 
@@ -100,6 +100,6 @@ class Doremi(StepCallback):
         return {"arrays": [array.tolist() for array in arrays], "curve": self.curve}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes up the weights of an interrupted run."""
+        """Restores the weights of an interrupted run."""
         self.weights, self.mean_weights, self.excess = (np.array(array) for array in state["arrays"])
         self.curve = state["curve"]

@@ -1,4 +1,4 @@
-"""The power law of a domain's training loss that ADO fits as a run goes.
+"""The power law of a domain's training loss, which ADO fits during a run.
 
     L(n) = floor + scale n^-exponent, n rows trained on
 
@@ -15,14 +15,14 @@ from scipy.signal import savgol_filter
 
 from autoscale_exp.base.arrays import FloatArray
 
-HUBER = 1e-3  # in log loss: beyond it residuals count linearly
+HUBER = 1e-3  # in log loss; larger residuals count linearly
 SMOOTHED_STEPS, ORDER = 101, 3  # of the Savitzky-Golay filter
 LARGEST_EXPONENT, SMALLEST_EXPONENT, LARGEST_LOG_SCALE, SMALLEST_LOG_FLOOR = 0.8, 0.001, 6.5, 0.5  # soft limits
 STARTS = np.stack(
     np.meshgrid(np.arange(-2, 6), np.arange(-2, 2, 0.5), np.arange(0, 0.8, 0.1), indexing="ij"), axis=-1
 ).reshape(-1, 3)  # (512, 3): log scale, log floor, exponent
-NUM_FOLLOWED = 4  # starts
-NUM_COMPARED = 50  # points that starts are compared at
+NUM_FOLLOWED = 4  # starts that are optimised from
+NUM_COMPARED = 50  # points at which starts are compared
 LEAST_LOSS = 1e-3  # nats; a smoothed curve that nearly vanishes may dip below zero, which has no logarithm
 
 
@@ -39,13 +39,13 @@ class LossLaw(NamedTuple):
 
 
 def smoothed(losses: FloatArray) -> FloatArray:
-    """(T, K) losses of single steps, each domain's smoothed along the steps; T is at least 5."""
+    """Smooths (T, K) losses of single steps along the steps, for each domain; T is at least 5."""
     window = min(SMOOTHED_STEPS, (len(losses) - 1) // 2 * 2 + 1)
     return np.maximum(savgol_filter(losses, window, ORDER, axis=0), LEAST_LOSS)
 
 
 def fit_loss_law(num_rows: FloatArray, losses: FloatArray) -> LossLaw:
-    """The law of smoothed losses in nats, (P,), after so many rows, (P,)."""
+    """Fits the law to (P,) smoothed losses in nats after (P,) numbers of rows."""
     log_rows, log_losses = np.log(num_rows), np.log(losses)
     few = slice(None, None, -(-len(log_rows) // NUM_COMPARED))
     costs = _cost(STARTS, log_rows[few], log_losses[few])[0]

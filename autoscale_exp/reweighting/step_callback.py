@@ -1,4 +1,4 @@
-"""A callback that acts once an optimiser step is done, of however many batches the step is."""
+"""A callback that acts once per optimiser step, however many batches the step has."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ class StepCallback(Callback):
         self._last_step = trainer.global_step
 
     def on_train_batch_end(self, trainer: Trainer, module: Any, *_: Any) -> None:
-        """Acts if the batch has ended a step."""
+        """Acts if the batch ends a step."""
         if trainer.global_step != self._last_step:
             self._last_step = trainer.global_step
             self.on_step_end(trainer)

@@ -125,7 +125,7 @@ def test_a_mixture_file_may_be_written_by_hand(tmp_path: Path):
         (MixtureConf(kind="unimax"), "mixture.max_epochs is None; for kind unimax it must be a positive number"),
         (
             MixtureConf(kind="unimax", max_epochs=0.3),
-            "mixture.max_epochs is 0.3, but so many epochs of all domains are only 0.6 of the run's tokens; set it to "
+            "mixture.max_epochs is 0.3, but that many epochs of all text are only 0.6 of the run's tokens; set it to "
             "at least 0.5, or lower the token budget",
         ),
         (MixtureConf(kind="weights"), "mixture.weights is not set"),

@@ -1,4 +1,4 @@
-"""Compressed files as streams of what they hold, and what a file is by its first bytes, whatever its name says."""
+"""Compressed files as streams of their content, and the kind of a file by its first bytes, whatever its name."""
 
 import io
 import sys
@@ -12,9 +12,9 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-HEAD_BYTES = 512  # that tell what a file is
-CHUNK_BYTES = 2**16  # of compressed data at a time
-# That `zstd --long=31` writes; pyarrow's limit is 2^27 bytes.
+HEAD_BYTES = 512  # enough to tell what a file is
+CHUNK_BYTES = 2**16  # of compressed data that are read at a time
+# The window of `zstd --long=31`; pyarrow's limit is 2^27 bytes.
 LARGEST_WINDOW: dict[int, int] = {zstd.DecompressionParameter.window_log_max: 31}
 SKIPPABLE = tuple(bytes([kind]) + b"\x2a\x4d\x18" for kind in range(0x50, 0x60))  # frames of RFC 8878 without text
 MAGIC = {"gzip": (b"\x1f\x8b",), "zstd": (b"\x28\xb5\x2f\xfd", *SKIPPABLE)}
@@ -45,15 +45,15 @@ def codec_of(head: bytes) -> str | None:
 
 
 def check_head(path: str, kind: str | None, head: bytes) -> None:
-    """Checks that a file is of a kind, as far as its first bytes tell.
+    """Checks that a file is of a kind, as far as its first bytes can tell.
 
     Args:
         path: path of the file, for the message.
-        kind: 'json', 'parquet' or 'text'; None is text too.
-        head: the first HEAD_BYTES of what is in it, or all of it if that is less.
+        kind: 'json', 'parquet' or 'text'; None for text, too.
+        head: the first HEAD_BYTES of its content, or all of it if that is less.
 
     Raises:
-        UserError: it is something else; the message says what, and what to do.
+        UserError: it is of another kind; the message says which, and what to do.
     """
     if kind == "parquet" and head.startswith(b"PAR1"):
         return
@@ -75,7 +75,7 @@ def check_head(path: str, kind: str | None, head: bytes) -> None:
 
 
 class Decompressed(io.RawIOBase):
-    """What is in a gzip or zstd file: all its members or frames; zero bytes after one are padding.
+    """The content of a gzip or zstd file, with all its members or frames; zero bytes after one are padding.
 
     Args:
         raw: the compressed file, at its start.
@@ -91,14 +91,14 @@ class Decompressed(io.RawIOBase):
         self._member: Any = self._begin()
 
     def readable(self) -> bool:
-        """It is."""
+        """True."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Fills a buffer with what comes next, as far as it is there at once; 0 at the end.
+        """Fills a buffer with the next bytes that are at hand; returns their number, 0 at the end.
 
         Raises:
-            UserError: the data are cut off or damaged; names the file and the byte.
+            UserError: the data are cut off or damaged; the message names the file and the byte.
         """
         while True:
             if self._member.eof and not self._next_member():
@@ -120,7 +120,7 @@ class Decompressed(io.RawIOBase):
         return zlib.decompressobj(31) if self._codec == "gzip" else zstd.ZstdDecompressor(options=LARGEST_WINDOW)
 
     def _next_member(self) -> bool:
-        """Goes on to the next member or frame, over padding; False if there is none."""
+        """Goes on to the next member or frame, past padding; False if there is none."""
         waiting = self._member.unused_data.lstrip(b"\0")
         while not waiting:
             chunk = self._raw.read(CHUNK_BYTES)

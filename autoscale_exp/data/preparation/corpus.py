@@ -14,13 +14,13 @@ from autoscale_exp.data.preparation.entries import FileSpan, kind_of, read_entri
 from autoscale_exp.data.preparation.packing import WINDOW_CHARACTERS
 
 Listing = dict[str, list[str]]
-Dropped = Counter[tuple[str, str]]  # documents left out, by domain ('': no one's) and reason
-FIRST_ENTRIES = 100  # of which one must do, where bad documents are skipped
+Dropped = Counter[tuple[str, str]]  # documents left out, by domain ('' for none) and reason
+FIRST_ENTRIES = 100  # one of which must be good, if bad documents are skipped
 SKIP = "data.on_bad_document=skip leaves such documents out and counts them"
 
 
 class BadField(UserError):
-    """A field is missing, null or no text: data.on_bad_document says what becomes of the document."""
+    """A field is missing, null or no text. data.on_bad_document says what happens to the document."""
 
 
 class HalfSurrogate(BadField):
@@ -29,7 +29,7 @@ class HalfSurrogate(BadField):
 
 @dataclass(frozen=True)
 class Document:
-    """A text, its domain, and the group that keeps it with its kin on one side of the split; None: none."""
+    """A text, its domain, and its group, whose documents are split together; None without a group."""
 
     domain: str
     text: str
@@ -38,12 +38,12 @@ class Document:
 
 @dataclass(frozen=True)
 class Source:
-    """What a domain takes of a file.
+    """What a domain takes from a file.
 
     Attributes:
         domain: name of the domain.
         text_field: path of the field with the text, its keys joined by dots.
-        keep: allowed values by field; documents with others are not the domain's.
+        keep: allowed values by field; documents with other values are not the domain's.
     """
 
     domain: str
@@ -53,12 +53,12 @@ class Source:
 
 @dataclass(frozen=True)
 class Part:
-    """The unit of work: some files, or a stretch of one.
+    """The unit of work: some files, or a span of one file.
 
     Attributes:
         index: number within the corpus.
-        spans: what to read.
-        sources: domains that the entries may belong to; the first that fits has it.
+        spans: the spans to read.
+        sources: domains that the entries may belong to; the first that fits takes an entry.
         num_bytes: bytes to read; None if unknown, as for remote files.
     """
 
@@ -69,13 +69,13 @@ class Part:
 
     @property
     def size(self) -> int:
-        """Bytes as far as they are known: 0 for a remote file."""
+        """Bytes to read; 0 for a remote file, whose size is unknown."""
         return self.num_bytes or 0
 
 
 @dataclass(frozen=True)
 class _Extent:
-    """The parts that a domain may have text in, and their bytes; None: one's are unknown."""
+    """The parts that a domain may have text in, and their size in bytes; None if the size of one is unknown."""
 
     num_parts: int
     num_bytes: int | None
@@ -83,19 +83,19 @@ class _Extent:
 
 @dataclass(frozen=True)
 class Corpus:
-    """All parts, and what makes an entry a document.
+    """All parts of a corpus, and how entries become documents.
 
     Attributes:
         parts: the parts, in a fixed order.
         stamps: size in bytes and time of modification in ns of each file and list of files on the disk, by path.
         listing: what remote globs, and remote lists of files, stand for.
-        group_field: path of the field that holds the group; None: each document by itself.
-        group_separator: only the part of the group before it counts; None keeps it whole.
+        group_field: path of the field with the group; None if each document is a group of its own.
+        group_separator: only the part of the group before this counts; None for the whole.
         min_characters: shorter documents are left out.
         max_characters: characters to take of a domain, from each part by its size; domains not named give all.
         windows: whether a document gives one window instead of all its text.
-        skips_bad: whether documents that lack a field, or the text, are left out; else they are an error.
-        files_left_out: number of files that are no text or no one's, by reason.
+        skips_bad: whether documents that lack a field or their text are left out; if not, they are an error.
+        files_left_out: number of files that are no text or belong to no domain, by reason.
     """
 
     parts: list[Part]
@@ -121,24 +121,24 @@ class Corpus:
         return [part for part in self.parts if any(source.domain == domain for source in part.sources)]
 
     def quota(self, part: Part, domain: str) -> float:
-        """Characters that a part gives to a domain at most: by its size, or the same as others where one is unknown.
+        """The most characters that a part gives to a domain: by its size, or the same for all if a size is unknown.
 
-        The size is that of all its text, whichever domains have it: one that is unevenly spread over files that it
-        shares with others may get less than `max_characters` in all, as no part makes up for what another lacks.
+        The size is that of all text of the part. So a domain that is unevenly spread over files that it
+        shares with others may get less than `max_characters`, as no part makes up for what another lacks.
         """
         extent = self._extents[domain]
         share = part.size / extent.num_bytes if extent.num_bytes else 1 / extent.num_parts
         return self.max_characters.get(domain, math.inf) * share
 
     def documents(self, part: Part, dropped: Dropped | None = None) -> Iterator[Document]:
-        """The documents of a part, in a fixed order; `dropped` counts those left out.
+        """Yields the documents of a part, in a fixed order; `dropped` counts those left out.
 
-        Its reasons are 'no_domain' and 'no_keep_field' of documents that are no domain's; 'too_short', 'no_text',
-        'half_surrogates' and 'no_group' of a domain's. Blank texts are no documents. A domain that has had its share
-        of `max_characters` gets no more; the document that exceeds it is the last.
+        The reasons are 'no_domain' and 'no_keep_field' for documents of no domain, and 'too_short', 'no_text',
+        'half_surrogates' and 'no_group' for the others. Blank texts are no documents. A domain that has its share
+        of `max_characters` gets no more; the document that exceeds the share is the last.
 
         Raises:
-            UserError: a file cannot be read or an entry lacks a field; names file, byte and field.
+            UserError: a file cannot be read, or an entry lacks a field; the message names file, byte and field.
         """
         dropped = Counter() if dropped is None else dropped
         taken: Counter[str] = Counter()
@@ -171,12 +171,12 @@ class Corpus:
                 yield Document(domain, text, group)
 
     def check_first_entries(self) -> None:
-        """Reads one entry of each kind of part, so that a mistake is told of before any work.
+        """Reads one entry of each kind of part, so that mistakes show before any work.
 
-        Where bad documents are skipped, one of the first that is good will do.
+        If bad documents are skipped, one good entry among the first ones is enough.
 
         Raises:
-            UserError: it cannot be read or lacks a field; names file, byte and field.
+            UserError: it cannot be read, or lacks a field; the message names file, byte and field.
         """
         for part in {part.sources: part for part in reversed(self.parts)}.values():
             entries = itertools.chain.from_iterable(read_entries(s, self._fields(part)) for s in part.spans[:1])
@@ -199,7 +199,7 @@ class Corpus:
             self._group(entry, self.group_field, where)
 
     def _source(self, part: Part, entry: dict[str, Any], where: str, dropped: Dropped) -> Source | None:
-        """The first source that wants an entry; None, and counted, if none does."""
+        """The first source that takes an entry; None if none does, which is counted."""
         reason = "no_domain"
         for source in part.sources:
             try:
@@ -213,7 +213,7 @@ class Corpus:
         return None
 
     def _fields(self, part: Part) -> list[str]:
-        """Paths of the fields that the documents of a part are made of."""
+        """Paths of the fields that the documents of a part are made from."""
         names = {name for source in part.sources for name in (source.text_field, *dict(source.keep))}
         return sorted(names | ({self.group_field} if self.group_field else set()))
 
@@ -225,7 +225,7 @@ class Corpus:
 
 
 def _value(entry: dict[str, Any], name: str, where: str) -> Any:
-    """The field of an entry with a name such as meta.language, or else at this path."""
+    """The field of an entry that is called `name`, such as meta.language, or else the one at this path."""
     if name in entry:
         return entry[name]
     value: Any = entry
@@ -243,7 +243,7 @@ def _value(entry: dict[str, Any], name: str, where: str) -> Any:
 
 
 def _parsed(text: str) -> Any:
-    """A nested entry that was written as text: JSON, or as Python prints it, as some copies of RedPajama have it."""
+    """A nested entry that was written as text, as JSON or as a Python literal, which some copies of RedPajama have."""
     for parse in (json.loads, ast.literal_eval):
         try:
             return parse(text)

@@ -1,4 +1,4 @@
-"""Texts to token ids, on threads, while the caller reads on."""
+"""Encodes texts to token ids on threads, while the caller reads on."""
 
 import os
 from collections import deque
@@ -11,16 +11,16 @@ import numpy.typing as npt
 import tokenizers
 
 Ids = npt.NDArray[Any]
-Threads = Callable[[], int]  # how many may encode at a time; asked before every batch, because others may have ended
+Threads = Callable[[], int]  # how many may encode at a time; asked before every batch, as other workers may have ended
 
 
 class Encoder:
     """Encodes batches of texts, each on one thread.
 
-    The threads of the tokenizer itself share one batch instead, and all but one wait for its longest text.
+    The tokenizer's own threads would share one batch, and all but one would wait for its longest text.
 
     Args:
-        tokenizer: without truncation and padding.
+        tokenizer: a tokenizer without truncation and padding.
         separator: id that goes after every text.
         dtype: type of the ids.
         threads: how many batches may be encoded at a time.
@@ -33,7 +33,7 @@ class Encoder:
         self._separator = separator
         self._dtype = dtype
         self._threads = threads
-        self._executor = ThreadPoolExecutor()  # starts a thread when none is idle
+        self._executor = ThreadPoolExecutor()  # it starts a thread when none is idle
         self._running: deque[Future[Ids]] = deque()
 
     def __enter__(self) -> Self:
@@ -49,9 +49,9 @@ class Encoder:
             os.environ["TOKENIZERS_PARALLELISM"] = self._parallelism
 
     def submit(self, texts: Sequence[str]) -> Future[Ids]:
-        """Begins to encode texts, once a thread is free; the result is (n,) ids of all of them."""
+        """Begins to encode texts once a thread is free; the result is the (n,) ids of all of them."""
         while len(self._running) >= self._threads():
-            self._running.popleft().exception()  # waits; whoever asked for it gets the error
+            self._running.popleft().exception()  # waits; the caller of `submit` gets the error
         self._running.append(self._executor.submit(self._encode, texts))
         return self._running[-1]
 

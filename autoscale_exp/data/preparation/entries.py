@@ -1,6 +1,6 @@
-"""Files of text as entries: JSON lines, parquet and plain text, compressed or not, local or remote.
+"""Reads files of text as entries: JSON lines, parquet and plain text, compressed or not, local or remote.
 
-A file's name tells its kind. Its first bytes tell whether it is compressed, whatever its name says. JSON that is not
+A file's name tells its kind. Its first bytes tell whether it is compressed, whatever its name is. JSON that is not
 one object per line, an array or objects over several lines, is read from the start, as it cannot be entered in the
 middle.
 
@@ -26,9 +26,9 @@ COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 JSON_LINES = (".jsonl", ".json")
 TEXTS = (".txt", ".md", ".rst", ".html", ".py", ".tex", ".c", ".cc", ".cpp", ".cu", ".h", ".hpp", ".java", ".js")
 BUFFER_BYTES = 2**20
-LONGEST_TOKEN = 16  # characters of one in JSON, at least, other than strings and numbers
+LONGEST_TOKEN = 16  # characters; no JSON token but a string or a number is longer
 SEPARATORS = re.compile(r"[\s,]*")
-BATCH_BYTES = 2**24  # of parquet rows that are entries at a time, by the mean of their file
+BATCH_BYTES = 2**24  # of the parquet rows in memory at a time, by the mean row of their file
 MOST_BATCH_ROWS = 1024
 
 
@@ -37,7 +37,7 @@ class FileSpan:
     """A file, or the lines of it that begin at the bytes start .. stop - 1.
 
     Attributes:
-        path: local or remote.
+        path: path or URL of the file.
         start: byte offset.
         stop: byte offset; None is the end of the file.
     """
@@ -48,12 +48,12 @@ class FileSpan:
 
 
 def is_remote(path: str) -> bool:
-    """Whether a path leads off this machine."""
+    """Whether a path is a URL of another machine."""
     return "://" in path
 
 
 def suffixes_of(path: str) -> list[str]:
-    """Suffixes of a file's name, such as .jsonl and .gz, in lower case; what follows the `?` of a URL is none."""
+    """Suffixes of a file's name, such as .jsonl and .gz, in lower case, without what follows the `?` of a URL."""
     name = path.split("?")[0] if is_remote(path) else path
     return [suffix.lower() for suffix in PurePosixPath(name).suffixes]
 
@@ -75,15 +75,15 @@ def compression_of(path: str) -> str | None:
 
 
 def read_entries(span: FileSpan, fields: Sequence[str]) -> Iterator[tuple[dict[str, Any], str]]:
-    """The entries of a span, and where each stands, for messages.
+    """Yields the entries of a span, each with its place in the file, for messages.
 
     Args:
-        span: what to read.
-        fields: names, or paths such as meta.language, whose columns are read of a parquet file; other kinds give all
-            they have. A text file is one entry with the key `text`.
+        span: the span to read.
+        fields: names, or paths such as meta.language, of the columns to read from a parquet file; other files give all
+            their fields. A text file is one entry with the key `text`.
 
     Raises:
-        UserError: the file is cut off, damaged, of another kind or not UTF-8; names it and the byte.
+        UserError: the file is cut off, damaged, of another kind or not UTF-8; the message names the file and the byte.
     """
     kind = kind_of(span.path)
     if kind == "json":
@@ -100,8 +100,8 @@ def open_binary(path: str) -> Iterator[io.BufferedReader]:
     """Opens a local or remote file for reading, decompressed if it is compressed.
 
     Raises:
-        UserError: its compressed data are cut off or damaged, which is told when they are read, or it is no text of
-            its kind; names the file.
+        UserError: its compressed data are cut off or damaged, which shows when they are read, or its content is not of
+            its kind; the message names the file.
     """
     with _open_raw(path) as raw:
         named, file = compression_of(path), raw
@@ -117,7 +117,7 @@ def open_binary(path: str) -> Iterator[io.BufferedReader]:
 
 
 def can_be_cut(path: str) -> bool:
-    """Whether a local file is plain JSON lines, which can be read from the middle."""
+    """Whether a local file is plain JSON lines, which can be read from any line on."""
     if kind_of(path) != "json":
         return False
     with _open_raw(path) as raw:
@@ -158,7 +158,7 @@ def _json_entries(span: FileSpan) -> Iterator[tuple[dict[str, Any], str]]:
         if not span.start and _is_over_lines(_head(file)):
             yield from _entries_over_lines(file, span.path)
             return
-        if span.start:  # a line that began before belongs to the span before
+        if span.start:  # a line that begins before the span belongs to the span before
             file.seek(span.start - 1)
             offset = span.start - 1 + len(file.readline())
         while span.stop is None or offset < span.stop:
@@ -193,14 +193,14 @@ def _checked_object(entry: Any, where: str) -> dict[str, Any]:
 
 
 def _is_over_lines(head: bytes) -> bool:
-    """Whether JSON that begins so is an array, or has an object over several lines."""
+    """Whether JSON with this beginning is an array, or has an object over several lines."""
     first, line_feed, _ = head.removeprefix(b"\xef\xbb\xbf").lstrip().partition(b"\n")
     is_open = bool(line_feed) and first.startswith(b"{") and first.rstrip().endswith((b"{", b"[", b",", b":"))
     return first.startswith(b"[") or is_open
 
 
 def _entries_over_lines(file: io.BufferedReader, path: str) -> Iterator[tuple[dict[str, Any], str]]:
-    """The objects of an array, or one after another, however they are spread over lines; one in memory at a time."""
+    """Yields the objects of an array or of a sequence, however they are spread over lines, one in memory at a time."""
     parse = json.JSONDecoder().raw_decode
     text, place, number, in_array = "", 0, 0, False
     decoder = codecs.getincrementaldecoder("utf-8-sig")()
@@ -228,14 +228,14 @@ def _entries_over_lines(file: io.BufferedReader, path: str) -> Iterator[tuple[di
 
 
 def _between(text: str, place: int) -> int:
-    """Where the next entry begins, or what comes before there is one."""
+    """The place where the next entry begins."""
     match = SEPARATORS.match(text, place)
     assert match is not None, "it matches nothing, too"
     return match.end()
 
 
 def _lacks_its_end(error: Exception, size: int) -> bool:
-    """Whether JSON of so many characters fails to be parsed only because it ends too soon."""
+    """Whether JSON of `size` characters cannot be parsed only because it ends too soon."""
     if not isinstance(error, json.JSONDecodeError):
         return False
     return error.msg.startswith("Unterminated string") or error.pos > size - LONGEST_TOKEN
@@ -249,10 +249,10 @@ def _decode_next(decoder: codecs.IncrementalDecoder, content: bytes, where: str)
 
 
 def decoded(content: bytes, path: str, offset: int = 0) -> str:
-    """Text of a file, from a byte on, without a byte order mark.
+    """Decodes the text of a file from a byte on, without a byte order mark.
 
     Raises:
-        UserError: it is not UTF-8; names the file and the byte.
+        UserError: it is not UTF-8; the message names the file and the byte.
     """
     try:
         return content.decode("utf-8-sig" if offset == 0 else "utf-8")
@@ -293,7 +293,7 @@ def _parquet_entries(path: str, fields: Sequence[str]) -> Iterator[tuple[dict[st
 
 
 def _as_texts(batch: pa.RecordBatch, where: str) -> pa.RecordBatch:
-    """With texts in place of bytes, which some writers store texts as."""
+    """A batch whose columns of bytes, as some writers store texts, are texts."""
     for index, column in enumerate(batch.schema):
         if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
             try:
@@ -304,6 +304,6 @@ def _as_texts(batch: pa.RecordBatch, where: str) -> pa.RecordBatch:
 
 
 def _batch_rows(metadata: Any) -> int:
-    """Rows that are about BATCH_BYTES together, of a parquet file with this metadata."""
+    """How many rows of a parquet file have about BATCH_BYTES together."""
     num_bytes = sum(metadata.row_group(index).total_byte_size for index in range(metadata.num_row_groups))
     return max(1, min(MOST_BATCH_ROWS, BATCH_BYTES * metadata.num_rows // max(1, num_bytes)))

@@ -1,7 +1,7 @@
-"""Real text that lies on the disk once the dependencies are installed: code, prose about it, headers, documentation.
+"""Real text from the installed dependencies: code, prose about it, headers, documentation.
 
-Only the packages that this one depends on are read (and what they depend on), so the corpus is the same for the
-same lock file whatever else is installed. Files are visited in the order of a hash of their names, so a cut at
+Only the dependencies of this package, direct and indirect, are read. So the corpus is the same for the
+same lock file, whatever else is installed. Files are visited in the order of a hash of their names, so a cut at
 `max_characters` takes a fair sample of all packages.
 """
 
@@ -41,22 +41,22 @@ ROOT_PACKAGES = (
     "rich",
 )
 MIN_CHARACTERS = 200  # shorter texts are mostly stubs and version files
-MOST_DIFFERENCES = 3  # that a message lists
+MOST_DIFFERENCES = 3  # in a message
 SourceFile = tuple[str, Path]  # name within the environment, place on the disk
 
 
 def write_environment_corpus(domains: Sequence[str], max_characters: int, folder: Path) -> None:
     """Writes one <domain>.jsonl per domain with keys `text`, `group` and `source`, and last `manifest.json`.
 
-    Does nothing if `folder` holds the same corpus already.
+    It does nothing if `folder` holds the same corpus already.
 
     Args:
         domains: any of python, prose, tests, cpp, docs.
-        max_characters: per domain; the file that exceeds it is the last one taken.
+        max_characters: characters per domain; the file that exceeds them is the last one taken.
         folder: folder to write to.
 
     Raises:
-        UserError: an unknown domain, or `folder` holds a corpus from other packages, which a store may be made of.
+        UserError: a domain is unknown, or `folder` holds a corpus from other packages, which a store may depend on.
     """
     for domain in domains:
         if domain not in EXTRACTORS:
@@ -67,7 +67,7 @@ def write_environment_corpus(domains: Sequence[str], max_characters: int, folder
     manifest = folder / "manifest.json"
     if manifest.is_file():
         written = json.loads(manifest.read_text(encoding="utf-8"))["identity"]
-        written["packages"].setdefault("python", versions["python"])  # which was not noted at first
+        written["packages"].setdefault("python", versions["python"])  # early corpora do not name it
         _check_packages(folder, written["packages"], versions)
         if written == identity:
             return
@@ -91,7 +91,7 @@ def _check_packages(folder: Path, written: dict[str, str], installed: dict[str, 
 
 
 def dependency_closure(roots: Sequence[str]) -> dict[str, str]:
-    """Installed packages that `roots` need, themselves included, without extras: name to version, sorted."""
+    """The installed packages that `roots` need, and these themselves, without extras: versions by name, sorted."""
     closure: dict[str, str] = {}
     waiting = list(roots)
     while waiting:
@@ -130,12 +130,12 @@ def _write_domain(packages: list[str], max_characters: int, folder: Path, domain
 
 
 def _group(source: str) -> str:
-    """Files of one folder stay on one side of the split, in all domains alike."""
+    """The group of a file: its folder, so that files of one folder are split together, in all domains."""
     return PurePosixPath(source).parent.as_posix()
 
 
 def _files(packages: Sequence[str], suffixes: Sequence[str], *, tests: bool = False) -> Iterator[SourceFile]:
-    """Files of the packages with one of the suffixes, in the order of a hash of their names."""
+    """Yields the packages' files with one of the suffixes, in the order of a hash of their names."""
     found: dict[str, Path] = {}
     for package in packages:
         for file in importlib.metadata.distribution(package).files or ():
@@ -194,7 +194,7 @@ def separate_code_and_prose(source: str) -> tuple[str, str]:
             continue
         line = lines[number - 1]
         if number in comments:
-            if number > first_statement:  # what stands above it is the licence, the same in thousands of files
+            if number > first_statement:  # above it is the licence, the same in thousands of files
                 prose.append(comments[number].string.lstrip("#!: ").rstrip())
             line = line[: comments[number].start[1]]
         if line.strip():

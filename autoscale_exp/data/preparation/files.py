@@ -1,4 +1,4 @@
-"""Which files hold which domains: by name, path, glob or URL; and how they are cut into the parts of a corpus."""
+"""Which files hold which domains, by name, path, glob or URL, and how files are cut into the parts of a corpus."""
 
 import copy
 import glob
@@ -34,8 +34,8 @@ from autoscale_exp.data.preparation.packing import WINDOW_CHARACTERS
 
 log = logging.getLogger(__name__)
 
-MOST_PARTS = 1024  # of remote files with the same domains, whose sizes are not known; more share a part
-# What YAML reads as true or false where it is not quoted.
+MOST_PARTS = 1024  # of remote files with the same domains, whose sizes are unknown; more files share parts
+# What YAML reads as true or false without quotes.
 SPELLINGS = {
     value: [spelt for word in words for spelt in (word, word.capitalize(), word.upper())]
     for value, words in {"False": ("no", "off", "false"), "True": ("yes", "on", "true")}.items()
@@ -44,14 +44,14 @@ PART_BYTES = 2**26  # of local files; a larger file of plain JSON lines is cut, 
 
 
 def open_corpus(conf: DataConf, listing: Listing | None = None) -> Corpus:
-    """The corpus that a `data` config describes; for data=environment it is written first, if need be.
+    """Opens the corpus that a `data` config describes. For data=environment it is written first, if need be.
 
     Args:
         conf: the `data` section.
         listing: listing of the corpus when it was first opened. The Hub, which may have changed, is not asked again.
 
     Raises:
-        UserError: a domain has no files, or a file is of no kind that can be read.
+        UserError: a domain has no files, or a file is of a kind that cannot be read.
     """
     if isinstance(conf, EnvironmentDataConf):
         folder = Path(conf.store) / "text"
@@ -71,7 +71,7 @@ def open_corpus(conf: DataConf, listing: Listing | None = None) -> Corpus:
     listing = dict(listing or {})
     windows = conf.preparation == "windows"
     sources_of: dict[str, list[Source]] = {}
-    spellings: dict[str, str] = {}  # the first of each file
+    spellings: dict[str, str] = {}  # the first spelling of each file's path
     local_lists: list[str] = []
     left_out: LeftOut = {}
     for domain, given in _given(conf).items():
@@ -101,16 +101,16 @@ def open_corpus(conf: DataConf, listing: Listing | None = None) -> Corpus:
 
 
 def _given(conf: FilesDataConf) -> dict[str, FilesConf]:
-    """What the config says of each domain's files, checked before any is looked for.
+    """What the config says of each domain's files, checked before any file is looked for.
 
     Raises:
-        UserError: nothing is said of a domain, or not what is its own in files that several share.
+        UserError: the config says nothing of a domain, or not which documents are its own in files that several share.
     """
     names = [*conf.domains, *conf.held_out_domains]
     sources = _by_domain(conf.sources, names)
     given_of = {domain: _typed(sources, domain) for domain in names}
     if conf.path is not None:
-        for domain in sources:  # else a misspelt one would be ignored, and its files looked for by name
+        for domain in sources:  # a misspelt one would be ignored, and its files looked for by name
             if domain not in given_of:
                 raise UserError(
                     f"data.sources names '{domain}', which is not among {', '.join(given_of)}{_spelling(given_of)}"
@@ -133,7 +133,7 @@ def _given(conf: FilesDataConf) -> dict[str, FilesConf]:
 
 
 def _by_domain(sources: Mapping[str, Any], domains: Sequence[str]) -> dict[str, Any]:
-    """`data.sources` by domain; ++data.sources.cc.v2.files=[...] has put what is said of cc.v2 into a mapping cc."""
+    """`data.sources` by domain. An override ++data.sources.cc.v2.files=[...] puts cc.v2's entry into a mapping cc."""
     found = copy.deepcopy(dict(sources))
     for domain in domains:
         *parents, last = domain.split(".")
@@ -153,12 +153,12 @@ def _by_domain(sources: Mapping[str, Any], domains: Sequence[str]) -> dict[str, 
 
 
 def _keep_override(domain: str) -> str:
-    """An example of how a domain's documents are told from others in the same files."""
+    """An example of an override that tells a domain's documents from others in the same files."""
     return dotted_override("data.sources", domain, "keep", f"{{meta.source: {domain}}}")
 
 
 def _spelling(domains: Iterable[str]) -> str:
-    """What to tell of a name that YAML has probably made of another."""
+    """A hint for a name that YAML has probably read as something else."""
     for domain in domains:
         if domain in SPELLINGS:
             return f"; YAML reads {', '.join(SPELLINGS[domain][:4])} as {domain}: put such a name in quotes"
@@ -178,12 +178,12 @@ def _typed(sources: Mapping[str, Any], domain: str) -> FilesConf:
 
 
 def _conditions(keep: dict[str, Any], key: str, prefix: str = "") -> Iterator[tuple[str, tuple[Any, ...]]]:
-    """Fields and their allowed values; {meta: {language: en}} is the same as {meta.language: en}.
+    """Yields fields and their allowed values; {meta: {language: en}} is the same as {meta.language: en}.
 
-    An unquoted no or 2024 is false or a number to YAML. It allows the text that it was written as, too.
+    YAML reads an unquoted no or 2024 as false or a number. The text that was written is then allowed, too.
 
     Raises:
-        UserError: what is allowed is neither a value nor a list of values.
+        UserError: an entry is neither a value nor a list of values.
     """
     for field, allowed in keep.items():
         if isinstance(allowed, dict) and allowed:
@@ -196,25 +196,25 @@ def _conditions(keep: dict[str, Any], key: str, prefix: str = "") -> Iterator[tu
 
 
 def _readings(allowed: Any) -> list[Any]:
-    """An allowed value, and the texts that YAML makes it of."""
+    """An allowed value, and the texts that YAML reads as this value."""
     if isinstance(allowed, bool):
         return [allowed, *SPELLINGS[str(allowed)]]
     return [allowed, str(allowed)] if isinstance(allowed, int | float) else [allowed]
 
 
 def _check_something_is_left(before: Sequence[Source], domain: str, path: str) -> None:
-    """Checks that the domains that come before another one in a file do not take all of it."""
+    """Checks that no domain that comes before another one takes all documents of a file."""
     for source in before:
         if not source.keep:
             raise UserError(
                 f"domains '{source.domain}' and '{domain}' both take '{path}', but '{source.domain}' comes first and "
-                f"has no keep, so that it would get all of it; say which documents are its own, as in "
+                f"has no keep, so it would get all of it; say which documents are its own, as in "
                 f"{_keep_override(source.domain)}, or name other files"
             )
 
 
 def _limits(conf: DataConf) -> dict[str, float]:
-    """Most characters of each domain; a held-out domain gives as many as the others hold out."""
+    """The most characters of each domain. A held-out domain gives as many as the others hold out."""
     if conf.max_characters is None:
         return {}
     trained_on = dict.fromkeys(conf.domains, float(conf.max_characters))
@@ -222,7 +222,7 @@ def _limits(conf: DataConf) -> dict[str, float]:
 
 
 def _files_of(conf: FilesDataConf, domain: str, given: FilesConf, listing: Listing, left_out: LeftOut) -> list[str]:
-    """Paths and URLs of a domain's files: its own, those of all domains, or in data.path those with its name."""
+    """Paths and URLs of a domain's files: its own, or those of all domains, or those with its name in data.path."""
     key, named = f"data.sources.{domain}", list(given.files)
     if given.file_list is not None:
         named += _lines_of(_beneath(conf, given.file_list), f"{key}.file_list", listing)
@@ -231,7 +231,7 @@ def _files_of(conf: FilesDataConf, domain: str, given: FilesConf, listing: Listi
             return _by_name(conf, domain, left_out)
         key, named = "data.files", conf.files
     found = [path for pattern in named for path in _matches(conf, pattern, key, listing, left_out)]
-    spellings: dict[str, str] = {}  # by what they lead to
+    spellings: dict[str, str] = {}  # by the file that they lead to
     for path in found:
         if kind_of(path) is None:
             raise UserError(
@@ -247,12 +247,12 @@ def _files_of(conf: FilesDataConf, domain: str, given: FilesConf, listing: Listi
 
 
 def _place(path: str) -> str:
-    """What a path leads to, however it is spelt."""
+    """The file that a path leads to, however the path is spelt."""
     return path if is_remote(path) else os.path.realpath(path)
 
 
 def _by_name(conf: FilesDataConf, domain: str, left_out: LeftOut) -> list[str]:
-    """<domain>.jsonl, <domain>.parquet and the like, or all files with text in the folder <domain>."""
+    """Finds <domain>.jsonl, <domain>.parquet and the like, or all files with text in the folder <domain>."""
     folder = Path(str(conf.path))
     files = [p for p in sorted(folder.glob(f"{glob.escape(domain)}.*")) if p.is_file() and _is_file_of(domain, p.name)]
     inside = text_files(folder / domain, left_out) if (folder / domain).is_dir() else []
@@ -272,7 +272,7 @@ def _by_name(conf: FilesDataConf, domain: str, left_out: LeftOut) -> list[str]:
 
 
 def _is_file_of(domain: str, name: str) -> bool:
-    """Whether a file is called <domain>.<kind>, compressed or not; web.old.jsonl is none of web's."""
+    """Whether a file is called <domain>.<kind>, compressed or not; web.old.jsonl is not."""
     num_suffixes = name.removeprefix(domain).count(".")
     return num_suffixes == (1 if compression_of(name) is None else 2) and kind_of(name) is not None
 
@@ -282,7 +282,7 @@ def _beneath(conf: FilesDataConf, path: str) -> str:
 
 
 def _lines_of(path: str, key: str, listing: Listing) -> list[str]:
-    """The lines of a file that names files; one on the disk is read every time, as it may have changed."""
+    """The lines of a file that names files. A local one is read every time, as it may have changed."""
     if path in listing and is_remote(path):
         return listing[path]
     if not is_remote(path) and not Path(path).is_file():
@@ -297,12 +297,12 @@ def _lines_of(path: str, key: str, listing: Listing) -> list[str]:
 
 
 def _matches(conf: FilesDataConf, pattern: str, key: str, listing: Listing, left_out: LeftOut) -> list[str]:
-    """The files that a path, glob or URL stands for; those of the Hub by the commit they are of now."""
+    """The files that a path, glob or URL stands for. Those of the Hub are named with their present commit."""
     if pattern.startswith(("http://", "https://")):
         return [pattern]
     if not is_remote(pattern):
         named = _beneath(conf, pattern)
-        if Path(named).is_file():  # whatever globs take its letters for
+        if Path(named).is_file():  # even if its letters have a meaning in globs
             return [named]
         folder = "" if conf.path is None else glob.escape(conf.path)
         found = sorted(p for p in glob.glob(str(Path(folder) / pattern), recursive=True) if not Path(p).is_dir())
@@ -333,14 +333,14 @@ def _stamp(path: str) -> list[int]:
 
 @dataclass
 class _Gathered:
-    """Spans that make a part together."""
+    """Spans that make up a part."""
 
     sources: tuple[Source, ...]
     spans: list[FileSpan]
     num_bytes: int | None
 
     def has_room_for(self, sources: tuple[Source, ...], num_bytes: int | None, num_remote: int) -> bool:
-        """Whether a span fits, where so many remote files have its sources."""
+        """Whether a span fits in; `num_remote` remote files have its sources."""
         if self.sources != sources:
             return False
         if self.num_bytes is None or num_bytes is None:
@@ -348,13 +348,13 @@ class _Gathered:
         return self.num_bytes + num_bytes <= PART_BYTES
 
     def add(self, span: FileSpan, num_bytes: int | None) -> None:
-        """Takes a span that there is room for."""
+        """Takes in a span that fits."""
         self.spans.append(span)
         self.num_bytes = None if self.num_bytes is None or num_bytes is None else self.num_bytes + num_bytes
 
 
 def _cut(sources_of: dict[str, list[Source]]) -> list[Part]:
-    """Parts of about PART_BYTES of local files with the same sources, and of few enough remote files."""
+    """Makes parts of local files with the same sources, of about PART_BYTES, and parts of remote files, few enough."""
     num_remote = Counter(tuple(sources) for path, sources in sources_of.items() if is_remote(path))
     gathered: list[_Gathered] = []
     for path, listed in sources_of.items():
@@ -368,11 +368,11 @@ def _cut(sources_of: dict[str, list[Source]]) -> list[Part]:
 
 
 def _spans(path: str) -> Sequence[tuple[FileSpan, int | None]]:
-    """The stretches that a file is read in, with their bytes; None: unknown."""
+    """The spans in which a file is read, with their sizes in bytes; None for an unknown size."""
     if is_remote(path):
         return [(FileSpan(path), None)]
     size = Path(path).stat().st_size
-    if not size and kind_of(path) != "parquet" and compression_of(path) is None:  # of those, an empty file is damaged
+    if not size and kind_of(path) != "parquet" and compression_of(path) is None:  # an empty file of those is damaged
         return []
     if size <= PART_BYTES or not can_be_cut(path):
         return [(FileSpan(path), size)]

@@ -1,4 +1,4 @@
-"""Which files of a folder are a domain's text, so that nothing is read twice and nothing is left out in silence."""
+"""Which files of a folder are a domain's text. Nothing is read twice, and nothing is left out in silence."""
 
 import filecmp
 import os
@@ -11,7 +11,7 @@ from pathlib import Path, PurePath
 from autoscale_exp.base.errors import UserError, refusal
 from autoscale_exp.data.preparation.entries import compression_of, kind_of
 
-REASONS = {  # why files are left out; in words, after their number
+REASONS = {  # why files are left out, in the words that follow their number
     "hidden": "hidden",
     "temporary": "temporary, or an editor's or Spark's own",
     "about_data": "about the data: cards, infos, loading scripts",
@@ -30,16 +30,16 @@ ABOUT_DATA = (  # JSON that the Hugging Face Hub and `datasets` keep beside data
     *("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "config.json", "croissant.json"),
 )
 CARDS = re.compile(r"(readme|licen[cs]e|copying|citation|notice|changelog|datasheet)([._-]|$)", re.IGNORECASE)
-ENDS_BYTES = 4096  # of a file's beginning and end, that differ in most files of the same size
+ENDS_BYTES = 4096  # of a file's beginning and end, which differ between most files of the same size
 
 LeftOut = dict[str, dict[str, None]]  # paths, by reason, in order
 
 
 def text_files(folder: Path, left_out: LeftOut) -> list[str]:
-    """The files in a folder that hold text, in order; notes those that do not.
+    """Lists the files in a folder that hold text, in order, and notes the others in `left_out`.
 
     Raises:
-        UserError: it cannot be known what is meant: two forms of one file, a broken link, what `save_to_disk` wrote.
+        UserError: the folder is ambiguous: two forms of one file, a broken link, or files that `save_to_disk` wrote.
     """
     files = list(_walk(folder, left_out))
     _check_not_saved(files)
@@ -47,7 +47,7 @@ def text_files(folder: Path, left_out: LeftOut) -> list[str]:
 
 
 def sorted_out(paths: Sequence[str], left_out: LeftOut) -> list[str]:
-    """Those of some files that are no one's by-product and no second copy, in the same order; notes the others.
+    """Drops by-products and second copies from a list of files, keeps its order, and notes them in `left_out`.
 
     Raises:
         UserError: two of them look like two forms of one, such as a.jsonl and a.jsonl.gz, or one is a broken link.
@@ -73,13 +73,13 @@ def sorted_out(paths: Sequence[str], left_out: LeftOut) -> list[str]:
         kept = [path for path in kept if path not in again]
     for path in kept:
         if kind_of(path) and not os.path.exists(path):
-            raise UserError(f"'{path}' is a link to nothing; put back what it leads to, or delete it")
+            raise UserError(f"'{path}' is a broken link; put back the file that it leads to, or delete the link")
     _check_forms(kept)
     return kept
 
 
 def described(left_out: LeftOut) -> str:
-    """How many files were left out for which reason, with an example of each."""
+    """Says how many files were left out for which reason, with an example of each."""
     return "; ".join(f"{len(p)} {REASONS[reason]}, such as '{next(iter(p))}'" for reason, p in left_out.items())
 
 
@@ -88,14 +88,12 @@ def _note(left_out: LeftOut, reason: str, path: str) -> None:
 
 
 def _walk(folder: Path, left_out: LeftOut, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[str]:
-    """All files below a folder, also through links to folders, but never a folder within itself."""
+    """Yields all files below a folder. Links to folders are followed, but never into a folder that contains them."""
     try:
         stat = folder.stat()
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
-        raise UserError(
-            f"'{folder}' cannot be read: {refusal(error)}; give yourself the right to, or name files"
-        ) from None
+        raise UserError(f"'{folder}' cannot be read: {refusal(error)}; change its permissions, or name files") from None
     above |= {(stat.st_dev, stat.st_ino)}
     for entry in entries:
         if entry.name.startswith("."):
@@ -122,13 +120,13 @@ def _is_temporary(name: str) -> bool:
 
 
 def _is_about_data(path: str) -> bool:
-    """Whether a file beside or above data is a card, an info or a loading script by its name."""
+    """Whether a file beside data or above it has the name of a card, an info file or a loading script."""
     name = os.path.basename(path)
     return name in ABOUT_DATA or (kind_of(name) == "text" and (name.endswith(".py") or bool(CARDS.match(name))))
 
 
 def _links(paths: Sequence[str]) -> set[str]:
-    """Paths to files that another path leads to as well; what is no link itself is read."""
+    """Links to files that another path leads to as well; the path that is no link is read."""
     places: dict[tuple[int, int], list[str]] = defaultdict(list)
     for path in paths:
         if os.path.exists(path):
@@ -141,7 +139,7 @@ def _links(paths: Sequence[str]) -> set[str]:
 
 
 def _copies(paths: Sequence[str]) -> set[str]:
-    """Files of data with the same content as one before them."""
+    """Files of data with the same content as an earlier file."""
     sizes: dict[int, list[str]] = defaultdict(list)
     for path in paths:
         if kind_of(path) in ("json", "parquet") and os.path.exists(path) and os.path.getsize(path):
@@ -188,5 +186,5 @@ def _check_not_saved(paths: Sequence[str]) -> None:
             raise UserError(
                 f"'{folder}' was written by save_to_disk of Hugging Face datasets, whose .arrow files are not read; "
                 f"write it as parquet, as with datasets.load_from_disk('{folder}').to_parquet('{folder}.parquet'), and "
-                "move it away"
+                "move the old folder elsewhere"
             )

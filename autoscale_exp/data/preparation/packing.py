@@ -1,4 +1,4 @@
-"""From texts to rows: one window of each or all of it, encoded, joined by a separator, cut to a fixed length."""
+"""From texts to rows: each text or a window of it is encoded, followed by a separator, and cut to a fixed length."""
 
 import hashlib
 import itertools
@@ -15,12 +15,12 @@ import numpy.typing as npt
 from autoscale_exp.data.preparation.encoding import Encoder
 
 BATCH_DOCUMENTS = 256  # encoded at once
-BATCH_CHARACTERS = 2**20  # or fewer, so that a batch of long documents takes no more memory than one of short ones
-WINDOW_CHARACTERS = 1000  # the paper's
+BATCH_CHARACTERS = 2**20  # at most, so that a batch of long documents takes no more memory than one of short ones
+WINDOW_CHARACTERS = 1000  # as in the paper
 
 
 def draw_window(text: str) -> str:
-    """WINDOW_CHARACTERS of a text that has at least as many, from a place that a hash of the text draws evenly.
+    """Draws WINDOW_CHARACTERS from a text that has at least as many; a hash of the text draws the place, uniformly.
 
     Source: AutoScale, arXiv 2407.20177, appendix on data (one window of 1,000 characters per document).
     """
@@ -37,8 +37,8 @@ class RowFormat:
     Attributes:
         seq_len: tokens per row.
         dtype: type of a token id, little-endian.
-        separator: id after every document.
-        row_start: id that each row begins with; None: none.
+        separator: id that follows every document.
+        row_start: id that each row begins with, or None.
     """
 
     seq_len: int
@@ -51,10 +51,10 @@ class RowWriter:
     """Packs documents, each followed by the separator, into rows and writes them to a file.
 
     Attributes:
-        rows: whole rows so far.
-        documents: so far.
+        rows: whole rows written so far.
+        documents: documents taken so far.
         characters: characters of those documents.
-        dropped_tokens: after the last whole row; final after `close`.
+        dropped_tokens: tokens after the last whole row; final after `close`.
     """
 
     def __init__(self, path: Path, row_format: RowFormat, encoder: Encoder) -> None:
@@ -69,7 +69,7 @@ class RowWriter:
         self._file = path.open("wb")
 
     def add(self, text: str) -> int:
-        """Takes a document; returns how many tokens were written, which is at the end of a batch."""
+        """Takes a document; returns the number of tokens written, which is above 0 only at the end of a batch."""
         self._batch.append(text)
         self._batch_characters += len(text)
         if len(self._batch) < BATCH_DOCUMENTS and self._batch_characters < BATCH_CHARACTERS:
@@ -78,7 +78,7 @@ class RowWriter:
         return sum(self._write_next() for _ in itertools.takewhile(Future.done, tuple(self._encoded)))
 
     def close(self) -> int:
-        """Writes what is left and closes the file; returns how many tokens were written."""
+        """Writes what is left and closes the file; returns the number of tokens written."""
         if self._batch:
             self._end_batch()
         written = sum(self._write_next() for _ in tuple(self._encoded))
@@ -88,7 +88,7 @@ class RowWriter:
 
     def discard(self) -> None:
         """Closes the file as it is, if it is open."""
-        with suppress(OSError):  # a full disk has been told of already
+        with suppress(OSError):  # a full disk has been reported already
             self._file.close()
 
     @property
@@ -111,7 +111,7 @@ class RowWriter:
         return rows.size
 
     def _cut(self, tokens: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """(rows, seq_len) of the tokens; the rest waits for the next batch."""
+        """Cuts tokens into (rows, seq_len); the rest waits for the next batch."""
         start = self._format.row_start
         fresh = self._format.seq_len - (start is not None)  # tokens of the text in a row
         num_rows = len(tokens) // fresh

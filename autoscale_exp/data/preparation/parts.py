@@ -1,4 +1,4 @@
-"""One part of a corpus, prepared by one process: its held-out texts' digests, and its rows.
+"""One part of a corpus, prepared by one process: the digests of its held-out texts, and its rows.
 
 Everything a part leaves is written whole or not at all, and is the same whoever writes it; its summary comes last. A
 lock keeps others from doing the same work, and is gone with the process that holds it.
@@ -30,7 +30,7 @@ Report = Callable[[str, int], None]  # domain and tokens written since the last 
 
 @dataclass(frozen=True)
 class Workplace:
-    """What a process needs to prepare parts of a store.
+    """All that a process needs to prepare parts of a store.
 
     What a part leaves on the way is named by what it was made from, so that nothing of a file that was replaced is
     taken for what the new one gives.
@@ -39,7 +39,7 @@ class Workplace:
         folder: folder of the store.
         corpus: the text.
         fraction: fraction of the groups to hold out.
-        held_out_domains: domains of which all is held out.
+        held_out_domains: domains that are held out as a whole.
         keys: keys of each part, from `keys_of`.
         basis: identifies the tokenizer and the held-out digests, once they are there.
     """

@@ -1,4 +1,4 @@
-"""From a corpus to a token store, by any number of processes and machines, resumable anywhere.
+"""From a corpus to a token store, with any number of processes and machines, resumable at any point.
 
 plan.json      what is prepared: another config or other files are refused
 parts/         per part of the corpus a summary of what it gave, written last
@@ -39,8 +39,8 @@ log = logging.getLogger(__name__)
 
 PREPARATIONS = ("packed", "windows")
 ON_BAD_DOCUMENT = ("error", "skip")
-TOKENIZER_CHARACTERS = 2_000_000  # per domain, for training a tokenizer; more changes it little
-MOST_DIFFERENCES = 5  # that a message lists
+TOKENIZER_CHARACTERS = 2_000_000  # per domain, to train a tokenizer; more change it little
+MOST_DIFFERENCES = 5  # in a message
 
 
 def check_data(conf: DataConf) -> None:
@@ -49,7 +49,7 @@ def check_data(conf: DataConf) -> None:
     Raises:
         UserError: a value is out of range; the message names the key.
     """
-    from autoscale_exp.data.tokenizer import check_tokenizer  # brings transformers along, which worker processes spare
+    from autoscale_exp.data.tokenizer import check_tokenizer  # imports transformers, which worker processes do not need
 
     check_tokenizer(conf.tokenizer)
     domains = [*conf.domains, *conf.held_out_domains]
@@ -74,7 +74,7 @@ def check_data(conf: DataConf) -> None:
 def prepare_store(conf: DataConf, *, num_workers: int = 1, shard: int = 0, num_shards: int = 1) -> TokenStore | None:
     """Builds the token store that `conf` describes, or opens it if it is there.
 
-    Several calls may work at one store at a time, here or on other machines with the same file system.
+    Several calls may work on one store at a time, here or on other machines with the same file system.
 
     Args:
         conf: the `data` section.
@@ -87,7 +87,7 @@ def prepare_store(conf: DataConf, *, num_workers: int = 1, shard: int = 0, num_s
 
     Raises:
         UserError: the corpus or the config cannot be used, or the store was made from another config.
-        UserError: a domain has too little text; told of small domains before the others are tokenized.
+        UserError: a domain has too little text; for a small domain, this shows before the others are tokenized.
         UserError: the disk is full; what was done stays.
     """
     check_data(conf)
@@ -132,13 +132,13 @@ def prepare_store(conf: DataConf, *, num_workers: int = 1, shard: int = 0, num_s
 
 
 def identity_of(conf: DataConf, corpus: Corpus) -> dict[str, Any]:
-    """All that a store depends on, wherever it and its text lie."""
+    """All that a store depends on; not where it and its text lie."""
     config = {key: value for key, value in asdict(conf).items() if key not in ("store", "path")}
     return config | {"stamps": corpus.stamps, "listing": corpus.listing}
 
 
 def _read_begun(folder: Path) -> dict[str, Any]:
-    """The identity of the store that is finished or begun in a folder; empty if there is none."""
+    """The identity of the store in a folder, finished or begun; empty if there is none."""
     if (folder / "manifest.json").exists():
         return open_store(folder).manifest.config
     plan = folder / "plan.json"
@@ -146,10 +146,10 @@ def _read_begun(folder: Path) -> dict[str, Any]:
 
 
 def _is_prepared(folder: Path, begun: dict[str, Any], identity: dict[str, Any]) -> bool:
-    """Whether the store is finished; if it is not begun, begins it.
+    """Returns whether the store is finished; begins it if it is not begun.
 
-    The validation rows are drawn last, so their number may change until then. Bad documents may be skipped from now on:
-    there were none in what was made while they were an error.
+    The validation rows are drawn last, so their number may change until then. Skipping bad documents may be turned on:
+    while they were an error, there were none in what was made.
 
     Raises:
         UserError: it was begun or made from another config or other files.
@@ -165,7 +165,7 @@ def _is_prepared(folder: Path, begun: dict[str, Any], identity: dict[str, Any]) 
     else:
         begun = begun | {"validation_rows": identity["validation_rows"]}
         if begun["stamps"].keys() == identity["stamps"].keys():
-            begun = begun | {"stamps": identity["stamps"]}  # what was replaced is prepared anew
+            begun = begun | {"stamps": identity["stamps"]}  # replaced files are prepared anew
     differences = differing_keys(begun, identity)
     if differences and not finished and not any((folder / name).exists() for name in ("tokenizer", "train")):
         shutil.rmtree(folder / "parts", ignore_errors=True)  # begun with a mistake, and nothing made yet
@@ -189,7 +189,7 @@ def _begin(folder: Path, identity: dict[str, Any]) -> None:
     """Begins a store.
 
     Raises:
-        UserError: the folder has something in it that a store would take the place of.
+        UserError: the folder has something in it that a store would overwrite.
     """
     for name in ("train", "validation", "tokenizer", "parts"):
         if (folder / name).exists():
@@ -201,7 +201,7 @@ def _begin(folder: Path, identity: dict[str, Any]) -> None:
 
 
 def _go_on(folder: Path, identity: dict[str, Any]) -> None:
-    """Takes up a store that was begun, maybe with other content of some files."""
+    """Resumes a store, of which some files may have changed since."""
     plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
     replaced = [name for name, stamp in identity["stamps"].items() if plan["stamps"][name] != stamp]
     if plan.get("on_bad_document") != identity.get("on_bad_document"):
@@ -213,12 +213,12 @@ def _go_on(folder: Path, identity: dict[str, Any]) -> None:
         len(replaced),
         replaced[0],
     )
-    shutil.rmtree(folder / "tokenizer", ignore_errors=True)  # trained on the same text it is the same again
+    shutil.rmtree(folder / "tokenizer", ignore_errors=True)  # with the same text it becomes the same again
     atomic.write_json(folder / "plan.json", identity)
 
 
 def _touched(stored: dict[str, list[int]], found: dict[str, list[int]]) -> dict[str, list[int]]:
-    """The stamps stored, with the time found where the size is the same: of files that were copied, or yet edited."""
+    """The stored stamps, with the new times of files whose size is the same, as after a copy (or an edit)."""
     touched = {n: found[n] for n, (size, time_ns) in stored.items() if n in found and found[n][0] == size}
     if changed := [name for name, stamp in touched.items() if stamp != stored[name]]:
         log.warning(
@@ -237,13 +237,13 @@ def _find_held_out(place: Workplace, num_workers: int, progress: ProgressDisplay
         return
     with progress.step("finding what is held out"):
         run_parts(partial(scan_part, place), parts, num_workers, progress)
-    with FileLock(place.folder / "prepare.lock"):  # no one seals the store and removes its parts meanwhile
+    with FileLock(place.folder / "prepare.lock"):  # so that no one seals the store and removes its parts meanwhile
         if not place.digests.exists() and not place.is_sealed:
             merge_digests([place.digests_of(part) for part in parts], place.digests)
 
 
 def _make_tokenizer(conf: DataConf, place: Workplace, progress: ProgressDisplay) -> RowFormat:
-    """Trains or loads the tokenizer, unless it is there; returns how its tokens become rows."""
+    """Trains or loads the tokenizer if it is not there; returns the format of its rows."""
     from autoscale_exp.data.tokenizer import (
         is_trained,
         load_tokenizer,
@@ -277,7 +277,7 @@ def _write_parts(
     num_workers: int,
     progress: ProgressDisplay,
 ) -> None:
-    """Writes the rows of parts; first of those with small domains, so that too little text is told of early.
+    """Writes the rows of parts, first of those with small domains, so that too little text shows early.
 
     Raises:
         UserError: a file cannot be read, or a small domain has too little text.
@@ -285,14 +285,14 @@ def _write_parts(
     scarce = scarce_domains(conf, place.corpus)
     first = {part for part in parts if any(source.domain in scarce for source in part.sources)}
     check = partial(check_rows, conf, place, scarce)
-    check()  # some have no parts, and those of others are there when a job goes on
+    check()  # some domains have no parts, and a resumed job has those of others
     run_parts(partial(write_part, place, row_format), parts, num_workers, progress, first, check)
 
 
 def _tokenizer_texts(domains: Sequence[str], place: Workplace) -> Iterator[str]:
-    """Training texts, the same number of characters from each domain as far as it has them."""
+    """Yields training texts, with the same number of characters from each domain that has as many."""
     split = Split(place.fraction, place.held_out_domains, read_digests(place.digests))
-    wanted = dict.fromkeys(domains, TOKENIZER_CHARACTERS)  # characters, of the domains that have not given all
+    wanted = dict.fromkeys(domains, TOKENIZER_CHARACTERS)  # characters still wanted of each domain
     for part in place.corpus.parts:
         if wanted.keys().isdisjoint(source.domain for source in part.sources):
             continue
@@ -308,10 +308,10 @@ def _tokenizer_texts(domains: Sequence[str], place: Workplace) -> Iterator[str]:
 
 
 def _clean(folder: Path) -> None:
-    """Removes from a finished store what only its making needed."""
+    """Removes what was only needed to make a store."""
     if (folder / "parts").exists():
         listed = {name for name, *_ in open_store(folder).manifest.files()}
-        for rows in folder.glob("train/*/*.bin"):  # of parts that there are no more since a file was replaced
+        for rows in folder.glob("train/*/*.bin"):  # of parts that no longer exist since a file was replaced
             if rows.relative_to(folder).as_posix() not in listed:
                 rows.unlink(missing_ok=True)
         shutil.rmtree(folder / "parts", ignore_errors=True)

@@ -1,4 +1,4 @@
-"""From the finished parts of a corpus to a finished store; whether there is enough text for one."""
+"""From the finished parts of a corpus to a finished store, and whether there is enough text for one."""
 
 import logging
 import math
@@ -28,9 +28,9 @@ from autoscale_exp.mixture.permutation import Permutation
 
 log = logging.getLogger(__name__)
 
-SCARCE_BYTES = 20  # in files, per token needed; of text a token takes two to six, and some of a file is no text
+SCARCE_BYTES = 20  # in files, per token needed; a token takes two to six bytes of text, and not all of a file is text
 DOMAIN_REASONS = ("too_short", "no_text", "half_surrogates", "no_group", "duplicates_of_validation")
-IN_WORDS = {  # why documents are left out, after their number
+IN_WORDS = {  # why documents are left out, in the words that follow their number
     "too_short": "shorter than data.min_characters or blank",
     "no_text": "without a text",
     "half_surrogates": "with half a surrogate pair",
@@ -44,9 +44,9 @@ IN_WORDS = {  # why documents are left out, after their number
 def scarce_domains(conf: DataConf, corpus: Corpus) -> list[str]:
     """Domains whose text may be too little, by the size of their files: under SCARCE_BYTES for each token needed.
 
-    Needed are as many tokens as fill the validation rows with the share that is held out. It is a guess, of which
-    `check_rows` makes sure. A domain that it misses, as most of its bytes are left out or the files are remote and
-    their sizes unknown, is told of when the store is sealed.
+    The tokens needed are those whose held-out share fills the validation rows. This is a guess;
+    `check_rows` is exact. If the guess misses a domain, as most of its text is left out or its files are remote and
+    of unknown size, the lack shows when the store is sealed.
     """
     scarce = []
     for domain in [*conf.domains, *conf.held_out_domains]:
@@ -59,7 +59,7 @@ def scarce_domains(conf: DataConf, corpus: Corpus) -> list[str]:
 
 
 def check_rows(conf: DataConf, place: Workplace, domains: Iterable[str]) -> None:
-    """Checks that domains gave the rows that are asked for; those are left out of which a part is still missing.
+    """Checks that domains have the rows that are asked for. A domain with a missing part is not checked.
 
     Raises:
         UserError: a domain has too little text, or none because of its `keep`.
@@ -110,7 +110,7 @@ def seal_store(
 
 
 def _left_out(whose: str, summaries: Iterable[dict[str, Any]], reasons: Iterable[str]) -> dict[str, int]:
-    """How many documents were left out, by reason; tells of them."""
+    """Counts the documents that were left out, by reason, and logs them."""
     total = _count(summaries)
     if total:
         log.info("documents left out%s: %s", whose, _in_words(total))
@@ -129,7 +129,7 @@ def _in_words(left_out: Counter[str]) -> str:
 
 
 def _check_domain(conf: DataConf, domain: str, entries: dict[Part, dict[str, Any]]) -> None:
-    """Checks that a domain gives a row to train on and the validation rows; `entries` are what its parts gave."""
+    """Checks that a domain has a training row and the validation rows; `entries` are those of its parts."""
     _check_kept(domain, entries)
     left_out = _in_words(_count(entries.values()))
     but = f" (documents left out: {left_out})" if left_out else ""
@@ -147,7 +147,7 @@ def _rows(entries: dict[Part, dict[str, Any]], side: str) -> int:
 
 
 def _check_kept(domain: str, entries: dict[Part, dict[str, Any]]) -> None:
-    """Checks that some document was a domain's, be it left out later, if it keeps only those with certain values."""
+    """Checks that a domain with `keep` got some document, even if this was left out later."""
     keep = {name: list(v) for part in entries for s in part.sources if s.domain == domain for name, v in s.keep}
     documents = (
         entry[side]["documents"] for entry in entries.values() for side in ("train", "validation") if side in entry
@@ -177,7 +177,7 @@ def _train_entry(conf: DataConf, entries: dict[Part, dict[str, Any]]) -> TrainEn
 def _validation_entry(
     conf: DataConf, domain: str, entries: dict[Part, dict[str, Any]], place: Workplace, row_format: RowFormat
 ) -> ValidationEntry:
-    """Draws `validation_rows` rows from all that the held-out documents gave; the others are trained on by no one."""
+    """Draws `validation_rows` rows from those of the held-out documents. No run trains on the others."""
     parts = {part: entry["validation"] for part, entry in entries.items()}
     total = _rows(entries, "validation")
     chosen = np.sort(Permutation(total, derive_key("validation rows", domain))(np.arange(conf.validation_rows)))

@@ -1,4 +1,4 @@
-"""Which documents are trained on and which are held out, decided without a look at any other document, if it can be."""
+"""Which documents are trained on and which are held out, decided without looking at others, where possible."""
 
 import hashlib
 from array import array
@@ -11,21 +11,21 @@ import numpy.typing as npt
 from autoscale_exp.base import atomic
 from autoscale_exp.data.preparation.corpus import Corpus, Document, Part
 
-DIGESTS_AT_A_TIME = 2**20  # that are written; their copies take more memory than the digests themselves
+DIGESTS_AT_A_TIME = 2**20  # in one write, whose copies take more memory than the digests themselves
 UInt64Array = npt.NDArray[np.uint64]
 
 
 class Split:
     """The side of each document.
 
-    A hash decides, of the group's name or, where there is none, of the text itself: copies of a text are then on the
-    same side, in whichever domain they stand. Where groups or whole domains are held out, a copy can stand on the
-    other side; a training document whose text is also held out is left out.
+    A hash of the group's name decides or, without a group, a hash of the text. Copies of a text are then on the
+    same side, in any domain. Where groups or whole domains are held out, a copy can be on the
+    other side. So a training document whose text is also held out is left out.
 
     Args:
         fraction: fraction of the groups to hold out.
-        held_out_domains: all of whose documents are held out.
-        digests: sorted digests of the held-out texts that a copy can be of, from `merge_digests`.
+        held_out_domains: domains that are held out as a whole.
+        digests: sorted digests of the held-out texts that can have copies in training, from `merge_digests`.
     """
 
     def __init__(self, fraction: float, held_out_domains: Sequence[str], digests: UInt64Array | None = None) -> None:
@@ -51,7 +51,7 @@ class Split:
 
 
 def needs_digests(corpus: Corpus, part: Part, held_out_domains: Sequence[str]) -> bool:
-    """Whether copies of a part's held-out texts can stand in training."""
+    """Whether copies of a part's held-out texts can be in training."""
     return corpus.group_field is not None or any(source.domain in held_out_domains for source in part.sources)
 
 
@@ -73,7 +73,7 @@ def merge_digests(paths: Sequence[Path], merged: Path) -> None:
 
 
 def _write_sorted(path: Path, digests: UInt64Array) -> None:
-    """Sorts digests where they are, and writes each once."""
+    """Sorts digests in place, and writes each once."""
     digests.sort()
     with atomic.replacing(path) as temporary, temporary.open("wb") as file:
         for start in range(0, len(digests), DIGESTS_AT_A_TIME):

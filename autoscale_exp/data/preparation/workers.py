@@ -1,4 +1,4 @@
-"""The parts of a corpus, done by processes of their own, and word of how far they are."""
+"""Does the parts of a corpus in worker processes, and shows their progress."""
 
 import logging
 import multiprocessing
@@ -23,13 +23,13 @@ from autoscale_exp.data.preparation.parts import Report
 
 log = logging.getLogger(__name__)
 
-WAIT_SECONDS = 0.5  # before the first look at what another process was at; twice as long before each further one
+WAIT_SECONDS = 0.5  # before a second look at another process's parts; each further wait is twice as long
 LONGEST_WAIT_SECONDS = 10.0
 Work = Callable[[Part, Report, Threads], bool]  # does a part; False if another process is at it
 
 
 class ProgressDisplay:
-    """A line per domain on the terminal: tokens written and how fast."""
+    """Shows a line per domain on the terminal, with the tokens written and the pace."""
 
     def __init__(self) -> None:
         columns = (
@@ -54,7 +54,7 @@ class ProgressDisplay:
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
-        """Shows that something is done that has no count."""
+        """Shows a step without a count."""
         task = self._display.add_task(name, total=None, rate="")
         yield
         self._display.update(task, total=1, completed=1)
@@ -67,7 +67,7 @@ class ProgressDisplay:
             self._tasks[domain] = self._display.add_task(f"tokenizing {domain}", total=None, rate="")
             self._started[domain] = time.perf_counter()
         self._tokens[domain] += tokens
-        seconds = max(time.perf_counter() - self._started[domain], 0.1)  # the first report comes after the first batch
+        seconds = max(time.perf_counter() - self._started[domain], 0.1)  # the first report may come at once
         rate = self._tokens[domain] / seconds / 1e6
         text = f"{self._tokens[domain] / 1e6:.2f}M tokens, {rate:.2f}M tokens/s"
         self._display.update(self._tasks[domain], rate=text)
@@ -97,11 +97,11 @@ def run_parts(
     first: Collection[Part] = (),
     check: Callable[[], None] = lambda: None,
 ) -> None:
-    """Does every part, the largest first; waits for those that another process is at.
+    """Does every part, the largest first, and waits for those that another process does.
 
-    A part alone is done here, with `num_workers` threads. Else each process has one, until fewer parts are left than
-    there are processes. Those of `first` come before the others; after each of them `check` is called here, and may
-    raise what ends the work.
+    A single part is done here, with `num_workers` threads. Else each process has one thread, until fewer parts are left
+    than there are processes. The parts in `first` come before the others. After each of these, `check` is called here;
+    it may raise an error to end the work.
     """
     waiting = sorted(parts, key=lambda part: (part not in first, -part.size))
 
@@ -131,7 +131,7 @@ def _run_in_pool(
     progress: ProgressDisplay,
     is_busy: Callable[[Part, bool], bool],
 ) -> list[Part]:
-    """Does the parts in processes; returns those that someone else is at."""
+    """Does the parts in processes; returns those that another process does."""
     context = multiprocessing.get_context("spawn")  # threads of the tokenizer and the display do not survive a fork
     reports = context.SimpleQueue()
     unfinished = context.Value("q", len(parts))
@@ -151,16 +151,16 @@ def _run_in_pool(
                 "num_workers: it goes on where it stopped"
             ) from None
         except BaseException:
-            stopping.value = True  # parts in progress end at their next report, which someone listens to until then
+            stopping.value = True  # parts in progress end at their next report, to which a thread still listens
             pool.shutdown(cancel_futures=True)
             raise
 
 
-_in_worker: tuple[Work, Any, Any, int, Any]  # in a worker process: what run_parts handed to it
+_in_worker: tuple[Work, Any, Any, int, Any]  # in a worker process: the arguments from `run_parts`
 
 
 class _Stopped(Exception):
-    """Another part failed, so this one is left."""
+    """Another part failed, so this one is given up."""
 
 
 def _begin_worker(work: Work, reports: Any, unfinished: Any, num_workers: int, stopping: Any) -> None:
@@ -170,7 +170,7 @@ def _begin_worker(work: Work, reports: Any, unfinished: Any, num_workers: int, s
 
 
 def _end_with_parent() -> None:
-    """Ends a worker whose parent was killed, which would wait for work for ever."""
+    """Ends a worker whose parent was killed; it would wait for work forever."""
     parent = multiprocessing.parent_process()
     assert parent is not None, "only workers call this"
     parent.join()

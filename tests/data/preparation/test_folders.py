@@ -114,7 +114,7 @@ def test_a_link_to_nothing_is_an_error_that_names_it(tmp_path: Path):
     web = write_web(tmp_path)
     (web / "part-1.jsonl").symlink_to(tmp_path / "gone.jsonl")
     for sources in ({}, SOURCES):
-        with pytest.raises(UserError, match=r"web/part-1.jsonl' is a link to nothing; put back what it leads to, or"):
+        with pytest.raises(UserError, match=r"web/part-1.jsonl' is a broken link; put back the file that it leads to"):
             corpus_of(tmp_path, sources=sources)
 
 
@@ -189,5 +189,5 @@ def test_a_folder_that_cannot_be_read_is_an_error_that_names_it(tmp_path: Path, 
         return scandir(path)
 
     monkeypatch.setattr("autoscale_exp.data.preparation.folders.os.scandir", guarded)
-    with pytest.raises(UserError, match=r"web/a' cannot be read: Permission denied; give yourself the right"):
+    with pytest.raises(UserError, match=r"web/a' cannot be read: Permission denied; change its permissions"):
         corpus_of(tmp_path)
