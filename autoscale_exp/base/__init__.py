@@ -1,1 +1,1 @@
-"""What every part shares: arrays, hashes, whole files, errors, the entry point of a job. Imports no other part."""
+"""The ground of all parts: arrays, hashes, whole files, errors, the entry point of a job. Imports no other part."""

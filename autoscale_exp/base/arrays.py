@@ -1,4 +1,4 @@
-"""Types of numpy arrays. Shapes stand in docstrings: R runs, K training domains, V validation domains, S scales."""
+"""Types of numpy arrays. Docstrings give shapes: R runs, K training domains, V validation domains, S scales."""
 
 import numpy as np
 import numpy.typing as npt

@@ -1,4 +1,4 @@
-"""Files that exist only whole: written beside their place, flushed to disk, then renamed into it."""
+"""Files that exist only whole. They are written beside their place, flushed to disk, then renamed into it."""
 
 import errno
 import json
@@ -11,17 +11,17 @@ from typing import Any
 
 from autoscale_exp.base.errors import UserError, refusal
 
-FULL = (errno.ENOSPC, errno.EDQUOT)  # errors of a disk, or of a person's share of it, that is full
+FULL = (errno.ENOSPC, errno.EDQUOT)  # errors of a full disk or quota
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yields a temporary path in the same folder; renames it to `path` if the block succeeds.
 
-    A reader therefore sees the old file, the new file or none, never a part of one, whatever kills the writer.
+    So a reader sees the old file, the new file or none, never a part of one, whatever kills the writer.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")  # its own on whichever machine
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")  # unique on all machines
     try:
         yield temporary
         put_in_place(temporary, path)
@@ -30,7 +30,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def put_in_place(temporary: Path, path: Path) -> None:
-    """Renames a file that is written to `path`, once the disk has it."""
+    """Flushes a written file to disk, then renames it to `path`."""
     with temporary.open("rb") as file:
         os.fsync(file.fileno())
     temporary.replace(path)
@@ -49,10 +49,10 @@ def write_text(path: Path, text: str) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Makes a folder and those above it, where they are not there.
+    """Makes a folder, and those above it that do not exist.
 
     Raises:
-        UserError: it cannot be made.
+        UserError: the folder cannot be made.
     """
     with refusals_named(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -60,7 +60,7 @@ def make_folder(folder: Path) -> None:
 
 @contextmanager
 def refusals_named(path: Path) -> Iterator[None]:
-    """Makes an OSError a UserError that names the path: what the file system said, and what can be done."""
+    """Turns an OSError into a UserError that names the path, what the file system said, and what can be done."""
     try:
         yield
     except OSError as error:

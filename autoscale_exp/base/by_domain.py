@@ -1,4 +1,4 @@
-"""Numbers by domain as a config gives them: a list in the order of the domains, or a mapping from their names."""
+"""Numbers by domain in a config: a list in the order of the domains, or a mapping by name."""
 
 import json
 import re
@@ -14,16 +14,16 @@ _PAIR = re.compile(r"""\s*("(?:[^"\\]|\\.)*"|'[^']*'|[^,]*?)\s*:\s*([^,:]*?)\s*(
 
 
 def in_order(value: Any, domains: Sequence[str], *, key: str, others: float | None = None) -> list[float]:
-    """The numbers in the order of the domains.
+    """Returns the numbers in the order of the domains.
 
     Args:
         value: a list, a mapping, or the text of a mapping such as '{web: .5, Wikipedia (en): .5}'.
         domains: (K,) names.
-        key: name the user knows the numbers by.
-        others: number of the domains that a mapping does not name; None: it must name all.
+        key: the name of the numbers in the config.
+        others: number for domains that a mapping leaves out; None if it must name all.
 
     Returns:
-        (K,) numbers of a mapping. A list is returned as it is, of any length.
+        (K,) numbers from a mapping. A list is returned as it is, whatever its length.
 
     Raises:
         UserError: a mapping has a name that is no domain or lacks one, or an entry is no number.
@@ -51,13 +51,13 @@ def in_order(value: Any, domains: Sequence[str], *, key: str, others: float | No
 
 
 def mapping_text(numbers: Mapping[str, Any]) -> str:
-    """The text of a mapping from names to numbers, as `in_order` reads it, whatever the letters of the names."""
+    """The text of a mapping from names to numbers that `in_order` can read, whatever characters the names have."""
     pairs = (f"{json.dumps(str(name), ensure_ascii=False)}: {number}" for name, number in numbers.items())
     return f"{{{', '.join(pairs)}}}"
 
 
 def _mapping_of(text: str, key: str) -> dict[str, Any]:
-    """The mapping that a text stands for; a name with commas or colons is in quotes."""
+    """Parses the text of a mapping; names with commas or colons must be in quotes."""
     body = re.fullmatch(r"\s*\{(.*)\}\s*", text, re.DOTALL)
     pairs: list[tuple[str, str]] = []
     end = 0
@@ -82,7 +82,7 @@ def _mapping_of(text: str, key: str) -> dict[str, Any]:
 
 
 def _name_of(key: Any, domains: Sequence[str]) -> str:
-    """The name that a key of a YAML's mapping stands for: YAML reads an unquoted no as False, and 2024 as a number."""
+    """The name that a key of a YAML mapping stands for. YAML reads an unquoted no as False, and 2024 as a number."""
     if str(key) in domains:
         return str(key)
     meant = [domain for domain in domains if not isinstance(key, str) and _reading(domain) == key]
@@ -90,7 +90,7 @@ def _name_of(key: Any, domains: Sequence[str]) -> str:
 
 
 def _reading(name: str) -> Any:
-    """What YAML makes of a name without quotes."""
+    """What YAML reads a name without quotes as."""
     with suppress(ValueError):
         return float(name)
     with suppress(yaml.YAMLError):

@@ -1,4 +1,4 @@
-"""What to tell of a mistake in the config, in a file of it or on the command line: one line with what is allowed."""
+"""Messages for mistakes in the config, in its files or on the command line: one line with what is allowed."""
 
 import inspect
 import re
@@ -37,7 +37,7 @@ LIST = "a list is written [a,b], also one of a single value"
 
 
 def describe(error: BaseException) -> str:
-    """The part of a message that is for the user; Hydra and omegaconf add where in their code it came up."""
+    """The part of a message that is for the user. Hydra and omegaconf add where in their code it came up."""
     message = re.sub(r"^\w+ raised while resolving interpolation: ", "", first_line(error))
     if isinstance(error, BROKEN_FILE):
         return _describe_broken_file(error)
@@ -58,7 +58,7 @@ def describe(error: BaseException) -> str:
         return f"{message.rstrip('.')}; there are {', '.join(_schemas())}"
     if "could not be converted to Integer" in message:
         return f"{message}; a whole number is written out, as in 2_500_000"
-    if message.endswith("'.") and "Could not load '" in message:  # one of several chosen of a group
+    if message.endswith("'.") and "Could not load '" in message:  # one of several choices of a group
         return f"{message} There is no such option; --help lists those of each group"
     if isinstance(error, MissingConfigException) and error.options:
         return f"{message}; there are {', '.join(error.options)}"
@@ -87,13 +87,13 @@ def _describe_broken_file(error: Any) -> str:
         read = error.object[: error.start].decode(errors="replace").rpartition("\n")[2]
         return f"'{path}' is no YAML in UTF-8, from after '{read}' on; save it as UTF-8"
     mark = getattr(error, "problem_mark", None)
-    if mark is None:  # a character that no YAML may have
+    if mark is None:  # a character that YAML does not allow
         return f"'{error.name}' is no YAML: {first_line(error)}"
     return f"'{mark.name}', line {mark.line + 1}, is no YAML: {', '.join(filter(None, (error.context, error.problem)))}"
 
 
 def unknown_key(path: str, known: Iterable[str]) -> str:
-    """What to tell of a key that its section does not have."""
+    """The message for a key that its section does not have."""
     return f"{path} is not known; allowed there are {', '.join(known)}"
 
 
@@ -102,13 +102,13 @@ def _describe_unknown_key(error: Any) -> str:
     if section == "hydra.launcher":
         known = ", ".join(name for name in error.parent_node if name != "_target_") or "none"
         return f"{error.full_key} is not known; keys of this launcher: {known}; choose another with {LAUNCHERS}"
-    if not is_dataclass(error.object_type):  # a mapping that may get any key
+    if not is_dataclass(error.object_type):  # a mapping that takes any key
         return f"{section} has no '{key}' yet; put ++ before the key to add it, as in ++{error.full_key}=..."
     return unknown_key(error.full_key, (key for key in error.parent_node if key != "hydra"))
 
 
 def _describe_in_file(config: str, error: Any) -> str:
-    """The key, its value and what is allowed, of a mistake in the file of a config such as `data/local`."""
+    """Key, value and what is allowed, for a mistake in the file of a config such as `data/local`."""
     if isinstance(error, ConfigAttributeError | ConfigKeyError):
         if error.full_key == config.partition("/")[0]:
             return "its keys are those of the whole job, so its first line must be # @package _global_"
@@ -124,7 +124,7 @@ def _describe_in_file(config: str, error: Any) -> str:
 
 
 def without_schema(section: object, path: str) -> str | None:
-    """What to tell of a section whose file does not say which of several schemas it has; None if all is well."""
+    """The message for a section whose file does not say which of several schemas it has; None if it does."""
     registered = [schema for _, schema in _schemas_below(object)]
     schemas = [name for name, _ in _schemas_below(type(section))]
     if type(section) in registered or not schemas:
@@ -138,12 +138,12 @@ def _line_of(schemas: list[str]) -> str:
 
 
 def _keys(schema: Any) -> dict[str, Any]:
-    """The keys of a schema, and the type of each."""
+    """The keys of a schema, with their types."""
     return {field.name: field.type for field in fields(schema)}
 
 
 def _schemas_below(base: Any) -> Iterator[tuple[str, type]]:
-    """Name and dataclass of the schemas that are of a kind, but not the kind itself."""
+    """Yields name and dataclass of the schemas that are subclasses of `base`, without itself."""
     for name, schema in _schema_types(tuple(_schemas())):
         if schema is not None and schema is not base and issubclass(schema, base):
             yield name, schema
@@ -151,7 +151,7 @@ def _schemas_below(base: Any) -> Iterator[tuple[str, type]]:
 
 @cache
 def _schema_types(names: tuple[str, ...]) -> list[tuple[str, type | None]]:
-    """Name and dataclass of these schemas; the store makes a copy of what it loads, which takes a while."""
+    """Name and dataclass of schemas, cached, as Hydra's store copies what it loads, which takes a while."""
     return [(n, OmegaConf.get_type(ConfigStore.instance().load(f"schema/{n}.yaml").node)) for n in names]
 
 

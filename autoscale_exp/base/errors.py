@@ -1,21 +1,21 @@
-"""Errors that are for the person at the terminal, and errors of other libraries told in one line."""
+"""Errors for the person at the terminal, and errors of other libraries in one line."""
 
 
 class UserError(ValueError):
-    """A mistake in what the user gave: a config, a file, a command. A job prints it as one line.
+    """A mistake in the user's input: a config, a file, a command. A job prints it as one line.
 
-    The message names the key or the file, its value, what is allowed and what to do. Every other error is a bug of
+    The message names the key or the file, its value, what is allowed and what to do. Any other error is a bug of
     ours, or of a library, and keeps its traceback.
     """
 
 
 class DivergedError(UserError):
-    """A loss is not finite: the run, as configured, cannot go on."""
+    """A loss is not finite, so the run, as configured, cannot go on."""
 
 
 def refusal(error: OSError) -> str:
     """What the file system said of a file or folder."""
-    if isinstance(error, FileExistsError):  # as mkdir says of a file in the place of a folder
+    if isinstance(error, FileExistsError):  # mkdir raises this for a file in the place of a folder
         return f"'{error.filename}' is no folder"
     return error.strerror or first_line(error)
 

@@ -13,7 +13,7 @@ def file_sha256(path: Path) -> str:
 
 
 def fingerprint(content: Any) -> str:
-    """16 hexadecimal digits that identify JSON-like content, whatever the order of its keys."""
+    """A hash of JSON-like content, 16 hexadecimal digits, which does not depend on the order of keys."""
     canonical = json.dumps(content, sort_keys=True, ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 

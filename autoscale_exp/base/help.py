@@ -1,6 +1,6 @@
-"""What `--help` prints: the groups of a job with their choices, and its keys, one line each.
+"""The text of `--help`: the groups of a job with their choices, and its keys, one line each.
 
-A key's line is its comment in the schema: the field's meaning and unit are written once, there.
+A key's line is its comment in the schema, where the field's meaning and unit are written once.
 """
 
 import ast
@@ -27,13 +27,13 @@ KEYS = "Set a key with key=value. `--hydra-help` lists Hydra's own flags."
 
 
 def describe_job(conf_dir: Path, job: str, purpose: str, overrides: Sequence[str]) -> str:
-    """The help of a job.
+    """Makes the help of a job.
 
     Args:
         conf_dir: folder of its root config <job>.yaml and of the groups.
         job: name of the job.
         purpose: a sentence on what it does.
-        overrides: groups and keys given beside --help.
+        overrides: groups and keys that were given with --help.
     """
     with initialize_config_dir(str(conf_dir), version_base="1.3"):
         conf = compose(job, [*overrides])
@@ -41,7 +41,7 @@ def describe_job(conf_dir: Path, job: str, purpose: str, overrides: Sequence[str
     width = max((len(name) for name, _ in groups), default=0)
     lines = [f"python -m autoscale_exp.{job}: {purpose}", ""]
     choices = {name: options for name, options in groups if len(options) > 1}
-    if choices:  # the design changes most of the keys
+    if choices:  # the choice of a design changes most of the keys
         group = "design" if "design" in choices else next(iter(choices))
         lines.append(GROUPS.format(example=f"{group}={choices[group][1]}"))
     lines += [SEVERAL] * ("rivals" in choices) + [KEYS, ""]
@@ -52,7 +52,7 @@ def describe_job(conf_dir: Path, job: str, purpose: str, overrides: Sequence[str
 
 
 def _groups(conf_dir: Path, job: str) -> Iterator[tuple[str, list[str]]]:
-    """The groups in a job's defaults list and their options, null among them if it is the default."""
+    """Yields the groups in a job's defaults list with their options; null is one if it is the default."""
     defaults = yaml.safe_load((conf_dir / f"{job}.yaml").read_text(encoding="utf-8"))["defaults"]
     for entry in defaults:
         if not isinstance(entry, dict) or " " in (group := next(iter(entry))):
@@ -72,7 +72,7 @@ def is_experiment_of(path: Path, job: str) -> bool:
 
 
 def _keys(section: DictConfig, prefix: str, of_section: str) -> Iterator[tuple[str, str]]:
-    """key=value and comment of every key, those of sections below in place; in an open section, the section's."""
+    """Yields key=value and comment of every key, also of nested sections. Keys of an open section have its comment."""
     schema = OmegaConf.get_type(section)
     comments = _comments(schema) if is_dataclass(schema) else dict.fromkeys(map(str, section), of_section)
     for key in section:
@@ -85,7 +85,7 @@ def _keys(section: DictConfig, prefix: str, of_section: str) -> Iterator[tuple[s
 
 
 def _shown(node: Any) -> str:
-    """A value as it would be typed."""
+    """A value as one would type it."""
     if OmegaConf.is_config(node) and not node._is_none() and not node._is_missing():
         value = OmegaConf.to_container(node, resolve=False)
     else:
@@ -99,7 +99,7 @@ def _shown(node: Any) -> str:
 
 @cache
 def _comments(schema: type) -> dict[str, str]:
-    """The comment of each field of a dataclass, bases included: on its line, or in the lines above."""
+    """The comment of each field of a dataclass and its bases: on its line, or in the lines above."""
     comments: dict[str, str] = {}
     for cls in reversed(schema.__mro__[:-1]):
         source = textwrap.dedent(inspect.getsource(cls))
@@ -123,7 +123,7 @@ def _has_code(source: str, line: int) -> bool:
 
 
 def asked_for_help() -> list[str] | None:
-    """The overrides beside --help on the command line; None if it is not there."""
+    """The overrides on the command line if --help is there, else None."""
     arguments = sys.argv[1:]
     if not {"--help", "-h"} & set(arguments):
         return None

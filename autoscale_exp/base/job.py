@@ -1,4 +1,4 @@
-"""The entry point of a job: Hydra's composed config as a typed one; a mistake, or a signal, ends it in one line."""
+"""The entry point of a job. It gives the job a typed config, and ends it with one line at a mistake or a signal."""
 
 import functools
 import logging
@@ -32,7 +32,7 @@ CONF_DIR = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.paren
 
 
 def starts_anew() -> str:
-    """What a job that is stopped leaves behind, if it writes its results at the end."""
+    """What a stopped job leaves behind if it writes its results at the end."""
     return "the same command starts anew"
 
 
@@ -42,13 +42,13 @@ def job(
     """Makes a function of a typed config the entry point of a job, with the root config conf/<config_name>.yaml.
 
     An error that the user caused (a config that does not compose, or a `UserError`) ends the job with one line and
-    exit code 2. Inside a multirun errors of a run are the function's business, because the other runs go on. Ctrl-C and
+    exit code 2. In a multirun the function handles the errors of a run, because the other runs go on. Ctrl-C and
     SIGTERM end the job with one line and exit code 130 or 143. `--help` prints the job's groups and keys. Hydra gets
     the arguments as `readable` makes them.
 
     Args:
         config_name: name of the root config.
-        kept: says, once the job is stopped by a signal, what it leaves behind.
+        kept: says what the job leaves behind, once a signal has stopped it.
         more_help: text that `--help` ends with.
     """
 
@@ -65,7 +65,7 @@ def job(
 
         @functools.wraps(function)
         def entry() -> None:
-            os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands exceptions on instead of printing pages of them
+            os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises exceptions instead of printing pages of them
             nonlocal begun
             begun = False
             sys.argv[1:] = readable(sys.argv[1:])
@@ -103,9 +103,9 @@ def _mistakes_of_a_sweep(config_name: str) -> Iterator[None]:
 
 @contextmanager
 def _errors_before(begun: Callable[[], bool]) -> Iterator[None]:
-    """Turns errors before the job has begun into UserErrors: Hydra reads defaults lists, and makes the job's folder.
+    """Turns errors before the job begins, while Hydra reads defaults lists and makes the job's folder, into UserErrors.
 
-    Launchers, too, raise them from processes in which it has: of a worker that was killed, or a Slurm job that is lost.
+    Launchers also raise such errors later, for a worker that was killed or a Slurm job that was lost.
     """
     try:
         yield
@@ -117,7 +117,7 @@ def _errors_before(begun: Callable[[], bool]) -> Iterator[None]:
             f"the launcher has lost a job ({reason}); what is finished stays, and the same command goes on"
         ) from None
     except (OSError, ValueError) as error:
-        if isinstance(error, OSError) and error.errno in FULL:  # Hydra writes the config of every run of a sweep
+        if isinstance(error, OSError) and error.errno in FULL:  # Hydra writes a config for every run of a sweep
             raise UserError(
                 f"the disk is full ({refusal(error)}); free some space and run the same command again"
             ) from None
@@ -125,7 +125,7 @@ def _errors_before(begun: Callable[[], bool]) -> Iterator[None]:
             raise
         if type(error) is ValueError and "default" in str(error):
             raise UserError(f"{error}; write a list, as in defaults: [/schema/files@_here_, _self_]") from None
-        refused = error.__cause__ if isinstance(error, ValueError) else error  # logging makes one of the other
+        refused = error.__cause__ if isinstance(error, ValueError) else error  # logging wraps an OSError
         if not isinstance(refused, OSError) or refused.filename is None:
             raise
         raise UserError(
@@ -145,7 +145,7 @@ def _stopped_in_one_line(kept: Callable[[], str]) -> Iterator[None]:
         line = kept()
         if os.environ.get("LOCAL_RANK", "0") == "0":  # the first process of a run on several devices speaks for all
             sys.stderr.write(f"stopped: {line}\n")
-        logging.disable()  # libraries tell what they made of it at exit
+        logging.disable()  # libraries would log about the signal at exit
         handlers = dict.fromkeys(SIGNALS, signal.SIG_DFL)
         raise SystemExit(stopped.code) from None
     finally:
@@ -163,9 +163,9 @@ def user_errors() -> Iterator[None]:
 
 
 def to_typed(composed: Any) -> Any:
-    """The dataclass that a composed config stands for.
+    """Converts a composed config to its dataclass.
 
-    A text that starts with ~/ leads into the home folder.
+    In texts that start with ~/, this becomes the home folder.
 
     Raises:
         UserError: a key was added to a section that does not have it, a section has no schema, or a value is missing or
@@ -180,7 +180,7 @@ def to_typed(composed: Any) -> Any:
 
 
 def _at_home(value: Any) -> Any:
-    """A value with the home folder in the place of ~, in all its fields."""
+    """A value with the home folder in place of ~, in all its fields."""
     if isinstance(value, str):
         return os.path.expanduser(value) if value == "~" or value.startswith("~/") else value
     if isinstance(value, list):

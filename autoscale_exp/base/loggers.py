@@ -1,4 +1,4 @@
-"""The logger of one run, closed with it, so that the next run of a sweep in the same process begins its own."""
+"""The logger of one run. It is closed with the run, so that the next run in the same process begins its own."""
 
 import logging
 from collections.abc import Iterator
@@ -18,11 +18,11 @@ WANDB = "autoscale_exp.base.wandb_runs.open_wandb"  # `_target_` of conf/logger/
 
 @dataclass(frozen=True)
 class LoggedRun:
-    """How what a job does is called where it is logged.
+    """The names by which a job's work is logged.
 
     Attributes:
         name: name of the run.
-        group: sweep that it belongs to.
+        group: the sweep that it belongs to.
         job_type: search, target, fit, report or evaluation.
         id: id of the run, which stays when the run is resumed; None for a job that is never resumed.
     """
@@ -35,23 +35,23 @@ class LoggedRun:
 
 @contextmanager
 def open_logger(conf: dict[str, Any] | None, folder: Path, run: LoggedRun) -> Iterator[Any]:
-    """The Lightning logger of a `logger` section, writing to `folder`; None without a section.
+    """Opens the Lightning logger of a `logger` section, which writes to `folder`; None without a section.
 
-    An error inside marks the run as failed. One of the logger itself, as it is closed, is a warning.
+    An error inside marks the run as failed. An error of the logger on closing is only a warning.
 
     Raises:
-        UserError: W&B cannot be used as it is set up, as without a login, or a package is missing.
+        UserError: W&B cannot be used as it is set up, for example without a login, or a package is missing.
     """
     if not conf:
         yield None
         return
     from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-    # Who opens a logger logs, whichever of Slurm's tasks this is.
+    # The process that opens a logger logs, whichever of Slurm's tasks it is.
     rank_zero_only.rank = 0  # type: ignore[attr-defined]
     try:
         logger = instantiate(conf, save_dir=str(folder), **(asdict(run) if conf["_target_"] == WANDB else {}))
-        _ = logger.experiment  # where others than W&B begin their run
+        _ = logger.experiment  # loggers other than W&B's begin their run here
     except Exception as error:
         raise _refusal(error) or error from None
     status = "failed"
@@ -67,7 +67,7 @@ def open_logger(conf: dict[str, Any] | None, folder: Path, run: LoggedRun) -> It
 
 @contextmanager
 def errors_told(name: str) -> Iterator[None]:
-    """Makes a warning of an error of the logger of `name`, whose results are written: it costs them not."""
+    """Turns errors of the logger of `name` into warnings, as its results are already written."""
     try:
         yield
     except Exception as error:
@@ -75,13 +75,13 @@ def errors_told(name: str) -> Iterator[None]:
 
 
 def is_of_wandb(error: BaseException) -> bool:
-    """Whether W&B raised an error; not all of its errors are a `wandb.Error`."""
+    """Whether W&B raised an error. Not all of its errors are a `wandb.Error`."""
     return type(error).__module__.startswith("wandb")
 
 
 def _refusal(error: Exception) -> UserError | None:
-    """What the user can do about an error of a logger that opens; None: it is no mistake of theirs."""
-    cause = error.__cause__ or error  # Hydra wraps what a constructor raises
+    """What the user can do about an error while a logger opens; None if it is not the user's mistake."""
+    cause = error.__cause__ or error  # Hydra wraps errors of a constructor
     if is_of_wandb(cause):
         return UserError(
             f"logger=wandb cannot be used: {first_line(cause)}; run `wandb login`, set WANDB_MODE=offline in the "

@@ -1,4 +1,4 @@
-"""The jobs of a multirun before the first of them starts: composed, and checked to write to places of their own."""
+"""Composes the jobs of a multirun before the first one starts, and checks that each writes to its own place."""
 
 import os
 import shlex
@@ -17,10 +17,10 @@ from autoscale_exp.base.job import to_typed, user_errors
 
 
 class MultirunCheck(Callback):
-    """Hydra callback of the jobs that write a result to `output_dir` or `output`; does nothing in single runs."""
+    """Hydra callback of the jobs that write a result to `output_dir` or `output`. It does nothing in single runs."""
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Ends the job with one line if a job of the multirun cannot be composed or two write to the same place.
+        """Ends the job with one line if a job of the multirun cannot be composed, or two write to the same place.
 
         SystemExit ends it here, because Hydra turns an exception in a callback into a warning.
         """
@@ -29,33 +29,33 @@ class MultirunCheck(Callback):
 
 
 def jobs_of(config: DictConfig, sweeps: Sequence[str] = ()) -> Iterator[tuple[list[str], Any]]:
-    """Overrides and typed config of every job of a multirun, in the order in which they are launched.
+    """Yields overrides and typed config of every job of a multirun, in the order in which they are launched.
 
     Args:
         config: config of the multirun, with Hydra's section.
-        sweeps: overrides with choices, such as seed=0,1, that the config was composed without.
+        sweeps: more overrides with choices, such as seed=0,1.
     """
     params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
-    # As typed: an override such as run_name=lr_${model.optimizer.lr} has another value in every job.
+    # Unresolved, as an override such as run_name=lr_${model.optimizer.lr} has another value in every job.
     task: Any = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
-    loader = GlobalHydra.instance().config_loader()  # what glob(...) among the overrides looks through
+    loader = GlobalHydra.instance().config_loader()  # for glob(...) in overrides
     parsed = OverridesParser.create(config_loader=loader).parse_overrides([*params, *task, *sweeps])
     for overrides in BasicSweeper.split_arguments(parsed, None)[0]:
         yield overrides, to_typed(hydra.compose(config_name=config.hydra.job.config_name, overrides=overrides))
 
 
 def check_outputs(config: DictConfig) -> None:
-    """Composes every job of a multirun.
+    """Composes every job of a multirun, and checks that no two write to the same place.
 
     Raises:
-        UserError: two write to the same place, so that the second would overwrite what the first wrote, or none is run.
+        UserError: two do, so that the second would overwrite the result of the first, or there is no job.
     """
     runs_at_a_time(config.hydra.launcher)
     overrides_of: dict[str, list[str]] = {}
     for overrides, conf in jobs_of(config):
         key = "output_dir" if hasattr(conf, "output_dir") else "output"
         place = getattr(conf, key)
-        if place is None:  # the terminal
+        if place is None:  # the job writes to the terminal
             continue
         before = overrides_of.setdefault(os.path.abspath(place), overrides)
         if before is not overrides:
@@ -70,10 +70,10 @@ def check_outputs(config: DictConfig) -> None:
 
 
 def runs_at_a_time(launcher: DictConfig) -> int | None:
-    """How many jobs of a multirun a launcher runs at once on this machine; None if that is not said.
+    """How many jobs of a multirun a launcher runs at once on this machine; None if unknown.
 
     Raises:
-        UserError: it is told to run no number of them.
+        UserError: hydra.launcher.n_jobs is no number of jobs.
     """
     n_jobs = launcher.get("n_jobs")
     if n_jobs is None:

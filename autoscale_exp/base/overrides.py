@@ -1,4 +1,4 @@
-"""Overrides on the command line as people type them, and what to type where Hydra's grammar cannot read one."""
+"""Overrides as people type them on the command line, and what to type if Hydra's grammar cannot read one."""
 
 import os
 import re
@@ -10,8 +10,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 
-# A mapping by domain is an answer of its own. As a text it replaces what a config file says; Hydra would merge the two.
-# As a text it may also have names that Hydra's grammar has no way to write.
+# A mapping by domain replaces the one in a config file. For this it is passed as a text; Hydra would merge mappings.
+# A text may also have names that Hydra's grammar cannot express.
 MAPPINGS_BY_DOMAIN = (
     "mixture.weights",
     "objective.weights",
@@ -25,11 +25,11 @@ _ESCAPED = re.compile(r"[\\()\[\]{}:=, \t]")  # what Hydra's grammar can escape 
 
 
 def readable(arguments: Sequence[str]) -> list[str]:
-    """The arguments of a command in a form that Hydra reads as they are meant.
+    """Rewrites the arguments of a command so that Hydra reads them as they are meant.
 
-    `~` at the start of a value is the home folder. A value that is no list, mapping or choice and that Hydra cannot
-    read is taken as the text it is: a path with brackets or non-Latin letters needs no quotes. One with `=` does, as it
-    may be two overrides that were quoted together. A mapping by domain becomes a text.
+    `~` at the start of a value is the home folder. A value that is no list, mapping or choice, and that Hydra cannot
+    read, is taken as a text, so a path with brackets or non-Latin letters needs no quotes. A value with `=` needs
+    quotes, as it may be two overrides that were quoted together. A mapping by domain becomes a text.
     """
     return [_readable(argument) for argument in arguments]
 
@@ -50,13 +50,13 @@ def _readable(argument: str) -> str:
 
 
 def _choices_of_mappings(value: str) -> list[str]:
-    """The mappings that a value chooses from, usually one; none if it is something else."""
+    """The mappings that a value consists of, usually one; none if it is something else."""
     choices = [choice.strip() for choice in _split(value, ",")]
     return choices if all(choice.startswith("{") and choice.endswith("}") for choice in choices) else []
 
 
 def describe_unreadable(override: str, reason: str) -> str:
-    """What to tell of an override that Hydra's grammar refuses: what to type instead.
+    """The message for an override that Hydra's grammar refuses, with what to type instead.
 
     Args:
         override: the override as typed.
@@ -77,20 +77,20 @@ def describe_unreadable(override: str, reason: str) -> str:
 
 
 def quoted_override(override: str) -> str:
-    """An override, ready to be typed, whose value is a text."""
+    """An override whose value is a text, as one types it in a shell."""
     key, _, value = override.partition("=")
     return shlex.quote(f"{key}={_quoted(value)}")
 
 
 def dotted_override(section: str, name: str, key: str, value: str) -> str:
-    """An override, ready to be typed, of `key` in the entry `name` of a section, whatever the letters of the name."""
+    """An override of `key` in the entry `name` of a section, as one types it in a shell, for any name."""
     path, value = _with_readable_key(f"{section}.{name}.{key}", value)
     typed = f"++{path}={value}"
     return shlex.quote(typed) if re.search(r"[\s{}\\'\"]", typed) else typed
 
 
 def override_of(key: str, value: Any) -> str:
-    """An override, as Hydra's grammar reads it, that gives a key this value: a number, text, list, mapping or None."""
+    """An override in Hydra's grammar that sets a key to a number, text, list, mapping or None."""
     path, written = _with_readable_key(key, _written(value))
     return f"{path}={written}"
 
@@ -112,7 +112,7 @@ def _value_of(text: str) -> Any:
 
 
 def _with_readable_key(key: str, value: str) -> tuple[str, str]:
-    """The key as far as Hydra reads it, and the value in mappings for the rest of the key."""
+    """The part of a key that Hydra can read, and the value inside mappings for the rest of the key."""
     names = key.split(".")
     if _is_read(f"{key}=1"):
         return key, value
@@ -135,7 +135,7 @@ def _fixed(value: str) -> str:
 
 
 def _split(text: str, separator: str) -> Iterator[str]:
-    """The pieces of a text between separators that stand in no brackets and no quotes."""
+    """Yields the pieces of a text between separators outside of brackets and quotes."""
     depth, quote, start = 0, "", 0
     for index, letter in enumerate(text):
         if quote:

@@ -1,4 +1,4 @@
-"""Work in a process of its own: it starts in a moment, fails alone, and ends with the process that started it."""
+"""Work in a process of its own, which starts fast, fails alone, and ends with the process that started it."""
 
 import multiprocessing
 import os
@@ -14,18 +14,18 @@ from typing import Any
 
 from autoscale_exp.base.stopping import REQUEUE, SIGNALS, Stopped, signals_blocked
 
-LOOK_SECONDS = 0.2  # between two looks at what a process has told
-EXIT_SECONDS = 10.0  # that a process may take to end once it has told its outcome
-ABORT_SECONDS = 2.0  # in which a process tells where it stands
+LOOK_SECONDS = 0.2  # between two looks at a process
+EXIT_SECONDS = 10.0  # for a process to end after it has sent its outcome
+ABORT_SECONDS = 2.0  # for a process to print its stack
 _CONTEXT = multiprocessing.get_context("forkserver")
 
 
 class ProcessDied(RuntimeError):
-    """A process has ended without a result: it was killed, or has crashed."""
+    """A process ended without a result: it was killed, or crashed."""
 
 
 class _Elsewhere(Exception):
-    """The traceback of an error in the other process, to be read below it here."""
+    """The traceback of an error in the other process, shown with the error here."""
 
 
 class WorkProcess:
@@ -44,11 +44,11 @@ class WorkProcess:
     def __init__(
         self, function: Callable[..., Any], arguments: Sequence[Any], *, environment: Mapping[str, str], preload: str
     ) -> None:
-        _CONTEXT.set_forkserver_preload([preload])  # the first one counts
+        _CONTEXT.set_forkserver_preload([preload])  # only the first call counts
         self._receiving, sending = _CONTEXT.Pipe(duplex=False)
         self._process = _CONTEXT.Process(target=_work, args=(function, arguments, dict(environment), sending))
         resource_tracker.ensure_running()  # unblocks SIGTERM as it starts; the forkserver would die of one
-        # What a terminal or Slurm sends to all processes of a job is for the one that started this: it passes it on.
+        # A signal from a terminal or Slurm to all processes of a job is for the starting process, which passes it on.
         with signals_blocked(*SIGNALS, REQUEUE):
             self._process.start()
         sending.close()
@@ -56,21 +56,21 @@ class WorkProcess:
         self.pid = int(self._process.pid or 0)
 
     def ended(self) -> bool:
-        """Whether it has, or has at least told its outcome."""
-        with suppress(EOFError):  # it has told nothing
+        """Whether the process has ended, or has at least sent its outcome."""
+        with suppress(EOFError):  # it has sent nothing
             if self._outcome is None and self._receiving.poll():
                 self._outcome = self._receiving.recv()
                 self._process.join(EXIT_SECONDS)
-                self.kill()  # if a library holds it up at its end
+                self.kill()  # a library may hold it up at its end
         return self._process.exitcode is not None
 
     def result(self) -> Any:
-        """What the function has returned; waits for it.
+        """Waits for the function, and returns its result.
 
         Raises:
-            ProcessDied: the process has ended without.
-            Stopped: a signal has ended it as it should.
-            Exception: what the function has raised.
+            ProcessDied: the process ended without a result.
+            Stopped: the process stopped at a signal.
+            Exception: the error that the function raised.
         """
         while not self.ended():
             wait_for_any([self], LOOK_SECONDS)
@@ -87,24 +87,24 @@ class WorkProcess:
         return value
 
     def signal(self, signum: int) -> None:
-        """Sends it a signal."""
+        """Sends the process a signal."""
         if self._process.is_alive():
             os.kill(self.pid, signum)
 
     def abort(self) -> None:
-        """Ends it with SIGABRT, at which `faulthandler` tells where it stands; soon after if it does not listen."""
+        """Ends the process with SIGABRT, at which `faulthandler` prints its stack; kills it if it does not end soon."""
         self.signal(signal.SIGABRT)
         self._process.join(ABORT_SECONDS)
         self.kill()
 
     def kill(self) -> None:
-        """Ends it at once."""
+        """Kills the process."""
         self._process.kill()
         self._process.join()
 
 
 def wait_for_any(processes: Sequence[WorkProcess], seconds: float) -> list[WorkProcess]:
-    """Those that have ended, once one has or some time has gone by."""
+    """Returns the processes that have ended, as soon as one has or `seconds` have passed."""
     wait([process._process.sentinel for process in processes], timeout=seconds)
     return [process for process in processes if process.ended()]
 
@@ -122,7 +122,7 @@ def _work(
         value, told = error, f"\n{traceback.format_exc()}"
     try:
         sending.send((value, told))
-    except (pickle.PicklingError, AttributeError, TypeError):  # an error with more than a message
+    except (pickle.PicklingError, AttributeError, TypeError):  # an error that cannot be pickled
         sending.send((RuntimeError(f"{type(value).__name__}: {value}"), told))
 
 

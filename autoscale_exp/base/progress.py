@@ -1,16 +1,16 @@
-"""Says on the log how far a long computation is."""
+"""Logs how far a long computation is."""
 
 import logging
 import time
 
-SECONDS = 5.0  # between two lines: what takes less says nothing
+SECONDS = 5.0  # between two lines; a shorter computation logs nothing
 
 
 class Progress:
-    """A line every few seconds, however often it is asked for one."""
+    """Logs a line every few seconds, however often it is called."""
 
     def __init__(self, log: logging.Logger, what: str) -> None:
-        """Takes the log, and what is being done, such as 'fitting the law'."""
+        """Takes the log, and the name of the computation, such as 'fitting the law'."""
         self.log, self.what, self.said = log, what, time.monotonic()
 
     def tell(self, how_far: str) -> None:

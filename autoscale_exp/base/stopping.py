@@ -9,11 +9,11 @@ from types import FrameType, TracebackType
 from typing import Any, Self
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-REQUEUE = signal.SIGUSR2  # comes from Slurm ahead of a time limit or of pre-emption; submitit has a handler for it
+REQUEUE = signal.SIGUSR2  # Slurm sends it before a time limit or pre-emption; submitit has a handler for it
 
 
 class Stopped(SystemExit):
-    """A signal has ended the job. The exit code is the one that a shell gives for it: 130 or 143."""
+    """A signal has ended the job. The exit code is the one that shells use for it: 130 or 143."""
 
 
 def stop_at(signum: int, _: FrameType | None = None) -> None:
@@ -26,7 +26,7 @@ def stop_at(signum: int, _: FrameType | None = None) -> None:
 
 
 def handle_signals(handler: Callable[[int, FrameType | None], Any] | signal.Handlers) -> None:
-    """Installs a handler for both signals. A SIGINT that the shell told us to ignore, as with `&`, stays ignored."""
+    """Installs a handler for both signals. If the shell made us ignore SIGINT, as with `&`, it stays ignored."""
     if threading.current_thread() is threading.main_thread():
         for signum in SIGNALS:
             if signum != signal.SIGINT or signal.getsignal(signum) != signal.SIG_IGN:
@@ -34,17 +34,17 @@ def handle_signals(handler: Callable[[int, FrameType | None], Any] | signal.Hand
 
 
 def restore_signals(handlers: Mapping[signal.Signals, Any]) -> None:
-    """Installs the handlers that there were before."""
+    """Restores earlier handlers."""
     if threading.current_thread() is threading.main_thread():
         for signum, handler in handlers.items():
             signal.signal(signum, handler)
 
 
 def leave_to_scheduler(stopped: Stopped) -> None:
-    """Under submitit, leaves it to Slurm to end the job and to start it again; returns where there is no scheduler.
+    """Under submitit, lets Slurm end the job and start it again. Returns if there is no scheduler.
 
     `REQUEUE` goes on to submitit, whose handler has the job started again. SIGTERM announces pre-emption or `scancel`,
-    after which Slurm ends the job itself: one that ended before would count as failed, and would not be started again.
+    after which Slurm ends the job itself. A job that ended earlier would count as failed, and not be started again.
     """
     if not callable(signal.getsignal(REQUEUE)):
         return
@@ -56,9 +56,9 @@ def leave_to_scheduler(stopped: Stopped) -> None:
 
 @contextmanager
 def signals_blocked(*signums: int) -> Iterator[None]:
-    """Keeps signals away from this thread, and for good from the threads and processes that start meanwhile.
+    """Blocks signals in this thread, and permanently in threads and processes that start meanwhile.
 
-    A terminal sends Ctrl-C to every process of a job. Workers must not see it: the first process ends them.
+    A terminal sends Ctrl-C to every process of a job. Workers must not see it, as the first process ends them.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signums)
     try:
@@ -68,12 +68,12 @@ def signals_blocked(*signums: int) -> Iterator[None]:
 
 
 class StopRequest:
-    """Notes a signal instead of ending at once, for work that ends where nothing is lost.
+    """Notes a signal instead of ending at once, for work that can end without loss only at some points.
 
-    The work looks at `signum` now and then and raises `Stopped`; at the latest the end of the block does. A second
+    The work looks at `signum` now and then and raises `Stopped`, as the end of the block does at the latest. A second
     Ctrl-C ends the work wherever it is.
 
-    Where a scheduler's launcher, as submitit, handles `REQUEUE`, that is noted, too; see `leave_to_scheduler`.
+    If a scheduler's launcher, such as submitit, handles `REQUEUE`, that is noted, too; see `leave_to_scheduler`.
 
     Attributes:
         signum: the first signal that came, or None.
@@ -87,7 +87,7 @@ class StopRequest:
         if callable(signal.getsignal(REQUEUE)):
             self._handlers[REQUEUE] = signal.getsignal(REQUEUE)
         self.listen()
-        self._mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])  # a sweep's workers start without
+        self._mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])  # blocked in new workers
         return self
 
     def __exit__(self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None) -> None:
@@ -97,7 +97,7 @@ class StopRequest:
             self.stop()
 
     def listen(self) -> None:
-        """Installs the handlers, again if a library has put its own in their place."""
+        """Installs the handlers, if need be again, after a library has installed its own."""
         handle_signals(self._note)
         if REQUEUE in self._handlers and threading.current_thread() is threading.main_thread():
             signal.signal(REQUEUE, self._note)

@@ -1,4 +1,4 @@
-"""JSON files that other programs read: each has one module that owns it, a format number, and is whole or not there."""
+"""JSON files that other programs read. Each has one module that owns it and a format number, and is always whole."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -12,7 +12,7 @@ from autoscale_exp.base import atomic
 from autoscale_exp.base.errors import UserError, refusal
 
 Schema = TypeVar("Schema")
-Upgrade = Callable[[dict[str, Any]], dict[str, Any]]  # the content of the format before, as the present one
+Upgrade = Callable[[dict[str, Any]], dict[str, Any]]  # converts the content of one format to the next
 
 
 def write_versioned(path: Path, content: Any, number: int) -> None:
@@ -24,13 +24,13 @@ def write_versioned(path: Path, content: Any, number: int) -> None:
 def read_versioned(
     path: Path, number: int, remedy: str, upgrades: Mapping[int, Upgrade] | None = None
 ) -> dict[str, Any]:
-    """The content of a file of format `number`, or of one that can be brought to it, without the number.
+    """Reads the content, without the number, of a file of format `number` or one that can be upgraded to it.
 
     Args:
         path: path of the file. A file without a number has format 1.
         number: the format that this version writes.
         remedy: what the user can do if the file cannot be used.
-        upgrades: what makes of a format the next one, by its number.
+        upgrades: functions that convert a format to the next, by its number.
 
     Raises:
         UserError: the file cannot be read, is no JSON object, or has another format.
@@ -52,7 +52,7 @@ def read_versioned(
 
 
 def parse(path: Path, content: dict[str, Any], schema: type[Schema], remedy: str) -> Schema:
-    """The content of a file as a dataclass, every key checked to be there and of its type; keys beyond are left out.
+    """Parses the content of a file into a dataclass. All keys must be there, with their types; others are left out.
 
     Raises:
         UserError: a key is missing or has a value of another type; the message names the first.
@@ -66,7 +66,7 @@ def parse(path: Path, content: dict[str, Any], schema: type[Schema], remedy: str
 
 
 def read_if_there(path: Path, number: int, schema: type[Schema], remedy: str) -> Schema:
-    """The content of a file as a dataclass; the dataclass's defaults where there is no file.
+    """Reads the content of a file into a dataclass; without a file, the dataclass has its defaults.
 
     Raises:
         UserError: the file is damaged or of another format.

@@ -1,7 +1,7 @@
-"""Runs at W&B: opened quietly, everything against tokens, and files as artifacts that tell what came of what.
+"""Runs at W&B: opened quietly, with everything against tokens, and with files as artifacts that show their origin.
 
-W&B takes an artifact of the same name and content for the same one. So a job that uses a file hands it over again,
-under a name that follows from the file, and W&B sees that another job made it, also if neither was online then.
+W&B identifies artifacts by name and content. So a job that uses a file logs it again,
+under a name that follows from the file, and W&B sees that another job made it, even if both were offline.
 """
 
 import logging
@@ -33,24 +33,24 @@ def open_wandb(
     entity: str | None = None,
     tags: Sequence[str] | None = None,
 ) -> WandbLogger:
-    """Lightning's logger of a W&B run of its own, whatever other runs this process has open.
+    """Opens Lightning's logger with a new W&B run, whatever other runs this process has open.
 
-    W&B is told nothing of the machine, and prints nothing: by itself it tells ten lines of each run.
+    W&B gets no data of the machine, and prints nothing. By default it would print ten lines per run.
 
     Args:
         save_dir: folder that gets the run's folder, in wandb/.
-        project: at W&B.
-        offline: whether to write files alone, which `wandb sync` sends; with WANDB_MODE=disabled there are none.
+        project: project at W&B.
+        offline: whether to only write files, for `wandb sync`; with WANDB_MODE=disabled there are none.
         name: name of the run.
         group: the run's sweep.
         job_type: search, target, fit, report or evaluation.
         id: id of the run, which is resumed if W&B has it; None for a new run.
-        entity: user or team at W&B; None: the login's own.
+        entity: user or team at W&B; None for that of the login.
         tags: tags of the run.
     """
     import wandb
 
-    save_dir = os.path.abspath(save_dir)  # W&B's own process may have been started elsewhere
+    save_dir = os.path.abspath(save_dir)  # W&B's own process may have another working directory
     os.makedirs(save_dir, exist_ok=True)
     run = wandb.init(
         entity=entity,
@@ -81,18 +81,18 @@ def open_wandb(
 
 
 def wandb_run(logger: Any) -> Any:
-    """The W&B run of a logger; None of another logger."""
+    """The W&B run of a logger; None for other loggers."""
     return logger.experiment if isinstance(logger, WandbLogger) else None
 
 
 def log_artifact(logger: Any, name: str, kind: str, files: Sequence[Path]) -> None:
-    """Logs files as what a run has made; without W&B, nothing.
+    """Logs files that a run has made; does nothing without W&B.
 
     Args:
         logger: the run's logger.
         name: name of the artifact.
         kind: run, fit, law or mixture.
-        files: it consists of.
+        files: the files of the artifact.
     """
     if run := wandb_run(logger):
         with _copies_beside(run):
@@ -100,15 +100,15 @@ def log_artifact(logger: Any, name: str, kind: str, files: Sequence[Path]) -> No
 
 
 def use_artifact(logger: Any, name: str, kind: str, files: Sequence[Path]) -> None:
-    """Tells that a run has used files, which `log_artifact` logged, or will, under the same name."""
+    """Logs that a run uses files that `log_artifact` logs, before or later, under the same name."""
     if run := wandb_run(logger):
         with _copies_beside(run):
-            # What run.use_artifact does of an artifact that is not logged yet, but for refusing to offline.
+            # This is what run.use_artifact does with an artifact that is not logged yet; offline it would refuse.
             run._log_artifact(_artifact(name, kind, files), is_user_created=True, use_after_commit=True)
 
 
 def mixture_artifact(path: Path) -> str:
-    """The name of the artifact of a mixture file: the same for the same file, wherever it lies."""
+    """The name of the artifact of a mixture file; it depends on its content, not on where it lies."""
     return f"mixture-{path.stem}-{file_sha256(path)[:8]}"
 
 
@@ -123,7 +123,7 @@ def _artifact(name: str, kind: str, files: Sequence[Path]) -> Any:
 
 @contextmanager
 def _copies_beside(run: Any) -> Iterator[None]:
-    """Makes W&B keep its copies in the run's folder, where they last as long as what `wandb sync` reads."""
+    """Makes W&B keep its copies in the run's folder, where they last until `wandb sync` needs them."""
     if DATA_DIR in os.environ:
         yield
         return
@@ -135,7 +135,7 @@ def _copies_beside(run: Any) -> Iterator[None]:
 
 
 def log_table(logger: Any, key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Logs a table of numbers and texts; without W&B, nothing."""
+    """Logs a table of numbers and texts; does nothing without W&B."""
     if run := wandb_run(logger):
         import wandb
 
@@ -144,7 +144,7 @@ def log_table(logger: Any, key: str, columns: Sequence[str], rows: Sequence[Sequ
 
 
 def log_pictures(logger: Any, pictures: Sequence[Path]) -> None:
-    """Logs pictures under their names; without W&B, nothing."""
+    """Logs pictures under their names; does nothing without W&B."""
     if run := wandb_run(logger):
         import wandb
 

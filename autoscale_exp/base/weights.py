@@ -1,4 +1,4 @@
-"""Weights that are shares of a whole: of domains in a mixture, of validation domains in an objective."""
+"""Weights that are shares of 1: of domains in a mixture, or of validation domains in an objective."""
 
 import math
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ def check_weights(weights: Sequence[float], domains: Sequence[str], *, key: str)
     """Checks that numbers are shares of 1, and returns them as an array in the order of `domains`.
 
     Raises:
-        UserError: wrong length, an entry negative or not finite, or a sum off 1 by more than 1e-6.
+        UserError: wrong length, an entry negative or not finite, or a sum that differs from 1 by more than 1e-6.
             The message starts with `key`, the name the user knows the weights by.
     """
     if len(weights) != len(domains):

@@ -1,1 +1,1 @@
-"""What trained models are worth: perplexity per domain, GLUE and SQuAD after fine-tuning, lm-evaluation-harness."""
+"""Evaluation of trained models: perplexity per domain, GLUE and SQuAD after fine-tuning, lm-evaluation-harness."""

@@ -1,4 +1,4 @@
-"""What the `evaluate` job measures, the `task` section, and of which model."""
+"""The `task` section of the `evaluate` job, and the keys that name the model."""
 
 from dataclasses import dataclass
 
@@ -7,11 +7,11 @@ from omegaconf import MISSING
 
 @dataclass
 class SubjectConf:
-    """Which model is evaluated, where results go and where examples come from."""
+    """The model to evaluate, where results go, and where examples come from."""
 
     run: str | None = None  # folder of a finished run with save_model=true
     checkpoint: str | None = None  # or any Hugging Face folder
-    output_dir: str | None = None  # of evaluation.json; null: the run's folder
+    output_dir: str | None = None  # folder of evaluation.json; null: the run's folder
     datasets_dir: str | None = None  # <datasets_dir>/glue/rte/train.jsonl and so on; null: the Hugging Face Hub
     device: str = "auto"  # a torch device; auto: the first GPU, or the CPU
 
@@ -38,10 +38,10 @@ class FineTuningConf(TaskConf):
 
     seeds: list[int] = MISSING
     epochs: int = MISSING
-    lr: float = MISSING  # at its peak
+    lr: float = MISSING  # peak learning rate
     batch_size: int = MISSING  # examples per step
     max_length: int = MISSING  # tokens of an input
-    warmup_fraction: float = 0.1  # of the steps; then linear decay to zero
+    warmup_fraction: float = 0.1  # fraction of the steps; then linear decay to zero
     weight_decay: float = 0.01
     bf16: bool = False  # mixed precision
 
@@ -58,7 +58,7 @@ class SquadTaskConf(FineTuningConf):
     """SQuAD v1.1."""
 
     stride: int = MISSING  # tokens from one window of a paragraph to the next
-    n_best: int = MISSING  # starts, and ends, of answers that are considered in a window
+    n_best: int = MISSING  # best starts and ends of answers to consider in a window
     max_answer_length: int = MISSING  # tokens
 
 
@@ -68,5 +68,5 @@ class HarnessTaskConf(TaskConf):
 
     tasks: list[str] = MISSING  # names in the harness
     num_fewshot: int = 0  # examples before each question, where the task does not fix it
-    limit: int | None = None  # of examples per task, for trying out; null: all
+    limit: int | None = None  # examples per task, for trying out; null: all
     batch_size: int = 8

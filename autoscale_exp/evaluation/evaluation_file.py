@@ -30,15 +30,15 @@ EVALUATION = "evaluation.json"
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One thing to measure, checked.
+    """One task to measure, checked.
 
     Attributes:
         name: name of the task, unique in evaluation.json.
         settings: what the values depend on beside the seed.
-        seeds: one measurement for each; [None] where nothing is drawn.
-        headline: the metrics that a report shows, each with whether higher is better; or what chooses them, where only
-            the measurement tells which there are.
-        measure: seed to {"metrics": {name: value}} and what else is worth keeping.
+        seeds: the seeds to measure with; [None] if nothing is drawn.
+        headline: the metrics that a report shows, each with whether higher is better; or a function that finds them, if
+            only the measurement tells which metrics there are.
+        measure: a function from a seed to {"metrics": {name: value}} and whatever else is worth keeping.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Evaluation:
     measure: Callable[[int | None], dict[str, Any]]
 
     def headline_of(self, metrics: Iterable[str]) -> dict[str, bool]:
-        """The headline of a measurement that has `metrics`.
+        """Returns the headline of a measurement that has `metrics`.
 
         Raises:
             UserError: a metric of the headline is not among them, or none was chosen.
@@ -65,10 +65,10 @@ class Evaluation:
 
 
 def read_evaluation(path: Path) -> dict[str, Any]:
-    """The tasks of an evaluation.json by name; none if it does not exist.
+    """Reads the tasks of an evaluation.json by name; none if it does not exist.
 
     Raises:
-        UserError: it is damaged.
+        UserError: the file is damaged.
     """
     if not path.exists():
         return {}
@@ -79,10 +79,10 @@ def read_evaluation(path: Path) -> dict[str, Any]:
 
 
 def missing_seeds(evaluation: Evaluation, path: Path) -> list[int | None]:
-    """The seeds that are not measured yet.
+    """Returns the seeds that are not measured yet.
 
     Raises:
-        UserError: the task was measured with other settings; names the keys that differ.
+        UserError: the task was measured with other settings; the message names the keys that differ.
     """
     entry = read_evaluation(path).get(evaluation.name)
     if entry is None:
@@ -96,7 +96,7 @@ def missing_seeds(evaluation: Evaluation, path: Path) -> list[int | None]:
 
 
 def carry_out(evaluation: Evaluation, path: Path) -> dict[str, Any]:
-    """Measures what is missing, writing after every seed, and returns the task's entry in evaluation.json.
+    """Measures what is missing, writes it after every seed, and returns the task's entry in evaluation.json.
 
     Raises:
         UserError: see `missing_seeds`; or a metric of the headline was not measured.
@@ -122,9 +122,9 @@ def carry_out(evaluation: Evaluation, path: Path) -> dict[str, Any]:
 
 
 def _add(evaluation: Evaluation, headline: dict[str, bool], value: dict[str, Any], path: Path) -> None:
-    """Merges one measurement into what is there now."""
+    """Merges one measurement into the file."""
     atomic.make_folder(path.parent)
-    with FileLock(path.with_suffix(".lock")):  # other tasks of the same model may be measured at the same time
+    with FileLock(path.with_suffix(".lock")):  # other tasks of the model may be measured at the same time
         tasks = read_evaluation(path)
         values = [*tasks.get(evaluation.name, {"values": []})["values"], value]
         numbers = {metric: [v["metrics"][metric] for v in values] for metric in value["metrics"]}

@@ -1,4 +1,4 @@
-"""Labelled examples: a data set of the Hub, or the same columns in local files."""
+"""Labelled examples, from a data set on the Hub or from local files with the same columns."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ READERS = {".jsonl": "json", ".parquet": "parquet"}
 
 @dataclass(frozen=True)
 class DataSource:
-    """Where the examples of one task are.
+    """The source of the examples of a task.
 
     Attributes:
         path: path on the Hub, such as nyu-mll/glue.
@@ -28,7 +28,7 @@ class DataSource:
     folder: Path | None
 
     def identity(self, splits: Sequence[str]) -> Any:
-        """What the examples are, wherever they lie: the hashes of local files, or the name on the Hub.
+        """Identifies the examples by the hashes of local files, or by the name on the Hub.
 
         Raises:
             UserError: a local file does not exist.
@@ -53,10 +53,10 @@ class DataSource:
         )
 
     def load(self, split: str, columns: Sequence[str]) -> datasets.Dataset:
-        """The examples of a split, with just these columns.
+        """Loads the examples of a split, with only these columns.
 
         Raises:
-            UserError: they cannot be had or read, there is none, or a column is missing.
+            UserError: they cannot be loaded, there is none, or a column is missing.
         """
         if self.folder is None:
             where, arguments = f"{self.identity([])}, split {split}", (self.path, self.config)
@@ -67,7 +67,7 @@ class DataSource:
             files = {split: str(path)}
             if not path.stat().st_size:
                 raise UserError(f"{where} is empty; give it at least one example")
-            datasets.disable_progress_bars()  # for reading a file; those of downloads stay
+            datasets.disable_progress_bars()  # of reading a file; those of downloads stay
         try:
             examples = datasets.load_dataset(*arguments, data_files=files, split=split)
         except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:

@@ -16,7 +16,7 @@ from autoscale_exp.evaluation.conf import FineTuningConf
 from autoscale_exp.evaluation.subject import Subject
 from autoscale_exp.lm.checkpoint import load_model, load_tokenizer
 
-NEW_LAYERS = ("classifier.", "qa_outputs.", "bert.pooler.")  # what masked-language modelling does not train
+NEW_LAYERS = ("classifier.", "qa_outputs.", "bert.pooler.")  # layers that masked-language modelling does not train
 Encoded = dict[str, list[Any]]  # columns of a tokenized data set
 
 
@@ -55,13 +55,13 @@ def check_fine_tuning(conf: FineTuningConf, subject: Subject) -> Tokenizer:
 
 
 def recipe(conf: FineTuningConf) -> dict[str, Any]:
-    """The settings that a fine-tuned score depends on, beside data and seed."""
+    """The settings that a fine-tuned score depends on, besides data and seed."""
     keys = ("epochs", "lr", "batch_size", "max_length", "warmup_fraction", "weight_decay", "bf16")
     return {key: getattr(conf, key) for key in keys}
 
 
 def find_device(device: str) -> torch.device:
-    """The device that the config names; auto is the first GPU, or the CPU.
+    """Finds the device that the config names; auto is the first GPU, or the CPU.
 
     Raises:
         UserError: torch knows no such device.
@@ -83,7 +83,7 @@ class FineTuned:
         model_class: class of transformers, with the head.
         subject: the pretrained model.
         tokenizer: the tokenizer, for padding.
-        examples: tokenized, with what the head's loss needs.
+        examples: tokenized examples, with the columns that the head's loss needs.
         conf: the recipe.
         seed: seed of the head, the order of examples and dropout.
         options: options of the model's config.
@@ -110,7 +110,7 @@ class FineTuned:
         self._train(examples, np.random.default_rng(seed))
 
     def _train(self, examples: Encoded, rng: np.random.Generator) -> None:
-        """AdamW with linear warm-up and decay, gradients clipped to norm 1."""
+        """Trains with AdamW, linear warm-up and decay, and gradients clipped to norm 1."""
         conf, num_examples = self.conf, len(examples["input_ids"])
         num_steps = conf.epochs * -(-num_examples // conf.batch_size)
         parameters = list(self.model.parameters())
@@ -134,10 +134,10 @@ class FineTuned:
 
     @torch.no_grad()
     def predict(self, examples: Encoded, outputs: Callable[[Any], tuple[torch.Tensor, ...]]) -> list[tuple[Any, ...]]:
-        """The `outputs` of the model for each example, in order, as arrays; examples are padded to their batch.
+        """Returns the `outputs` of the model for each example, in order, as arrays; examples are padded to their batch.
 
         Raises:
-            DivergedError: one is not finite, because the fine-tuning diverged.
+            DivergedError: an output is not finite, as the fine-tuning diverged.
         """
         rows: list[tuple[Any, ...]] = []
         for batch in self._batches(examples, np.arange(len(examples["input_ids"]))):

@@ -25,9 +25,9 @@ class GlueTask:
 
     Attributes:
         columns: the columns of the one or two texts.
-        metrics: official ones; the first is what the BERT paper's table 1 shows.
-        num_labels: classes; 1 for a score that is regressed.
-        validation: splits, by what is appended to their metrics' names.
+        metrics: the official metrics; the first is the one in table 1 of the BERT paper.
+        num_labels: number of classes; 1 for regression.
+        validation: splits, by the suffix of their metrics' names.
     """
 
     columns: tuple[str, ...]
@@ -84,7 +84,7 @@ def _plan(name: str, conf: GlueTaskConf, subject: Subject, tokenizer: Tokenizer)
     def measure(seed: int | None) -> dict[str, Any]:
         assert seed is not None
         encoded, truncated = {}, 0
-        for split in splits:  # all that is wrong with them is told before the model is fine-tuned
+        for split in splits:  # so that mistakes in them show before the model is fine-tuned
             encoded[split], longer = encode(load_examples(source, split, task), task, tokenizer, conf.max_length)
             truncated += longer
         counts = {split: len(examples["labels"]) for split, examples in encoded.items()}
@@ -116,7 +116,7 @@ def _plan(name: str, conf: GlueTaskConf, subject: Subject, tokenizer: Tokenizer)
 
 
 def load_examples(source: DataSource, split: str, task: GlueTask) -> datasets.Dataset:
-    """The examples of a split, their labels checked.
+    """Loads the examples of a split, and checks their labels.
 
     Raises:
         UserError: see `DataSource.load`; or a label is not one of the task's.

@@ -17,7 +17,7 @@ from autoscale_exp.evaluation.subject import Subject
 from autoscale_exp.lm.checkpoint import load_model, load_tokenizer
 
 SPLITS = ("train", "validation", "test")
-PREFERRED = ("acc_norm", "acc", "exact_match", "f1", "perplexity")  # the first that a task has is shown in a report
+PREFERRED = ("acc_norm", "acc", "exact_match", "f1", "perplexity")  # a report shows the first that a task has
 
 
 def plan_harness(conf: HarnessTaskConf, subject: Subject) -> list[Evaluation]:
@@ -55,7 +55,7 @@ def plan_harness(conf: HarnessTaskConf, subject: Subject) -> list[Evaluation]:
 
 @functools.cache
 def _task_manager() -> Any:
-    """The harness's index of its tasks, which takes ten seconds to make."""
+    """The harness's index of its tasks, which takes ten seconds to build."""
     from lm_eval.tasks import TaskManager
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
@@ -78,7 +78,7 @@ def _plan(name: str, conf: HarnessTaskConf, subject: Subject, manager: Any, mode
             limit=conf.limit,
             log_samples=False,
             bootstrap_iters=1000,
-            task_manager=manager,  # it would make another
+            task_manager=manager,  # the harness would build another one
         )
         metrics, errors = metrics_by_name(results["results"][name])
         return {
@@ -98,20 +98,20 @@ def _plan(name: str, conf: HarnessTaskConf, subject: Subject, manager: Any, mode
             "data": files and {split: file_sha256(Path(path)) for split, path in files.items()},
         },
         seeds=[None],
-        headline=lambda metrics: choose_headline(metrics, task.higher_is_better()),  # scoring may add to these
+        headline=lambda metrics: choose_headline(metrics, task.higher_is_better()),  # asked late: scoring adds some
         measure=measure,
     )
 
 
 def metrics_by_name(results: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, float]]:
-    """Metrics of a task and their standard errors, so far as there are any.
+    """Returns the metrics of a task, and their standard errors if there are any.
 
     Args:
-        results: the harness's, with keys <metric>,<filter> and <metric>_stderr,<filter> among others. A filter is what
-            takes an answer out of generated text.
+        results: results of the harness, with keys such as <metric>,<filter> and <metric>_stderr,<filter>. A filter
+            extracts the answer from generated text.
 
     Returns:
-        Two dicts by <metric>.<filter>, or <metric> where the filter is none.
+        Two dicts by <metric>.<filter>, or <metric> without a filter.
     """
     metrics: dict[str, float] = {}
     errors: dict[str, float] = {}
@@ -126,10 +126,10 @@ def metrics_by_name(results: Mapping[str, Any]) -> tuple[dict[str, float], dict[
 
 
 def choose_headline(metrics: Iterable[str], higher_is_better: Mapping[str, bool]) -> dict[str, bool]:
-    """The metric that a report shows, with whether higher is better; empty if no direction is known of any.
+    """Chooses the metric that a report shows, with whether higher is better; empty if that is known of none.
 
     Args:
-        metrics: names as of `metrics_by_name`; of several filters the first counts, unless there is a bare name.
+        metrics: names from `metrics_by_name`; of several filters the first counts, unless there is a bare name.
         higher_is_better: whether higher is better, by metric without its filter.
     """
     measured = list(metrics)

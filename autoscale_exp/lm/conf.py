@@ -7,12 +7,12 @@ from omegaconf import MISSING
 
 @dataclass
 class OptimizerConf:
-    """AdamW with linear warm-up, then decay to zero; weight decay spares biases and norms."""
+    """AdamW with linear warm-up, then decay to zero. Weight decay leaves out biases and norms."""
 
-    lr: float = MISSING  # at its peak
+    lr: float = MISSING  # peak learning rate
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])  # of AdamW
-    weight_decay: float = 0.01  # not of biases and norms
-    warmup_fraction: float = 0.1  # of the run's steps
+    weight_decay: float = 0.01  # of all but biases and norms
+    warmup_fraction: float = 0.1  # fraction of the run's steps
     schedule: str = "linear"  # linear or cosine
     clip_norm: float = 1.0  # largest norm of a step's gradient
     batch_rows: int = MISSING  # rows per optimiser step, over all devices and accumulation
@@ -22,14 +22,14 @@ class OptimizerConf:
 class ModelConf:
     """Architecture and the optimiser settings that suit it."""
 
-    name: str = MISSING  # in results
+    name: str = MISSING  # name in results
     family: str = MISSING  # gpt2 or bert
     n_layer: int = MISSING  # layers
     n_embd: int = MISSING  # width
     n_head: int = MISSING  # attention heads
-    dropout: float = MISSING  # probability, everywhere
+    dropout: float = MISSING  # probability of dropout in all places
     optimizer: OptimizerConf = field(default_factory=OptimizerConf)
-    init_from: str | None = None  # Hugging Face folder whose weights training starts from; null: from scratch
+    init_from: str | None = None  # Hugging Face folder with the weights to start from; null: from scratch
 
 
 @dataclass

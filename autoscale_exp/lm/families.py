@@ -1,4 +1,4 @@
-"""The model families: each has a line here, a LightningModule beside this file, and YAMLs in conf/model. No torch."""
+"""The model families. Each has a line here, a LightningModule in lm/, and YAMLs in conf/model. Imports no torch."""
 
 from dataclasses import dataclass
 from importlib import import_module
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Family:
-    """A family of models, and what transformers calls its parts.
+    """A family of models, with the names of its parts in transformers.
 
     Attributes:
         schema: schema of its `model` section.
         module: module in lm/ and class of its LightningModule.
         architecture: class of the language model.
-        masked: whether it predicts masked tokens, and not the next one.
+        masked: whether it predicts masked tokens instead of the next one.
         sizes: keys of config.json by key of `ModelConf`.
         positions: key of config.json with the longest sequence.
         dropouts: keys of config.json with dropout probabilities.
@@ -34,7 +34,7 @@ class Family:
 
     @property
     def module_class(self) -> "type[LanguageModel]":
-        """The LightningModule; imports torch."""
+        """The class of its LightningModule; imports torch."""
         module, name = self.module
         return getattr(import_module(f"autoscale_exp.lm.{module}"), name)
 

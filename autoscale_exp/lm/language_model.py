@@ -1,4 +1,4 @@
-"""What all language models here share: the optimiser, its schedule, and the weighting of batches.
+"""The base of all language models: the optimiser, its schedule, and the weighting of batches.
 
 Letters in shapes: B rows, T tokens per row.
 """
@@ -19,14 +19,14 @@ from autoscale_exp.data.tokenizer import Tokenizer
 from autoscale_exp.lm.conf import ModelConf, OptimizerConf
 from autoscale_exp.lm.masking import row_keys
 
-CHUNK_LOGITS = 2**28  # most at a time: 1 GiB in float32
+CHUNK_LOGITS = 2**28  # most logits at a time: 1 GiB in float32
 SCHEDULES = {"linear": get_linear_schedule_with_warmup, "cosine": get_cosine_schedule_with_warmup}
 
 
 def build_optimizer(
     conf: OptimizerConf, decayed: Sequence[torch.Tensor], others: Sequence[torch.Tensor], num_steps: int
 ) -> tuple[torch.optim.AdamW, torch.optim.lr_scheduler.LambdaLR]:
-    """AdamW, with weight decay for the first tensors alone, and its schedule by step."""
+    """Builds AdamW, with weight decay for the first tensors only, and its schedule by step."""
     optimizer = torch.optim.AdamW(
         [
             {"params": list(decayed), "weight_decay": conf.weight_decay},
@@ -40,14 +40,14 @@ def build_optimizer(
 
 
 class BatchLoss(Protocol):
-    """A loss that takes the place of the mean over a batch's rows."""
+    """A loss to train on in place of the mean over a batch's rows."""
 
     def __call__(self, module: "LanguageModel", batch: Batch, keys: torch.Tensor) -> torch.Tensor:
-        """The loss of a batch whose rows have these (B,) keys."""
+        """Returns the loss of a batch, whose rows have (B,) keys."""
 
 
 class LanguageModel(LightningModule):
-    """A language model in training; a subclass builds `self.model` and says what its loss is.
+    """A language model in training. A subclass builds `self.model` and defines its loss.
 
     Args:
         optimizer: settings of AdamW and its schedule.
@@ -55,7 +55,7 @@ class LanguageModel(LightningModule):
         seed: seed of the run. Draws depend on it and on the place in the run, so a resumed run draws the same.
 
     Attributes:
-        batch_loss: what a batch is trained on in place of `training_loss`; None: nothing.
+        batch_loss: the loss to train on in place of `training_loss`, or None.
         num_models: number of models that `model` stacks; their rows follow one another in a batch.
     """
 
@@ -72,30 +72,30 @@ class LanguageModel(LightningModule):
 
     @classmethod
     def for_tokenizer(cls, conf: ModelConf, tokenizer: Tokenizer, **options: Any) -> Self:
-        """The model for rows of this tokenizer; `options` are seq_len, num_steps, seed and model."""
+        """Makes the model for rows of a tokenizer; `options` are seq_len, num_steps, seed and model."""
         raise NotImplementedError
 
     def token_losses(self, tokens: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
-        """Losses in nats of all predicted tokens, as one flat tensor.
+        """Returns the losses in nats of all predicted tokens, as one flat tensor.
 
         Args:
             tokens: (B, T) token ids.
-            keys: (B,) from `row_keys`; what is drawn for a row, such as its masks, is a function of its key.
+            keys: (B,) keys from `row_keys`; all that is drawn for a row, such as its masks, depends on its key alone.
         """
         raise NotImplementedError
 
     def token_rows(self, tokens: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
-        """The row of the batch, from 0, that each of `token_losses` is of."""
+        """Returns the row in the batch, from 0, of each of `token_losses`."""
         raise NotImplementedError
 
     def cross_entropy(self, head: torch.nn.Module, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """(M,) losses in nats of predicted tokens, as many of each model of a stack.
+        """Returns (M,) losses in nats of predicted tokens; the models of a stack have equally many.
 
-        The logits of many tokens are never there at once, not even for the backward pass, which computes them again: a
-        quarter of the memory of a pass of GPT-2 Large, for 3 % more arithmetic.
+        The logits of many tokens are never in memory at once. The backward pass computes them again. This takes a
+        quarter of the memory for a pass of GPT-2 Large, for 3 % more arithmetic.
 
         Args:
-            head: makes the logits of hidden states.
+            head: maps hidden states to logits.
             hidden: (M, C) hidden states.
             targets: (M,) token ids.
         """
@@ -112,21 +112,21 @@ class LanguageModel(LightningModule):
         return torch.cat([checkpoint(losses_of, *chunk, use_reentrant=False) for chunk in chunks], dim=1).flatten()
 
     def training_loss(self, tokens: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
-        """Mean loss of a batch in which each row counts the same; here all rows have as many predicted tokens."""
+        """Mean loss of a batch in which each row counts the same. Here all rows have equally many predicted tokens."""
         return self.token_losses(tokens, keys).mean()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Draws dropout from the seed and the place in the run."""
         seed = derive_key(self.seed, "dropout", batch_idx, self.global_rank) >> 1
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed costs a tenth of a tiny model's step
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed takes a tenth of a tiny model's step
         if self.device.type == "cuda":
             torch.cuda.manual_seed(seed)
 
     def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
         """The batch's part of the mean loss of its optimiser step.
 
-        Lightning divides by the number of accumulated batches and averages over devices; multiplying by both leaves
-        each row with the same weight, also in a last step that is not full.
+        Lightning divides by the number of accumulated batches and averages over devices. Multiplying by both gives
+        each row the same weight, even in a last step that is not full.
         """
         keys = row_keys(batch.positions, self.seed, "row")
         if self.batch_loss is None:
@@ -137,19 +137,19 @@ class LanguageModel(LightningModule):
         return loss * (batch.share * self.trainer.accumulate_grad_batches * self.trainer.world_size)
 
     def configure_model(self) -> None:
-        """Shards the model over the devices under `trainer.strategy=fsdp`: each layer by itself, and the rest."""
-        if self.device_mesh is None:  # each device has all of it
+        """With `trainer.strategy=fsdp`, shards the model over the devices: each layer on its own, and the rest."""
+        if self.device_mesh is None:  # each device has the whole model
             return
         mesh = self.device_mesh["data_parallel"]
         for layer in self.model.modules():
-            if isinstance(layer, GradientCheckpointingLayer):  # as transformers' layers are
+            if isinstance(layer, GradientCheckpointingLayer):  # as are the layers of transformers
                 fully_shard(layer, mesh=mesh)
         fully_shard(self, mesh=mesh)
-        for method in ("training_step", "mean_loss"):  # in which the rest, embedding and head, is gathered
+        for method in ("training_step", "mean_loss"):  # these gather the rest, embedding and head
             register_fsdp_forward_method(self, method)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Notes whether the model is sharded, as its optimiser's state is then in another order."""
+        """Notes whether the model is sharded, since the optimiser's state then has another order."""
         checkpoint["sharded"] = self.device_mesh is not None
 
     def configure_optimizers(self) -> Any:
@@ -162,17 +162,17 @@ class LanguageModel(LightningModule):
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
-        """Clips by the norm of all gradients together; Lightning 2.6 does not for a fused optimizer under autocast."""
+        """Clips by the norm of all gradients. Lightning 2.6 does not clip for a fused optimizer under autocast."""
         assert gradient_clip_val is not None
-        if scaler := getattr(self.trainer.precision_plugin, "scaler", None):  # of trainer=fp16
-            scaler.unscale_(optimizer)  # else left to the fused step, after the clipping
+        if scaler := getattr(self.trainer.precision_plugin, "scaler", None):  # with trainer=fp16
+            scaler.unscale_(optimizer)  # the fused step would do it only after clipping
         torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
 
     def mean_loss(self, batches: Iterator[tuple[torch.Tensor, torch.Tensor, bool]]) -> float:
-        """Mean loss in nats per predicted token, without dropout, each token counting once.
+        """Returns the mean loss in nats per predicted token, without dropout.
 
         Args:
-            batches: (B, T) token ids, (B,) keys of their rows, see `token_losses`, and whether they count.
+            batches: (B, T) token ids, (B,) keys of their rows (see `token_losses`), and whether the batch counts.
         """
         was_training = self.training
         self.eval()

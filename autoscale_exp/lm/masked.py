@@ -12,16 +12,16 @@ from autoscale_exp.lm.masking import Masking
 
 
 class MaskedLanguageModel(LanguageModel):
-    """BERT from scratch, without next-sentence prediction; masked tokens are predicted from those around them.
+    """BERT without next-sentence prediction, which predicts masked tokens from those around them.
 
-    The masks of a training row are drawn anew from the seed and the row's place in the run, those of a validation row
-    from its domain and number alone.
+    The masks of a training row are drawn from the seed and the row's place in the run, those of a validation row
+    from its domain and its number only.
 
     Args:
         conf: architecture, masking and optimiser settings; the intermediate size is four times `n_embd`.
         masking: which tokens are predicted and what is shown instead.
         vocab_size: entries of the tokenizer.
-        padding: id of the padding token, which no row here has but fine-tuning needs; None if there is none.
+        padding: id of the padding token, which fine-tuning needs, though no row here has it; None without one.
         seq_len: tokens per row, the model's positions.
         num_steps: optimiser steps of the run.
         seed: seed of the run.
@@ -58,7 +58,7 @@ class MaskedLanguageModel(LanguageModel):
 
     @classmethod
     def for_tokenizer(cls, conf: ModelConf, tokenizer: Tokenizer, **options: Any) -> Self:
-        """The model for rows of this tokenizer, which has a mask token."""
+        """Makes the model for rows of a tokenizer with a mask token."""
         assert isinstance(conf, MaskedModelConf), conf.family
         masking = Masking(
             vocabulary_size(tokenizer),
@@ -71,24 +71,24 @@ class MaskedLanguageModel(LanguageModel):
         return cls(conf, masking, vocab_size=vocabulary_size(tokenizer), padding=tokenizer.pad_token_id, **options)
 
     def token_losses(self, tokens: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
-        """Losses in nats of all masked tokens, row by row, as one flat tensor."""
+        """Returns the losses in nats of all masked tokens, row by row, as one flat tensor."""
         inputs, selected = self.masking(tokens, keys)
         return self._losses(inputs, tokens, selected)
 
     def token_rows(self, tokens: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
-        """Row of each masked token."""
+        """Returns the row of each masked token."""
         _, selected = self.masking(tokens, keys)
         return selected.nonzero()[:, 0]
 
     def training_loss(self, tokens: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
         """Mean over the rows of each row's mean loss over its masked tokens.
 
-        Rows with fewer special tokens have more to predict. Weighting rows and not tokens keeps a domain's weight what
-        the mixture says, and the loss of a step the same however the step is cut into batches, because a row's
-        weight then does not depend on which others are beside it. A row of special tokens alone counts as 0.
+        Rows with fewer special tokens have more to predict. With equal weights of rows, a domain's weight is what
+        the mixture says, and the loss of a step does not depend on how it is cut into batches, because a row's
+        weight does not depend on the rows beside it. A row of special tokens only counts as 0.
         """
         inputs, selected = self.masking(tokens, keys)
-        weights = selected / selected.sum(1, keepdim=True).clamp(min=1)  # (B, T), each row's sum to 1
+        weights = selected / selected.sum(1, keepdim=True).clamp(min=1)  # (B, T); those of each row sum to 1
         return (self._losses(inputs, tokens, selected) * weights[selected]).sum() / len(tokens)
 
     def _losses(self, inputs: torch.Tensor, tokens: torch.Tensor, selected: torch.Tensor) -> torch.Tensor:
@@ -99,7 +99,7 @@ class MaskedLanguageModel(LanguageModel):
 
 
 def as_many_each(selected: torch.Tensor, num_models: int) -> torch.Tensor:
-    """The (B, T) tokens selected, and the first others of each of the models that has fewer than another."""
+    """The (B, T) selected tokens, filled up with each model's first others so that all models have equally many."""
     of_models = selected.view(num_models, -1)
     most = int(of_models.sum(1).max())
     order = of_models.byte().argsort(dim=1, descending=True, stable=True)

@@ -1,7 +1,7 @@
-"""Which tokens a masked language model predicts and what it sees in their place (Devlin et al., 2019).
+"""Which tokens a masked language model predicts, and what it sees in their place (Devlin et al., 2019).
 
-Every draw is a hash of the row's key and the place in the row. Nothing depends on which other rows share a batch, on
-the device or on what was drawn before, so a mask is the same however rows are batched, accumulated, spread over
+Every draw is a hash of the row's key and the place in the row. Nothing depends on the other rows of a batch, on
+the device or on earlier draws. So a mask is the same however rows are batched, accumulated, spread over
 devices or resumed. Letters in shapes: B rows, T tokens per row, V entries of the tokenizer.
 """
 
@@ -29,18 +29,18 @@ class MaskedRows(NamedTuple):
 
 
 def row_keys(numbers: torch.Tensor, *parts: str | int) -> torch.Tensor:
-    """(B,) int64 keys to draw the choices of rows from: a pure function of `parts` and each row's number."""
+    """Returns (B,) int64 keys for all draws of rows: a pure function of `parts` and the rows' numbers."""
     key = derive_key(*parts)
     return numbers ^ (key - 2**64 if key >= 2**63 else key)
 
 
 class Masking(torch.nn.Module):
-    """Chooses `probability` of each row's tokens: of those 80 % become the mask token, 10 % a random token, 10 % stay.
+    """Chooses a share of each row's tokens. Of these, 80 % become the mask token, 10 % a random token, and 10 % stay.
 
-    Each row has round(probability x its tokens that are not special), at least one if it has any: a fixed share and not
-    a coin for each token, so that every row has as much to learn from as the next. Special tokens are never chosen
-    and never put in. Words are chosen whole with `whole_words`; a word is a token and the continuations after it, of
-    what lies in this row. Its tokens then sum to within half a word of the same number.
+    Each row has round(probability x its tokens that are not special), and at least one if it has any. This is a fixed
+    share, not a coin for each token, so that all rows have equally much to learn from. Special tokens are never chosen
+    and never put in. With `whole_words`, whole words are chosen. A word is a token and its continuations, as far as
+    they are in the row. The number of tokens is then within half a word of the same number.
 
     Args:
         vocab_size: V.
@@ -82,7 +82,7 @@ class Masking(torch.nn.Module):
 
         Args:
             tokens: (B, T) token ids.
-            keys: (B,) from `row_keys`.
+            keys: (B,) keys from `row_keys`.
         """
         selected = self._select(tokens, keys)
         places = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
@@ -92,7 +92,7 @@ class Masking(torch.nn.Module):
         return MaskedRows(torch.where(selected & (action == 8), replacements, inputs), selected)
 
     def _select(self, tokens: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
-        """(B, T) bool: the words that come first in an order drawn for each row, as far as it is to be masked."""
+        """(B, T) bool: the first words in an order drawn for each row, up to the number of tokens to mask."""
         allowed = ~self.special[tokens]
         behind_allowed = torch.nn.functional.pad(allowed[:, :-1], (1, 0))
         starts = ~(allowed & behind_allowed & self.continues[tokens])  # a special token is a word of its own

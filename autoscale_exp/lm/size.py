@@ -31,18 +31,18 @@ class ModelSize:
     gathered_bytes: int
 
     def memory(self, rows: int, shards: int = 1) -> int:
-        """Bytes of a run that takes so many rows at a time, on each of the devices that share a sharded model."""
+        """Bytes of a run with `rows` rows at a time, on each of the `shards` devices that share a sharded model."""
         state = self.state_bytes if shards == 1 else self.state_bytes // shards + self.gathered_bytes
         return state + rows * self.row_bytes
 
 
 def size_of(conf: ModelConf, vocab_size: int, seq_len: int, *, half: bool) -> ModelSize:
-    """The size of a model on rows of a tokenizer.
+    """Returns the size of a model on rows of a tokenizer.
 
     A matrix of n parameters takes 6 n FLOPs per token, attention 12 L d T (Chowdhery et al. 2022, arXiv 2204.02311,
     appendix B; a causal mask halves none of it). A layer keeps 34 T d bytes of activations in 16 bits, of which 2 T d
     are masks of dropout (Korthikanti et al. 2022, arXiv 2205.05198, without the attention matrix, which fused attention
-    does not keep). The head keeps logits, their softmax and its gradient; a masked model's, of masked tokens only.
+    does not keep). The head keeps logits, their softmax and its gradient; in a masked model, for masked tokens only.
 
     Args:
         conf: architecture.

@@ -1,7 +1,7 @@
-"""Models of one architecture as one model: stacked parameters, and batched products of matrices in place of layers.
+"""Models of one architecture as one model: stacked parameters, and batched matrix products in place of layers.
 
-transformers' own modules run unchanged on the rows of all models, one model's after the other's. Only layers with
-parameters are replaced, each by one that multiplies a model's rows by that model's weights. Letters in shapes: N
+The modules of transformers run unchanged on the rows of all models, one model after the other. Only layers with
+parameters are replaced, each by one that multiplies a model's rows by this model's weights. Letters in shapes: N
 models, R rows of each in a pass, T tokens per row, C units.
 """
 
@@ -16,10 +16,10 @@ from transformers.pytorch_utils import Conv1D
 
 
 class Stack:
-    """The parameters of N models, in blocks that hold those of a model side by side, and one model that has them all.
+    """The parameters of N models, in blocks with a row for each model, and one model that has them all.
 
-    Each embedding is a block, all other matrices are one, and all vectors are one. A model's row of a block is a
-    tensor of its own for an optimiser, which is elementwise and so does to it what it would do to the parameters.
+    Each embedding is a block; all other matrices are one block, and all vectors are one. A model's row of a block is a
+    tensor for the model's optimiser, which works elementwise, so that the result is the same as with the parameters.
 
     Args:
         model: model of transformers, whose layers are replaced.
@@ -29,7 +29,7 @@ class Stack:
     Attributes:
         blocks: (N, size) tensors.
         grads: gradients, of the same shapes.
-        decays: whether weight decay is for a block.
+        decays: whether a block has weight decay.
     """
 
     def __init__(self, model: nn.Module, num_models: int, device: torch.device) -> None:
@@ -61,7 +61,7 @@ class Stack:
         self.point()
 
     def point(self, chosen: Sequence[int] | None = None) -> None:
-        """Makes the model the one of all, or of those `chosen` to be evaluated, from a copy of their parameters."""
+        """Points the model at all models, or, for evaluation, at a copy of the parameters of the `chosen` ones."""
         blocks = self.blocks if chosen is None else [block[list(chosen)] for block in self.blocks]
         parameters = {}
         for key, place in self._places.items():
@@ -73,7 +73,7 @@ class Stack:
                 setattr(layer, name, parameters[key])
 
     def keep(self, chosen: Sequence[int]) -> None:
-        """Leaves the other models away."""
+        """Drops all models but the `chosen` ones."""
         self.blocks = [block[list(chosen)] for block in self.blocks]
         self.grads = [torch.zeros_like(block) for block in self.blocks]
         self.point()
@@ -83,12 +83,12 @@ class Stack:
         self._layout.num_rows = num_rows
 
     def put(self, index: int, model: nn.Module) -> None:
-        """Takes in the parameters of a model of its own."""
+        """Copies the parameters of a single model into the stack."""
         for own, parameter in self._pairs(index, model):
             own.copy_(parameter.detach())
 
     def take(self, index: int, model: nn.Module) -> None:
-        """Gives its parameters to a model of its own."""
+        """Copies parameters from the stack into a single model."""
         for own, parameter in self._pairs(index, model):
             parameter.data.copy_(own)
 
@@ -112,7 +112,7 @@ class _Place:
 
 @dataclass
 class _Layout:
-    """How many rows of each model are beside one another in a pass."""
+    """The number of rows of each model in a pass."""
 
     num_rows: int = 0
 
@@ -149,7 +149,7 @@ class _LayerNorm(nn.Module):
 
 
 class _Embedding(nn.Module):
-    """Gradients of a padding token are not left out: rows have none."""
+    """A stack of embeddings. It does not skip gradients of the padding token, which rows do not have."""
 
     weight: torch.Tensor  # (N, entries, C), contiguous as it is a block
 

@@ -1,4 +1,4 @@
-"""What can be told of a study's fits before any of their runs is trained."""
+"""Checks of a study's fits before any of their runs is trained."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,13 +22,13 @@ def check_numbers_of_runs(stages: StageList, counts: Mapping[str, int]) -> None:
         counts: number of runs of each search, by its stage.
 
     Raises:
-        UserError: one has fewer; the message names what gives it enough.
+        UserError: a search has fewer; the message says how to get enough.
     """
     store, scales = stages.store, stages.scales
     for name, fit in stages.fits.items():
         search = stages.conf.rivals[name].search
         stage = "search" if search is None else f"search {search}"
-        if stage not in counts:  # another study's, whose runs are there
+        if stage not in counts:  # the search of another study, whose runs are there
             continue
         scaled = search is None  # a rival's swarm has one scale
         needed = fewest_runs(fit.law.name, store.domains, store.validation_domains, scaled=scaled)
@@ -46,14 +46,14 @@ def check_numbers_of_runs(stages: StageList, counts: Mapping[str, int]) -> None:
 
 
 def check_objective(stages: StageList, requests: Mapping[str, Request]) -> None:
-    """Checks that a study's folder has no fits for another objective, which its target runs are of.
+    """Checks that a study's folder has no fits for another objective, by which its target runs are judged.
 
     Args:
         stages: the stages of a study.
         requests: the request to each rival's fit, by rival.
 
     Raises:
-        UserError: it has; the message says how two studies share a search.
+        UserError: it has such a fit; the message says how two studies can share a search.
     """
     domains, conf = stages.store.validation_domains, stages.conf
     for name, request in requests.items():
@@ -67,14 +67,14 @@ def check_objective(stages: StageList, requests: Mapping[str, Request]) -> None:
 
 
 def check_ratios(stages: StageList, requests: Mapping[str, Request]) -> None:
-    """Checks that the published method will find a ratio of every domain's tokens at two scales.
+    """Checks that the published method will find ratios of all domain tokens between two scales.
 
     Args:
         stages: the stages of a study.
         requests: the request to each rival's fit, by rival.
 
     Raises:
-        UserError: it is asked for what it does not have, or an optimum may have none of a domain.
+        UserError: the method cannot do what is asked, or an optimum may have none of a domain.
     """
     domains = stages.store.domains
     for name, request in requests.items():
@@ -90,10 +90,10 @@ def check_ratios(stages: StageList, requests: Mapping[str, Request]) -> None:
 
 
 def first_of_search(conf: StudyConf) -> RunRecord:
-    """A run of the search that a study takes over.
+    """Reads a run of the search that a study takes over.
 
     Raises:
-        UserError: there is none, or it is of another model than the study's.
+        UserError: there is none, or its model is not that of the study.
     """
     record = read_records(Path(str(conf.search)))[0]
     if record.model != conf.model.name:

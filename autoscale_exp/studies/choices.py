@@ -1,20 +1,20 @@
-"""What a study chooses by itself where the user does not: the scales of its search."""
+"""The scales of a study's search, if the user gives none."""
 
 from collections.abc import Sequence
 
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.labels import round_down, short_label
 
-BELOW_TARGET = 3  # the largest scale is so many times smaller than the target, and the smallest than the largest
-EPOCHS = 2  # times that a proxy run with three times a domain's tokens may go through its text
+BELOW_TARGET = 3  # factor from the smaller scale to the larger, and from that to the target
+EPOCHS = 2  # most epochs over a domain's text in a proxy run with three times its tokens
 
 
 def choose_scales(target: int, domain_tokens: Sequence[int]) -> list[int]:
-    """Two scales for a search: a third of the target and a third of that, less where there is little text.
+    """Chooses two scales for a search: a third of the target and a third of that, or less if there is little text.
 
     Args:
         target: token budget of the target runs.
-        domain_tokens: (K,) training tokens that there are of each domain.
+        domain_tokens: (K,) training tokens of each domain's text.
 
     Raises:
         UserError: the target is too small for two scales below it.

@@ -1,4 +1,4 @@
-"""Commands of other jobs that have the sections of a study: as short as the other job's own defaults allow."""
+"""Commands of other jobs with the sections of a study, as short as the jobs' own defaults allow."""
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,10 +21,10 @@ class Command:
     """A job with its overrides.
 
     Attributes:
-        job: name.
+        job: name of the job.
         overrides: overrides of its config.
-        sweeps: overrides with choices, of a multirun.
-        launched: whether its runs are launched as the study was told to, and not one by one.
+        sweeps: overrides with choices, which make a multirun.
+        launched: whether its runs go to the study's launcher, and not one by one.
     """
 
     job: str
@@ -34,16 +34,16 @@ class Command:
 
     @property
     def arguments(self) -> list[str]:
-        """What follows `python`."""
+        """The arguments after `python`."""
         return ["-m", f"autoscale_exp.{self.job}", *self.overrides, *self.sweeps]
 
     @property
     def text(self) -> str:
-        """As it is typed."""
+        """The command as it is typed."""
         return shlex.join(["python", *self.arguments])
 
     def configs(self) -> list[Any]:
-        """The typed config of each run of a multirun, or of the only one.
+        """Returns the typed config of each run of a multirun, or of the single run.
 
         Raises:
             UserError: the config does not compose.
@@ -60,7 +60,7 @@ class Sections:
 
     Attributes:
         conf: the study's config, not resolved.
-        choices: the option chosen of each group.
+        choices: the chosen option of each group.
         launcher: Hydra's section of the launcher.
     """
 
@@ -70,7 +70,7 @@ class Sections:
 
     @staticmethod
     def of_job(changed: Mapping[str, Any] | None = None) -> "Sections":
-        """Those of the job that runs, with some values changed."""
+        """Returns the sections of the job that runs, with some values changed."""
         hydra_conf = HydraConfig.get()
         conf = hydra.compose(hydra_conf.job.config_name, list(hydra_conf.overrides.task))
         for key, value in (changed or {}).items():
@@ -78,13 +78,13 @@ class Sections:
         return Sections(conf, hydra_conf.runtime.choices, hydra_conf.launcher)
 
     def command(self, job: str, asked: Sequence[str], keys: Sequence[str], *, launched: bool = False) -> Command:
-        """The command of a job that has the study's values of `keys`.
+        """Makes the command of a job with the study's values of `keys`.
 
         Args:
             job: name of the job.
             asked: the command's own overrides, which come last.
             keys: sections and values of the study that the job has, too.
-            launched: whether the job is launched as the study was told to.
+            launched: whether the job's runs go to the study's launcher.
         """
         groups = [*(["hydra/launcher"] if launched else []), *keys]
         of_job = hydra.compose(job, [*asked], return_hydra_config=True).hydra.runtime.choices
@@ -96,7 +96,7 @@ class Sections:
         composed = hydra.compose(job, [*chosen, *asked], return_hydra_config=True)
         added: list[str] = []
         for key in keys:
-            if key in of_job and self.conf[key] is None:  # a group of which nothing is chosen
+            if key in of_job and self.conf[key] is None:  # a group without a choice
                 added += [f"~{key}"] * (composed[key] is not None)
                 continue
             added += differing(composed._get_node(key), self.conf._get_node(key), key)
@@ -110,7 +110,7 @@ class Sections:
 
 
 def differing(present: Any, wanted: Any, key: str) -> Iterator[str]:
-    """The overrides that make `wanted` of the `present` value of a key, leaf by leaf, neither of them resolved."""
+    """Yields the overrides that turn the `present` value of a key into `wanted`, leaf by leaf; neither is resolved."""
     present, wanted = _plain(present), _plain(wanted)
     if present == wanted:
         return

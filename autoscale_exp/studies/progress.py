@@ -1,4 +1,4 @@
-"""Carrying out the stages of a study, each in a process of its own, and keeping account of what is finished."""
+"""Carries out the stages of a study, each in a process of its own, and keeps account of what is finished."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ from autoscale_exp.studies.stages import Stage
 
 
 class StudyProgress:
-    """The account of a study.
+    """The account of the stages of a study.
 
     Args:
         folder: folder of the study.
@@ -28,7 +28,7 @@ class StudyProgress:
         self._file = read_study(folder)
 
     def unfinished(self, stages: Collection[Stage]) -> list[Stage]:
-        """The stages to be carried out: not finished by this very command and code, or after one of those they read."""
+        """The stages to carry out: not finished by the same command and code, or reading the result of such a stage."""
         open_stages: dict[str, Stage] = {}
         for stage in stages:
             same = self._file.finished.get(stage.name) == stage.account
@@ -44,8 +44,8 @@ class StudyProgress:
         """Runs a stage and notes that it is finished.
 
         Raises:
-            UserError: it failed.
-            Stopped: a signal came, which the stage got, too.
+            UserError: the stage failed.
+            Stopped: a signal came, which the stage also got.
         """
         self._write(replace(self._file, finished={k: v for k, v in self._file.finished.items() if k != stage.name}))
         code = run_command(stage.command)
@@ -65,12 +65,12 @@ class StudyProgress:
 def run_command(command: Command) -> int:
     """Runs a command to its end and returns its exit code.
 
-    The command is no part of the terminal's foreground job, so that it gets a signal once: from here.
+    The command is not in the terminal's foreground job, so that it gets a signal only once, from here.
 
     Raises:
         Stopped: a signal came; the command has ended.
     """
-    environment = os.environ | {IN_STUDY: "1"} if command.job != "report" else None  # whose next step is the study's
+    environment = os.environ | {IN_STUDY: "1"} if command.job != "report" else None  # its next step is also the study's
     process = subprocess.Popen([sys.executable, *command.arguments], env=environment, start_new_session=True)
     try:
         return process.wait()

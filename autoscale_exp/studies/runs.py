@@ -1,4 +1,4 @@
-"""The runs of a command, checked before the first of them starts."""
+"""The runs of a command, checked before the first one starts."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from autoscale_exp.training.plan import plan_run
 
 
 def runs_of(command: Command, store: TokenStore, study: Path) -> tuple[list[TrainConf], list[int]]:
-    """The runs of a command and the tokens of each, checked unless they wait for another stage; none of other jobs.
+    """Returns the runs of a `train` command and the tokens of each, checked unless they wait for another stage.
 
     Args:
         command: a command of the study.
@@ -27,7 +27,7 @@ def runs_of(command: Command, store: TokenStore, study: Path) -> tuple[list[Trai
         study: folder of the study.
 
     Raises:
-        UserError: a run cannot be made as configured.
+        UserError: the config of a run is invalid.
     """
     if command.job != "train":
         return [], []
@@ -36,7 +36,7 @@ def runs_of(command: Command, store: TokenStore, study: Path) -> tuple[list[Trai
 
 
 def _confs_of(command: Command, store: TokenStore) -> list[TrainConf]:
-    """The config of every run; those of a design are made of the first one's."""
+    """The config of every run. Those of a design are made from that of the first run."""
     if command.sweeps:
         return command.configs()
     (first,) = replace(command, overrides=[*command.overrides, "hydra.mode=RUN"]).configs()
@@ -48,7 +48,7 @@ def _confs_of(command: Command, store: TokenStore) -> list[TrainConf]:
 
 
 def _tokens_of(conf: TrainConf, store: TokenStore, study: Path) -> int:
-    """Tokens of a run; of one that waits for what another stage finds, its budget."""
+    """Tokens of a run, or its token budget if it waits for the result of another stage."""
     if conf.token_budget is not None and _waits(conf, study):
         return conf.token_budget
     if not (store.folder / MANIFEST).is_file():
@@ -60,7 +60,7 @@ def _tokens_of(conf: TrainConf, store: TokenStore, study: Path) -> int:
 
 
 def _asked_for(conf: TrainConf, store: TokenStore) -> int:
-    """Tokens that a run asks for where no token store is there to check it by: of equal domains, if it varies them."""
+    """Tokens that a run asks for, without a token store. If its design varies domains, these are taken to be equal."""
     request = RunRequest(store.domains, conf.token_budget, conf.mixture_name, conf.seed)
     spec = design_runs(conf.design, request)[conf.design.index]
     return (
@@ -69,7 +69,7 @@ def _asked_for(conf: TrainConf, store: TokenStore) -> int:
 
 
 def _waits(conf: TrainConf, study: Path) -> bool:
-    """Whether the mixture file or the reference run of a run is to come from the study, and is not there yet."""
+    """Whether a run waits for a mixture file or a reference run that the study has not made yet."""
     mixture = Path(str(conf.mixture.path)) if conf.mixture.kind == "file" else None
     if mixture is not None and mixture.is_relative_to(study) and not mixture.is_file():
         return True

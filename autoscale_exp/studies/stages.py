@@ -1,4 +1,4 @@
-"""The stages of a study: which commands it consists of, in which order, and what each of them costs."""
+"""The stages of a study: its commands, in their order."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -19,7 +19,7 @@ from autoscale_exp.studies.commands import Command, Sections
 from autoscale_exp.studies.runs import runs_of
 
 RUNS = ["model", "trainer", "logger", "max_epochs", "micro_batch_rows", "num_workers", "num_threads"]
-RUNS += ["checkpoint_minutes", "retries", "fail_fast", "objective"]  # what every training has of the study
+RUNS += ["checkpoint_minutes", "retries", "fail_fast", "objective"]  # keys that every training takes from the study
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,11 @@ class Stage:
     """One command of a study.
 
     Attributes:
-        name: unique in the study.
+        name: name of the stage, unique in the study.
         command: the command that carries it out.
-        result: a file that is there once it is finished.
+        result: a file that exists once the stage is finished.
         reads: names of the stages whose results it reads.
-        code: identifies the code that decides the result, where that changes from version to version.
+        code: a hash of the code that decides the result, if versions may differ in it.
     """
 
     name: str
@@ -42,13 +42,13 @@ class Stage:
 
     @property
     def account(self) -> list[str]:
-        """What its result is of: the command, and the code."""
+        """All that its result depends on: the command, and the code."""
         return [*self.command.arguments, *([f"code {self.code}"] if self.code else [])]
 
 
 @cache
 def laws_code() -> str:
-    """Identifies the code of the laws, which a fit is decided by."""
+    """A hash of the code of the laws, on which the result of a fit depends."""
     sources = sorted(Path(laws.__file__).parent.rglob("*.py"))
     return fingerprint([file_sha256(source) for source in sources])
 
@@ -62,8 +62,8 @@ class StageList:
         scales: scales of its search.
         sections: the sections of other jobs, as they get them.
         store: token store of the study.
-        prepared: whether that is there.
-        stages: built so far, in order.
+        prepared: whether the token store is there.
+        stages: the stages built so far, in order.
         searches: by rival, the folders (relative to the study's) of the runs that its mixture is found with.
         fits: by rival, the config of its fit.
     """
@@ -79,11 +79,11 @@ class StageList:
 
     @property
     def folder(self) -> Path:
-        """The study's."""
+        """The folder of the study."""
         return Path(self.conf.output_dir)
 
     def build(self) -> list[Stage]:
-        """All stages after the token store's."""
+        """Builds all stages after that of the token store."""
         rivals = self.rivals
         own = any(rival.fit is not None and rival.search is None for rival in rivals.values())
         if own and self.conf.search is None:
@@ -124,21 +124,21 @@ class StageList:
 
     @cached_property
     def search_tokens(self) -> int:
-        """What every rival may spend: the tokens of the study's own search."""
+        """The tokens of the study's own search, which every rival may spend."""
         if self.conf.search is not None:
             return sum(sum(record.tokens.values()) for record in read_records(Path(self.conf.search)))
         _, tokens = runs_of(self.own_search, self.store, self.folder)
         return sum(tokens)
 
     def _runs_of(self, rival: RivalConf) -> Path:
-        """The folder of the runs that a rival is fitted to: in the other study, if they are there."""
+        """The folder of the runs that a rival is fitted to, in the other study if they are there."""
         shared = self.conf.search and Path(self.conf.search) / (rival.search or "")
         if shared and (rival.search is None or (shared / TABLE).exists()):
             return shared
         return self.folder / (rival.search or "")
 
     def _add_search(self, name: str, design: Sequence[str]) -> None:
-        """The proxy runs of rivals, which may share them."""
+        """Adds the proxy runs of a rival, which other rivals may share."""
         stage, folder = f"search {name}", self.folder / name
         asked = [*self._of_run(folder, name, "search"), *self._filled(design)]
         command = self.sections.command("train", asked, self._of_all_runs, launched=True)
@@ -170,7 +170,7 @@ class StageList:
         self.stages.append(Stage(f"fit {name}", command, Path(fitted.output_dir) / FIT, [search], laws_code()))
 
     def _add_trainings(self, name: str, rival: RivalConf) -> None:
-        """Runs that a rival finds its mixture with, each of which may start from the one before."""
+        """Adds the runs that a rival finds its mixture with; each may start from the one before."""
         folder = self.folder / name
         before: list[str] = []
         for run, overrides in rival.trainings.items():
@@ -181,7 +181,7 @@ class StageList:
             self.searches[name] = [name]
 
     def _add_targets(self) -> None:
-        """One sweep of all rivals that need no more than a mixture, and one for each of the others."""
+        """Adds one sweep of all rivals that need only a mixture, and one for each of the others."""
         alike = [name for name, rival in self.rivals.items() if not rival.target]
         budgets = f"token_budget={','.join(map(str, self.conf.token_budgets))}"
         seeds = f"seed={','.join(map(str, self.conf.seeds))}"
@@ -237,7 +237,7 @@ class StageList:
         return RUNS if self.prepared else [*RUNS, "data"]
 
     def _filled(self, overrides: Sequence[str]) -> list[str]:
-        """A rival's overrides with the study's values in the place of their $names."""
+        """A rival's overrides, with the study's values for their $names."""
         if not any("$" in override for override in overrides):
             return list(overrides)
         scale = min(self.scales)

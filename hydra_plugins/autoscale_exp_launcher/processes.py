@@ -1,4 +1,4 @@
-"""Launches each run in a process of its own: as many at a time as is said, or as there are GPUs, one for each."""
+"""Launches each run in a process of its own, as many at a time as the user says, or one on each GPU."""
 
 import logging
 import os
@@ -25,15 +25,15 @@ LOOK_SECONDS = 0.5
 
 @dataclass
 class Job:
-    """A run that waits or is trained.
+    """A run that waits or is in progress.
 
     Attributes:
         index: index in the sweep.
         overrides: overrides of its config.
         folder: folder that it writes to.
         num_places: number of places that it takes.
-        retries: that it has left, should its process be killed; None of a job other than `train`, which keeps no word
-            of what has failed.
+        retries: retries left if its process is killed; None for jobs other than `train`, which do not record
+            failures.
     """
 
     index: int
@@ -45,14 +45,14 @@ class Job:
 
 @dataclass
 class Running:
-    """A run that is trained.
+    """A run in progress.
 
     Attributes:
         job: the job of the run.
         places: the places that it has.
-        progress: time of the last change of its progress file, as the file system has it.
-        since: when that was first seen, by our own clock.
-        hung: whether it was ended for making no progress.
+        progress: time of the last change of its progress file, by the file system.
+        since: when this change was first seen, by our own clock.
+        hung: whether the run was ended because it made no progress.
     """
 
     job: Job
@@ -63,14 +63,14 @@ class Running:
 
 
 class ProcessLauncher(Launcher):
-    """A queue of runs before a number of places.
+    """A queue of runs for a number of places.
 
-    A run that is killed, that hangs, or that the memory does not hold, leaves the others alone.
+    A run that is killed, hangs or runs out of memory does not affect the others.
 
     Args:
         n_jobs: runs at a time, as joblib counts them: -1 for as many as there are CPU cores.
-        devices: indices of GPUs, as in CUDA_VISIBLE_DEVICES: a run at a time on each, in the place of `n_jobs`.
-        hang_minutes: without progress, after which a run is ended; None: never.
+        devices: indices of GPUs, as in CUDA_VISIBLE_DEVICES, for one run at a time on each; `n_jobs` is then ignored.
+        hang_minutes: minutes without progress after which a run is ended; None for never.
     """
 
     def __init__(
@@ -84,14 +84,14 @@ class ProcessLauncher(Launcher):
         self.hang_minutes = hang_minutes
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Takes what every run needs."""
+        """Stores what every run needs; see Hydra's Launcher."""
         self.context, self.function, self.config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Trains all runs; returns once all have ended. What has become of them stands in their folders.
+        """Trains all runs, and returns once all have ended. Their results are in their folders.
 
         Raises:
-            ProcessDied: one of a job other than `train` has ended without a result.
+            ProcessDied: a run of a job other than `train` has ended without a result.
         """
         from autoscale_exp.base.processes import WorkProcess, wait_for_any
 
@@ -126,7 +126,7 @@ class ProcessLauncher(Launcher):
     def _job(self, index: int, overrides: Sequence[str]) -> Job:
         conf = self.context.config_loader.load_sweep_config(self.config, list(overrides))
         with open_dict(conf):
-            conf.hydra.job.num = index  # which the name of its folder may have
+            conf.hydra.job.num = index  # the folder's name may depend on it
         count = 1
         if self.devices is not None:
             asked = OmegaConf.select(conf, "trainer.devices", default=1)
@@ -157,7 +157,7 @@ class ProcessLauncher(Launcher):
         return run.hung
 
     def _return_of(self, process: "WorkProcess", run: Running) -> JobReturn | None:
-        """What comes of a run whose process has ended; None if it is tried again."""
+        """The outcome of a run whose process has ended; None if the run is tried again."""
         from autoscale_exp.base.processes import ProcessDied
         from autoscale_exp.runs.record import write_failure
 
@@ -190,5 +190,5 @@ def _run_job(work: bytes) -> None:
 
     from hydra_plugins.hydra_joblib_launcher._core import execute_job
 
-    faulthandler.enable()  # a run that crashes, or hangs and is ended, tells where it stood
-    execute_job(*cloudpickle.loads(work)).return_value  # noqa: B018  raises what the job has raised
+    faulthandler.enable()  # so that a run that crashes, or hangs and is ended, prints its stack
+    execute_job(*cloudpickle.loads(work)).return_value  # noqa: B018  raises the error of the job
