@@ -1,7 +1,7 @@
-"""The schemas of all jobs, and their registration with Hydra: the one place where configuration meets code.
+"""The schemas of all jobs, and their registration with Hydra. This is the one place where config meets code.
 
-Our own sections are dataclasses, so a wrong key or type fails before a job starts. The rule: a job's schema stands
-here; a section's stands beside the code it configures, in its package's conf.py or in the module of a design.
+Our own sections are dataclasses, so a wrong key or type fails before a job starts. A job's schema is
+here. A section's schema is beside the code that it configures, in its package's conf.py or in the module of a design.
 Third-party objects (`trainer`, `logger`) stay open and are built from their `_target_`.
 Importing this module registers the schemas and resolvers, which sweep workers rely on.
 """
@@ -37,7 +37,7 @@ from autoscale_exp.runs.designs import DESIGNS, design_runs, select_run
 from autoscale_exp.runs.record import RunRecord, read_records
 from autoscale_exp.runs.rival import RivalConf
 
-DEFAULT_LAW = "pooled_transfer"  # law=default; its fit of a sweep is the one that reports and target runs take
+DEFAULT_LAW = "pooled_transfer"  # law=default; reports and target runs take its fit of a sweep
 
 
 @dataclass
@@ -52,31 +52,31 @@ class PrepareConf:
 
 @dataclass
 class PlanConf:
-    """What is told of the runs before any of them starts."""
+    """What to tell of runs before any of them starts."""
 
-    only: bool = False  # tell it and start nothing
-    accelerator: str | None = None  # that the runs are to train on: a100, h100 or h200; null: this machine, measured
-    price: float | None = None  # of an hour of one accelerator, in any currency
+    only: bool = False  # tell what the runs will take, and start nothing
+    accelerator: str | None = None  # what the runs will train on: a100, h100 or h200; null: this machine, measured
+    price: float | None = None  # price of an hour of one accelerator, in any currency
 
 
 @dataclass
 class TrainingConf:
-    """What all runs of a study share."""
+    """The keys that all runs of a study share."""
 
-    name: str = MISSING  # of the experiment
+    name: str = MISSING  # name of the experiment
     output_dir: str = MISSING  # folder of the sweep, with its run table and runs/<run_name>/
     run_name: str = MISSING  # unique in the sweep; the name of the run's folder
-    store: str | None = None  # folder of the token store, which then says all about the data; null: that of `data`
+    store: str | None = None  # folder of the token store, which replaces the `data` section; null: that of `data`
     data: DataConf = MISSING
     model: ModelConf = MISSING
     design: DesignConf = MISSING
-    max_epochs: int = 4  # times that a domain's pool may be repeated
+    max_epochs: int = 4  # most epochs over a domain's pool
     micro_batch_rows: int | None = None  # rows per device and forward pass; null: the whole share of a step
     num_workers: int = 0  # data loader processes
     num_threads: int | None = None  # CPU threads of a run; null: torch's choice
-    checkpoint_minutes: float = 5.0  # between checkpoints for resumption
-    retries: int = 0  # times that a run is tried again from its checkpoint after an error that is not the config's
-    fail_fast: bool = False  # end a sweep with the first run that fails; the others keep their checkpoints
+    checkpoint_minutes: float = 5.0  # minutes between checkpoints for resuming
+    retries: int = 0  # how often to try a run again from its checkpoint after an error, unless the config is at fault
+    fail_fast: bool = False  # end a sweep at the first run that fails; the others keep their checkpoints
     save_model: bool = False  # keep the trained weights as a Hugging Face folder
     trainer: dict[str, Any] = MISSING  # arguments of Lightning's Trainer
     logger: dict[str, Any] | None = None  # a Lightning logger; null: none
@@ -91,9 +91,9 @@ class TrainConf(TrainingConf):
     search: str | None = None  # folder of a search whose fits give mixture=fitted and mixture=autoscale
     token_budget: int | None = None  # for design=single; a design over scales brings its own
     stages: list[StageConf] = field(default_factory=list)  # mixture, then these weights; for design=single
-    reweighting: ReweightingConf | None = None  # sets weights from the losses of the run; null: they stay
-    objective: ObjectiveConf = MISSING  # of validation losses, for the logger
-    seed: int = 0  # of initialisation, order of rows and dropout
+    reweighting: ReweightingConf | None = None  # sets the weights from the losses during the run; null: they are fixed
+    objective: ObjectiveConf = MISSING  # objective of the validation losses, for the logger
+    seed: int = 0  # seed of initialisation, order of rows and dropout
     num_validations: int = 1  # points of the validation curve, evenly spaced in tokens; the last is the end
 
     @property
@@ -110,29 +110,29 @@ class StudyConf(TrainingConf):
     rivals: dict[str, RivalConf] = field(default_factory=dict)  # the mixtures to compare: rivals=[uniform,fitted]
     objective: ObjectiveConf = MISSING
     bounds: BoundsConf = field(default_factory=BoundsConf)
-    token_budgets: list[int] = MISSING  # of target runs: the last is the target; smaller ones tell what is saved
-    seeds: list[int] = field(default_factory=list)  # of target runs
+    token_budgets: list[int] = MISSING  # of target runs; the last is the target, smaller ones tell what is saved
+    seeds: list[int] = field(default_factory=list)  # seeds of target runs
     num_validations: int = 20  # points of the validation curve of a target run
     reference: str = "uniform"  # the rival that the others are compared with
-    published: PublishedConf | None = None  # a published study whose numbers the report shows beside; null: none
-    evaluations: dict[str, list[str]] = field(default_factory=dict)  # of every target run: {glue: [task=glue, ...]}
+    published: PublishedConf | None = None  # a published study whose numbers the report also shows; null: none
+    evaluations: dict[str, list[str]] = field(default_factory=dict)  # for every target run: {glue: [task=glue, ...]}
 
 
 @dataclass
 class FitConf:
     """The `fit` job: run records, or known optima, to optima per scale and mixtures at any budget."""
 
-    output_dir: str = MISSING  # of fit.json, law.json, mixtures/ and figures
+    output_dir: str = MISSING  # folder of fit.json, law.json, mixtures/ and figures
     runs: str | None = None  # a runs.csv or the folder of a sweep
     optima: str | None = None  # a CSV of known optima, instead of runs
     target_tokens: list[int] = field(default_factory=list)  # token budgets to find mixtures for
     target_params: int | None = None  # model size that targets are for; null: the largest of the runs
     law: LawConf = MISSING
     objective: ObjectiveConf = MISSING
-    objectives: list[str] = field(default_factory=list)  # further ones by name, each into <output_dir>/<objective>/
+    objectives: list[str] = field(default_factory=list)  # more objectives, each into <output_dir>/<objective>/
     bounds: BoundsConf = field(default_factory=BoundsConf)
     uncertainty: str = "intervals"  # or none, which is faster
-    num_draws: int = 100  # draws of the law that intervals are made of
+    num_draws: int = 100  # draws of the law for intervals
     seed: int = 0  # of the draws
     num_next_runs: int = 3  # proxy runs to propose
     next_scales: list[int] = field(default_factory=list)  # token budgets of proposed runs; empty: those of the runs
@@ -145,16 +145,16 @@ class DesignJobConf:
     """The `design` job: proxy runs for another trainer."""
 
     format: str = MISSING  # megatron (Megatron-LM), nemo (NeMo's Megatron Bridge), olmo (OLMo-core) or torchtitan
-    output_dir: str = MISSING  # of a file per run, design.csv and results.csv
+    output_dir: str = MISSING  # folder of a file per run, design.csv and results.csv
     domains: list[str] = MISSING  # training domains
-    paths: list[str] | None = None  # of each domain's data, as the trainer takes them; null: the names stand for them
-    validation_domains: list[str] | None = None  # whose losses the trainer reports; null: the training domains
-    unique_tokens: Any = None  # of each domain: a list or {web: 5_000_000, code: 2_000_000}; null: not limited
-    max_epochs: int = 4  # times that they may be repeated
+    paths: list[str] | None = None  # path of each domain's data, as the trainer takes it; null: the domains' names
+    validation_domains: list[str] | None = None  # domains whose losses the trainer reports; null: the training domains
+    unique_tokens: Any = None  # tokens of text: a list or {web: 5_000_000, code: 2_000_000}; null: no limit
+    max_epochs: int = 4  # most epochs over these
     design: DesignConf = MISSING
     mixture: MixtureConf = MISSING  # base mixture of the design
     token_budget: int | None = None  # for design=single
-    seed: int = 0  # of the runs; repeats of a base run have the next ones
+    seed: int = 0  # seed of the runs; repeats of a base run have the next ones
     seq_len: int = MISSING  # tokens per sequence
     batch_rows: int = MISSING  # sequences per optimiser step, over all devices
 
@@ -167,10 +167,10 @@ class ImportRunsConf:
     output: str = MISSING  # the run table to write
     mixtures: str | None = None  # CSV with a row of weights per run
     losses: str | None = None  # CSV with a row of losses per run
-    tokens: int | None = None  # that each of those runs was trained on
-    domains: list[str] | None = None  # to import; null: all that the format's rules find in `mixtures`
-    validation_domains: list[str] | None = None  # to import; null: all that they find in `losses`
-    folder: str | None = None  # of a sweep, or of what `design` wrote
+    tokens: int | None = None  # tokens that each of these runs was trained on
+    domains: list[str] | None = None  # domains to import; null: all that the format's rules find in `mixtures`
+    validation_domains: list[str] | None = None  # likewise, from `losses`
+    folder: str | None = None  # folder of a sweep, or of the files of `design`
     project: str | None = None  # entity/project at W&B
     table: str | None = None  # CSV that W&B's table view exports, instead of project
 
@@ -185,7 +185,7 @@ class PredictConf:
     tokens: int | None = None  # token budget of mixtures given as shares; null: the one they bring
     params: int | None = None  # model size to predict for; null: the largest of the runs
     objective: ObjectiveConf | None = None  # null: that of the fit beside law_file
-    num_draws: int = 100  # of the law, for intervals; as in a fit, whose draws they then are
+    num_draws: int = 100  # draws of the law for intervals; with the number of the fit they are the same draws
     seed: int = 0  # of the draws
 
 
@@ -193,14 +193,14 @@ class PredictConf:
 class ExportConf:
     """The `export` job: a mixture for another training stack."""
 
-    mixture_file: str = MISSING  # as fit writes it
+    mixture_file: str = MISSING  # a mixture file, as fit writes it
     # megatron: --data-path of Megatron-LM (tried with Megatron Core 0.16);
     # hugging_face: datasets.interleave_datasets (datasets 5.2);
     # mosaic: streams of MosaicML Streaming and LLM Foundry (Streaming 0.13);
     # litdata: CombinedStreamingDataset of LitData (0.2.76);
     # olmo: SourceMixtureList of OLMo-core (3.0; 2.3 and later)
     format: str = MISSING
-    output: str | None = None  # file to write, of megatron for its --data-args-path; null: the terminal
+    output: str | None = None  # file to write, which megatron takes as --data-args-path; null: the terminal
 
 
 @dataclass
@@ -216,13 +216,13 @@ class EvaluateConf(SubjectConf):
 class ReportConf:
     """The `report` job: a search, its fit and its target runs as one page."""
 
-    output_dir: str = MISSING  # of summary.json and report.html
+    output_dir: str = MISSING  # folder of summary.json and report.html
     search: str = MISSING  # folder of the sweep
     fit: str = MISSING  # folder of the fit
-    autoscale: str | None = None  # folder of a fit with law=autoscale, to be shown beside it
+    autoscale: str | None = None  # folder of a fit with law=autoscale, to show beside `fit`
     targets: str = MISSING  # folder of the target runs
     reference: str = "uniform"  # the mixture that the others are compared with
-    published: PublishedConf | None = None  # a published study whose numbers are shown beside these; null: none
+    published: PublishedConf | None = None  # a published study whose numbers are also shown; null: none
     logger: dict[str, Any] | None = None  # a Lightning logger; null: none
 
 
@@ -232,19 +232,19 @@ class DashboardConf:
 
     sweep: str = MISSING  # folder of the study or sweep
     fit: str = MISSING  # folder of its fit, if there is one
-    output: str = MISSING  # JSON file to write offline: what W&B would be sent
-    project: str = "autoscale_exp"  # at W&B
+    output: str = MISSING  # JSON file to write offline, with what W&B would get
+    project: str = "autoscale_exp"  # project at W&B
     entity: str | None = None  # user or team at W&B
     offline: bool = True  # write `output`; false: save both pages at W&B
 
 
 @dataclass
 class StatusConf:
-    """The `status` job: how far the runs of a sweep, or of a study, have come."""
+    """The `status` job: how far the runs of a sweep or study are."""
 
-    sweep: str = MISSING  # folder of a sweep or of a study, on whichever machine its runs are trained
+    sweep: str = MISSING  # folder of a sweep or study, whose runs may be on other machines
     watch: bool = False  # go on until all runs are finished
-    seconds: float = 2.0  # between two looks of watch=true
+    seconds: float = 2.0  # seconds between two looks with watch=true
 
 
 def _register() -> None:
@@ -264,7 +264,7 @@ def _register() -> None:
         "base_status": StatusConf,
     }.items():
         store.store(name=name, node=schema)
-    # In a group of their own, so that a schema is never offered as a choice.
+    # Schemas are in a group of their own, so that none is offered as a choice.
     designs = {name: schema for name, (schema, _) in DESIGNS.items()}
     for name, schema in {
         "environment": EnvironmentDataConf,
@@ -313,7 +313,7 @@ def num_cpus() -> int:
 
 
 def _design_size(design: Any, domains: Any) -> int:
-    """How many runs a design has; a design of a single run has one whatever its budget."""
+    """How many runs a design has; design=single has one, whatever its budget."""
     return len(design_runs(_typed(design), RunRequest(list(domains), token_budget=1, mixture="", seed=0)))
 
 
@@ -331,14 +331,14 @@ def _domains_of(store: str | None, data: Any) -> list[str]:
 
 
 def _first_of_search(search: str | None) -> RunRecord:
-    """A run of a search, which knows what all of them share."""
+    """A run of a search, for what all its runs share."""
     if search is None:
         raise UserError("search is not set; give the folder of a search, as in search=outputs/train/search")
     return read_records(Path(search).expanduser())[0]
 
 
 def _num_parallel_runs() -> int:
-    """Runs at a time: one per CPU core, or one at all where there is a GPU, whose memory they would share."""
+    """Runs at a time: one per CPU core, or a single one on a GPU, whose memory several would share."""
     return 1 if has_gpu() else num_cpus()
 
 
@@ -356,14 +356,14 @@ def _gpus() -> list[str]:
 
 
 def _fit_folder(runs: str | None, law: str) -> str:
-    """Where a fit goes if nothing is said: of a sweep, beside its runs, in fit/ or in a folder with the law's name."""
+    """The default folder of a fit: for a sweep it is beside the runs, and called fit/ or after the law."""
     if runs is None or Path(runs).suffix == ".csv" or Path(runs).expanduser().is_file():
         return "outputs/fit"
     return f"{runs}/{'fit' if law == DEFAULT_LAW else law}"
 
 
 def _folder_for(output_dir: str, key: str, source: str | None) -> str:
-    """The folder of a job's results, once what it reads is there: a job that cannot begin leaves no folder behind."""
+    """The folder of a job's results, if its source is there. A job that cannot begin leaves no folder behind."""
     if source is not None and not Path(source).expanduser().exists():
         raise UserError(f"{key} is '{source}', which does not exist")
     return os.path.expanduser(output_dir)

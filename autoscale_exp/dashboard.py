@@ -1,4 +1,4 @@
-"""The `dashboard` job: a study's workspace and report at W&B, or what they consist of as a file."""
+"""The `dashboard` job: a study's workspace and report at W&B, or their content as a file."""
 
 import json
 import logging

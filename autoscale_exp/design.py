@@ -1,4 +1,4 @@
-"""The `design` job: the proxy runs of a design as files for another trainer, and the table that it is to fill in."""
+"""The `design` job: the proxy runs of a design as files for another trainer, and a table to fill in with results."""
 
 import logging
 from pathlib import Path
@@ -28,8 +28,8 @@ from autoscale_exp.runs.trainer_files import (
 
 log = logging.getLogger(__name__)
 
-DDO_TOLERANCE = 1e-3  # within which laws.autoscale.ddo takes tokens for unchanged
-BY_SIZE = ("natural", "temperature", "unimax")  # kinds of mixture that follow from the domains' sizes
+DDO_TOLERANCE = 1e-3  # laws.autoscale.ddo takes tokens within this for unchanged
+BY_SIZE = ("natural", "temperature", "unimax")  # kinds of mixture that depend on the domains' sizes
 
 
 @job("design")

@@ -1,4 +1,4 @@
-"""The `import_runs` job: a run table from others' files, a sweep's folder, a W&B project or what `design` planned."""
+"""The `import_runs` job: a run table from others' files, a sweep's folder, a W&B project or a filled-in design."""
 
 import logging
 from pathlib import Path
@@ -34,7 +34,7 @@ NEEDS = {
 
 @job("import_runs")
 def main(conf: ImportRunsConf) -> None:
-    """Writes `output`, checked as fits check it."""
+    """Writes `output`, with the checks of a fit."""
     if conf.source not in SOURCES:
         raise UserError(f"source is '{conf.source}'; allowed are {', '.join(SOURCES)}")
     missing = [key for key in NEEDS[conf.source] if getattr(conf, key) is None]

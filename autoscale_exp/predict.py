@@ -1,4 +1,4 @@
-"""The `predict` job: losses and objective that a fitted law expects of mixtures not trained on."""
+"""The `predict` job: losses and objective that a fitted law expects of mixtures."""
 
 import csv
 import io
@@ -63,7 +63,7 @@ def main(conf: PredictConf) -> None:
 
 
 def fit_beside(law_file: Path, law: Law) -> Fit | None:
-    """The fit that wrote a law, if it lies beside the law's file."""
+    """Reads the fit beside a law's file, if it is the fit that wrote it."""
     if not (law_file.parent / FIT).is_file():
         return None
     fit = read_fit(law_file.parent, "law_file")
@@ -85,7 +85,7 @@ def objective_of(conf: PredictConf, fit: Fit | None, law: Law) -> Objective | No
 
 
 def fitted_weights(fit: Fit | None, law: Law, tokens: FloatArray, params: int | None = None) -> FloatArray:
-    """(R, K) weights of the mixture fitted for the budget of each row and model size, NaN where the fit has none."""
+    """(R, K) weights of the mixtures fitted for the budget of each row and the model size; NaN if the fit has none."""
     weights = np.full(tokens.shape, np.nan)
     known = [] if fit is None else [*fit.targets, *fit.scales]
     known = [mixture for mixture in known if params in (None, mixture.params)]
@@ -100,13 +100,13 @@ def fitted_weights(fit: Fit | None, law: Law, tokens: FloatArray, params: int | 
 
 
 def mixture_for(known: Sequence[FittedMixture], tokens: float) -> FittedMixture | None:
-    """The mixture for a number of tokens; whole rows of text make a run's tokens a little fewer than its budget."""
+    """The mixture for a number of tokens, which may differ a little from its budget, as runs have whole rows."""
     at = [mixture for mixture in known if abs(mixture.tokens - tokens) <= 0.01 * tokens]
     return min(at, key=lambda mixture: abs(mixture.tokens - tokens), default=None)
 
 
 def write_predictions(path: Path, names: list[str], predictions: list[Prediction]) -> None:
-    """Writes a row per mixture and a column per number; one that is not known is blank."""
+    """Writes a row per mixture and a column per number; unknown numbers are blank."""
     columns = {column: values for prediction in predictions for column, values in prediction.items()}
     digits = [0 if column == "tokens" else 6 for column in columns]
     text = io.StringIO()

@@ -1,4 +1,4 @@
-"""The `prepare` job: text to token store. Run again with the same config, it does nothing; stopped, it goes on."""
+"""The `prepare` job: text to token store. A finished store is left as it is, an unfinished one is resumed."""
 
 import logging
 
@@ -24,7 +24,7 @@ def main(conf: PrepareConf) -> None:
 
 
 def summary(store: TokenStore) -> str:
-    """One line: training tokens of each domain."""
+    """A line with the training tokens of each domain."""
     sizes = (f"{d} {store.num_rows('train', d) * store.seq_len / 1e6:.2f}M" for d in store.domains)
     return f"{', '.join(sizes)} tokens in rows of {store.seq_len}, {store.vocab_size} entries"
 

@@ -83,7 +83,7 @@ def main(conf: ReportConf) -> None:
     )
     atomic.write_text(folder / "report.html", page)
     if conf.logger:
-        from autoscale_exp.reporting.tracking import log_report  # loads torch
+        from autoscale_exp.reporting.tracking import log_report  # imports torch
 
         log_report(conf.logger, folder, Path(conf.fit), Path(conf.targets), mixtures, differences, savings)
     show(summary, fit, mixtures, conf.reference, savings, found, downstream)
@@ -94,14 +94,14 @@ def main(conf: ReportConf) -> None:
 
 
 def read_runs(conf: ReportConf) -> tuple[dict[int, dict[str, MixtureRuns]], Fit, Searches]:
-    """The target runs by budget and mixture, the reference first, the fit, and the searches.
+    """Reads the target runs by budget and mixture, with the reference first, the fit, and the searches.
 
     Raises:
         UserError: some of them are missing, or cannot be compared.
     """
     search = Path(conf.search)
     if not (search / STUDY).exists():
-        read_records(search)  # without which a fit is no use to ask for
+        read_records(search)  # a missing search is reported before a missing fit
     fit = read_fit(Path(conf.fit), "fit")
     objective = objective_of_fit(fit, conf.fit)
     if not any(Path(conf.targets).glob(f"runs/*/{RECORD}")):
@@ -132,14 +132,14 @@ def read_runs(conf: ReportConf) -> tuple[dict[int, dict[str, MixtureRuns]], Fit,
 
 
 def _in_order(mixtures: Mapping[str, MixtureRuns], reference: str) -> dict[str, MixtureRuns]:
-    """The reference first, then the best."""
+    """The mixtures with the reference first, then from best to worst."""
     return dict(sorted(mixtures.items(), key=lambda entry: (entry[0] != reference, entry[1].final.mean())))
 
 
 def next_step(conf: ReportConf, mixtures: dict[str, MixtureRuns], differences: dict[str, Difference]) -> str:
-    """More seeds while the best of the other mixtures is not told apart from the reference; then the use of the best.
+    """The next step: more seeds, as long as the best mixture cannot be told apart from the reference, or its use.
 
-    Beyond `MOST_PROPOSED_SEEDS` the difference is too small to pay for.
+    If it would take more than `MOST_PROPOSED_SEEDS`, the difference is too small to pay for.
     """
     best = min(differences.values(), key=lambda difference: difference.mean)
     if not best.within_noise:
@@ -161,7 +161,7 @@ def summarise(
     brute: BruteForce | None = None,
     optima: Mapping[str, ScaleOptimum] | None = None,
 ) -> dict[str, Any]:
-    """The content of summary.json, see docs/formats.md.
+    """Makes the content of summary.json; see docs/formats.md.
 
     Args:
         searches: the searches, with all proxy runs.
@@ -169,7 +169,7 @@ def summarise(
         budgets: target runs by token budget, smallest first, and mixture.
         reference: the mixture that others are compared with.
         downstream: scores by task and mixture; may be empty.
-        found: what the fit predicted, beside what was trained.
+        found: predictions of the fit beside what was trained.
         brute: regrets; None without a brute-force search.
         optima: the optima of single scales and the extrapolated one; may be empty.
     """
@@ -207,19 +207,19 @@ def summarise(
 
 
 def _saving(saving: Saving) -> dict[str, Any]:
-    """A saving as the summary has it."""
+    """A saving in the form of the summary."""
     return asdict(saving) | {"charged": {str(count): saving.charged(count) for count in (1, MANY_TARGETS)}}
 
 
 def _optimum(found: ScaleOptimum) -> dict[str, Any]:
-    """An optimum as the summary has it: its scale, weights, and what it is worth at the target."""
+    """An optimum in the form of the summary: its scale, weights, and what it is worth at the target."""
     optimum, difference = found.optimum, found.difference
     described = {"tokens": optimum.tokens, "weights": optimum.weights, "interval": optimum.interval}
     return described | {"scales": found.num_scales, "difference": difference and _difference(difference)}
 
 
 def _difference(difference: Difference) -> dict[str, Any]:
-    """A difference of final objectives as the summary has it: in units of the objective, and as a share."""
+    """A difference of final objectives in the form of the summary: in units of the objective, and as a share."""
     return {
         "mean": difference.mean,
         "interval": difference.interval,

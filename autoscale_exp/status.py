@@ -1,4 +1,4 @@
-"""The `status` job: how far the runs of a sweep, or of a study, have come."""
+"""The `status` job: how far the runs of a sweep or study are."""
 
 import math
 import time
@@ -16,13 +16,13 @@ from autoscale_exp.base.ranges import check_range
 from autoscale_exp.config import StatusConf
 from autoscale_exp.training.registry import RunState, State, rate_of, seconds_left, states_of, sweeps_in
 
-FILE_COLUMNS = 200  # where no terminal has a width
+FILE_COLUMNS = 200  # width of the output without a terminal
 COLORS = {State.FAILED: "red", State.DIED: "red", State.RUNNING: "green", State.MISSING: "dim"}
 
 
 @job("status", lambda: "the sweep goes on")
 def main(conf: StatusConf) -> None:
-    """Prints the state of every run once, or again and again until all are finished."""
+    """Prints the state of every run, once or repeatedly until all are finished."""
     check_range({"seconds": conf.seconds}, 0.1)
     console = Console(highlight=False, soft_wrap=True)
     if not console.is_terminal:
@@ -39,7 +39,7 @@ def main(conf: StatusConf) -> None:
 
 
 def look_at(folder: Path) -> dict[Path, list[RunState]]:
-    """The runs of all sweeps in a folder.
+    """Reads the states of the runs of all sweeps in a folder.
 
     Raises:
         UserError: there is none.

@@ -1,4 +1,4 @@
-"""The `study` job: prepare, search, fit, target runs, evaluation and report, as one command that goes on anywhere."""
+"""The `study` job: prepare, search, fit, target runs, evaluation and report in one command, resumable at any point."""
 
 import logging
 from collections.abc import Sequence
@@ -66,7 +66,7 @@ def main(conf: StudyConf) -> None:
 
 
 def check(conf: StudyConf) -> None:
-    """Checks what can be checked without the token store.
+    """Checks all that can be checked without the token store.
 
     Raises:
         UserError: a value is not allowed.
@@ -88,7 +88,7 @@ def check(conf: StudyConf) -> None:
 
 
 def prepare_stage(conf: StudyConf) -> list[Stage]:
-    """The stage that makes the token store; none if the study was given one."""
+    """The stage that makes the token store; none if the study is given one."""
     if conf.store is not None:
         return []
     command = Sections.of_job().command("prepare", [], ["data"])
@@ -120,7 +120,7 @@ def with_scales(conf: StudyConf, store: TokenStore) -> ScaledDesignConf:
 
 
 def requests_of(stages: StageList) -> dict[str, Request]:
-    """What each rival's fit will be asked, checked before there is a run.
+    """Makes the request to each rival's fit, checked before any run.
 
     Raises:
         UserError: a value is not allowed; the message names the key.
@@ -139,10 +139,10 @@ def requests_of(stages: StageList) -> dict[str, Request]:
 
 
 def show_plan(console: Console, stages: StageList, planned: Sequence[Stage], left: Sequence[Stage]) -> None:
-    """Prints what there is to do: what each stage takes, and the commands that do the same one by one.
+    """Prints the plan: what each stage will take, and the commands that do the same one by one.
 
     Raises:
-        UserError: a run cannot be made as configured, or does not fit the memory.
+        UserError: the config of a run is invalid, or the run does not fit the memory.
     """
     conf, store, folder = stages.conf, stages.store, stages.folder
     requests = requests_of(stages)

@@ -48,9 +48,9 @@ def main(conf: TrainConf) -> None:
             tell_of_other_runs(plan.conf)
         tell_of_other_budget(conf)
         run = PlannedRun(plan, folder, [], finished)
-        watch = None if hydra.mode == RunMode.MULTIRUN else SweepWatch([run])  # a sweep has its own
+        watch = None if hydra.mode == RunMode.MULTIRUN else SweepWatch([run])  # a sweep has a watch of its own
         if watch and not holder(folder):
-            (folder / FAILURE).unlink(missing_ok=True)  # one that is found later is of now
+            (folder / FAILURE).unlink(missing_ok=True)  # so that any failure found later is new
         with watch if watch and is_first_process(conf) else nullcontext():
             if not finished and is_packed(conf):
                 train_in_packs((plan, folder), planned_runs())
@@ -72,16 +72,16 @@ def main(conf: TrainConf) -> None:
             raise
         if not isinstance(error, UserError):
             log.exception("%s failed", conf.run_name)
-        elif not (folder / FAILURE).exists():  # else the sweep says so
+        elif not (folder / FAILURE).exists():  # the sweep reports failures
             log.error("%s failed: %s", conf.run_name, error)
 
 
 def train_once(plan: RunPlan, folder: Path) -> None:
-    """Trains a run, unless another process has, or does so now: then takes what comes of that.
+    """Trains a run. If another process has trained it, or trains it now, takes the result of that.
 
     Raises:
-        UserError: it failed, here or there.
-        Exception: it failed `retries` times more, and not by the config.
+        UserError: the run failed, here or there.
+        Exception: it failed again `retries` times, for other reasons than the config.
     """
     if not is_first_process(plan.conf):
         train_here(plan, folder)
@@ -104,17 +104,17 @@ def train_once(plan: RunPlan, folder: Path) -> None:
 
 
 def train_here(plan: RunPlan, folder: Path) -> None:
-    """Trains a run in this process, or on several devices in a process for each."""
+    """Trains a run in this process or, on several devices, in a process for each."""
     if num_devices(plan.conf) > 1 and not is_started_elsewhere(plan.conf):
         train_on_devices(plan, folder)
         return
-    from autoscale_exp.training.run import train  # imports torch, which takes seconds, once all is checked
+    from autoscale_exp.training.run import train  # imports torch, which takes seconds, after all checks
 
     train(plan, folder)
 
 
 def tell_of_other_runs(conf: TrainConf) -> None:
-    """Says so if the design has more runs than the one that is trained."""
+    """Logs if the design has more runs than the one that is trained."""
     count = len(
         design_runs(conf.design, RunRequest(conf.data.domains, conf.token_budget, conf.mixture_name, conf.seed))
     )
@@ -124,7 +124,7 @@ def tell_of_other_runs(conf: TrainConf) -> None:
 
 
 def tell_of_other_budget(conf: TrainConf) -> None:
-    """Says so if a mixture file is for another number of tokens than it is trained at."""
+    """Logs if a mixture file is for another token budget than that of the run."""
     if conf.mixture.kind != "file" or conf.token_budget is None:
         return
     meant = read_mixture_file(Path(str(conf.mixture.path))).token_budget

@@ -19,7 +19,7 @@ def accuracy(predicted: Array, labels: Array) -> float:
 
 
 def f1(predicted: Array, labels: Array) -> float:
-    """Harmonic mean of precision and recall of class 1; 0 if it is neither predicted nor there."""
+    """Harmonic mean of precision and recall of class 1; 0 if the class is neither predicted nor there."""
     hits = np.sum((predicted == 1) & (labels == 1))
     total = np.sum(predicted == 1) + np.sum(labels == 1)
     return float(2 * hits / total) if total else 0.0
@@ -56,7 +56,7 @@ METRICS: dict[str, Callable[[Array, Array], float]] = {
 
 
 def normalize_answer(text: str) -> str:
-    """SQuAD's: lower case, without punctuation, the articles a, an and the, and superfluous spaces."""
+    """Normalises an answer as SQuAD does: lower case, without punctuation, articles (a, an, the) and extra spaces."""
     without_punctuation = "".join(character for character in text.lower() if character not in string.punctuation)
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", without_punctuation).split())
 

@@ -25,10 +25,10 @@ from autoscale_exp.lm.masking import row_keys
 
 
 def plan_perplexity(conf: PerplexityTaskConf, subject: Subject) -> list[Evaluation]:
-    """Checks that the model can read the store.
+    """Plans the evaluation, and checks that the model can read the store.
 
     Raises:
-        UserError: there is no such store, it is not the run's own or has another tokenizer, its rows are too long, or
+        UserError: there is no such store, it is not that of the run or has another tokenizer, its rows are too long, or
             the stride does not fit.
     """
     checkpoint = subject.checkpoint
@@ -98,9 +98,9 @@ def _open(conf: PerplexityTaskConf, subject: Subject) -> TokenStore:
 
 
 def model_conf(subject: Subject) -> ModelConf:
-    """A `model` section for the subject's kind of model, masked as in its run, or as by default outside of one.
+    """A `model` section for the subject's family, with masking as in its run, or by default without a run.
 
-    Its sizes are the smallest, because the model that is made of it is replaced by the checkpoint's.
+    Its sizes are the smallest, because the checkpoint's model replaces the one that is made of it.
     """
     smallest = {"n_layer": 1, "n_embd": 1, "n_head": 1, "dropout": 0.0}
     section: dict[str, Any] = {"name": "checkpoint", "family": subject.checkpoint.family, **smallest}
@@ -113,7 +113,7 @@ def model_conf(subject: Subject) -> ModelConf:
 
 
 def language_model(conf: ModelConf, checkpoint: Checkpoint) -> LanguageModel:
-    """The module that the model was, or could have been, trained as, around the checkpoint's weights."""
+    """The LightningModule of the model's family, with the checkpoint's weights."""
     tokenizer = load_tokenizer(checkpoint)
     family = FAMILIES[checkpoint.family]
     model = load_model(checkpoint, getattr(transformers, family.architecture))
@@ -125,12 +125,12 @@ def language_model(conf: ModelConf, checkpoint: Checkpoint) -> LanguageModel:
 def domain_loss(
     module: LanguageModel, store: TokenStore, domain: str, positions: int, conf: PerplexityTaskConf
 ) -> float:
-    """Mean loss in nats per predicted token over a domain's validation rows, each token counting once."""
+    """Mean loss in nats per predicted token over a domain's validation rows."""
     rows = store.rows("validation", domain)
     total, count = torch.zeros((), dtype=torch.float64), 0
     for numbers in torch.arange(len(rows)).split(conf.batch_rows):
         tokens = torch.from_numpy(rows[numbers.numpy()].astype("int64")).to(module.device)
-        keys = row_keys(numbers, "validation", domain).to(module.device)  # as during training: the same masks
+        keys = row_keys(numbers, "validation", domain).to(module.device)  # so that masks are those of training
         for losses in _row_losses(module, tokens, keys, positions, conf.stride):
             total += losses.sum(dtype=torch.float64).cpu()
             count += losses.numel()
@@ -140,10 +140,10 @@ def domain_loss(
 def _row_losses(
     module: LanguageModel, tokens: torch.Tensor, keys: torch.Tensor, positions: int, stride: int | None
 ) -> Iterator[torch.Tensor]:
-    """Losses of (B, T) tokens: of whole rows, or of the new tokens of each window.
+    """Yields the losses of (B, T) tokens: of whole rows, or of the new tokens of each window.
 
     Windows of W tokens, the model's `positions`, begin every `stride` tokens. A token is predicted in the first window
-    that has it, so from at least W - stride tokens before it, and every token after a row's first exactly once.
+    that has it, so from at least W - stride tokens before it. Every token but a row's first is predicted once.
     """
     if stride is None:
         yield module.token_losses(tokens, keys)

@@ -1,6 +1,6 @@
-"""SQuAD v1.1 (Rajpurkar et al., 2016): fine-tuning to mark the answer in a paragraph, and reading it back.
+"""SQuAD v1.1 (Rajpurkar et al., 2016): fine-tuning to mark the answer in a paragraph, and reading the answer off.
 
-A paragraph that does not fit becomes several overlapping windows; "window" below is one input of the model.
+A paragraph that is too long becomes several overlapping windows. A window is one input of the model.
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ SPLITS = ("train", "validation")
 
 
 def plan_squad(conf: SquadTaskConf, subject: Subject) -> list[Evaluation]:
-    """The evaluation.
+    """Plans the evaluation.
 
     Raises:
         UserError: see `check_fine_tuning`; or a local file is missing or has wrong columns.
@@ -46,7 +46,7 @@ def plan_squad(conf: SquadTaskConf, subject: Subject) -> list[Evaluation]:
         train, validation = (load_examples(source, split) for split in SPLITS)
         windows = encode(train, tokenizer, conf)
         inputs = windows.inputs | answer_positions(train, windows)
-        windows = encode(validation, tokenizer, conf)  # so that what is wrong is told before the model is fine-tuned
+        windows = encode(validation, tokenizer, conf)  # so that mistakes show before the model is fine-tuned
         model = FineTuned("squad", AutoModelForQuestionAnswering, subject, tokenizer, inputs, conf, seed)
         logits = model.predict(windows.inputs, lambda output: (output.start_logits, output.end_logits))
         answers = best_answers(validation, windows, logits, conf.n_best, conf.max_answer_length)
@@ -73,7 +73,7 @@ def plan_squad(conf: SquadTaskConf, subject: Subject) -> list[Evaluation]:
 
 
 def load_examples(source: DataSource, split: str) -> datasets.Dataset:
-    """The examples of a split, which all have an answer.
+    """Loads the examples of a split, and checks that all have an answer.
 
     Raises:
         UserError: see `DataSource.load`; or a question has no answer, as in SQuAD v2.
@@ -88,13 +88,13 @@ def load_examples(source: DataSource, split: str) -> datasets.Dataset:
 
 @dataclass(frozen=True)
 class Windows:
-    """Questions with windows of their paragraphs, tokenized.
+    """Tokenized questions, with windows of their paragraphs.
 
     Attributes:
         inputs: columns for the model.
         example: number of each window's example.
-        offsets: per window (tokens, 2), the characters of the paragraph that each token covers.
-        in_context: per window (tokens,) bool, whether a token is of the paragraph.
+        offsets: per window, (tokens, 2) characters of the paragraph that each token covers.
+        in_context: per window, (tokens,) bool, whether a token is of the paragraph.
     """
 
     inputs: Encoded
@@ -104,7 +104,7 @@ class Windows:
 
 
 def encode(examples: datasets.Dataset, tokenizer: Tokenizer, conf: SquadTaskConf) -> Windows:
-    """Tokenizes to [CLS] question [SEP] window [SEP], a window every `stride` tokens until the paragraph is covered.
+    """Tokenizes to [CLS] question [SEP] window [SEP], with a window every `stride` tokens over the whole paragraph.
 
     The tokenizer's own windows are not used because some versions lose the last one (tokenizers 0.23.2).
 
@@ -139,7 +139,7 @@ def encode(examples: datasets.Dataset, tokenizer: Tokenizer, conf: SquadTaskConf
 
 
 def answer_positions(examples: datasets.Dataset, windows: Windows) -> Encoded:
-    """First and last token of the answer in each window; 0, the class token, where the answer is not all in it."""
+    """First and last token of the answer in each window; 0, the class token, if the answer is not wholly in it."""
     starts, ends = [], []
     answers = examples["answers"][:]
     for example, offsets, in_context in zip(windows.example, windows.offsets, windows.in_context, strict=True):
@@ -160,10 +160,10 @@ def best_answers(
     n_best: int,
     max_answer_length: int,
 ) -> list[str]:
-    """For each example the span with the largest sum of start and end logit, over all its windows.
+    """Finds, for each example, the span with the largest sum of start and end logit over all its windows.
 
     Spans run from one of a window's `n_best` starts to one of its `n_best` ends, lie in the paragraph and have at most
-    `max_answer_length` tokens. An example without any gets an empty answer.
+    `max_answer_length` tokens. An example without such a span gets an empty answer.
     """
     contexts = examples["context"][:]
     best = [(-np.inf, "")] * len(contexts)

@@ -1,4 +1,4 @@
-"""Which model is evaluated: that of a finished run, or any Hugging Face folder. Imports no torch."""
+"""The model to evaluate: that of a finished run, or any Hugging Face folder. Imports no torch."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ class Subject:
     Attributes:
         checkpoint: weights and tokenizer.
         path: path of its evaluation.json.
-        run: record of its run, or None for a folder that is no run's.
+        run: record of its run, or None for a folder that is not from a run.
         identity: identity of its run, or None.
         datasets_dir: folder of local data sets, or None for the Hub.
         device: a torch device, or auto.
@@ -34,15 +34,15 @@ class Subject:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What every result depends on."""
+        """The settings that every result depends on."""
         return {"weights": self.checkpoint.sha256, "tokenizer": self.checkpoint.tokenizer}
 
 
 def find_subject(conf: SubjectConf) -> Subject:
-    """The model that the config names.
+    """Finds the model that the config names.
 
     Raises:
-        UserError: it names none or two, the run is not finished or kept no model, or the folder cannot be used.
+        UserError: the config names none or two, the run is not finished or kept no model, or the folder cannot be used.
     """
     if (conf.run is None) == (conf.checkpoint is None):
         raise UserError(

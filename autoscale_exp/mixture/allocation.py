@@ -13,9 +13,9 @@ from autoscale_exp.base.errors import UserError
 def allocate_stages(
     starts: Sequence[int], weights: npt.ArrayLike, token_budget: int, seq_len: int
 ) -> tuple[FloatArray, Int64Array]:
-    """Requested tokens and whole rows of a run whose weights change at given token counts.
+    """Allocates requested tokens and whole rows of a run whose weights change at given token counts.
 
-    A stage goes from its start to the next one's, the last to the end of the run. Starts and end are taken at the
+    A stage goes from its start to that of the next, the last to the end of the run. Starts and end are rounded to the
     nearest whole row, and the rows of each stage are allocated by `allocate_rows`.
 
     Args:
@@ -28,10 +28,10 @@ def allocate_stages(
         (S, K) requested tokens and (S, K) rows.
 
     Raises:
-        UserError: starts do not increase by a row at least, or lie outside the budget; the message names the stage.
+        UserError: starts do not increase by at least a row, or lie outside the budget; the message names the stage.
     """
     edges = np.array([*starts, token_budget], dtype=np.int64)
-    row_edges = (2 * edges + seq_len) // (2 * seq_len)  # the nearest, half a row up
+    row_edges = (2 * edges + seq_len) // (2 * seq_len)  # the nearest; half a row is rounded up
     for stage in range(1, len(starts)):
         if not row_edges[stage - 1] < row_edges[stage] < row_edges[-1]:
             raise UserError(
@@ -44,7 +44,7 @@ def allocate_stages(
 
 
 def allocate_rows(domain_tokens: npt.ArrayLike, seq_len: int) -> Int64Array:
-    """Whole rows per domain by the largest-remainder method (Hamilton's).
+    """Allocates whole rows to domains by the largest-remainder method (Hamilton's).
 
     The total is the number of rows nearest to the requested tokens, and each domain gets its quota rounded down
     or up, never further away. Equal remainders go to the earlier domain, so the result is deterministic.
@@ -62,7 +62,7 @@ def allocate_rows(domain_tokens: npt.ArrayLike, seq_len: int) -> Int64Array:
     quota = np.asarray(domain_tokens, dtype=np.float64) / seq_len
     if not np.all(np.isfinite(quota)) or np.any(quota < 0):
         raise UserError(f"domain tokens must be finite and not negative, but are {(quota * seq_len).tolist()}")
-    # Quotas that are whole up to rounding error must not lose a row to the floor.
+    # A quota that is whole up to rounding error must not lose a row.
     quota = np.where(np.abs(quota - np.rint(quota)) < 8 * np.spacing(quota), np.rint(quota), quota)
     total = math.fsum(quota.tolist())
     if total < 1 - 1e-12:

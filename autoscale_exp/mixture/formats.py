@@ -1,4 +1,4 @@
-"""Mixtures as other training stacks take them."""
+"""Mixtures in the formats of other training stacks."""
 
 import json
 import re
@@ -11,13 +11,13 @@ Weights = dict[str, float]
 
 
 def megatron(weights: Weights, *, for_shell: bool = True) -> str:
-    """Megatron-LM's `--data-path`: weight and prefix in turn, quoted for a shell.
+    """Megatron-LM's `--data-path`: weights and prefixes in turn, quoted for a shell.
 
-    Without a shell it is the content of a file for `--data-args-path`, which Megatron splits at blanks
+    With for_shell=False it is the content of a file for `--data-args-path`, which Megatron splits at blanks
     (megatron/training/utils.py, get_blend_and_blend_per_split).
 
     Raises:
-        UserError: a name that cannot be a prefix there.
+        UserError: a name cannot be a prefix there.
     """
     for domain in weights:
         if domain.startswith("-"):
@@ -68,7 +68,7 @@ FORMATS: dict[str, Callable[[Weights], str]] = {
 
 
 def _for_shell(name: str) -> str:
-    return name if re.fullmatch(r"[\w@%+=:,./-]+", name) else shlex.quote(name)  # which quotes any non-Latin letter
+    return name if re.fullmatch(r"[\w@%+=:,./-]+", name) else shlex.quote(name)  # this quotes any non-Latin letter
 
 
 def _json(content: object) -> str:
@@ -76,8 +76,8 @@ def _json(content: object) -> str:
 
 
 def quoted(name: str) -> str:
-    """A text in quotes for JSON, YAML and Python."""
-    return json.dumps(name, ensure_ascii=False)  # as YAML reads it too; it takes an escaped pair for two letters
+    """A text in quotes, for JSON, YAML and Python."""
+    return json.dumps(name, ensure_ascii=False)  # YAML reads an escaped surrogate pair as two letters
 
 
 def yaml_number(number: float) -> str:

@@ -1,4 +1,4 @@
-"""The noise of means over seeds, where seeds are few: intervals that mixtures lend one another."""
+"""The noise of means over few seeds. Mixtures lend one another what they show of it."""
 
 import math
 from collections.abc import Sequence
@@ -9,8 +9,8 @@ from scipy import optimize, special, stats
 
 from autoscale_exp.base.arrays import FloatArray
 
-CONFIDENCE = 0.9  # of intervals, as in a fit
-MOST_SEEDS = 100  # that are looked through for how many would settle a question
+CONFIDENCE = 0.9  # level of intervals, as in a fit
+MOST_SEEDS = 100  # most seeds to consider for settling a question
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,8 @@ class Noise:
 
     Attributes:
         deviation: standard deviation of the difference at a single seed.
-        prior: seeds' worth of knowledge that the other mixtures' differences lend, in degrees of freedom.
-        sharing: mixtures' worth of degrees of freedom that all differences have together, at most.
+        prior: degrees of freedom that the differences of other mixtures lend.
+        sharing: number of independent mixtures that all differences are worth; it limits the degrees of freedom.
     """
 
     deviation: float
@@ -28,22 +28,22 @@ class Noise:
     sharing: float
 
     def margin(self, num_seeds: int) -> float:
-        """Half the width of the 90 % interval of the mean over so many seeds, by Student's t."""
+        """Half the width of the 90 % interval of the mean over `num_seeds` seeds, by Student's t."""
         own = num_seeds - 1
         freedom = min(own + self.prior, own * self.sharing)
         return float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * self.deviation / math.sqrt(num_seeds)
 
     def seeds_to_settle(self, mean: float, num_seeds: int) -> int | None:
-        """Seeds in all at which an interval about the same mean would leave zero out; None if `MOST_SEEDS` do not."""
+        """Seeds in all at which the interval would leave zero out for the same mean; None if above `MOST_SEEDS`."""
         more = range(num_seeds + 1, MOST_SEEDS + 1)
         return next((count for count in more if abs(mean) > self.margin(count)), None)
 
 
 def noise_of_differences(differences: FloatArray) -> list[Noise]:
-    """The noise of each mixture's difference from the same reference.
+    """Estimates the noise of each mixture's difference from one reference.
 
-    Each variance is estimated by its own seeds and drawn towards those of the other mixtures, the more so the more
-    alike they are: two seeds alone tell little, and a mixture whose runs are erratic must not blur the others.
+    Each variance is estimated by its own seeds, and drawn towards those of the other mixtures, the more so the more
+    alike they are. Two seeds alone tell little, but a mixture whose runs are erratic must not blur the others.
 
     Source: Smyth 2004, Statistical Applications in Genetics and Molecular Biology 3 (1), article 3, section 6: the
     variances have a scaled inverse chi-squared prior, whose parameters are found from the moments of their logarithms.
@@ -51,10 +51,10 @@ def noise_of_differences(differences: FloatArray) -> list[Noise]:
     runs, so that two of them correlate by 1/2 and their squares by 1/4, which leaves K / (1 + (K - 1) / 4) mixtures'.
 
     Args:
-        differences: (K, seeds) of two seeds or more.
+        differences: (K, seeds) differences, with two or more seeds.
 
     Returns:
-        (K,) noise; of a single mixture the one of the paired t test.
+        (K,) noise; for a single mixture, that of the paired t test.
     """
     count, own = len(differences), differences.shape[1] - 1
     variances = differences.var(axis=1, ddof=1)
@@ -62,7 +62,7 @@ def noise_of_differences(differences: FloatArray) -> list[Noise]:
     if count == 1:
         return [Noise(math.sqrt(variances[0]), 0.0, sharing)]
     alike = Noise(math.sqrt(variances.mean()), math.inf, sharing)
-    if not variances.all():  # no logarithm
+    if not variances.all():  # 0 has no logarithm
         return [alike] * count
     logarithms = np.log(variances)
     beyond_chance = float(logarithms.var(ddof=1) - special.polygamma(1, own / 2))
@@ -83,7 +83,7 @@ def _inverse_trigamma(value: float) -> float:
 def mean_margin(values: Sequence[FloatArray]) -> float | None:
     """Half the width of the 90 % interval of each group's mean over seeds, by Student's t; None for single seeds.
 
-    The groups are of equal size, and their noise is pooled: two seeds that happen to agree make nothing certain.
+    The groups are of equal size, and their noise is pooled, as two seeds that happen to agree make nothing certain.
     """
     num_seeds = len(values[0])
     freedom = len(values) * (num_seeds - 1)

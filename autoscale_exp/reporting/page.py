@@ -1,4 +1,4 @@
-"""The HTML report: one file, no network, everything inside."""
+"""The HTML report: one file with everything inside, which needs no network."""
 
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -51,20 +51,20 @@ def render_page(
     brute: BruteForce | None = None,
     optima: Mapping[str, ScaleOptimum] | None = None,
 ) -> str:
-    """The report as an HTML document.
+    """Renders the report as an HTML document.
 
     Args:
-        searches: the record of every proxy run, and which mixtures were found with it.
+        searches: the searches, with the record of every proxy run.
         fit: the fit of the search.
         autoscale: the fit of the published method to the same search, or None.
         budgets: target runs by token budget, smallest first, and mixture.
         reference: the mixture that others are compared with.
         summary: content of summary.json.
         downstream: scores by task and mixture; may be empty.
-        found: what the fit predicted, beside what was trained.
+        found: predictions of the fit beside what was trained.
         remarks: what to know of the mixtures before trusting the comparison.
-        published: the part with a published study's numbers, or nothing.
-        explorer: file of the mixture explorer, beside the page; None without one.
+        published: the part with a published study's numbers, or ''.
+        explorer: file of the mixture explorer beside the page; None without one.
         brute: regrets; None without a brute-force search.
         optima: the optima of single scales and the extrapolated one; may be empty.
     """
@@ -121,7 +121,7 @@ def render_page(
 
 
 def render_published(published: PublishedConf, numbers: Beside, autoscale: Fit | None) -> str:
-    """The part of the page with a published study's numbers."""
+    """Renders the part of the page with a published study's numbers."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     source = resources.files(__package__).joinpath("published.html.j2").read_text("utf-8")
     figure = None
@@ -138,7 +138,7 @@ def draw(
     reference: str,
     searches: Searches,
 ) -> dict[str, Figure]:
-    """The figures of a report, by their place on the page."""
+    """Draws the figures of a report, by their place on the page."""
     *_, mixtures = budgets.values()
     differences, savings = compare(mixtures, reference), savings_of(budgets, reference, searches)
     label = figures.axis_label(fit)

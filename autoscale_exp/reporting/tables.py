@@ -1,4 +1,4 @@
-"""Fits as a person reads them in a terminal."""
+"""Fits as tables in a terminal."""
 
 import os
 from collections.abc import Sequence
@@ -13,13 +13,13 @@ from autoscale_exp.reporting.verdicts import number, objective_label, percent
 
 
 def open_console() -> Console:
-    """A console for tables: of the terminal's width, and of any width where the output is a file or a pipe."""
+    """Opens a console for tables, with the width of the terminal, or without a limit for a file or a pipe."""
     console = Console(highlight=False, soft_wrap=True)
     return console if console.is_terminal or "COLUMNS" in os.environ else Console(highlight=False, width=10_000)
 
 
 def print_table(console: Console, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Prints a table whole: one that is too wide goes on below, under its first column again."""
+    """Prints a whole table. If it is too wide, it is continued below, with its first column repeated."""
     widths = [
         max(len(line) for cell in (name, *cells) for line in cell.split("\n")) + 3
         for name, *cells in zip(columns, *rows, strict=True)
@@ -41,7 +41,7 @@ def print_table(console: Console, title: str, columns: Sequence[str], rows: Sequ
 
 
 def show_fit(fit: Fit) -> None:
-    """Prints verdicts, weights by scale and target, what holds them, and what to know before trusting them."""
+    """Prints verdicts, weights by scale and target, the bounds that hold, and what to know before trusting them."""
     console = open_console()
     for entry in fit.targets:
         if entry.verdict:
@@ -70,12 +70,12 @@ def show_fit(fit: Fit) -> None:
 
 
 def several_sizes(fit: Fit) -> bool:
-    """Whether mixtures of a fit are for models of several sizes."""
+    """Whether the mixtures of a fit are for several model sizes."""
     return len({entry.params for entry in fit.scales + fit.targets}) > 1
 
 
 def backtest_text(fit: Fit, tested: Backtest) -> str:
-    """A back-test of a fit as a sentence: in units of the objective, and as shares of the optimum's at that scale."""
+    """A back-test as a sentence, in units of the objective and in shares of its optimum at that scale."""
     level = fit.scales[-1].objective_value
     errors = (tested.level_error, tested.difference_error, tested.difference_spread)
     unit = " nats per token" if fit.objective.metric == "loss" else f" of {fit.objective.metric}"
@@ -94,7 +94,7 @@ def _weight_cell(entry: FittedMixture, domain: str) -> str:
 
 
 def _show_next_runs(console: Console, entry: FittedMixture) -> None:
-    """The commands that train the runs that would tell most, if the verdict is open and more runs may close it."""
+    """Prints the commands that train the most telling runs, if the verdict is open and more runs may close it."""
     if not entry.next_runs or not entry.is_open:
         return
     console.print("train the most useful next proxy runs, then fit again:")
@@ -108,7 +108,7 @@ def _show_next_runs(console: Console, entry: FittedMixture) -> None:
 
 
 def show_downstream(downstream: DownstreamTable, mixtures: list[str]) -> None:
-    """Prints scores by task and mixture; those that are best by more than the noise have a star."""
+    """Prints scores by task and mixture, with a star for those that are best by more than the noise."""
     rows = []
     for task, row in downstream.items():
         scores = [row.get(name) for name in mixtures]
@@ -118,7 +118,7 @@ def show_downstream(downstream: DownstreamTable, mixtures: list[str]) -> None:
 
 
 def _show_other_metric(console: Console, fit: Fit, entry: FittedMixture) -> None:
-    """The optimum under the other metric, where it differs by more than the interval."""
+    """Prints the optimum under the other metric, if it differs by more than the interval."""
     other = "perplexity" if fit.objective.metric == "loss" else "loss"
     weights, interval = entry.weights_under(other), entry.interval
     if not weights or not interval:

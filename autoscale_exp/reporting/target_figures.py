@@ -18,9 +18,9 @@ WIDTH = 6.2  # inches
 
 
 def plot_differences(differences: Mapping[str, Difference], reference: str) -> Figure:
-    """A row per mixture, best first: the difference from the reference with its 90 % interval, in percent.
+    """Plots the difference of each mixture from the reference, with its 90 % interval, in percent, best first.
 
-    Filled markers are of differences beyond the noise.
+    Filled markers are for differences beyond the noise.
     """
     with plt.rc_context(STYLE):
         rows = sorted(differences.values(), key=lambda difference: difference.mean)
@@ -47,9 +47,9 @@ def plot_validation_curves(
     savings: Mapping[str, Saving],
     label: str,
 ) -> Figure:
-    """Objective against tokens for each mixture, a thin line per seed, and where each reaches the reference's end.
+    """Plots the objective against tokens for each mixture, with a thin line per seed.
 
-    A mixture is marked there, and the legend has what it saves, only where its gain exceeds the noise.
+    If the gain of a mixture exceeds the noise, a marker shows where it reaches the reference's end, and the legend what
 
     Args:
         mixtures: target runs by mixture.
@@ -69,7 +69,7 @@ def plot_validation_curves(
             is_better = name in differences and differences[name].is_better
             share = saved(differences[name], savings[name])[0] if is_better else ""
             text = f"{name}, {share.removeprefix('+')} sooner" if share else name
-            every = (i % 4, 4) if len(mixture.tokens) > 8 else None  # so that markers of close lines do not hide others
+            every = (i % 4, 4) if len(mixture.tokens) > 8 else None  # so that close markers stay visible
             mean = mixture.mean_curve
             axes.plot(mixture.tokens, mean, marker, ls="-", color=colour, lw=1.8, ms=5, markevery=every, label=text)
             at = tokens_to_reach(mixture.tokens, mean, end)
@@ -86,7 +86,7 @@ def plot_validation_curves(
 
 
 def plot_budgets(budgets: Mapping[int, Mapping[str, MixtureRuns]], reference: str, label: str) -> Figure:
-    """Final objective against the token budget, both on a log axis: a dot per seed, a line through the means."""
+    """Plots the final objective against the token budget, both on log axes, with a dot per seed and a line of means."""
     *_, mixtures = budgets.values()
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(WIDTH, height(len(mixtures))))
@@ -110,7 +110,7 @@ def plot_budgets(budgets: Mapping[int, Mapping[str, MixtureRuns]], reference: st
 
 
 def plot_domain_losses(mixtures: Mapping[str, MixtureRuns], reference: str) -> Figure:
-    """Final loss of each validation domain less the reference's, a dot per seed."""
+    """Plots the final loss of each validation domain less the reference's, with a dot per seed."""
     losses = {name: [record.losses for record in mixture.records] for name, mixture in mixtures.items()}
     domains = list(losses[reference][0])
     base = {domain: np.mean([of_seed[domain] for of_seed in losses[reference]]) for domain in domains}

@@ -1,4 +1,4 @@
-"""Target runs by token budget and mixture, and the objective that they are judged by."""
+"""Target runs by token budget and mixture, and the objective by which they are judged."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,23 +11,23 @@ from autoscale_exp.laws.fit_file import Fit
 from autoscale_exp.laws.objective import Objective
 from autoscale_exp.runs.record import RunRecord
 
-SAME_WEIGHTS = 1e-3  # apart, at most, in requested weights: runs of one mixture
+SAME_WEIGHTS = 1e-3  # largest difference between requested weights of runs of one mixture
 
 
 @dataclass(frozen=True)
 class NamedObjective:
-    """An objective of losses that are told apart by name and may stand in any order.
+    """An objective of losses by name, in any order.
 
     Attributes:
         objective: the objective, a function of (V,) losses.
-        validation_domains: (V,) the domains that it takes them of, in its order.
+        validation_domains: (V,) the validation domains, in the order of the objective.
     """
 
     objective: Objective
     validation_domains: list[str]
 
     def __call__(self, losses: Mapping[str, float]) -> float:
-        """The objective of the losses of each domain."""
+        """Returns the objective of losses by domain."""
         return float(self.objective(np.array([losses[domain] for domain in self.validation_domains])))
 
 
@@ -37,9 +37,9 @@ class MixtureRuns:
 
     Attributes:
         name: name of the mixture.
-        records: a run per seed, by seed.
+        records: a record per seed, sorted by seed.
         tokens: (P,) tokens at the points of the validation curve.
-        curves: (seeds, P) objective there.
+        curves: (seeds, P) objective at these points.
     """
 
     name: str
@@ -54,7 +54,7 @@ class MixtureRuns:
 
     @property
     def mean_curve(self) -> FloatArray:
-        """(P,) mean over seeds."""
+        """(P,) mean curve over seeds."""
         return self.curves.mean(axis=0)
 
     @property
@@ -64,11 +64,11 @@ class MixtureRuns:
 
 
 def group_by_budget(records: Sequence[RunRecord], objective: NamedObjective) -> dict[int, dict[str, MixtureRuns]]:
-    """Target runs by token budget, smallest first, and mixture: the last budget is the target.
+    """Groups target runs by token budget, smallest first, and mixture. The last budget is the target.
 
     Raises:
-        UserError: the runs of a budget have different seeds, so that they cannot be compared; runs were validated on
-            other domains than the objective's; or those of a mixture at different points, or trained on other weights.
+        UserError: the mixtures of a budget have different seeds, and cannot be compared; runs were validated on
+            other domains than those of the objective; or runs of a mixture differ in validation points or in weights.
     """
     budgets = sorted({record.token_budget for record in records})
     return {
@@ -100,10 +100,10 @@ def _group_by_mixture(records: Sequence[RunRecord], objective: NamedObjective) -
 
 
 def _check_weights(records: Sequence[RunRecord]) -> None:
-    """Checks that all seeds of a mixture were asked for the same weights, unless these came as the runs trained.
+    """Checks that all seeds of a mixture have the same requested weights, unless these were set during the runs.
 
     Raises:
-        UserError: two were not.
+        UserError: two seeds have other weights.
     """
     first = records[0]
     for record in records[1:]:
@@ -117,10 +117,10 @@ def _check_weights(records: Sequence[RunRecord]) -> None:
 
 
 def _shared_points(records: Sequence[RunRecord]) -> list[int]:
-    """The tokens at which all seeds of a mixture were validated.
+    """Returns the tokens at which all seeds of a mixture were validated.
 
     Raises:
-        UserError: two were validated at different ones.
+        UserError: two seeds were validated at different points.
     """
     first, *others = ([point.tokens for point in record.validation_curve] for record in records)
     for record, points in zip(records[1:], others, strict=True):
@@ -142,12 +142,12 @@ def require_domains(record: RunRecord, verb: str, domains: Iterable[str], of_fit
 
     Args:
         record: record of the run.
-        verb: what the run was on its domains: trained or validated.
-        domains: the run's.
-        of_fit: the fit's.
+        verb: "trained" or "validated", for the message.
+        domains: the domains of the run.
+        of_fit: the domains of the fit.
 
     Raises:
-        UserError: a domain is in one of the two only; the message names it.
+        UserError: a domain is in only one of the two; the message names it.
     """
     more, fewer = sorted(set(domains) - set(of_fit)), sorted(set(of_fit) - set(domains))
     if more or fewer:
@@ -159,16 +159,16 @@ def require_domains(record: RunRecord, verb: str, domains: Iterable[str], of_fit
 
 
 def objective_of_fit(fit: Fit, folder: str) -> NamedObjective:
-    """The objective that the fit in `folder` was made with.
+    """Returns the objective of the fit in `folder`.
 
     Raises:
-        UserError: it was made of given optima, whose objective is not known.
+        UserError: the fit is of given optima, whose objective is unknown.
     """
     domains = list(fit.objective.weights or ())
     objective = fit.objective.over(domains)
     if objective is None:
         raise UserError(
-            f"fit is '{folder}', which was made of given optima, so that nobody knows their objective; give one made "
+            f"fit is '{folder}', which was made of given optima, whose objective is unknown; give a fit made "
             "with runs=<runs.csv or sweep folder>, and this one as autoscale=<folder>"
         )
     return NamedObjective(objective, domains)

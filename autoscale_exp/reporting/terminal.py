@@ -1,4 +1,4 @@
-"""The report as a person reads it in a terminal."""
+"""The report in a terminal."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -27,7 +27,7 @@ from autoscale_exp.reporting.verdicts import (
     worth_saying,
 )
 
-MOST_SENTENCES = 3  # on mixtures; of more the table tells enough
+MOST_SENTENCES = 3  # on mixtures; for more, the table is enough
 
 
 def show(
@@ -47,7 +47,7 @@ def show(
         mixtures: target runs by mixture.
         reference: the mixture that others are compared with.
         savings: the savings of all mixtures but the reference.
-        found: what the fit predicted, beside what was trained.
+        found: predictions of the fit beside what was trained.
         downstream: scores by task and mixture; may be empty.
     """
     console, base, differences = open_console(), mixtures[reference], compare(mixtures, reference)
@@ -77,7 +77,7 @@ def _show_mixtures(
     differences: Mapping[str, Difference],
     savings: Mapping[str, Saving],
 ) -> None:
-    """Objectives, differences, and tokens saved, with the search charged where there is one."""
+    """Prints objectives, differences and tokens saved, also net of the search if there is one."""
     base = next(mixture for name, mixture in mixtures.items() if name not in differences)
     level = float(base.final.mean())
     rows = []
@@ -105,7 +105,7 @@ def _show_mixtures(
 
 
 def _show_predictions(console: Console, main: Sequence[Prediction], level: float) -> None:
-    """Objectives and gains, predicted and trained, in digits for objectives of that level."""
+    """Prints objectives and gains, predicted and trained, with the digits that suit the objective's level."""
     if not main:
         return
     rows = [
