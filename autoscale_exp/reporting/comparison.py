@@ -1,4 +1,4 @@
-"""Mixtures against a reference, seed by seed: how much lower or higher they end, and whether that exceeds the noise."""
+"""Compares mixtures with a reference, seed by seed: how much lower or higher they end, and whether beyond the noise."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,17 +11,17 @@ from autoscale_exp.reporting.target_runs import MixtureRuns
 
 @dataclass(frozen=True)
 class Difference:
-    """A mixture less the reference, seed by seed: the final objective, lower is better.
+    """The final objective of a mixture less that of the reference, seed by seed; lower is better.
 
     Attributes:
-        mixture: name.
-        reference: name.
+        mixture: name of the mixture.
+        reference: name of the reference.
         mean: mean over seeds.
         interval: 90 % interval of the mean by Student's t; None for a single seed.
         base: mean objective of the reference, in which shares are told.
         num_seeds: number of seeds compared.
         seeds_to_settle: seeds in all at which an interval of the same mean and noise would leave zero out; None
-            if it does so already, if the noise is not known, or if `MOST_SEEDS` would not be enough.
+            if it already does, if the noise is unknown, or if `MOST_SEEDS` would not be enough.
     """
 
     mixture: str
@@ -44,7 +44,7 @@ class Difference:
 
     @property
     def within_noise(self) -> bool:
-        """Whether nothing can be told: the interval holds zero, or there is none."""
+        """Whether nothing can be told: the interval contains zero, or there is none."""
         return not (self.is_better or self.is_worse)
 
     @property
@@ -56,10 +56,10 @@ class Difference:
 
 
 def compare(mixtures: Mapping[str, MixtureRuns], reference: str) -> dict[str, Difference]:
-    """Every other mixture less the reference, by name.
+    """Compares every other mixture with the reference, by name.
 
-    Runs of the same seed see the same initial weights and the same order of each domain's rows, so mixtures are
-    compared seed by seed. `noise_of_differences` says what the noise is; for two mixtures this is the paired t test.
+    Runs of one seed have the same initial weights and the same order of each domain's rows, so mixtures are
+    compared seed by seed. `noise_of_differences` estimates the noise; for two mixtures this is the paired t test.
     """
     base = mixtures[reference].final
     num_seeds = len(base)

@@ -1,6 +1,6 @@
-"""W&B's pages of a study as code: a workspace to watch its runs in, and a report of what it found.
+"""W&B's pages of a study as code: a workspace to watch its runs, and a report of its findings.
 
-Both are made of what runs, fits and reports log; see `training.run_log` and `reporting.tracking`.
+Both use what runs, fits and reports log; see `training.run_log` and `reporting.tracking`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ from autoscale_exp.runs.record import RunRecord
 
 @dataclass(frozen=True)
 class Study:
-    """What the pages are about.
+    """The study that the pages are about.
 
     Attributes:
         group: the group of its runs at W&B.
@@ -38,7 +38,7 @@ class Study:
 
     @staticmethod
     def of(record: RunRecord, group: str, fit: Fit | None, summary: Mapping[str, Any] | None) -> "Study":
-        """The study that a finished run is of; `summary` is the content of its summary.json."""
+        """The study of a finished run; `summary` is the content of its summary.json."""
         domains, validation_domains = list(record.tokens), list(record.losses)
         if summary is None:
             return Study(group, domains, validation_domains, fit)
@@ -47,7 +47,7 @@ class Study:
 
 
 def workspace(study: Study, entity: str, project: str) -> ws.Workspace:
-    """A workspace with sections for validation, mixture, scale, response, comparison and throughput."""
+    """Makes a workspace with sections for validation, mixture, scale, responses, comparison and throughput."""
     panels = {
         "Objective": curves(study)[:1],
         "Validation losses": curves(study)[1:],
@@ -72,7 +72,7 @@ def workspace(study: Study, entity: str, project: str) -> ws.Workspace:
 
 
 def report(study: Study, entity: str, project: str) -> wr.Report:
-    """A report: what was found, the mixture against scale, response curves, the comparison and the speed-up."""
+    """Makes a report: the answer, the mixture against scale, response curves, the comparison and the speed-up."""
     search, targets = runs_of(study, "search"), runs_of(study, "target")
     fits, reports = runs_of(study, "fit"), runs_of(study, "report")
     blocks: list[Any] = [wr.TableOfContents()]
@@ -96,7 +96,7 @@ def report(study: Study, entity: str, project: str) -> wr.Report:
 
 
 def as_json(page: ws.Workspace | wr.Report) -> dict[str, Any]:
-    """What W&B would be sent to save a page."""
+    """The JSON that W&B would get to save a page."""
     return page._to_model().model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
@@ -115,7 +115,7 @@ def curves(study: Study) -> list[wr.LinePlot]:
 
 
 def mixture_as_trained(study: Study) -> wr.LinePlot:
-    """The shares of the domains that runs have trained on so far."""
+    """The shares of the domains in what runs have trained on so far."""
     return wr.LinePlot(title="Mixture as trained", x=X_AXIS, y=shares(study), title_x="tokens", range_y=(0, 1))
 
 
@@ -171,5 +171,5 @@ def mixture_table(fit: Fit) -> str:
 
 
 def percentages(weights: Mapping[str, float]) -> list[str]:
-    """Weights as people read them."""
+    """Weights in percent, for people."""
     return [f"{100 * weight:.1f} %" for weight in weights.values()]

@@ -1,4 +1,4 @@
-"""What the target runs are worth downstream: scores by task and mixture, and which differences exceed the noise."""
+"""Downstream scores of target runs, by task and mixture, and which differences exceed the noise."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class EvaluatedRun:
-    """A finished run and what was measured of its model.
+    """A finished run, and the evaluation of its model.
 
     Attributes:
         run: name of the run.
@@ -37,9 +37,9 @@ class Score:
     """One mixture's score on one task.
 
     Attributes:
-        values: one per run, its seeds of fine-tuning averaged; of a single run, one per seed. Empty for a mean over
-            tasks that no run, or seed, has all of.
-        best: whether it is better than that of every other mixture by more than the noise.
+        values: one per run, averaged over seeds of fine-tuning; for a single run, one per seed. Empty for a mean over
+            tasks if no run or seed has all of them.
+        best: whether the score is better than those of all other mixtures by more than the noise.
     """
 
     values: list[float]
@@ -47,7 +47,7 @@ class Score:
 
     @property
     def mean(self) -> float:
-        """Over the values."""
+        """Mean of the values."""
         return float(np.mean(self.values))
 
     @property
@@ -57,7 +57,7 @@ class Score:
 
     @property
     def text(self) -> str:
-        """Mean and standard deviation, as far as there are any."""
+        """Mean and standard deviation, as text."""
         if not self.values:
             return "incomplete"
         return f"{self.mean:.4f}" + ("" if self.std is None else f" ± {self.std:.4f}")
@@ -67,10 +67,10 @@ Table = dict[str, dict[str, Score]]
 
 
 def read_evaluated_runs(folder: Path) -> list[EvaluatedRun]:
-    """The runs under `folder` that have an evaluation.json, sorted by folder.
+    """Reads the runs under `folder` that have an evaluation.json, sorted by folder.
 
     Raises:
-        UserError: two were evaluated on a task with different settings, so that they cannot be compared.
+        UserError: two runs were evaluated on a task with different settings, and cannot be compared.
     """
     runs = []
     for path in sorted(folder.glob(f"runs/*/{EVALUATION}")):
@@ -91,7 +91,7 @@ def read_evaluated_runs(folder: Path) -> list[EvaluatedRun]:
 
 
 def downstream_table(runs: Sequence[EvaluatedRun]) -> Table:
-    """Scores by task and metric, then by mixture; with more than one task of GLUE also their mean."""
+    """Makes a table of scores by task and metric, then by mixture, with the mean of GLUE if it has several tasks."""
     directions: dict[tuple[str, str], bool] = {}
     by_mixture: dict[str, list[EvaluatedRun]] = {}
     for run in runs:

@@ -14,7 +14,7 @@ from autoscale_exp.reporting.target_figures import WIDTH
 
 
 def plot_regrets(found: BruteForce) -> Figure:
-    """A row per mixture, least regret first: regret on the smooth surface with its 90 % interval, in percent."""
+    """Plots the regret of each mixture on the smooth surface, with 90 % intervals, in percent, least regret first."""
     with plt.rc_context(STYLE):
         rows = sorted(found.regrets, key=lambda name: found.regrets[name].smooth)
         figure, axes = plt.subplots(figsize=(WIDTH, 1.1 + 0.34 * len(rows)))
@@ -32,7 +32,7 @@ def plot_regrets(found: BruteForce) -> Figure:
 
 
 def plot_optima(optima: Mapping[str, ScaleOptimum], domains: Sequence[str]) -> Figure:
-    """Shares against the scale that they are the best at, with 90 % intervals; hollow where extrapolated."""
+    """Plots the best shares against scale, with 90 % intervals. Markers of extrapolated ones are hollow."""
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(WIDTH, height(len(domains))))
         for k, domain in enumerate(domains):

@@ -1,4 +1,4 @@
-"""Figures of fits, weights against scale and responses of the law, and what all figures have in common."""
+"""Figures of fits: weights against scale and responses of the law. Also the style of all figures."""
 
 import io
 from itertools import pairwise
@@ -18,7 +18,7 @@ from autoscale_exp.base.labels import short_label
 from autoscale_exp.laws.fit_file import Fit
 from autoscale_exp.reporting.verdicts import objective_label
 
-# Okabe and Ito's palette, told apart with every kind of colour vision; markers help in print.
+# Okabe and Ito's palette, which suits every kind of colour vision; markers help in print.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#B8A600")
 MARKERS = "osD^vP*X"
 Side = Literal["outside lower center", "outside upper center"]
@@ -35,18 +35,18 @@ STYLE: Any = {
 
 
 def look(index: int) -> tuple[str, str]:
-    """Colour and marker of the domain, scale or mixture at `index`; the ninth begins again, in other pairs."""
+    """Colour and marker of the domain, scale or mixture at `index`; from the ninth on, in other pairs."""
     turn, place = divmod(index, len(COLOURS))
     return COLOURS[place], MARKERS[(place + turn) % len(MARKERS)]
 
 
 def axis_label(fit: Fit) -> str:
-    """Name of a fit's objective with its unit; a perplexity has none."""
+    """Name of a fit's objective, with its unit if it has one."""
     return objective_label(fit.objective) + (", nats per token" if fit.objective.metric == "loss" else "")
 
 
 def legend_outside(figure: Figure, axes: Axes, columns: int = 3, side: Side = "outside lower center") -> None:
-    """A legend under or over the axes, where it covers no line and the figure stays narrow."""
+    """Adds a legend under or over the axes, where it covers no line and keeps the figure narrow."""
     handles, labels = axes.get_legend_handles_labels()
     widest = max(map(len, labels))
     fitting = max(1, min(columns, 54 // (widest + 6), len(labels)))
@@ -62,9 +62,9 @@ def _token_axis(axes: Axes, tokens: list[int]) -> None:
 
 
 def plot_weights(fit: Fit) -> Figure:
-    """Optimal weight of each domain against the token budget, with 90 % intervals; extrapolations are hollow.
+    """Plots the optimal weight of each domain against the token budget, with 90 % intervals. Extrapolations are hollow.
 
-    A panel for each model size.
+    Each model size has a panel.
     """
     sizes = sorted({entry.params or 0 for entry in fit.scales + fit.targets})
     with plt.rc_context(STYLE):
@@ -82,16 +82,16 @@ def plot_weights(fit: Fit) -> Figure:
 
 
 def _draw_weights(axes: Axes, fit: Fit, params: int) -> None:
-    """A line per domain through the mixtures of one model size, 0 where sizes are not known."""
+    """Draws a line per domain through the mixtures of one model size, which is 0 if sizes are unknown."""
     entries = [entry for entry in fit.scales + fit.targets if (entry.params or 0) == params]
     entries.sort(key=lambda entry: entry.tokens)
     tokens, targets = [entry.tokens for entry in entries], {id(entry) for entry in fit.targets}
     last_scale = max((entry.tokens for entry in entries if id(entry) not in targets), default=0)
     gaps = [later / earlier for earlier, later in pairwise(tokens) if later > earlier]
-    apart = min(gaps, default=2.0) ** 0.2  # between the first domain and the last, of one budget
+    apart = min(gaps, default=2.0) ** 0.2  # factor from the first domain to the last, at one budget
     for i, domain in enumerate(fit.domains):
         colour, marker = look(i)
-        shift = apart ** (i / max(len(fit.domains) - 1, 1) - 0.5)  # so that domains do not hide one another
+        shift = apart ** (i / max(len(fit.domains) - 1, 1) - 0.5)  # so that domains do not hide each other
         weights = [entry.weights[domain] for entry in entries]
         known = [k for k, t in enumerate(tokens) if t <= last_scale]
         beyond = [k for k, t in enumerate(tokens) if t >= last_scale]
@@ -107,10 +107,10 @@ def _draw_weights(axes: Axes, fit: Fit, params: int) -> None:
 
 
 def plot_published_weights(domains: list[str], published: dict[int, list[float]], fit: Fit | None) -> Figure:
-    """Weights of a published study against the token budget, and those of a fit beside them.
+    """Plots the weights of a published study against the token budget, and those of a fit beside them.
 
     Args:
-        domains: (K,) of the published study.
+        domains: (K,) domains of the published study.
         published: (K,) weights by token budget.
         fit: the fit of this study, or None.
     """
@@ -134,7 +134,7 @@ def plot_published_weights(domains: list[str], published: dict[int, list[float]]
 
 
 def plot_responses(fit: Fit) -> Figure:
-    """Per domain the objective, relative to the base run's, against multiples of the domain's base tokens."""
+    """Plots the objective relative to the base run against multiples of each domain's base tokens."""
     responses = fit.diagnostics.responses
     with plt.rc_context(STYLE):
         columns = 2 if len(fit.domains) in (2, 4) else 3
@@ -162,12 +162,12 @@ def plot_responses(fit: Fit) -> Figure:
 
 
 def height(entries: int) -> float:
-    """Inches of a figure with so many entries in its legend."""
+    """Height in inches of a figure with `entries` entries in its legend."""
     return 3.9 + 0.23 * -(-entries // 3)
 
 
 def save_fit_figures(fit: Fit, folder: Path) -> None:
-    """Writes weights.png and, where a law was fitted, responses.png."""
+    """Writes weights.png and, if the fit has responses, responses.png."""
     figures = {"weights.png": plot_weights(fit)}
     if fit.diagnostics.responses:
         figures["responses.png"] = plot_responses(fit)
@@ -177,7 +177,7 @@ def save_fit_figures(fit: Fit, folder: Path) -> None:
 
 
 def as_svg(figure: Figure) -> str:
-    """A figure as an SVG element, to be put into a page."""
+    """A figure as an SVG element for a page."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     plt.close(figure)

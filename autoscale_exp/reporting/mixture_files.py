@@ -1,4 +1,4 @@
-"""Which fit's mixture a target run was trained on, read from the run's folder."""
+"""The mixture file, and so the fit, of a target run, read from the run's folder."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +12,7 @@ from autoscale_exp.runs.record import RunRecord
 
 
 def mixture_file(sweep: Path, record: RunRecord) -> Path | None:
-    """The mixture file that a run was trained on; None if it was of no file, or if its folder does not tell.
+    """The mixture file that a run was trained on; None if there was none, or if its folder does not tell.
 
     Args:
         sweep: folder of the run's sweep.
@@ -32,14 +32,14 @@ def fit_of(file: Path) -> Path | None:
 
 
 def found_in(search: Path, targets: Path, mixtures: Mapping[str, MixtureRuns]) -> list[str]:
-    """The mixtures of fits that lie in the folder of a search: by their files, or by their names."""
+    """The mixtures of fits in the folder of a search, found by their files or their names."""
     files = {name: mixture_file(targets, mixture.records[0]) for name, mixture in mixtures.items()}
     inside = {name for name, file in files.items() if file and search.resolve() in file.resolve().parents}
     return [name for name in mixtures if name in ("fitted", "autoscale") or name in inside]
 
 
 def remarks_on(targets: Path, mixtures: Mapping[str, MixtureRuns], objective: FitObjective) -> list[str]:
-    """Sentences on mixtures that were found for another objective, and on those that their fit no longer offers.
+    """Makes sentences on mixtures that were found for another objective, and on those that their fit no longer has.
 
     Args:
         targets: folder of the target runs.

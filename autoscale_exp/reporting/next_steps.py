@@ -1,4 +1,4 @@
-"""The command that comes after each job, as the job's last line tells it."""
+"""The command to run after each job, which the job's last line tells."""
 
 import os
 import re
@@ -15,40 +15,40 @@ from autoscale_exp.laws.reach import MANY_EPOCHS, ROUNDING, epochs
 from autoscale_exp.runs.record import MIXTURE, RECORD, RunRecord, read_record, read_records
 from autoscale_exp.runs.repeat import read_yaml
 
-IN_STUDY = "AUTOSCALE_IN_STUDY"  # in the environment of the stages of a study, which knows itself what comes next
-LARGEST_TARGET = 10_000_000  # of the study that is proposed: minutes on a CPU
+IN_STUDY = "AUTOSCALE_IN_STUDY"  # environment variable in the stages of a study, which starts the next one itself
+LARGEST_TARGET = 10_000_000  # largest target of a proposed study, which takes minutes on a CPU
 CARRIED = (
     r"\+*(model|trainer|max_epochs|micro_batch_rows|num_workers|num_threads)(\.[\w.]+)?="  # from search to targets
 )
-SWEPT_OF_ONE = r"\+*(seed|token_budget|run_name|hydra\.mode)="  # what more target runs of a mixture get anew
-SWEPT = rf"\+*mixture=|{SWEPT_OF_ONE}"  # and of several
+SWEPT_OF_ONE = r"\+*(seed|token_budget|run_name|hydra\.mode)="  # overrides that change for more runs of a mixture
+SWEPT = rf"\+*mixture=|{SWEPT_OF_ONE}"  # the same for several mixtures
 
 
 def tell_next(say: Callable[[str], object], line: str | None) -> None:
-    """Says what comes next, if there is anything, and no study goes on by itself."""
+    """Says what comes next, unless there is nothing, or a study goes on by itself."""
     if line is not None and IN_STUDY not in os.environ:
         say(line)
 
 
 def after_prepare(store: str, domain_tokens: Sequence[int]) -> str:
-    """The study on a token store.
+    """Returns the command of a study on a token store.
 
     Args:
         store: the folder of the store.
-        domain_tokens: (K,) training tokens that it has of each domain.
+        domain_tokens: (K,) training tokens of each domain.
     """
     target = max(round_down(min(LARGEST_TARGET, 2 * min(domain_tokens) * len(domain_tokens))), 1000)
     return next_command("study", f"store={store}", f"token_budgets=[{target:_}]")
 
 
 def after_sweep(folder: Path, *, is_design: bool, search: str | None, mixture_file: str | None = None) -> str:
-    """The fit of a search, again after more of its runs; the report of target runs; or where to look at other runs.
+    """Returns the fit of a search, the report of target runs, or where to look at other runs.
 
     Args:
         folder: folder of the sweep.
-        is_design: whether its runs are those of a design, and no single ones.
+        is_design: whether its runs are those of a design, not single ones.
         search: folder of the search whose mixtures were trained.
-        mixture_file: the one that was trained, if it was one.
+        mixture_file: the mixture file that was trained, if it was one.
     """
     if search is not None and not (is_design and Path(folder) == Path(search)):
         elsewhere = [] if Path(folder) == Path(search) / "targets" else [f"targets={folder}"]
@@ -65,12 +65,12 @@ def after_sweep(folder: Path, *, is_design: bool, search: str | None, mixture_fi
 
 
 def after_run(folder: Path, *, is_design: bool, search: str | None, mixture_file: str | None = None) -> str:
-    """What comes after a run: training on the mixture that it found, what comes after its sweep, or a look at it.
+    """Returns what comes after a run: training on the mixture that it found, what follows its sweep, or a look at it.
 
     Args:
         folder: folder of the run, in the sweep's folder `runs`.
-        is_design: see `after_sweep`, as the others.
-        search: folder of a search.
+        is_design: see `after_sweep`.
+        search: see `after_sweep`.
         mixture_file: the mixture file that was trained, if any.
     """
     if (folder / MIXTURE).is_file():
@@ -90,14 +90,14 @@ def after_run(folder: Path, *, is_design: bool, search: str | None, mixture_file
 
 
 def after_fit(runs: str | None, folder: str, fit: Fit) -> str:
-    """Target runs of the fit of a search; the export of a mixture of other runs; or the fit with a target.
+    """Returns the target runs of the fit of a search, the export of a mixture of other runs, or the fit with a target.
 
-    A target that the search's text does not last for is asked for anew, within the text.
+    If the search's text is too little for the target, this is a fit with a target within the text.
 
     Args:
         runs: the run table or the sweep's folder that was fitted; None for given optima.
         folder: of the fit.
-        fit: what was found, with the targets that were asked for.
+        fit: the fit, with the targets that were asked for.
     """
     if not fit.targets:
         source = f"runs={runs}" if runs else "optima=<optima.csv>"
@@ -130,14 +130,14 @@ def after_fit(runs: str | None, folder: str, fit: Fit) -> str:
 
 
 def runs_first(fit: Fit) -> str | None:
-    """Which of two ways on to take while the verdict is open and proxy runs would tell more; None if there is one."""
+    """Says which way to take first if the verdict is open and proxy runs would tell more; None if there is only one."""
     if not any(target.is_open for target in fit.targets):
         return None
     return "the proxy runs above come first, and then this fit again: they cost less than target runs"
 
 
 def after_predict(law_file: Path, budget: int) -> str | None:
-    """The export of the fit's mixture for a budget, or the fit that finds one; None if the folder does not tell.
+    """Returns the export of the fit's mixture for a budget, or the fit that finds it; None if the folder does not tell.
 
     Args:
         law_file: the file of the law that predicted.
@@ -150,12 +150,12 @@ def after_predict(law_file: Path, budget: int) -> str | None:
 
 
 def fit_again(runs: Path | None, folder: Path, *changed: str) -> str | None:
-    """The fit in a folder as it was typed, but for some overrides; None if there is none that tells.
+    """Returns the fit in a folder as it was typed, with some overrides changed; None if no fit there tells.
 
     Args:
-        runs: the sweep's folder that it must be of; None: any.
+        runs: folder of the sweep that the fit must be of; None for any.
         folder: of the fit.
-        changed: overrides in the place of those with the same keys.
+        changed: overrides that replace those with the same keys.
     """
     fit = earlier_fit(folder)
     if fit is None or not fit.overrides or (runs is not None and f"runs={runs}" not in fit.overrides):
@@ -167,13 +167,13 @@ def fit_again(runs: Path | None, folder: Path, *changed: str) -> str | None:
 def next_runs_command(
     search: str, table: Path, proposed: Sequence[NextRun], run: NextRun, models: Mapping[int, str]
 ) -> str:
-    """The training of one of the runs that a fit proposes.
+    """Returns the command that trains one of the runs that a fit proposes.
 
     Args:
         search: folder of the search.
         table: the table of all proposed runs.
-        proposed: all of them.
-        run: the one.
+        proposed: all proposed runs.
+        run: the run to train.
         models: by size, the models that no run of the search has.
     """
     index = [other.run for other in proposed if other.params == run.params].index(run.run)
@@ -182,7 +182,7 @@ def next_runs_command(
 
 
 def all_next_runs(search: str, table: Path, proposed: Sequence[NextRun], models: Mapping[int, str]) -> list[str]:
-    """The training of all runs that a fit proposes: one command for each size of models; see `next_runs_command`."""
+    """Returns the commands that train all runs that a fit proposes, one per model size; see `next_runs_command`."""
     sizes = dict.fromkeys(run.params for run in proposed)
     return [_command("train", *_of_size(search, table, proposed, params, models)) for params in sizes]
 
@@ -190,7 +190,7 @@ def all_next_runs(search: str, table: Path, proposed: Sequence[NextRun], models:
 def _of_size(
     search: str, table: Path, proposed: Sequence[NextRun], params: int | None, models: Mapping[int, str]
 ) -> list[str]:
-    """The overrides that train the proposed runs of one size of models."""
+    """The overrides that train the proposed runs of one model size."""
     one_size = len({run.params for run in proposed}) == 1
     asked = ["experiment=next_runs", f"search={search}", f"design.path={table}"]
     asked += [] if one_size else [f"design.params={params}"]
@@ -202,27 +202,27 @@ def _of_size(
 
 
 def target_runs(search: Path, fit: Fit, *overrides: str) -> str:
-    """The command of the target runs that a report of a search lacks."""
+    """Returns the command of the target runs that a report of a search lacks."""
     budget = max((target.tokens for target in fit.targets), default=None) or _target_of(fit.scales[-1].tokens)
     asked = ["experiment=targets", f"search={search}", f"token_budget={budget:_}", *overrides]
     return _command("train", *asked, *_carried(search))
 
 
 def after_verdict(mixture: str, file: Path | None) -> str:
-    """The export of the mixture that proved best, if it was trained from a file, as those of fits are."""
+    """Returns the export of the mixture that proved best, if it was trained from a file."""
     if file is None or not file.is_file():
         return f"next: train the large run on the weights of {mixture}"
     return next_command("export", f"mixture_file={file}", "format=megatron")
 
 
 def more_seeds(targets: Path, search: str, mixtures: Sequence[str], wanted: int) -> str:
-    """Target runs of the same mixtures with the next seeds: one command for all that a name is enough for.
+    """Returns target runs of the same mixtures with the next seeds, in one command for all that need only a name.
 
     Args:
         targets: folder of the target runs.
         search: folder of the search.
-        mixtures: names of those that are trained.
-        wanted: seeds, with those that are trained.
+        mixtures: names of the trained mixtures.
+        wanted: number of seeds in all.
     """
     records = read_records(targets)
     seeds = {record.seed for record in records}
@@ -244,7 +244,7 @@ def more_seeds(targets: Path, search: str, mixtures: Sequence[str], wanted: int)
 
 
 def next_command(job: str, *overrides: str) -> str:
-    """The line that tells a command."""
+    """The line that tells the next command."""
     return "next: " + _command(job, *overrides)
 
 
@@ -257,7 +257,7 @@ def _from_file(name: str, path: str) -> list[str]:
 
 
 def _fit_trained(search: Path, mixture_file: str | None) -> list[str]:
-    """The override of `report` for the fit whose mixture was trained, if it is not the one that report takes."""
+    """The override of `report` for the fit whose mixture was trained, if report would not take that fit anyway."""
     taken = search / "fit"
     trained = taken if mixture_file is None else Path(mixture_file).parent.parent
     if not (taken / FIT).is_file() and mixture_file is None:
@@ -270,7 +270,7 @@ def _fit_trained(search: Path, mixture_file: str | None) -> list[str]:
 
 
 def _other_name(targets: Path, target: FittedMixture) -> str | None:
-    """A name for the fitted mixture where target runs are of another one called fitted; None where none is needed."""
+    """A name for the fitted mixture if target runs have another one called fitted; None if none is needed."""
     records = _records_in(targets)
     trained = [r.requested_weights for r in records if (r.mixture, r.token_budget) == ("fitted", target.tokens)]
     if all(abs(weights.get(d, 0.0) - weight) <= SAME for weights in trained for d, weight in target.weights.items()):
@@ -284,13 +284,13 @@ def _records_in(sweep: Path) -> list[RunRecord]:
 
 
 def _max_epochs(overrides: Sequence[str]) -> int:
-    """What the overrides of a run say, or what `train` does by itself."""
+    """max_epochs in the overrides of a run, or the default of `train`."""
     typed = [override.partition("=")[2] for override in overrides if re.match(r"\+*max_epochs=", override)]
     return int(typed[-1]) if typed else MANY_EPOCHS
 
 
 def _carried(search: Path, run: str | None = None) -> list[str]:
-    """What a proxy run, or the first, was trained with and others should be, too: model, trainer and the like."""
+    """The overrides of a proxy run, by default the first, that other runs should share: model, trainer and the like."""
     run = run or read_records(search)[0].run
     typed: Any = read_yaml(search / "runs" / run / ".hydra" / "overrides.yaml")
     hydra: Any = read_yaml(search / "runs" / run / ".hydra" / "hydra.yaml")

@@ -1,4 +1,4 @@
-"""A published study's numbers, and those of this one in their order: what a report shows beside each other."""
+"""A published study's numbers beside those of this study, for a report."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ from autoscale_exp.reporting.target_runs import MixtureRuns, NamedObjective
 from autoscale_exp.reporting.verdicts import percent, signed
 from autoscale_exp.runs.record import RunRecord
 
-METHOD = "autoscale"  # whose numbers they are
-OURS = (METHOD, "fitted")  # no baselines
+METHOD = "autoscale"  # the method that the numbers are of
+OURS = (METHOD, "fitted")  # mixtures that are no baselines
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Beside:
     """Published tables with this study's numbers beside them.
 
     Attributes:
-        note: what the two have and have not in common.
+        note: what the two studies share, and what not.
         tables: columns and rows, by title.
     """
 
@@ -38,7 +38,7 @@ def beside(
     objective: NamedObjective,
     downstream: DownstreamTable,
 ) -> Beside:
-    """This study's numbers beside the published ones.
+    """Puts this study's numbers beside the published ones.
 
     Args:
         published: the numbers.
@@ -64,7 +64,7 @@ def beside(
 
 
 def _weights(published: PublishedConf, autoscale: Fit | None) -> tuple[list[str], list[list[str]]]:
-    """A row per domain of either study; a column per token budget of either."""
+    """A row per domain and a column per token budget, of either study."""
     if not published.weights:
         return [], []
     entries = [] if autoscale is None else sorted(autoscale.scales + autoscale.targets, key=lambda entry: entry.tokens)
@@ -83,7 +83,7 @@ def _weights(published: PublishedConf, autoscale: Fit | None) -> tuple[list[str]
 def _effects(
     published: PublishedConf, runs: Sequence[RunRecord], objective: NamedObjective
 ) -> tuple[list[str], list[list[str]]]:
-    """A row per domain of either study; columns with fewer and with more of its tokens, at each scale."""
+    """A row per domain of either study; at each scale, columns with fewer and with more of its tokens."""
     if not published.effects:
         return [], []
     scales = {budget: effects_of(runs, budget, objective) for budget in sorted({run.token_budget for run in runs})}
@@ -125,7 +125,7 @@ def effects_of(runs: Sequence[RunRecord], budget: int, objective: NamedObjective
 def _savings(
     published: PublishedConf, budgets: Mapping[int, Mapping[str, MixtureRuns]], searches: Searches
 ) -> tuple[list[str], list[list[str]]]:
-    """A row per reference; off the validation curves, which is how they were published."""
+    """A row per reference, read off the validation curves as in the published study."""
     if not published.savings:
         return [], []
     *_, mixtures = budgets.values()
@@ -143,7 +143,7 @@ def _savings(
 
 
 def _scores(published: PublishedConf, downstream: DownstreamTable) -> tuple[list[str], list[list[str]]]:
-    """A row per task: the gain of the method over uniform, of its mean or else its first score."""
+    """A row per task: the gain of the method over uniform, in the task's mean or else its first score."""
     rows = []
     for task, gain in published.scores.items():
         named = sorted((name for name in downstream if name.startswith(task)), key=lambda name: "mean of" not in name)

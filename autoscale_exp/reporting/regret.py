@@ -2,7 +2,7 @@
 
 A search at the target budget itself is brute force. The best of its runs is lucky as well as good, so all runs at that
 budget are also smoothed: the log of the objective is a quadratic in the log ratios of shares, by ordinary least
-squares. What the fit leaves open and the noise about it, lack of fit and seeds together, make the intervals.
+squares. The intervals come from the uncertainty of this fit, with the noise about it (lack of fit and seeds).
 
 R runs, K training domains, P = 1 + (K - 1) (K + 2) / 2 coefficients, D draws.
 """
@@ -18,10 +18,10 @@ from autoscale_exp.reporting.searches import Searches
 from autoscale_exp.reporting.target_runs import MixtureRuns, NamedObjective
 from autoscale_exp.runs.record import RunRecord
 
-LEAST_SHARE = 0.01  # of which the log is taken
-LEAST_FREEDOM = 3  # mixtures beyond the coefficients, without which nothing is smoothed
+LEAST_SHARE = 0.01  # smaller shares count as this in logs
+LEAST_FREEDOM = 3  # mixtures needed beyond the number of coefficients
 NUM_DRAWS, NUM_CANDIDATES = 400, 4000
-WHOLE = 0.01  # by which a run's tokens may differ from its budget, of whole rows; a proxy run of DDO has others
+WHOLE = 0.01  # largest relative difference of a run's tokens from its budget; proxy runs of DDO differ more
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Regret:
 
 @dataclass(frozen=True)
 class BruteForce:
-    """What a brute-force search says of the mixtures at its budget.
+    """What a brute-force search tells of the mixtures at its budget.
 
     Attributes:
         num_runs: number of runs of the search.
@@ -69,7 +69,7 @@ class BruteForce:
 def brute_force(
     searches: Searches, mixtures: Mapping[str, MixtureRuns], reference: str, objective: NamedObjective
 ) -> BruteForce | None:
-    """What the searches at the target budget say; None without such a search, or with too few mixtures.
+    """Measures regrets by the searches at the target budget; None without such a search, or with too few mixtures.
 
     Args:
         searches: the searches of the study.
@@ -86,7 +86,7 @@ def brute_force(
         return None
     values = np.array([objective(run.losses) for run in [*grid, *trained]])
     seeds = np.array([run.seed for run in [*grid, *trained]])
-    levels = (seeds[:, None] == np.unique(seeds)[1:]).astype(np.float64)  # over that of the first seed
+    levels = (seeds[:, None] == np.unique(seeds)[1:]).astype(np.float64)  # relative to the first seed
     draws, noise = _coefficients(np.column_stack([_terms(shares), levels]), np.log(values))
     draws = draws[:, : draws.shape[1] - levels.shape[1]]
     rng = np.random.default_rng(0)
@@ -124,7 +124,7 @@ def brute_force(
 
 
 def _is_whole(run: RunRecord) -> bool:
-    """Whether a run is one of its budget, as those of a DDO design are not."""
+    """Whether a run's tokens are its budget, unlike those of a DDO design."""
     return abs(sum(run.requested_tokens.values()) / run.token_budget - 1) < WHOLE
 
 
@@ -133,7 +133,7 @@ def _shares(runs: Sequence[RunRecord], domains: Sequence[str]) -> FloatArray:
 
 
 def _terms(shares: FloatArray) -> FloatArray:
-    """(R, P) terms of a quadratic in K - 1 log ratios of (R, K) shares."""
+    """(R, P) terms of a quadratic function of the K - 1 log ratios of (R, K) shares."""
     logs = np.log(np.maximum(shares, LEAST_SHARE))
     ratios = logs[:, :-1] - logs[:, -1:]
     rows, columns = np.triu_indices(ratios.shape[1])
@@ -141,7 +141,7 @@ def _terms(shares: FloatArray) -> FloatArray:
 
 
 def _coefficients(terms: FloatArray, values: FloatArray) -> tuple[FloatArray, float]:
-    """(D, P) coefficients drawn from what the runs leave open, and the residual standard deviation."""
+    """Draws (D, P) coefficients that the runs leave open; also returns the residual standard deviation."""
     fitted, *_ = np.linalg.lstsq(terms, values, rcond=None)
     freedom = len(values) - terms.shape[1]
     noise = float(np.sqrt(((values - terms @ fitted) ** 2).sum() / freedom))

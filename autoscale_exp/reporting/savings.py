@@ -1,4 +1,4 @@
-"""How many tokens a mixture saves of the reference's target run, and what its search costs."""
+"""How many tokens of the reference's target run a mixture saves, and what its search costs."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,14 +17,14 @@ from autoscale_exp.runs.record import RunRecord
 class Saving:
     """What a mixture saves, as shares of the tokens of the reference's target run.
 
-    A mixture that ends above the reference has negative shares: what the reference saves to reach that.
+    A mixture that ends above the reference has negative shares: what the reference saves to reach the mixture's end.
 
     Attributes:
         on_curves: read off the validation curves; None if one of them is a single point.
         annealed: read off runs that end at several budgets; None if there are fewer than two.
         is_bound: whether the smallest of these budgets was more than enough, so that `annealed` is nearer to 0 than
             the share is.
-        interval: 90 % interval of `annealed` that follows from that of the difference at the target; None if this is
+        interval: 90 % interval of `annealed`, from that of the difference at the target; None if the difference is
             within the noise. An end is None where the smallest budget was more than enough.
         search_tokens: tokens of the search that found the mixture, with any model; 0 without a search.
         search_cost: these tokens times parameters, as a share of the target run's, less the same of the reference.
@@ -39,23 +39,23 @@ class Saving:
 
     @property
     def share(self) -> float | None:
-        """Off the annealed runs, where there are any, else off the curves."""
+        """The share from the annealed runs if there are any, else from the curves."""
         return self.on_curves if self.annealed is None else self.annealed
 
     def charged(self, num_targets: int) -> float | None:
-        """What is left of each target run's saving if so many of them share the cost of the search."""
+        """What is left of each target run's saving if `num_targets` runs share the cost of the search."""
         return None if self.share is None else self.share - self.search_cost / num_targets
 
 
 def savings_of(
     budgets: Mapping[int, Mapping[str, MixtureRuns]], reference: str, searches: Searches
 ) -> dict[str, Saving]:
-    """What each of the other mixtures saves at the largest budget.
+    """Measures what each of the other mixtures saves at the largest budget.
 
     Args:
         budgets: target runs by token budget, smallest first, and mixture.
         reference: the mixture that the others are compared with.
-        searches: what each mixture was found with.
+        searches: the searches that mixtures were found with.
     """
     mixtures = [*budgets.values()][-1]
     base = mixtures[reference]
@@ -73,7 +73,7 @@ def savings_of(
 
 
 def _cost(search: Sequence[RunRecord], target: RunRecord) -> float:
-    """Tokens times parameters, which training costs in proportion to, as a share of a target run's."""
+    """The cost of a search, in tokens times parameters, as a share of a target run's."""
     spent = sum(sum(record.tokens.values()) * record.params for record in search)
     return spent / (target.token_budget * target.params)
 
@@ -119,11 +119,11 @@ def annealed_speedup(
         budgets: target runs by token budget, smallest first, and mixture.
         name: name of the mixture.
         reference: the mixture that it is compared with.
-        gap: how far the two end apart at the largest budget, in either direction; None: as far as their means do.
+        gap: how far apart the two end at the largest budget, in either direction; None for the gap of their means.
 
     Returns:
-        The share, None for fewer than two budgets of the mixture that is ahead; and whether it is only known to be at
-        least that (at most, if it is negative), because a run of the smallest budget already reaches the level.
+        The share, or None with fewer than two budgets of the mixture that is ahead; and whether the share is only a
+        bound (at least that or, if negative, at most), because a run of the smallest budget already reaches the level.
     """
     *_, (target, mixtures) = budgets.items()
     ends = {n: float(mixtures[n].final.mean()) for n in (name, reference)}

@@ -1,4 +1,4 @@
-"""The runs that mixtures were found with, which their savings are charged with."""
+"""The runs that mixtures were found with, which are charged to their savings."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Searches:
     folders: dict[str, list[str]]
 
     def of(self, mixture: str) -> list[RunRecord]:
-        """The runs that a mixture was found with; none of one that needs no search, or finds itself as it trains."""
+        """The runs that a mixture was found with; none if it needs no search, or is found during training."""
         return [run for folder in self.folders.get(mixture, []) for run in self.runs[folder]]
 
     @property
@@ -31,11 +31,11 @@ class Searches:
 
 
 def read_searches(folder: Path, fitted: Collection[str]) -> Searches:
-    """The searches of the study in a folder; or the one search there, if it is no study's.
+    """Reads the searches of the study in a folder, or the single search there if it is no study.
 
     Args:
         folder: folder of the study or search.
-        fitted: mixtures of fits of the search, which are charged with it where no study.json tells.
+        fitted: mixtures from fits of the search, to which it is charged if there is no study.json.
 
     Raises:
         UserError: a search has no finished run.

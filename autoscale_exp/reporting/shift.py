@@ -1,4 +1,4 @@
-"""Whether the best mixture moves with scale: optima of single scales, and what they are worth at the target."""
+"""Whether the best mixture moves with scale: the optima of single scales, and what they are worth at the target."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from autoscale_exp.reporting.mixture_files import fit_of, mixture_file
 from autoscale_exp.reporting.target_runs import MixtureRuns
 from autoscale_exp.runs.record import RunRecord
 
-SAME_SCALE = 0.05  # by which a budget may differ from the median of a scale's runs
+SAME_SCALE = 0.05  # largest relative difference of a budget from the median of a scale's runs
 
 
 @dataclass(frozen=True)
 class ScaleOptimum:
-    """The best mixture by the runs of one scale alone, or one extrapolated from several.
+    """The best mixture by the runs of a single scale, or one extrapolated from several.
 
     Attributes:
         optimum: the mixture, with intervals of its weights.
@@ -29,7 +29,7 @@ class ScaleOptimum:
 
 
 def shift_of(targets: Path, mixtures: Mapping[str, MixtureRuns], extrapolated: str) -> dict[str, ScaleOptimum]:
-    """Optima by scale, the extrapolated one last; empty where fewer than two mixtures were found at a single scale.
+    """Returns optima by scale, the extrapolated one last; none if fewer than two mixtures were found at a single scale.
 
     Args:
         targets: folder of the target runs.

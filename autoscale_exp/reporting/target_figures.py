@@ -49,7 +49,7 @@ def plot_validation_curves(
 ) -> Figure:
     """Plots the objective against tokens for each mixture, with a thin line per seed.
 
-    If the gain of a mixture exceeds the noise, a marker shows where it reaches the reference's end, and the legend what
+    If a mixture's gain exceeds the noise, a marker shows where it reaches the reference's end, the legend its saving.
 
     Args:
         mixtures: target runs by mixture.

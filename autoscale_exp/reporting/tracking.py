@@ -1,4 +1,4 @@
-"""What fits and reports hand to a logger: numbers, tables and, at W&B, files that tell what came of what."""
+"""What fits and reports log: numbers, tables and, at W&B, files as artifacts that show their origin."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,7 +28,7 @@ FIGURES = ("weights.png", "responses.png")
 
 
 def log_fit(conf: dict[str, Any], folder: Path, fit: Fit, source: Path) -> None:
-    """Logs a fit that is written: the mixture at each scale and target against tokens, and its files.
+    """Logs a written fit: the mixture at each scale and target against tokens, and its files.
 
     Args:
         conf: the `logger` section.
@@ -69,14 +69,14 @@ def log_report(
     differences: Mapping[str, Difference],
     savings: Mapping[str, Saving],
 ) -> None:
-    """Logs a report that is written: the comparison at the largest budget as a table and numbers, and its files.
+    """Logs a written report: the comparison at the largest budget as a table and numbers, and its files.
 
     Args:
         conf: the `logger` section.
         folder: folder of the report.
         fit_folder: folder of its fit.
         targets: folder of the target runs.
-        mixtures: at the largest budget, the reference first.
+        mixtures: target runs at the largest budget by mixture, the reference first.
         differences: differences from the reference, by mixture.
         savings: savings against the reference, by mixture.
     """
@@ -114,7 +114,7 @@ COMPARISON = ("mixture", "seeds", "objective", "difference", "low", "high", "ver
 
 
 def _files_of_fit(folder: Path) -> list[Path]:
-    """fit.json, and the figures that there are."""
+    """fit.json and the existing figures."""
     return [folder / FIT, *(folder / name for name in FIGURES if (folder / name).exists())]
 
 

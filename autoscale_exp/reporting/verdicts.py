@@ -1,4 +1,4 @@
-"""What the target runs say, in sentences: the answer first, then each mixture beside the reference."""
+"""What the target runs tell, in sentences: the answer, then each mixture beside the reference."""
 
 from collections.abc import Mapping
 
@@ -9,7 +9,7 @@ from autoscale_exp.reporting.noise import MOST_SEEDS
 from autoscale_exp.reporting.savings import Saving
 from autoscale_exp.reporting.target_runs import MixtureRuns
 
-MANY_TARGETS = 10  # target runs that share the cost of a search in what is told beside a single one
+MANY_TARGETS = 10  # target runs that share a search's cost, told beside the cost for a single one
 
 
 def percent(share: float, digits: int = 1) -> str:
@@ -34,12 +34,12 @@ def number(value: float, level: float) -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    """So many of them."""
+    """A count with its noun, such as '1 run' or '2 runs'."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def objective_label(objective: FitObjective) -> str:
-    """Name of an objective for people, with its metric; a mean of unequal weights is called none."""
+    """Name of an objective for people, with its metric. A mean with unequal weights is called weighted."""
     name, metric = objective.name.replace("_", " "), objective.metric
     if objective_weights(objective) and name == f"mean {metric}":
         return f"weighted {metric}"
@@ -47,7 +47,7 @@ def objective_label(objective: FitObjective) -> str:
 
 
 def objective_weights(objective: FitObjective) -> str:
-    """The weights of an objective's validation domains for people; empty if they are all alike or have no effect."""
+    """The weights of an objective's validation domains for people; empty if they are equal or have no effect."""
     weights = objective.weights or {}
     if objective.aggregate != "mean" or len(set(weights.values())) < 2:
         return ""
@@ -55,9 +55,9 @@ def objective_weights(objective: FitObjective) -> str:
 
 
 def saved(difference: Difference, saving: Saving) -> list[str]:
-    """Tokens saved for people: off the curves, off annealed runs, net of the search for one target run and for many.
+    """Tokens saved for people: by the curves, by annealed runs, net of the search for one target run and for many.
 
-    Each is empty if the difference is within the noise, or nothing is known. A bound is told as one.
+    Each is empty if the difference is within the noise, or nothing is known. A bound is marked as one.
     """
     if difference.within_noise:
         return [""] * 4
@@ -68,7 +68,7 @@ def saved(difference: Difference, saving: Saving) -> list[str]:
 
 
 def saved_interval(saving: Saving) -> str:
-    """The interval of what finished runs save, for people; empty without one."""
+    """The interval of the tokens saved, for people; empty without one."""
     low, high = saving.interval or (None, None)
     if low is None or high is None:
         end = low if high is None else high
@@ -77,12 +77,12 @@ def saved_interval(saving: Saving) -> str:
 
 
 def answer(mixtures: Mapping[str, MixtureRuns], reference: str, metric: str, budget: int) -> str:
-    """One sentence for whoever decides.
+    """The answer in one sentence, for the person who decides.
 
     Args:
         mixtures: target runs by mixture.
         reference: the mixture that the others are compared with.
-        metric: what the objective is called, as in 'perplexity (reading)'.
+        metric: the name of the objective, as in 'perplexity (reading)'.
         budget: tokens of a target run.
     """
     differences = compare(mixtures, reference)
@@ -111,7 +111,7 @@ def answer(mixtures: Mapping[str, MixtureRuns], reference: str, metric: str, bud
 
 
 def verdict(mixture: MixtureRuns, base: MixtureRuns, difference: Difference, saving: Saving) -> str:
-    """How a mixture compares with the reference; who gets where sooner only if the difference exceeds the noise."""
+    """Compares a mixture with the reference in sentences; tells tokens saved only of a difference beyond the noise."""
     ends = (number(float(runs.final.mean()), difference.base) for runs in (mixture, base))
     sides = " against ".join(ends)
     if difference.num_seeds == 1:
@@ -140,7 +140,7 @@ def worth_saying(
     base: MixtureRuns,
     savings: Mapping[str, Saving],
 ) -> list[str]:
-    """The verdict on each mixture; none on a single one that is within the noise, of which the answer says all."""
+    """The verdict on each mixture; none for a single one within the noise, for which the answer is enough."""
     if len(differences) == 1 and all(difference.within_noise for difference in differences.values()):
         return []
     return [verdict(mixtures[name], base, difference, savings[name]) for name, difference in differences.items()]
@@ -155,7 +155,7 @@ def _charged(saving: Saving) -> str:
 
 
 def _beside_others(mixtures: Mapping[str, MixtureRuns], best: str, reference: str) -> str:
-    """What sets the best mixture apart from the others beside the reference."""
+    """Says whether the best mixture can be told apart from the others, besides the reference."""
     differences = {name: d for name, d in compare(mixtures, best).items() if name != reference}
     if not differences:
         return ""
@@ -188,7 +188,7 @@ def _interval(difference: Difference) -> str:
 
 
 def _seeds(difference: Difference) -> str:
-    """How many seeds would settle it."""
+    """Says how many seeds would settle the difference."""
     if difference.seeds_to_settle is None:
         return f"not even {MOST_SEEDS} seeds would settle a difference so small"
     return f"about {difference.seeds_to_settle} seeds in all would settle it if the difference stays as it is"
