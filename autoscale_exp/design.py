@@ -70,10 +70,10 @@ def main(conf: DesignJobConf) -> None:
 
 
 def proxy_runs(conf: DesignJobConf) -> list[ProxyRun]:
-    """All runs of the design, in whole steps.
+    """Makes all runs of the design, in whole steps.
 
     Raises:
-        UserError: the mixture needs sizes that are not given, or the domains have too little text.
+        UserError: the mixture depends on sizes that are not given, or the domains have too little text.
     """
     domains, batches = conf.domains, Batches(conf.seq_len, conf.batch_rows)
     sizes = None

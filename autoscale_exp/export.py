@@ -1,4 +1,4 @@
-"""The `export` job: a mixture in the form that other training stacks take."""
+"""The `export` job: a mixture in the formats of other training stacks."""
 
 import sys
 from pathlib import Path
@@ -12,7 +12,7 @@ from autoscale_exp.mixture.formats import FORMATS, Weights, megatron
 from autoscale_exp.mixture.weights import read_mixture_file
 
 PREFIXES = "put the path prefix of each domain's .bin and .idx files in the place of its name, then give this to"
-USES = {  # what is left to do with each
+USES = {  # how to use each format
     "megatron": f"{PREFIXES} Megatron-LM as --data-path, or a file of it as --data-args-path",
     "hugging_face": "load a data set in the place of each name, then call datasets.interleave_datasets with these",
     "mosaic": "put the folder of each domain's shards after local, then make a Stream of each for StreamingDataset",
@@ -32,14 +32,14 @@ def main(conf: ExportConf) -> None:
     else:
         text = megatron(weights, for_shell=False) if conf.format == "megatron" else FORMATS[conf.format](weights)
         atomic.write_text(Path(conf.output), text)
-    if conf.output is not None or sys.stdout.isatty():  # where the export is read by a program, it stands alone
+    if conf.output is not None or sys.stdout.isatty():  # a program that reads the output gets only the mixture
         sys.stderr.write(f"next: {USES[conf.format]}\n")
 
 
 def weights_to_export(path: Path) -> Weights:
-    """The weights of a mixture file, summing to 1, without domains of weight 0.
+    """Reads the weights of a mixture file, which sum to 1, without domains of weight 0.
 
-    Megatron and OLMo-core refuse a weight of 0, and `interleave_datasets` waits for ever until such a domain runs out.
+    Megatron and OLMo-core refuse a weight of 0, and `interleave_datasets` would wait for such a domain to run out.
 
     Raises:
         UserError: the file is no mixture file, or its weights are not shares of 1.

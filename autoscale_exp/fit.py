@@ -45,7 +45,7 @@ from autoscale_exp.runs.table import LEAST_TOKENS, RunTable, has_sizes, read_opt
 
 log = logging.getLogger(__name__)
 
-MOST_TOKENS = 10**18  # of a budget: what 64 bits hold, by far
+MOST_TOKENS = 10**18  # of a budget; 64 bits hold this easily
 
 
 @job("fit", more_help=describe_laws)
@@ -69,7 +69,7 @@ def main(conf: FitConf) -> None:
         if conf.target_params is not None:
             raise UserError("target_params is given with optima, which tell of no model size; give runs=... instead")
         if conf.objectives:
-            raise UserError("objectives is given with optima, whose objective nobody knows; give runs=... instead")
+            raise UserError("objectives is given with optima, whose objective is unknown; give runs=... instead")
         domains, budgets, weights = read_optima(Path(conf.optima))
         bounds = make_bounds(conf.bounds.lower, conf.bounds.upper, domains)
         fit, law = solve_optima(domains, budgets, weights, bounds, conf.target_tokens)
@@ -104,7 +104,7 @@ def main(conf: FitConf) -> None:
         write_law(folder, law)
         write_mixtures(folder, fit)
         write_next_runs(folder, fit)
-        write_fit(folder, fit)  # last: it tells of the others
+        write_fit(folder, fit)  # last, as it refers to the other files
     for fit in fits.values():
         show_fit(fit)
     if conf.runs is not None and Path(conf.runs).is_dir():
@@ -113,7 +113,7 @@ def main(conf: FitConf) -> None:
             for command in all_next_runs(conf.runs, proposals_path(Path(conf.output_dir), target), proposed, models):
                 log.info("all runs proposed for %s tokens: %s", short_label(target.tokens), command)
     log.info("drawing figures")
-    from autoscale_exp.reporting.explorer import write_explorer  # these take a while, once all is written
+    from autoscale_exp.reporting.explorer import write_explorer  # these imports take a while, so they come last
     from autoscale_exp.reporting.figures import save_fit_figures
 
     for name, fit in fits.items():
@@ -121,7 +121,7 @@ def main(conf: FitConf) -> None:
         save_fit_figures(fit, folder)
         write_explorer(folder, fit, fitted_law)
     if conf.logger:
-        from autoscale_exp.reporting.tracking import log_fit  # loads torch
+        from autoscale_exp.reporting.tracking import log_fit  # imports torch
 
         for name, fit in fits.items():
             log_fit(conf.logger, Path(conf.output_dir) / (name or ""), fit, Path(str(conf.runs or conf.optima)))
@@ -134,10 +134,10 @@ def main(conf: FitConf) -> None:
 
 
 def objectives_of(conf: FitConf) -> dict[str, ObjectiveConf]:
-    """The sections of `objectives`, by name, each composed as with objective=<name> and all else as it was typed.
+    """Composes the sections of `objectives`, by name, each as with objective=<name> and all other overrides as typed.
 
     Raises:
-        UserError: one is listed twice.
+        UserError: an objective is listed twice.
     """
     if doubled := [name for name in conf.objectives if conf.objectives.count(name) > 1]:
         raise UserError(f"objectives names '{doubled[0]}' twice; name each of them once")
@@ -150,10 +150,10 @@ def objectives_of(conf: FitConf) -> dict[str, ObjectiveConf]:
 
 
 def next_models_of(conf: FitConf) -> dict[int, str]:
-    """The models of `next_models` by their sizes, on the token store of the runs.
+    """Returns the models of `next_models` by their sizes, on the token store of the runs.
 
     Raises:
-        UserError: the law takes no sizes, or no token store tells the sizes of models.
+        UserError: the law takes no model sizes, or there is no token store, which sizes depend on.
     """
     if not conf.next_models:
         return {}
@@ -174,11 +174,11 @@ def next_models_of(conf: FitConf) -> dict[int, str]:
 
 
 def with_commands(fit: Fit, runs: str, folder: Path, models: Mapping[int, str]) -> Fit:
-    """A fit whose next runs have the commands that train them, as far as the folder of the runs tells.
+    """Adds to a fit the commands that train its next runs, as far as the folder of the runs tells.
 
     Args:
-        fit: without them.
-        runs: folder of the sweep, or a run table, which does not tell.
+        fit: the fit without commands.
+        runs: folder of the sweep, or a run table, which does not tell them.
         folder: folder of the fit, which has a table of proposed runs for each target.
         models: by size, the models that no run has.
     """
@@ -202,7 +202,7 @@ def with_commands(fit: Fit, runs: str, folder: Path, models: Mapping[int, str]) 
 
 
 def with_remarks(fit: Fit, table: RunTable, request: Request) -> Fit:
-    """A fit whose notes tell of targets far beyond the runs, or beyond the text."""
+    """Adds notes to a fit on targets far beyond the runs, or beyond the text."""
     unique: Sequence[float] | None = table.unique_tokens
     if request.unique_tokens is not None:
         unique = request.unique_tokens.tolist()
@@ -212,12 +212,12 @@ def with_remarks(fit: Fit, table: RunTable, request: Request) -> Fit:
 
 
 def median_tokens(table: RunTable, rows: Int64Array) -> float:
-    """Tokens of a scale, which consists of these rows."""
+    """Median tokens of the runs of a scale, given their rows."""
     return float(np.median(table.domain_tokens[rows].sum(axis=1)))
 
 
 def tell_of_runs(table: RunTable) -> None:
-    """Says what was read: runs by scale, domains, and what the runs were validated on."""
+    """Logs what was read: runs by scale, domains, and validation domains."""
     scales = [
         f"{len(rows)} at {table.scales[rows[0]] if table.scales else short_label(median_tokens(table, rows))}"
         + (
@@ -234,7 +234,7 @@ def tell_of_runs(table: RunTable) -> None:
 
 
 def make_request(conf: FitConf, table: RunTable) -> Request:
-    """What the config asks, checked against the runs.
+    """Makes the request of the config, checked against the runs.
 
     Raises:
         UserError: a domain is unknown, or a value is not allowed; the message names the key.
@@ -284,10 +284,10 @@ def make_request(conf: FitConf, table: RunTable) -> Request:
 
 
 def text_of(conf: FitConf, table: RunTable) -> FloatArray | None:
-    """(K,) unique tokens of the text that mixtures are for: those of the config, or else of the runs, if they tell.
+    """Returns (K,) tokens of the text that mixtures are for: from the config, or else from the runs, if they tell.
 
     Raises:
-        UserError: the config has fewer of a domain than a run saw of it in one epoch.
+        UserError: the config has fewer tokens of a domain than a run saw in one epoch.
     """
     if conf.bounds.unique_tokens is None:
         return None if table.unique_tokens is None else np.array(table.unique_tokens, dtype=float)
@@ -304,10 +304,10 @@ def text_of(conf: FitConf, table: RunTable) -> FloatArray | None:
 
 
 def prior_of(conf: FitConf, table: RunTable) -> FloatArray | None:
-    """(K,) weights of `objective.prior`; None for equal ones.
+    """Returns the (K,) weights of `objective.prior`; None for equal ones.
 
     Raises:
-        UserError: it is natural, and nothing says how much text the domains have; or it is no list of numbers.
+        UserError: the prior is natural, and the amount of text is unknown; or it is no list of numbers.
     """
     prior = conf.objective.prior
     if prior is None:

@@ -42,7 +42,7 @@ from tests.runs.records import make_record, started
         (["optima=a.csv"], "optima is 'a.csv', which does not exist"),
         (["optima=a.csv", "target_params=9"], "target_params is given with optima, which tell of no model size; give "),
         (["runs=.", "target_params=0"], "target_params is 0; it must be at least 1"),
-        (["optima=a.csv", "objectives=[mean_loss]"], "objectives is given with optima, whose objective nobody knows; "),
+        (["optima=a.csv", "objectives=[mean_loss]"], "objectives is given with optima, whose objective is unknown; "),
     ],
 )
 def test_a_request_that_cannot_be_is_refused(overrides, message, refused, tmp_path: Path):

@@ -12,7 +12,7 @@ from autoscale_exp.base import atomic
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.runs.sheet import read_sheet
 
-FOLDER = "next_runs"  # of a fit
+FOLDER = "next_runs"  # in the folder of a fit
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Proposal:
         token_budget: token budget of its scale.
         seed: added to that of the experiment.
         tokens: (K,) domain tokens; they need not sum to the budget.
-        params: parameters of its model; None where the runs do not tell theirs.
+        params: parameters of its model; None if the runs do not tell theirs.
     """
 
     run: str
@@ -49,10 +49,10 @@ def write_proposals(path: Path, domains: Sequence[str], proposals: Sequence[Prop
 
 
 def read_proposals(path: Path, domains: Sequence[str]) -> list[Proposal]:
-    """The proposed runs in a table, their tokens in the order of `domains`.
+    """Reads the proposed runs in a table, with tokens in the order of `domains`.
 
     Raises:
-        UserError: it cannot be read, has other domains or columns, or a number that is none or out of range.
+        UserError: the table cannot be read, has other domains or columns, or a cell is no number or out of range.
     """
     sheet = read_sheet(path, "design.path")
     wanted = ["run", "token_budget", "seed", *(f"tokens.{domain}" for domain in domains)]

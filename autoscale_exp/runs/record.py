@@ -1,4 +1,4 @@
-"""The record of one run, result.json: written last, so that it is there only if the run is finished."""
+"""result.json, the record of a run. It is written last, so it is there only if the run is finished."""
 
 import json
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ from autoscale_exp.base.versioned import parse, read_versioned, write_versioned
 FORMAT = 2
 RECORD = "result.json"
 FAILURE = "failed.json"
-PROGRESS = "progress.json"  # of a run that is trained, once a second
-MIXTURE = "mixture.yaml"  # that a run with reweighting=doremi or doge has found
+PROGRESS = "progress.json"  # written once a second during a run
+MIXTURE = "mixture.yaml"  # the mixture that a run with reweighting=doremi or doge has found
 REMEDY = "delete the run's folder and train it again"
 
 
@@ -27,7 +27,7 @@ class CurvePoint:
 
 @dataclass(frozen=True)
 class StageRecord:
-    """A stage of a run whose weights change: the tokens before it, and its own by domain."""
+    """A stage of a run whose weights change: the tokens before it, and its own tokens by domain."""
 
     start: int
     requested_tokens: dict[str, float]
@@ -36,7 +36,7 @@ class StageRecord:
 
 @dataclass(frozen=True)
 class WeightsPoint:
-    """A point of the curve of DoReMi's weights: those of the loss, and excess losses in nats per token, by domain."""
+    """A point of the curve of DoReMi's weights: weights of the loss and excess losses (nats per token), by domain."""
 
     tokens: int
     weights: dict[str, float]
@@ -45,26 +45,26 @@ class WeightsPoint:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What is known of a finished run; by domain, in the order of data.domains.
+    """The record of a finished run. Mappings by domain have the order of data.domains.
 
     Attributes:
-        run: name, unique within its sweep.
+        run: name of the run, unique in its sweep.
         experiment: name of its sweep.
-        mixture: name of its mixture, for a proxy run that of the design's base mixture, or of what sets the weights.
+        mixture: name of its mixture; of the design's base mixture for a proxy run; or of the method that sets weights.
         scale: label of `token_budget`.
-        token_budget: tokens asked for, in a design those of the scale's base run.
+        token_budget: tokens asked for; in a design, those of the scale's base run.
         seed: seed of initialisation, order and dropout.
-        model: name.
+        model: name of the model.
         params: parameters of the model.
         steps: optimiser steps.
-        requested_weights: shares of the run's tokens that were asked for; they sum to 1.
-        requested_tokens: tokens that were asked for.
+        requested_weights: requested shares of the run's tokens; they sum to 1.
+        requested_tokens: tokens asked for.
         tokens: tokens trained on, counted from the batches.
-        unique_tokens: tokens that the store has.
-        pool_tokens: those among them that the run may see.
-        epochs: times that the pool was gone through.
+        unique_tokens: tokens in the store.
+        pool_tokens: the part of these that the run may see.
+        epochs: epochs over the pool.
         losses: final validation losses, nats per token, by validation domain.
-        validation_curve: the losses on the way; the last point is the end.
+        validation_curve: the losses during the run; the last point is the end.
         seconds: training time, over all parts of an interrupted run; for a packed run, its share of the pack's.
         tokens_per_second: over those seconds.
         finished: UTC time.
@@ -115,7 +115,7 @@ def write_record(folder: Path, record: RunRecord) -> None:
 
 
 def read_record(folder: Path) -> RunRecord:
-    """The record of the run in a folder.
+    """Reads the record of the run in a folder.
 
     Raises:
         UserError: it is missing, damaged or of an unknown format.
@@ -125,14 +125,14 @@ def read_record(folder: Path) -> RunRecord:
 
 
 def _with_requested_weights(content: dict[str, Any]) -> dict[str, Any]:
-    """Format 1 had the requested tokens alone."""
+    """Format 1 had only the requested tokens."""
     requested = content.get("requested_tokens") or {}
     total = sum(requested.values())
     return content | {"requested_weights": {domain: tokens / total for domain, tokens in requested.items()}}
 
 
 def read_records(sweep: Path) -> list[RunRecord]:
-    """The records of all finished runs of a sweep, sorted by folder.
+    """Reads the records of all finished runs of a sweep, sorted by folder.
 
     Raises:
         UserError: there is none, or one is damaged.
@@ -146,7 +146,7 @@ def read_records(sweep: Path) -> list[RunRecord]:
 
 
 def write_failure(folder: Path, run: str, error: BaseException) -> None:
-    """Marks a run as failed; fits never read it, and it is tried again when asked for again."""
+    """Marks a run as failed. Fits never read this, and the run is tried again when it is asked for again."""
     atomic.write_json(folder / FAILURE, {"run": run, "error": f"{type(error).__name__}: {error}"})
 
 

@@ -1,4 +1,4 @@
-"""How a finished run was started, read from its folder: the command that repeats it with another seed."""
+"""The command that repeats a finished run with another seed, read from the run's folder."""
 
 import re
 import shlex
@@ -7,12 +7,12 @@ from typing import Any
 
 import yaml
 
-# What a repeated run gets anew; the rest of what was typed for the first stays.
+# Overrides that a repeated run replaces; it keeps all others.
 OWN = r"\+*(seed|run_name|hydra\.mode|hydra/launcher|hydra\.launcher\..*)="
 
 
 def repeat_command(sweep: Path, run: str, name: str, seed: int) -> str | None:
-    """The command that trains a run of a sweep again, with another seed, into a folder of its own beside it.
+    """Returns the command that trains a run of a sweep again, with another seed and a folder of its own beside it.
 
     Args:
         sweep: folder of the sweep.
@@ -31,13 +31,13 @@ def repeat_command(sweep: Path, run: str, name: str, seed: int) -> str | None:
     kept = [override for override in overrides if not re.match(OWN, override)]
     if conf.get("output_dir") != str(sweep):
         kept = [override for override in kept if not re.match(r"\+*output_dir=", override)] + [f"output_dir={sweep}"]
-    offset = record["seed"] - conf["seed"]  # of a run that repeats the design's base run
+    offset = record["seed"] - conf["seed"]  # above 0 for a repeat of the design's base run
     added = [f"seed={seed - offset}", f"run_name={name}", "hydra.mode=RUN"]
     return shlex.join(["python", "-m", "autoscale_exp.train", *kept, *added])
 
 
 def read_yaml(path: Path) -> Any:
-    """The content of a YAML file; None if there is no readable one."""
+    """Reads a YAML file; None if there is none that can be read."""
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError):

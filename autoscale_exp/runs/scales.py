@@ -1,4 +1,4 @@
-"""Which runs are of one scale: those that share a label, or else what their tokens tell."""
+"""Which runs are of one scale, by their labels or else by their tokens."""
 
 from collections.abc import Sequence
 
@@ -8,14 +8,14 @@ from autoscale_exp.base.arrays import BoolArray, FloatArray, Int64Array
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.labels import short_label
 
-SAME = 0.01  # relative difference of numbers of tokens that count as equal
-GAP = 1.2  # ratio of totals from which budgets are different ones
-SPREAD = 1.5  # ratio of totals up to which runs may be of one budget
-FEWEST = 4  # runs of a budget that is told by totals alone
+SAME = 0.01  # relative difference up to which numbers of tokens count as equal
+GAP = 1.2  # ratio of totals from which budgets count as different
+SPREAD = 1.5  # largest ratio of totals of one budget
+FEWEST = 4  # fewest runs of a budget that only totals tell
 
 
 def differ_in_budget(domain_tokens: FloatArray) -> bool:
-    """Whether runs differ in their total tokens by more than counts as equal, so that they tell of the budget at all.
+    """Whether the total tokens of runs differ, so that the runs tell anything of the budget.
 
     Args:
         domain_tokens: (R, K) tokens of each run.
@@ -30,10 +30,10 @@ def group_by_label(labels: Sequence[str]) -> list[Int64Array]:
 
 
 def group_by_tokens(domain_tokens: FloatArray) -> list[Int64Array]:
-    """Row indices of each scale of runs without labels.
+    """Finds the row indices of each scale of runs without labels.
 
-    Runs whose totals lie together, with a gap to all others, are a scale. The runs of a DDO design have other totals,
-    and are known by their base run, from which each differs in one domain.
+    Runs whose totals are close, with a gap to all others, are a scale. The runs of a DDO design have various totals,
+    and are recognised by their base run, from which each differs in one domain.
 
     Args:
         domain_tokens: (R, K) tokens of each run.
@@ -62,7 +62,7 @@ def group_by_tokens(domain_tokens: FloatArray) -> list[Int64Array]:
 
 
 def _differ_in_one_domain(domain_tokens: FloatArray) -> BoolArray:
-    """(R, R) whether two runs are equal in all domains but at most one, and not only in that they have none."""
+    """(R, R) whether two runs are equal in all domains but at most one, and share some tokens."""
     alike = np.zeros((len(domain_tokens), len(domain_tokens)), dtype=bool)
     for r, tokens in enumerate(domain_tokens):
         equal = np.abs(domain_tokens - tokens) <= SAME * np.maximum(domain_tokens, tokens)
@@ -72,7 +72,7 @@ def _differ_in_one_domain(domain_tokens: FloatArray) -> BoolArray:
 
 
 def _designs(alike: BoolArray, domain_tokens: FloatArray) -> list[Int64Array] | None:
-    """Runs about base runs, or None if these are not all of them, or a run may belong to two."""
+    """The runs around each base run; None if they are not all runs, or if a run may belong to two of them."""
     left = np.ones(len(alike), dtype=bool)
     designs: list[BoolArray] = []
     while left.any():

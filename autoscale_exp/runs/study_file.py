@@ -1,4 +1,4 @@
-"""What is finished of a study, and what each rival's search is made of: study.json."""
+"""study.json: what is finished of a study, and the runs of each rival's search."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +12,7 @@ REMEDY = "delete it; the study then looks at every stage again, and trains no fi
 
 @dataclass(frozen=True)
 class StudyFile:
-    """A study as far as it has come.
+    """The state of a study.
 
     Attributes:
         searches: by rival, the folders (relative to the study's) of the runs that its mixture was found with.
@@ -29,7 +29,7 @@ def write_study(folder: Path, study: StudyFile) -> None:
 
 
 def read_study(folder: Path) -> StudyFile:
-    """The study in a folder; an empty one if none was begun.
+    """Reads the study in a folder; an empty one if none was begun.
 
     Raises:
         UserError: the file is damaged or of another format.

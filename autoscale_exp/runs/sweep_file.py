@@ -1,4 +1,4 @@
-"""Which runs a sweep's folder is to have in the end, sweep.json: what tells a missing run from one that never was."""
+"""sweep.json: the runs that a sweep's folder will have in the end, by which missing runs are noticed."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +15,7 @@ REMEDY = "delete it; the sweep's command writes it anew"
 
 @dataclass(frozen=True)
 class SweepFile:
-    """The runs that sweeps were to train in a folder.
+    """The runs that sweeps are to train in a folder.
 
     Attributes:
         tokens: tokens to train on, by run, in the order in which the runs are launched.
@@ -25,7 +25,7 @@ class SweepFile:
 
 
 def plan_runs(sweep: Path, tokens: dict[str, int]) -> None:
-    """Adds the runs of a sweep to those that its folder is to have.
+    """Adds the runs of a sweep to those that its folder will have.
 
     Raises:
         UserError: the folder cannot be written, or the file there is damaged.
@@ -38,7 +38,7 @@ def plan_runs(sweep: Path, tokens: dict[str, int]) -> None:
 
 
 def read_sweep_file(sweep: Path) -> SweepFile:
-    """The runs that a folder is to have; none where no sweep was begun.
+    """Reads the runs that a folder will have; none if no sweep was begun.
 
     Raises:
         UserError: the file is damaged or of another format.

@@ -1,4 +1,4 @@
-"""What is odd about the runs in a sweep's folder: unfinished ones, and those of other sweeps."""
+"""What is odd about the runs in a sweep's folder: unfinished runs, and runs of other sweeps."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -11,9 +11,9 @@ REMEDY = "to fit some alone, write them with `import_runs source=sweep`, delete 
 
 
 def group_of(sweep: Path, experiment: str) -> str:
-    """What the runs of a sweep are grouped under where they are logged.
+    """The group of a sweep's runs where they are logged.
 
-    A sweep in the folder of another, as target runs in that of their search, belongs to it.
+    A sweep in the folder of another one belongs to it, such as target runs to their search.
 
     Args:
         sweep: folder with the sweep's runs/.
@@ -24,7 +24,7 @@ def group_of(sweep: Path, experiment: str) -> str:
 
 
 def remarks_on(sweep: Path, records: Sequence[RunRecord]) -> list[str]:
-    """Sentences on what a fit of all these runs together should know."""
+    """Makes sentences on what to know before fitting all these runs together."""
     remarks = []
     unfinished = [folder.name for folder in sorted(sweep.glob("runs/[!.]*/")) if not is_recorded(folder)]
     if unfinished:
@@ -42,7 +42,7 @@ def remarks_on(sweep: Path, records: Sequence[RunRecord]) -> list[str]:
     for record in sorted(records, key=lambda record: record.token_budget):
         scales.setdefault(record.token_budget, []).append(record)
     for budget, of_scale in scales.items():
-        sizes = {record.params for record in of_scale}  # which laws take into account
+        sizes = {record.params for record in of_scale}  # laws account for these
         if len(models := Counter(record.model for record in of_scale)) > len(sizes):
             told = ", ".join(f"{count} of {model}" for model, count in models.items())
             remarks.append(f"scale {short_label(budget)} has runs of {len(models)} models ({told}); {REMEDY}")
