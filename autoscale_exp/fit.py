@@ -3,8 +3,9 @@
 import logging
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import hydra
 import numpy as np
@@ -48,9 +49,63 @@ log = logging.getLogger(__name__)
 MOST_TOKENS = 10**18  # of a budget; 64 bits hold this easily
 
 
+@dataclass(frozen=True)
+class Fitted:
+    """What the job has fitted.
+
+    Attributes:
+        fits: the fit of `objective` under None, and those of `objectives` by name.
+        law_content: content of law.json.
+        law: the law that all fits share; None for known optima.
+        models: models of proposed runs that the runs do not have, by size.
+    """
+
+    fits: dict[str | None, Fit]
+    law_content: dict[str, Any]
+    law: Law | None = None
+    models: Mapping[int, str] = field(default_factory=dict)
+
+
 @job("fit", more_help=describe_laws)
 def main(conf: FitConf) -> None:
     """Fits and writes fit.json, law.json, mixtures/ and figures."""
+    check_conf(conf)
+    fitted = fit_runs(conf) if conf.optima is None else fit_optima(conf)
+    fits = {name: write(fit, folder_of(conf, name), conf, fitted) for name, fit in fitted.fits.items()}
+    for fit in fits.values():
+        show_fit(fit)
+    if conf.runs is not None and Path(conf.runs).is_dir():
+        for target in fits[None].targets:
+            proposed = [] if target.risk and target.risk.is_enough else target.next_runs or []
+            table = proposals_path(folder_of(conf), target)
+            for command in all_next_runs(conf.runs, table, proposed, fitted.models):
+                log.info("all runs proposed for %s tokens: %s", short_label(target.tokens), command)
+    log.info("drawing figures")
+    from autoscale_exp.reporting.explorer import write_explorer  # these imports take a while, so they come last
+    from autoscale_exp.reporting.figures import save_fit_figures
+
+    for name, fit in fits.items():
+        save_fit_figures(fit, folder_of(conf, name))
+        write_explorer(folder_of(conf, name), fit, fitted.law)
+    if conf.logger:
+        from autoscale_exp.reporting.tracking import log_fit  # imports torch
+
+        for name, fit in fits.items():
+            log_fit(conf.logger, folder_of(conf, name), fit, Path(str(conf.runs or conf.optima)))
+    if not conf.target_tokens:
+        log.warning("no mixture is written: target_tokens=[...] says for which budgets")
+    more = f", and to a folder there for each of {', '.join(conf.objectives)}" if conf.objectives else ""
+    log.info("written to '%s'%s", conf.output_dir, more)
+    tell_next(log.info, runs_first(fits[None]))
+    tell_next(log.info, after_fit(conf.runs, conf.output_dir, fits[None]))
+
+
+def check_conf(conf: FitConf) -> None:
+    """Checks the keys of the job that need no runs.
+
+    Raises:
+        UserError: a value is out of range, or keys exclude each other.
+    """
     if (conf.runs is None) == (conf.optima is None):
         raise UserError("give either runs=<runs.csv or sweep folder> or optima=<optima.csv>, one of the two")
     for index, budget in enumerate(conf.target_tokens):
@@ -62,75 +117,59 @@ def main(conf: FitConf) -> None:
     check_range({"seed": conf.seed}, 0, LARGEST_SEED)
     if conf.uncertainty not in ("intervals", "none"):
         raise UserError(f"uncertainty is '{conf.uncertainty}'; allowed are intervals and none")
-    fits: dict[str | None, Fit]
-    fitted_law: Law | None = None
-    models: dict[int, str] = {}
-    if conf.optima is not None:
-        if conf.target_params is not None:
-            raise UserError("target_params is given with optima, which tell of no model size; give runs=... instead")
-        if conf.objectives:
-            raise UserError("objectives is given with optima, whose objective is unknown; give runs=... instead")
-        domains, budgets, weights = read_optima(Path(conf.optima))
-        bounds = make_bounds(conf.bounds.lower, conf.bounds.upper, domains)
-        fit, law = solve_optima(domains, budgets, weights, bounds, conf.target_tokens)
-        check_place(Path(conf.output_dir), fit.law, fit.objective)
-        fits = {None: fit}
-    else:
-        table = read_runs(Path(str(conf.runs)))
-        if unseen := [domain for domain in table.domains if domain not in table.validation_domains]:
-            log.warning("trained on, but no part of the objective, because no run has its loss: %s", ", ".join(unseen))
-        asked = {None: conf.objective} | objectives_of(conf)
-        models = next_models_of(conf)
-        requests = {
-            name: replace(make_request(replace(conf, objective=section), table), next_sizes=list(models))
-            for name, section in asked.items()
-        }
-        check_targets(conf.target_tokens, [median_tokens(table, rows) for rows in scales_of(table)])
-        for name, request in requests.items():
-            of_request = FitObjective.of(request.objective, table.validation_domains)
-            check_place(Path(conf.output_dir) / (name or ""), conf.law.name, of_request)
-        tell_of_runs(table)
-        found, fitted_law = solve_each(conf.law.name, table, list(requests.values()))
-        fits = {
-            name: with_remarks(fit, table, request)
-            for (name, request), fit in zip(requests.items(), found, strict=True)
-        }
-        law = fitted_law.content()
-    for name in fits:
-        folder = Path(conf.output_dir) / (name or "")
-        told = with_commands(fits[name], str(conf.runs), folder, models)
-        typed = replace(told, overrides=list(HydraConfig.get().overrides.task))
-        fits[name] = fit = with_earlier_targets(typed, earlier_fit(folder))
-        write_law(folder, law)
-        write_mixtures(folder, fit)
-        write_next_runs(folder, fit)
-        write_fit(folder, fit)  # last, as it refers to the other files
-    for fit in fits.values():
-        show_fit(fit)
-    if conf.runs is not None and Path(conf.runs).is_dir():
-        for target in fits[None].targets:
-            proposed = [] if target.risk and target.risk.is_enough else target.next_runs or []
-            for command in all_next_runs(conf.runs, proposals_path(Path(conf.output_dir), target), proposed, models):
-                log.info("all runs proposed for %s tokens: %s", short_label(target.tokens), command)
-    log.info("drawing figures")
-    from autoscale_exp.reporting.explorer import write_explorer  # these imports take a while, so they come last
-    from autoscale_exp.reporting.figures import save_fit_figures
+    if conf.optima is not None and conf.target_params is not None:
+        raise UserError("target_params is given with optima, which tell of no model size; give runs=... instead")
+    if conf.optima is not None and conf.objectives:
+        raise UserError("objectives is given with optima, whose objective is unknown; give runs=... instead")
 
-    for name, fit in fits.items():
-        folder = Path(conf.output_dir) / (name or "")
-        save_fit_figures(fit, folder)
-        write_explorer(folder, fit, fitted_law)
-    if conf.logger:
-        from autoscale_exp.reporting.tracking import log_fit  # imports torch
 
-        for name, fit in fits.items():
-            log_fit(conf.logger, Path(conf.output_dir) / (name or ""), fit, Path(str(conf.runs or conf.optima)))
-    if not conf.target_tokens:
-        log.warning("no mixture is written: target_tokens=[...] says for which budgets")
-    more = f", and to a folder there for each of {', '.join(conf.objectives)}" if conf.objectives else ""
-    log.info("written to '%s'%s", conf.output_dir, more)
-    tell_next(log.info, runs_first(fits[None]))
-    tell_next(log.info, after_fit(conf.runs, conf.output_dir, fits[None]))
+def fit_optima(conf: FitConf) -> Fitted:
+    """Extrapolates known optima."""
+    domains, budgets, weights = read_optima(Path(str(conf.optima)))
+    bounds = make_bounds(conf.bounds.lower, conf.bounds.upper, domains)
+    fit, law_content = solve_optima(domains, budgets, weights, bounds, conf.target_tokens)
+    check_place(folder_of(conf), fit.law, fit.objective)
+    return Fitted({None: fit}, law_content)
+
+
+def fit_runs(conf: FitConf) -> Fitted:
+    """Fits a law to runs, and finds the mixtures of every objective with it."""
+    table = read_runs(Path(str(conf.runs)))
+    if unseen := [domain for domain in table.domains if domain not in table.validation_domains]:
+        log.warning("trained on, but no part of the objective, because no run has its loss: %s", ", ".join(unseen))
+    asked = {None: conf.objective} | objectives_of(conf)
+    models = next_models_of(conf)
+    requests = {
+        name: replace(make_request(replace(conf, objective=section), table), next_sizes=list(models))
+        for name, section in asked.items()
+    }
+    check_targets(conf.target_tokens, [median_tokens(table, rows) for rows in scales_of(table)])
+    for name, request in requests.items():
+        of_request = FitObjective.of(request.objective, table.validation_domains)
+        check_place(folder_of(conf, name), conf.law.name, of_request)
+    tell_of_runs(table)
+    found, law = solve_each(conf.law.name, table, list(requests.values()))
+    fits = {
+        name: with_remarks(fit, table, request) for (name, request), fit in zip(requests.items(), found, strict=True)
+    }
+    return Fitted(fits, law.content(), law, models)
+
+
+def folder_of(conf: FitConf, objective: str | None = None) -> Path:
+    """The folder of the fit of `objective`, or of one of `objectives`."""
+    return Path(conf.output_dir) / (objective or "")
+
+
+def write(fit: Fit, folder: Path, conf: FitConf, fitted: Fitted) -> Fit:
+    """Writes a fit and its law, mixtures and proposed runs; returns it as written."""
+    told = with_commands(fit, str(conf.runs), folder, fitted.models)
+    typed = replace(told, overrides=list(HydraConfig.get().overrides.task))
+    fit = with_earlier_targets(typed, earlier_fit(folder))
+    write_law(folder, fitted.law_content)
+    write_mixtures(folder, fit)
+    write_next_runs(folder, fit)
+    write_fit(folder, fit)  # last, as it refers to the other files
+    return fit
 
 
 def objectives_of(conf: FitConf) -> dict[str, ObjectiveConf]:
