@@ -47,7 +47,7 @@ def test_a_choice_changes_the_keys_that_are_listed():
     assert "design.factor" not in keys_of(describe_job(CONF_DIR, "train", "", []))
     text = describe_job(CONF_DIR, "train", "", ["design=ddo"])
     line = next(line for line in text.splitlines() if line.startswith("  design.factor=3.0 "))
-    assert line.endswith("one domain's tokens are multiplied and divided by it, the others stay")
+    assert line.endswith("multiplies or divides the tokens of one domain; those of the others stay")
     assert "  design.index=0 " in text
 
 

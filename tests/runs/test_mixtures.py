@@ -60,7 +60,7 @@ def test_files_of_one_name_are_told_apart_by_their_folders(tmp_path):
         ("run,tokens.a,tokens.c,tokens.c\nm,1000,2000,9\n", None, "has column 'tokens.c' more than once"),
         ("run,tokens.a,tokens.c\nm,1000,2000\nm,1,2000\n", None, "row 3, column run: 'm' is also in row 2"),
         ("run,tokens.a,tokens.c\nm,1000,nan\n", None, "row 2, column tokens.c: nan must be finite"),
-        ("run,tokens.a,tokens.c\nm,0.3,0.7\n", None, "row 2: 1 tokens in all .*name the columns weights.<domain>"),
+        ("run,tokens.a,tokens.c\nm,0.3,0.7\n", None, "row 2: 1 tokens in all, .*name the columns weights.<domain>"),
         ("run,tokens.a,tokens.c\nm,0,0\n", None, "row 2: all tokens are 0"),
         ("run,tokens.a,tokens.c\nm,1000,1000\n", 5000, "tokens is 5000, but '.*' says tokens.<domain>; give shares"),
         ("run,weights.a,weights.c\nm,0.5,0.5\n", None, "has shares without a budget; give tokens=..., or a column"),

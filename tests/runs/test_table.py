@@ -57,7 +57,7 @@ def test_perplexities_become_losses():
         (HEADER + "r1,s,0.5,1000,2000,2.5,3.5,1\n", "row 2, column seed: 0.5 is no integer; correct that cell"),
         (HEADER + ROWS + "r3,,0,1000,2000,2.5,3.5,1\n", "row 4, column scale: it is empty; give every run a scale"),
         (HEADER + "r1,s,0,0.4,0.6,2.5,3.5,1\n", "row 2: 1 tokens in all, but a run has at least 1000; if these are sh"),
-        (HEADER + "r1,s,0,40,60,2.5,3.5,1\n", "row 2: 100 tokens in all are no run"),
+        (HEADER + "r1,s,0,40,60,2.5,3.5,1\n", "row 2: 100 tokens in all, but a run has at least 1000"),
         (
             HEADER + "r1,s,0,1000,2000,31,3.5,1\n",
             "column loss.a: no run is below 31 nats .*; name the column perplexity.a",
