@@ -75,7 +75,7 @@ def test_runs_with_other_validation_domains_than_the_fits_are_refused_by_name():
 
 def test_a_fit_of_given_optima_has_no_objective_to_report():
     with pytest.raises(
-        ValueError, match=r"fit is 'out/fit', which was made of given optima, .* give one made with runs="
+        ValueError, match=r"fit is 'out/fit', which was made of given optima, .* give a fit made with runs="
     ):
         objective()
 
