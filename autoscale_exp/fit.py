@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import hydra
 import numpy as np
 from hydra.core.hydra_config import HydraConfig
 
 from autoscale_exp.base.arrays import FloatArray, Int64Array
 from autoscale_exp.base.by_domain import in_order
+from autoscale_exp.base.composing import compose
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.job import job, to_typed
 from autoscale_exp.base.labels import short_label
@@ -183,7 +183,7 @@ def objectives_of(conf: FitConf) -> dict[str, ObjectiveConf]:
     others = [o for o in HydraConfig.get().overrides.task if not re.match(r"\+*objectives?=", o)]
     sections = {}
     for name in conf.objectives:
-        composed = to_typed(hydra.compose("fit", [*others, f"objective={name}"]))
+        composed = to_typed(compose("fit", [*others, f"objective={name}"]))
         sections[name.rpartition("/")[2]] = composed.objective
     return sections
 
@@ -207,7 +207,7 @@ def next_models_of(conf: FitConf) -> dict[int, str]:
     store = open_store(read_records(Path(str(conf.runs)))[0].store, "store")
     models = {}
     for name in conf.next_models:
-        model = to_typed(hydra.compose("train", [f"model={name}"]).model)
+        model = to_typed(compose("train", [f"model={name}"]).model)
         models[size_of(model, store.vocab_size, store.seq_len, half=False).params] = name
     return models
 

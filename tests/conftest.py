@@ -12,8 +12,9 @@ os.environ["WANDB_MODE"] = "disabled"
 
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_dir
+from hydra import initialize_config_dir
 
+from autoscale_exp.base.composing import compose
 from autoscale_exp.base.job import CONF_DIR, to_typed
 from autoscale_exp.config import PrepareConf, TrainConf
 from tests.warm_python import WarmPython

@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra import compose, initialize_config_dir
+from hydra import initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
+
+from autoscale_exp.base.composing import compose
 
 GROUPS = """Choose an option of a group with group=option; the first is the default. Options change the keys:
 `--help {example}` lists those of {example}."""

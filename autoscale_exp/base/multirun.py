@@ -5,13 +5,13 @@ import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import hydra
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
+from autoscale_exp.base.composing import compose
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.job import to_typed, user_errors
 
@@ -41,7 +41,7 @@ def jobs_of(config: DictConfig, sweeps: Sequence[str] = ()) -> Iterator[tuple[li
     loader = GlobalHydra.instance().config_loader()  # for glob(...) in overrides
     parsed = OverridesParser.create(config_loader=loader).parse_overrides([*params, *task, *sweeps])
     for overrides in BasicSweeper.split_arguments(parsed, None)[0]:
-        yield overrides, to_typed(hydra.compose(config_name=config.hydra.job.config_name, overrides=overrides))
+        yield overrides, to_typed(compose(config.hydra.job.config_name, overrides))
 
 
 def check_outputs(config: DictConfig) -> None:

@@ -5,12 +5,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from autoscale_exp.base.by_domain import mapping_text
+from autoscale_exp.base.composing import compose
 from autoscale_exp.base.job import to_typed
 from autoscale_exp.base.multirun import jobs_of
 from autoscale_exp.base.overrides import MAPPINGS_BY_DOMAIN, override_of, readable
@@ -48,10 +48,10 @@ class Command:
         Raises:
             UserError: the config does not compose.
         """
-        composed = hydra.compose(self.job, readable(self.overrides), return_hydra_config=True)
+        composed = compose(self.job, readable(self.overrides), with_hydra=True)
         if composed.hydra.mode == RunMode.MULTIRUN:
             return [conf for _, conf in jobs_of(composed, self.sweeps)]
-        return [to_typed(hydra.compose(self.job, readable(self.overrides)))]
+        return [to_typed(compose(self.job, readable(self.overrides)))]
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Sections:
     def of_job(changed: Mapping[str, Any] | None = None) -> "Sections":
         """Returns the sections of the job that runs, with some values changed."""
         hydra_conf = HydraConfig.get()
-        conf = hydra.compose(hydra_conf.job.config_name, list(hydra_conf.overrides.task))
+        conf = compose(hydra_conf.job.config_name, hydra_conf.overrides.task)
         for key, value in (changed or {}).items():
             OmegaConf.update(conf, key, value)
         return Sections(conf, hydra_conf.runtime.choices, hydra_conf.launcher)
@@ -87,13 +87,13 @@ class Sections:
             launched: whether the job's runs go to the study's launcher.
         """
         groups = [*(["hydra/launcher"] if launched else []), *keys]
-        of_job = hydra.compose(job, [*asked], return_hydra_config=True).hydra.runtime.choices
+        of_job = compose(job, asked, with_hydra=True).hydra.runtime.choices
         chosen = [
             f"{group}={self.choices[group]}"
             for group in groups
             if group in of_job and self.choices.get(group) not in (None, of_job[group])
         ]
-        composed = hydra.compose(job, [*chosen, *asked], return_hydra_config=True)
+        composed = compose(job, [*chosen, *asked], with_hydra=True)
         added: list[str] = []
         for key in keys:
             if key in of_job and self.conf[key] is None:  # a group without a choice

@@ -124,7 +124,11 @@ class ProcessLauncher(Launcher):
         return list(self.devices) if self.devices is not None else [""] * effective_n_jobs(self.n_jobs)
 
     def _job(self, index: int, overrides: Sequence[str]) -> Job:
-        conf = self.context.config_loader.load_sweep_config(self.config, list(overrides))
+        from autoscale_exp.base.composing import compose
+
+        of_sweep = self.config.hydra
+        conf = compose(of_sweep.job.config_name, [*of_sweep.overrides.hydra, *overrides], with_hydra=True)
+        OmegaConf.copy_cache(from_config=self.config, to_config=conf)  # the time in a folder's name is the sweep's
         with open_dict(conf):
             conf.hydra.job.num = index  # the folder's name may depend on it
         count = 1

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
+from hydra import initialize_config_dir
 from transformers import BertConfig, BertForMaskedLM, BertTokenizer, GPT2Config, GPT2LMHeadModel
 
+from autoscale_exp.base.composing import compose
 from autoscale_exp.base.job import CONF_DIR, to_typed
 from autoscale_exp.config import EvaluateConf
 from autoscale_exp.data.tokenizer import load_tokenizer

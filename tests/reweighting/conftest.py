@@ -4,9 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_dir
+from hydra import initialize_config_dir
 
 from autoscale_exp.base.arrays import Int64Array
+from autoscale_exp.base.composing import compose
 from autoscale_exp.base.hashing import file_sha256
 from autoscale_exp.base.job import CONF_DIR, to_typed
 from autoscale_exp.config import TrainConf

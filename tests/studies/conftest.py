@@ -2,8 +2,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
+from hydra import initialize_config_dir
 
+from autoscale_exp.base.composing import compose
 from autoscale_exp.base.job import CONF_DIR, to_typed
 from autoscale_exp.data.store import TokenStore
 from autoscale_exp.runs.rival import RivalConf
@@ -22,7 +23,7 @@ def config_folder() -> Iterator[None]:
 @pytest.fixture
 def sections() -> Callable[..., Sections]:
     def composed(*overrides: str) -> Sections:
-        conf = compose("study", [*overrides], return_hydra_config=True)
+        conf = compose("study", [*overrides], with_hydra=True)
         return Sections(compose("study", [*overrides]), conf.hydra.runtime.choices, conf.hydra.launcher)
 
     return composed

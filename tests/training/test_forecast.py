@@ -4,8 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
+from hydra import initialize_config_dir
 
+from autoscale_exp.base.composing import compose
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.job import CONF_DIR, to_typed
 from autoscale_exp.config import PlanConf, TrainConf
@@ -159,7 +160,7 @@ def test_a_sweep_tells_what_it_will_take(
     overrides = [*train_overrides, f"output_dir={tmp_path}", "plan.accelerator=h200", "hydra/launcher=local"]
     sweep = ["experiment=search", "design.scales=[320,960]", "design.base_repeats=0"]
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        tell_sweep(compose("train", [*sweep, *overrides], return_hydra_config=True))
+        tell_sweep(compose("train", [*sweep, *overrides], with_hydra=True))
     assert capsys.readouterr().out.startswith("to do: 14 runs, 10.7K tokens")
     tell([])
     assert "all runs are finished" in capsys.readouterr().out
