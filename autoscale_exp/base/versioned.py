@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -58,11 +59,16 @@ def parse(path: Path, content: dict[str, Any], schema: type[Schema], remedy: str
         UserError: a key is missing or has a value of another type; the message names the first.
     """
     try:
-        return TypeAdapter(schema).validate_python(content)
+        return _adapter(schema).validate_python(content)  # type: ignore[arg-type]  # mypy: a class has no hash
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(map(str, first["loc"]))
         raise UserError(f"'{path}' is damaged: {key}: {first['msg'][:1].lower()}{first['msg'][1:]}; {remedy}") from None
+
+
+@cache  # it takes much longer to make than to use, and a sweep reads all its records after every run
+def _adapter(schema: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(schema)
 
 
 def read_if_there(path: Path, number: int, schema: type[Schema], remedy: str) -> Schema:
