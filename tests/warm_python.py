@@ -1,8 +1,13 @@
-"""A Python that has imported what the jobs import, and forks for each command: it spares each of them some seconds."""
+"""A Python that has imported what the jobs import, and forks for each command: it spares each of them some seconds.
+
+The first fork server that such a fork starts is forked, too, as if it had been started and had imported all that.
+"""
 
 import importlib
 import json
+import multiprocessing.util
 import os
+import re
 import runpy
 import select
 import signal
@@ -11,6 +16,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import NoReturn
 
 ROOT = Path(__file__).parents[1]
 
@@ -106,6 +112,45 @@ def fork(requests: socket.socket, stdout: int, stderr: int, status: int) -> bool
     return True
 
 
+def keep_fork_server() -> None:
+    """Forks a process that becomes multiprocessing's fork server once one is to be started."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    pid = os.fork()
+    if pid == 0:
+        ours.close()
+        become_fork_server(theirs)
+    theirs.close()
+    start = multiprocessing.util.spawnv_passfds
+
+    def start_or_fork(path: bytes, args: list[str], fds: list[int]) -> int:
+        if "multiprocessing.forkserver" not in args[-1]:
+            return start(path, args, fds)
+        multiprocessing.util.spawnv_passfds = start  # there is one
+        ignored = [signum for signum in signal.valid_signals() if signal.getsignal(signum) == signal.SIG_IGN]
+        signals = {"blocked": [*signal.pthread_sigmask(signal.SIG_BLOCK, [])], "ignored": ignored}
+        socket.send_fds(ours, [json.dumps({"code": args[-1], **signals}).encode()], fds)
+        return pid
+
+    multiprocessing.util.spawnv_passfds = start_or_fork
+
+
+def become_fork_server(requests: socket.socket) -> NoReturn:
+    """Waits for the code that a new Python would run, and runs it with the signals and files that it would have."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a fork server does
+    message, fds, *_ = socket.recv_fds(requests, 1 << 20, 2)
+    if not message:
+        os._exit(0)
+    requests.close()
+    request = json.loads(message)
+    for signum in request["ignored"]:
+        signal.signal(signum, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, request["blocked"])
+    try:
+        exec(re.sub(r"main\(\d+, \d+", "main({}, {}".format(*fds), request["code"]))
+    finally:
+        os._exit(0)
+
+
 def main(requests: socket.socket) -> None:
     """Forks for each request until there is none, and runs the module in the fork."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that tell the exit code
@@ -115,6 +160,7 @@ def main(requests: socket.socket) -> None:
             return
         if fork(requests, *fds):
             break
+    keep_fork_server()
     request = json.loads(message)
     os.chdir(request["cwd"])
     os.environ.clear()
