@@ -1,7 +1,5 @@
 import csv
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -39,15 +37,11 @@ def test_a_finished_evaluation_is_kept_and_only_what_is_missing_is_measured(argu
     assert path.read_bytes() == before
 
 
-def test_other_settings_are_refused_before_anything_is_measured(arguments, tmp_path: Path):
+def test_other_settings_are_refused_before_anything_is_measured(arguments, refused, tmp_path: Path):
     evaluate(compose_evaluate(*arguments, "task.tasks=[wnli]"))
-    other = [*arguments, "task.epochs=2", f"hydra.run.dir={tmp_path}/log"]
-    command = [sys.executable, "-m", "autoscale_exp.evaluate", *other]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
+    line = refused("evaluate", *arguments, "task.epochs=2", f"hydra.run.dir={tmp_path}/log")
     path = tmp_path / "evaluation.json"
-    assert done.stderr.startswith(f"error: '{path}' holds glue/wnli with other settings (epochs: 1, not 2); give those")
+    assert line.startswith(f"'{path}' holds glue/wnli with other settings (epochs: 1, not 2); give those")
     assert set(json.loads(path.read_text())["tasks"]) == {"glue/wnli"}
 
 
