@@ -34,7 +34,9 @@ PAPER = [
     "experiment=paper_gpt2_smoke",
     "design.scales=[1_000,2_000,2_600]",  # whose search pays for a swarm of 46, of which LightGBM needs 45
     "token_budgets=[10_000]",
-    'rivals.fitted.fit=["num_draws=20"]',
+    'rivals.fitted.fit=["num_draws=10"]',
+    'rivals.autoscale.fit=["law=autoscale","num_draws=10"]',
+    'rivals.mixing_law.fit=["law=mixing_law","num_draws=10"]',
     '+evaluations.perplexity=["task=perplexity","logger=csv"]',
     ONE_BY_ONE,
 ]
