@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 # A path alone on its line says which file the next blocks are; a block of bash is run.
 PIECE = re.compile(r"^`(?P<path>[\w./]+)`$|^```(?P<kind>\w*)\n(?P<body>.*?)^```$", re.MULTILINE | re.DOTALL)

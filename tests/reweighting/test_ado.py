@@ -97,6 +97,7 @@ def test_a_domain_that_is_used_up_gives_its_rows_to_the_others_and_is_named(capl
     assert "'learnt' cannot give what ADO asks for" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_run_raises_a_domain_whose_loss_still_falls_and_not_noise(seed, compose_contrast, contrast_store, tmp_path):
     options = ["reweighting=ado", "reweighting.num_intervals=20", "model.optimizer.lr=0.005", f"seed={seed}"]

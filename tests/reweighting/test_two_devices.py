@@ -11,9 +11,14 @@ from tests.training.test_run import result_of, trained
 @pytest.mark.slow
 @pytest.mark.parametrize(("method", "strategy"), [("doremi", "fsdp"), ("doge", "ddp"), ("ado", "ddp")])
 def test_two_devices_reweight_as_one(method, strategy, compose_contrast, contrast_store, tmp_path: Path):
-    train(plan_run(compose_contrast("save_model=true", steps=20), contrast_store), tmp_path / "reference")
-    of_method = [f"reweighting.reference={tmp_path / 'reference'}"] if method == "doremi" else []
-    options = [f"reweighting={method}", *of_method, *["reweighting.num_intervals=6"] * (method == "ado")]
+    of_method = {
+        "doremi": [f"reweighting.reference={tmp_path / 'reference'}"],
+        "doge": [],
+        "ado": ["reweighting.num_intervals=6"],
+    }[method]
+    if method == "doremi":
+        train(plan_run(compose_contrast("save_model=true", steps=20), contrast_store), tmp_path / "reference")
+    options = [f"reweighting={method}", *of_method]
     budget = f"token_budget={16 * (8 * 40 + 1)}"  # of the last step's row the second device has none
     alone = trained(plan_run(compose_contrast(*options, budget, steps=41), contrast_store), tmp_path / "one")
     devices = ["trainer.devices=2", f"trainer.strategy={strategy}"]

@@ -113,6 +113,7 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> list[torch.fx.GraphModule]:
     return compiled
 
 
+@pytest.mark.slow
 def test_a_compiled_run_has_the_losses_of_an_eager_one(compose_train, graphs, store: TokenStore, tmp_path: Path):
     overrides = ["trainer.checkpoint_activations=true", "save_model=true"]
     eager = trained(plan_run(compose_train(), store), tmp_path / "eager")
@@ -124,6 +125,7 @@ def test_a_compiled_run_has_the_losses_of_an_eager_one(compose_train, graphs, st
     GPT2LMHeadModel.from_pretrained(tmp_path / "compiled" / "model")
 
 
+@pytest.mark.slow
 def test_a_compiled_pack_has_the_losses_of_runs_alone(compose_train, graphs, store: TokenStore, tmp_path: Path):
     runs = [["seed=0"], ["seed=1", f"token_budget={16 * 60}", "num_validations=2"]]
     plans = [plan_run(compose_train("trainer.compile=true", *overrides), store) for overrides in runs]
