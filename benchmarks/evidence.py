@@ -82,23 +82,37 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 def tables_of(result: dict[str, Any]) -> list[str]:
     """The tables of the page, in Markdown."""
     domains = list(next(iter(result["requested_weights"].values())))
+    expected = {(p["mixture"], p["quantity"]): p for p in result["predictions"]}
+    level = expected["uniform", "objective"]["predicted"]
     rows = []
     for name, final in result["final"].items():
         difference = result["difference_vs_uniform"].get(name)
         saving = result["savings_vs_uniform"].get(name)
         base = sum(result["final"]["uniform"]) / len(result["final"]["uniform"])
         interval = difference and difference["interval"] and [end / base for end in difference["interval"]]
+        gain = expected.get((name, "gain"))
         rows.append(
             [
                 f"`{name}`",
                 ", ".join(f"{result['requested_weights'][name][domain]:.2f}" for domain in domains),
                 f"{sum(final) / len(final):.2f}",
                 percent(difference and difference["relative"], interval),
+                percent(-gain["predicted"] / level, [-end / level for end in gain["predicted_interval"][::-1]])
+                if gain
+                else "",
                 "" if not difference or difference["within_noise"] else percent(saving["on_curves"]),
                 f"{saving['search_tokens'] / 1e6:.1f}M" if saving else "",
             ]
         )
-    head = ["mixture", ", ".join(domains), "perplexity", "against uniform (90 %)", "tokens saved", "search"]
+    head = [
+        "mixture",
+        ", ".join(domains),
+        "perplexity",
+        "against uniform (90 %)",
+        "predicted (90 %)",
+        "tokens saved",
+        "search",
+    ]
     tables = [table(head, rows)]
     if brute := result["brute_force"]:
         rows = [
