@@ -3,6 +3,7 @@
 The first fork server that such a fork starts is forked, too, as if it had been started and had imported all that.
 """
 
+import gc
 import importlib
 import json
 import multiprocessing.util
@@ -173,4 +174,5 @@ def main(requests: socket.socket) -> None:
 if __name__ == "__main__":
     for module in sys.argv[2:]:
         importlib.import_module(module)
+    gc.freeze()  # or each fork would copy the memory of all of it to collect garbage as it ends
     main(socket.socket(fileno=int(sys.argv[1])))
