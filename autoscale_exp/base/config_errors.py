@@ -29,6 +29,7 @@ from yaml import MarkedYAMLError
 from yaml.reader import ReaderError
 
 from autoscale_exp.base.errors import first_line
+from autoscale_exp.base.labels import budget_of_label
 from autoscale_exp.base.overrides import describe_unreadable, quoted_override
 
 BROKEN_FILE = (MarkedYAMLError, ReaderError, UnicodeDecodeError)  # what is raised of a file that is no YAML
@@ -44,7 +45,9 @@ def describe(error: BaseException) -> str:
     if isinstance(error, MissingMandatoryValue | InterpolationToMissingValueError):
         missing = re.sub(r".*[mM]issing mandatory value: ", "", message)
         key = missing if isinstance(error, InterpolationToMissingValueError) else error.full_key or missing
-        return f"{key} is not set; give it a value, as in {key}=..."
+        types = _keys(error.object_type) if is_dataclass(error.object_type) else {}
+        written = "[a,b]" if str(types.get(error.key)).startswith("list") else "..."
+        return f"{key} is not set; give it a value, as in {key}={written}"
     if isinstance(error, InterpolationKeyError):
         return f"{message}; a value of the config names it in ${{...}}: correct the name there"
     if isinstance(error, OverrideParseException):
@@ -56,10 +59,11 @@ def describe(error: BaseException) -> str:
         return f"{message}; {LIST}"
     if isinstance(error, MissingConfigException) and "'schema/" in message:
         return f"{message.rstrip('.')}; there are {', '.join(_schemas())}"
-    if "could not be converted to Integer" in message:
-        return f"{message}; a whole number is written out, as in 2_500_000"
-    if message.endswith("'.") and "Could not load '" in message:  # one of several choices of a group
-        return f"{message} There is no such option; --help lists those of each group"
+    if refused := re.search("Value '(.*)' of type .* could not be converted to Integer", message):
+        return f"{message}; a whole number is written out, as in {_written_out(refused[1])}"
+    if unknown := re.search(r"Could not load '(.*)/.*'\.$", message):  # one of several choices of a group
+        options = _local(error, "repo").get_group_options(unknown[1])  # which Hydra does not tell
+        return f"{message.rstrip('.')}; there are {', '.join(options)}"
     if isinstance(error, MissingConfigException) and error.options:
         return f"{message}; there are {', '.join(error.options)}"
     if isinstance(error, ConfigCompositionException) and isinstance(
@@ -80,10 +84,23 @@ def describe(error: BaseException) -> str:
     return message
 
 
+def _written_out(value: str) -> str:
+    """The whole number that 1e6 or 2.5M stands for, as it is typed; some other one if that is none."""
+    number = budget_of_label(value)
+    if number is None and re.fullmatch(r"\d+(\.\d+)?(e\+?\d+)?", value) and float(value).is_integer():
+        number = int(float(value))
+    return f"{number or 2_500_000:_}"
+
+
+def _local(error: BaseException, name: str) -> Any:
+    """A variable of the functions that an error came through; None if none has it."""
+    frames = (frame.f_locals for frame, _ in walk_tb(error.__traceback__))
+    return next((of[name] for of in frames if name in of), None)
+
+
 def _describe_broken_file(error: Any) -> str:
     if isinstance(error, UnicodeDecodeError):
-        frames = (frame.f_locals for frame, _ in walk_tb(error.__traceback__))
-        path = next((of["full_path"] for of in frames if "full_path" in of), "a file")  # which Hydra does not tell
+        path = _local(error, "full_path") or "a file"  # which Hydra does not tell
         read = error.object[: error.start].decode(errors="replace").rpartition("\n")[2]
         return f"'{path}' is no YAML in UTF-8, from after '{read}' on; save it as UTF-8"
     mark = getattr(error, "problem_mark", None)

@@ -52,7 +52,7 @@ def test_a_mistake_is_told_in_one_line(command):
 def test_a_value_that_is_not_set_is_named_by_its_whole_key():
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"), pytest.raises(UserError) as error:
         to_typed(compose("prepare", ["data=local", "data.path=x"]))
-    assert describe(error.value) == "data.domains is not set; give it a value, as in data.domains=..."
+    assert describe(error.value) == "data.domains is not set; give it a value, as in data.domains=[a,b]"
 
 
 def test_a_number_with_a_unit_is_told_how_to_write_it():
@@ -61,6 +61,16 @@ def test_a_number_with_a_unit_is_told_how_to_write_it():
     line = describe(error.value)
     assert "target_tokens=[2.5M] Value '2.5M' of type 'str' could not be converted to Integer" in line
     assert line.endswith("; a whole number is written out, as in 2_500_000")
+
+
+@pytest.mark.parametrize(
+    ("typed", "written"),
+    [("25e9", "25_000_000_000"), ("1.5e+6", "1_500_000"), ("25B", "25_000_000_000"), ("2.5", "2_500_000")],
+)
+def test_a_whole_number_is_told_as_it_is_typed(typed: str, written: str):
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"), pytest.raises(HydraException) as error:
+        to_typed(compose("predict", ["law_file=a", "mixtures=b", "output=c", f"tokens={typed}"]))
+    assert describe(error.value).endswith(f"; a whole number is written out, as in {written}")
 
 
 def test_the_line_is_all_that_is_printed(tmp_path: Path):
