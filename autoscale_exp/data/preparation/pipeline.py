@@ -166,7 +166,7 @@ def _is_prepared(folder: Path, begun: dict[str, Any], identity: dict[str, Any]) 
         begun = begun | {"validation_rows": identity["validation_rows"]}
         if begun["stamps"].keys() == identity["stamps"].keys():
             begun = begun | {"stamps": identity["stamps"]}  # replaced files are prepared anew
-    differences = differing_keys(begun, identity)
+    differences = _differences(begun, identity)
     if differences and not finished and not any((folder / name).exists() for name in ("tokenizer", "train")):
         shutil.rmtree(folder / "parts", ignore_errors=True)  # begun with a mistake, and nothing made yet
         _begin(folder, identity)
@@ -183,6 +183,14 @@ def _is_prepared(folder: Path, begun: dict[str, Any], identity: dict[str, Any]) 
     else:
         _go_on(folder, identity)
     return finished
+
+
+def _differences(begun: dict[str, Any], identity: dict[str, Any]) -> list[str]:
+    """What tells two identities apart: keys with both values, and files with how many others there are."""
+    stamps: list[dict[str, list[int]]] = [begun["stamps"], identity["stamps"]]
+    others = [name for name in sorted({*stamps[0], *stamps[1]}) if stamps[0].get(name) != stamps[1].get(name)]
+    more = [f"{len(others)} files of text, such as '{others[0]}'"] if others else []
+    return differing_keys(begun | {"stamps": {}}, identity | {"stamps": {}}) + more
 
 
 def _begin(folder: Path, identity: dict[str, Any]) -> None:
