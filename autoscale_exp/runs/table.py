@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 TABLE = "runs.csv"
 LEAST_TOKENS = 1000  # of a run; a smaller number is a share, a percentage or a number of millions
 SUM_TOLERANCE = 0.01  # by which shares may miss a sum of 1: RegMix's rows, rounded to .001, sum to 0.996 to 1.003
-LARGEST_LOSS = 20.0  # nats per token; a model that knows nothing needs e^20 = 485 million tokens to reach it
+LARGEST_LOSS = 12.5  # nats per token; a model that knows nothing needs a vocabulary of 268 thousand to reach it
 OPTIONAL_NUMBERS = {"seed": 0.0, "params": 1.0}  # optional columns, with the least number allowed in each
 OWN_COLUMNS = ("model", "params", "steps", "seconds")  # that `train` writes for people
 READ_COLUMNS = "run, scale, seed, params, tokens.<domain>, unique.<domain>, loss.<domain> or perplexity.<domain>"
@@ -229,6 +229,7 @@ def table_of_sheet(sheet: Sheet) -> RunTable:
     values = np.stack([numbers[f"{metric}.{v}"] for v in validation_domains], axis=1)
     losses = values if metric == "loss" else np.log(values)
     _check_losses(sheet, validation_domains, losses, metric)
+    _tell_copies(sheet, runs, np.hstack([tokens, losses]))
     pools = _pool_tokens(sheet, numbers, domains, tokens)
     return RunTable(
         runs=runs,
@@ -348,6 +349,20 @@ def _check_losses(sheet: Sheet, validation_domains: Sequence[str], losses: Float
             raise UserError(
                 f"'{sheet.name}', column {metric}.{domain}: no run is below {least:.6g} nats per token, which is no "
                 f"language model's loss; name the column perplexity.{domain} if it is one, or leave it out"
+            )
+
+
+def _tell_copies(sheet: Sheet, runs: Sequence[str], numbers: FloatArray) -> None:
+    """Says which runs have the same tokens and losses to the last digit, as no two runs have."""
+    first: dict[bytes, str] = {}
+    for run, row in zip(runs, numbers, strict=True):
+        if (before := first.setdefault(row.tobytes(), run)) != run:
+            log.warning(
+                "'%s': run '%s' has the tokens and losses of run '%s' to the last digit; if it is the same run, leave "
+                "it out, because copies make the runs look free of noise",
+                sheet.name,
+                run,
+                before,
             )
 
 

@@ -59,8 +59,8 @@ def test_perplexities_become_losses():
         (HEADER + "r1,s,0,0.4,0.6,2.5,3.5,1\n", "row 2: 1 tokens in all, but a run has at least 1000; if these are sh"),
         (HEADER + "r1,s,0,40,60,2.5,3.5,1\n", "row 2: 100 tokens in all, but a run has at least 1000"),
         (
-            HEADER + "r1,s,0,1000,2000,31,3.5,1\n",
-            "column loss.a: no run is below 31 nats .*; name the column perplexity.a",
+            HEADER + "r1,s,0,1000,2000,13,3.5,1\n",
+            "column loss.a: no run is below 13 nats .*; name the column perplexity.a",
         ),
         (HEADER.replace("loss.b", "loss.a.1") + ROWS, "column 'loss.a.1' beside 'loss.a', as pandas names a column"),
         (
@@ -162,6 +162,13 @@ def test_shares_of_a_runs_tokens_are_its_domain_tokens():
     np.testing.assert_allclose(table.domain_tokens, [[3330, 6660]])
 
 
+def test_runs_with_the_same_tokens_and_losses_are_told_of(caplog):
+    parse_run_table(HEADER + ROWS + "r3,s,2,3000,2000,2.0,3.26,1e-3\n", "runs.csv")
+    assert "to the last digit" not in caplog.text
+    parse_run_table(HEADER + ROWS + "r3,s,2,3000,2000,2.0,3.25,2e-3\n", "runs.csv")
+    assert "'runs.csv': run 'r3' has the tokens and losses of run 'r2' to the last digit" in caplog.text
+
+
 def test_columns_that_are_left_out_are_told(caplog):
     header = ",".join(["", *HEADER.strip().split(",")]) + ",_step\n"
     rows = "".join(f"{i},{row},900\n" for i, row in enumerate(ROWS.splitlines()))
@@ -172,7 +179,8 @@ def test_columns_that_are_left_out_are_told(caplog):
 
 def test_the_table_of_a_folder_follows_its_runs_and_an_old_one_is_told_of(tmp_path, caplog):
     for number, run in enumerate(["r1", "r2", "r3"], start=1):
-        write_record(tmp_path / "runs" / run, make_record(run, tokens={"a": 1000, "b": 2000}))
+        losses = {"a": 1 + 1 / number, "b": 2.0}
+        write_record(tmp_path / "runs" / run, make_record(run, tokens={"a": 1000, "b": 2000}, losses=losses))
         if run != "r3":
             refresh_run_table(tmp_path)
             assert len(read_runs(tmp_path / "runs.csv").runs) == number
