@@ -9,7 +9,7 @@ from autoscale_exp.laws.law import Law, law_class
 
 FORMAT = 4
 LAW = "law.json"
-REMEDY = "fit the runs again"
+REMEDY = "give the law.json of a fit, or fit the runs again"
 
 
 def write_law(folder: Path, content: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 
 from autoscale_exp.base.arrays import FloatArray
 from autoscale_exp.base.errors import UserError
-from autoscale_exp.base.labels import budget_label
+from autoscale_exp.base.labels import short_label
 from autoscale_exp.laws.autoscale.law import AutoscaleFit, AutoscaleLaw, seed_residuals
 from autoscale_exp.laws.fit_file import Diagnostics, Fit, FitObjective, FittedMixture, Response
 from autoscale_exp.laws.optimum import Bounds
@@ -97,7 +97,7 @@ def _seed_noise(law: AutoscaleLaw, request: Request) -> float:
 
 
 def _notes(law: AutoscaleLaw, fitted: AutoscaleFit, failed: int, num_draws: int) -> list[str]:
-    notes = [f"{budget_label(scale.tokens)}: {note}" for scale in fitted.scales for note in scale.notes]
+    notes = [f"{short_label(scale.tokens)}: {note}" for scale in fitted.scales for note in scale.notes]
     notes += [f"{note} and there are no intervals" for note in law.diagnostics["notes"]]
     if failed:
         notes.append(f"{failed} of {num_draws} resamples had no extrapolation")
