@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from hydra.core.hydra_config import HydraConfig
 from rich.console import Console
 
 from autoscale_exp.base.errors import UserError
@@ -24,13 +25,20 @@ from autoscale_exp.reporting.verdicts import plural
 from autoscale_exp.runs.design import ScaledDesignConf
 from autoscale_exp.runs.record import read_records
 from autoscale_exp.runs.table import RunTable
-from autoscale_exp.studies.checks import check_numbers_of_runs, check_objective, check_ratios, first_of_search
+from autoscale_exp.studies.checks import (
+    check_numbers_of_runs,
+    check_objective,
+    check_ratios,
+    check_scales,
+    first_of_search,
+)
 from autoscale_exp.studies.choices import choose_scales
 from autoscale_exp.studies.commands import Sections
 from autoscale_exp.studies.progress import StudyProgress
 from autoscale_exp.studies.runs import runs_of
 from autoscale_exp.studies.stages import Stage, StageList
 from autoscale_exp.training.forecast import Forecast, Forecaster, check_plan, describe, duration
+from autoscale_exp.training.plan import check_data_given_once
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +47,7 @@ log = logging.getLogger(__name__)
 def main(conf: StudyConf) -> None:
     """Carries out what is not finished yet."""
     check(conf)
+    check_data_given_once(conf.store, HydraConfig.get().overrides.task)
     if conf.search is not None:
         conf = replace(conf, store=conf.store or first_of_search(conf).store)
     console, progress = open_console(), StudyProgress(Path(conf.output_dir))
@@ -84,7 +93,10 @@ def check(conf: StudyConf) -> None:
     if conf.token_budgets != sorted(conf.token_budgets):
         raise UserError(f"token_budgets is {conf.token_budgets}; give them in rising order, the target last")
     if conf.reference not in conf.rivals:
-        raise UserError(f"reference is '{conf.reference}', but the rivals are {', '.join(conf.rivals)}")
+        raise UserError(
+            f"reference is '{conf.reference}', but the rivals are {', '.join(conf.rivals)}; name one of these, or add "
+            f"{conf.reference} to rivals"
+        )
 
 
 def prepare_stage(conf: StudyConf) -> list[Stage]:
@@ -146,6 +158,7 @@ def show_plan(console: Console, stages: StageList, planned: Sequence[Stage], lef
     """
     conf, store, folder = stages.conf, stages.store, stages.folder
     requests = requests_of(stages)
+    check_scales(stages, requests)
     check_objective(stages, requests)
     check_ratios(stages, requests)
     runs = {stage.name: runs_of(stage.command, store, folder) for stage in planned}  # all checked before any is timed
@@ -166,7 +179,7 @@ def show_plan(console: Console, stages: StageList, planned: Sequence[Stage], lef
     title = f"study {conf.name}: {', '.join(conf.rivals)} at {target} tokens, {plural(len(conf.seeds), 'seed')}"
     print_table(console, title, ["stage", "runs", "tokens", "FLOPs", "time", ""], rows)
     known = store.num_bytes if stages.prepared or conf.data.max_characters else None
-    console.print(f"to do: {describe(total, conf.plan, known, parallel)}", markup=False)
+    console.print(f"to do: {describe(total, conf.plan, known, parallel) if left else 'nothing'}", markup=False)
     if not stages.prepared:
         console.print(f"first the token store: {planned[0].command.text}", markup=False)
         return

@@ -33,12 +33,19 @@ def compose_study():
         (["token_budgets=[9,3]"], "token_budgets is [9, 3]; give them in rising order, the target last"),
         (["token_budgets=[0]"], "token_budgets[0] is 0; it must be at least 1"),
         (["token_budgets=[9]", "seeds=[-1]"], "seeds[0] is -1; it must lie between 0 and 4294967295"),
-        (["token_budgets=[9]", "reference=natural"], "reference is 'natural', but the rivals are uniform, fitted"),
+        (
+            ["token_budgets=[9]", "reference=natural"],
+            "reference is 'natural', but the rivals are uniform, fitted; name one of ",
+        ),
         (
             ["token_budgets=[9]", "rivals=[unifrom]"],
-            "In 'study': Could not load 'rivals/unifrom'. There is no such option; --help lists",
+            "In 'study': Could not load 'rivals/unifrom'; there are ado, autoscale, doge, doremi, fitted, grid, ",
         ),
-        (["token_budgets=[9]", "store=nowhere"], "store is 'nowhere'"),
+        (["token_budgets=[9]", "store=nowhere"], "store is 'nowhere', which has no finished token store"),
+        (
+            ["token_budgets=[9]", "store=nowhere", "data.seq_len=128"],
+            "store is 'nowhere', which says all about the data, but data.seq_len=128 is given too",
+        ),
     ],
 )
 def test_a_study_that_cannot_be_is_refused(overrides, message, refused):

@@ -11,12 +11,13 @@ ROUNDING = 0.01  # tokens differ from a budget by less than this, since runs tra
 MANY_EPOCHS = 4  # up to here, repeated text is worth nearly as much as fresh text (Muennighoff et al., 2305.16264)
 
 
-def check_targets(targets: Sequence[int], scales: Sequence[float]) -> None:
+def check_targets(targets: Sequence[int], scales: Sequence[float], key: str = "target_tokens") -> None:
     """Checks that no target lies below the runs.
 
     Args:
         targets: token budgets.
         scales: tokens of each scale of the runs, smallest first.
+        key: of the targets, for people.
 
     Raises:
         UserError: a target is smaller than the smallest scale.
@@ -24,9 +25,13 @@ def check_targets(targets: Sequence[int], scales: Sequence[float]) -> None:
     for index, target in enumerate(targets):
         if target < (1 - ROUNDING) * scales[0]:
             raise UserError(
-                f"target_tokens[{index}] is {target:_}, below the smallest scale of the runs, {round(scales[0]):_} "
+                f"{key}[{index}] is {target:_}, below the smallest scale of the runs, {round(scales[0]):_} "
                 "tokens; no law reaches below its runs: give a larger target, or train runs of a smaller scale"
             )
+
+
+def _three_digits(number: float) -> str:
+    return f"{float(f'{number:.3g}'):,.12g}"
 
 
 def epochs(target: FittedMixture, unique_tokens: Mapping[str, float]) -> dict[str, float]:
@@ -49,8 +54,9 @@ def remarks_on(
         label, times = short_label(target.tokens), target.tokens / largest_scale
         if times > FAR:
             remarks.append(
-                f"target {label} is {times:.3g} times the largest scale, {short_label(largest_scale)}; intervals and "
-                f"back-test do not tell how far a law is off so far beyond its runs, so add a scale nearer to it"
+                f"target {label} is {_three_digits(times)} times the largest scale, {short_label(largest_scale)}; "
+                "intervals and back-test do not tell how far a law is off so far beyond its runs, so add a scale "
+                "nearer to it"
             )
         repeated = {} if unique_tokens is None else epochs(target, unique_tokens)
         if max(repeated.values(), default=0.0) > MANY_EPOCHS * (1 + ROUNDING):

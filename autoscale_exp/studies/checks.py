@@ -9,7 +9,9 @@ from autoscale_exp.laws.autoscale.solution import bounds_alone
 from autoscale_exp.laws.fewest_runs import fewest_runs
 from autoscale_exp.laws.fit_file import FitObjective
 from autoscale_exp.laws.fit_folder import earlier_fit
+from autoscale_exp.laws.reach import check_targets
 from autoscale_exp.laws.request import Request
+from autoscale_exp.laws.solver.constraints import check_constraints
 from autoscale_exp.runs.record import RunRecord, read_records
 from autoscale_exp.studies.stages import StageList
 
@@ -43,6 +45,32 @@ def check_numbers_of_runs(stages: StageList, counts: Mapping[str, int]) -> None:
             f"{told}, as many as the study's own search pays for; with design.base_repeats={repeats} that search pays "
             f"for enough, or leave {name} out of rivals"
         )
+
+
+def check_scales(stages: StageList, requests: Mapping[str, Request]) -> None:
+    """Checks that the proxy runs are large enough to have rows of every domain, and that fits can answer for targets.
+
+    Args:
+        stages: of a study.
+        requests: by rival what its fit will be asked.
+
+    Raises:
+        UserError: a run would lack a domain, a target is smaller than the runs, or bounds leave no mixture for it.
+    """
+    smallest, store = min(stages.scales), stages.store
+    if smallest < (least := len(store.domains) * store.seq_len):
+        raise UserError(
+            f"design.scales has {smallest:_}, but a row of each of the {len(store.domains)} domains takes {least:_} "
+            "tokens; give larger scales"
+        )
+    budgets = stages.conf.token_budgets
+    for name, request in requests.items():
+        if stages.conf.rivals[name].search is None:
+            check_targets(budgets, [float(smallest)], "token_budgets")
+        try:
+            check_constraints(request.constraints, budgets[-1], store.domains)
+        except UserError as error:
+            raise UserError(f"rival {name}: {error}") from None
 
 
 def check_objective(stages: StageList, requests: Mapping[str, Request]) -> None:

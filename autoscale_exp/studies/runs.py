@@ -15,7 +15,7 @@ from autoscale_exp.runs.designs import design_runs
 from autoscale_exp.runs.designs.single import SingleConf
 from autoscale_exp.runs.record import is_recorded
 from autoscale_exp.studies.commands import Command
-from autoscale_exp.training.plan import plan_run
+from autoscale_exp.training.plan import is_finished, plan_run
 
 
 def runs_of(command: Command, store: TokenStore, study: Path) -> tuple[list[TrainConf], list[int]]:
@@ -48,13 +48,20 @@ def _confs_of(command: Command, store: TokenStore) -> list[TrainConf]:
 
 
 def _tokens_of(conf: TrainConf, store: TokenStore, study: Path) -> int:
-    """Tokens of a run, or its token budget if it waits for the result of another stage."""
+    """Tokens of a run, or its token budget if it waits for the result of another stage.
+
+    Raises:
+        UserError: the run cannot be made as configured, or its folder holds a run of another config.
+    """
     if conf.token_budget is not None and _waits(conf, study):
         return conf.token_budget
     if not (store.folder / MANIFEST).is_file():
         return _asked_for(conf, store)
     try:
-        return plan_run(conf, store).sampler.num_rows * store.seq_len
+        plan = plan_run(conf, store)
+        name = conf.run_name if isinstance(conf.design, SingleConf) else plan.spec.run
+        is_finished(plan, Path(conf.output_dir) / "runs" / name)
+        return plan.sampler.num_rows * store.seq_len
     except UserError as error:
         raise UserError(f"mixture {conf.mixture_name}: {error}") from None
 

@@ -204,13 +204,22 @@ def store_of(conf: TrainConf, overrides: Sequence[str]) -> TokenStore:
     Raises:
         UserError: the store cannot be opened, or the overrides have both `store` and keys of `data`.
     """
+    check_data_given_once(conf.store, overrides)
+    return open_store(conf.data.store) if conf.store is None else open_store(conf.store, "store")
+
+
+def check_data_given_once(store: str | None, overrides: Sequence[str]) -> None:
+    """Checks that a job that is given a token store is given no keys of `data` as well.
+
+    Raises:
+        UserError: it is; no such key would be heeded.
+    """
     given = [override for override in overrides if re.match(r"\+*data[.=]", override)]
-    if conf.store is not None and given:
+    if store is not None and given:
         raise UserError(
-            f"store is '{conf.store}', which says all about the data, but {', '.join(given)} is given too; "
+            f"store is '{store}', which says all about the data, but {', '.join(given)} is given too; "
             "leave out one of the two"
         )
-    return open_store(conf.data.store) if conf.store is None else open_store(conf.store, "store")
 
 
 def _check_data(conf: DataConf, store: TokenStore) -> None:

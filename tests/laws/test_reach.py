@@ -23,6 +23,9 @@ def test_a_target_far_beyond_the_runs_is_told_in_multiples_of_the_largest_scale(
     (remark,) = remarks_on([target(9_000_000), target(100_000_000)], 900_000, None)
     assert remark.startswith("target 100M is 111 times the largest scale, 900K; ")
 
+    (remark,) = remarks_on([target(2_345_000_000)], 1_000_000, None)
+    assert remark.startswith("target 2.34B is 2,340 times the largest scale, 1M; ")
+
 
 def test_a_target_beyond_the_text_is_told_in_epochs_of_each_domain():
     unique = {"web": 1_000_000, "code": 1_000_000}

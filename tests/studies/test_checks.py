@@ -6,12 +6,20 @@ import pytest
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.laws.fewest_runs import fewest_runs
 from autoscale_exp.laws.fit_file import Diagnostics, Fit, FitObjective, write_fit
-from autoscale_exp.runs.record import write_record
+from autoscale_exp.runs.identity import write_identity
+from autoscale_exp.runs.record import RECORD, write_record
 from autoscale_exp.runs.rival import RivalConf
-from autoscale_exp.studies.checks import check_numbers_of_runs, check_objective, check_ratios, first_of_search
+from autoscale_exp.studies.checks import (
+    check_numbers_of_runs,
+    check_objective,
+    check_ratios,
+    check_scales,
+    first_of_search,
+)
 from autoscale_exp.studies.runs import runs_of
 from autoscale_exp.studies.stages import StageList
 from autoscale_exp.study import requests_of
+from autoscale_exp.training.plan import plan_run
 from tests.runs.records import make_record
 
 
@@ -48,6 +56,39 @@ def test_a_search_too_small_for_a_law_of_its_own_is_refused(stage_list: Callable
     own = stage_list("rivals=[uniform]", trees=RivalConf(fit=["law=lightgbm"]))
     with pytest.raises(UserError, match="rival trees: law=lightgbm needs 45 runs, but 'search' has 14; add scales"):
         check_numbers_of_runs(own, counts(own))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["design.scales=[32,960]"], "design.scales has 32, but a row of each of the 3 domains takes 48 tokens"),
+        (["design.scales=[1700,2000]"], r"token_budgets\[0\] is 1_600, below the smallest scale of the runs, 1_700"),
+        (["bounds.max_epochs=0.001"], r"rival fitted: caps from unique tokens .* at 1_600 tokens .* raise bounds.max_"),
+    ],
+)
+def test_scales_that_no_fit_can_answer_for_the_targets_with_are_refused(
+    overrides: list[str], message: str, stage_list: Callable[..., StageList]
+):
+    sound = stage_list()
+    sound.build()
+    check_scales(sound, requests_of(sound))
+    other = stage_list(*overrides)
+    other.build()
+    with pytest.raises(UserError, match=message):
+        check_scales(other, requests_of(other))
+
+
+def test_a_run_of_another_config_in_the_folder_is_told_of_before_the_search(stage_list: Callable[..., StageList]):
+    of_study = stage_list()
+    (first, *_), _ = runs_of(of_study.own_search, of_study.store, of_study.folder)
+    run = of_study.folder / "runs" / "base_0.32K"
+    run.mkdir(parents=True)
+    plan = plan_run(first, of_study.store)
+    write_identity(run, plan.identity)
+    (run / RECORD).write_text("{}")
+    smaller = stage_list("model.n_embd=32")
+    with pytest.raises(UserError, match=r"holds run 'base_0.32K' with another config \(model.n_embd: 64, not 32\)"):
+        runs_of(smaller.own_search, smaller.store, smaller.folder)
 
 
 def test_fits_of_another_objective_are_left_as_they_are(stage_list: Callable[..., StageList]):
