@@ -194,11 +194,16 @@ def check_plan(conf: PlanConf) -> None:
     """Checks the `plan` section.
 
     Raises:
-        UserError: the accelerator is unknown, or the price is below 0.
+        UserError: the accelerator is unknown, or the price is below 0 or is given without an accelerator.
     """
     if conf.accelerator is not None:
         accelerator_of(conf.accelerator)
     check_range({"plan.price": conf.price}, 0)
+    if conf.price is not None and conf.accelerator is None:
+        raise UserError(
+            f"plan.price is {conf.price:g}, which is of an hour of an accelerator, but plan.accelerator is null; name "
+            "it, as in plan.accelerator=h200, or leave the price away"
+        )
 
 
 def describe(forecast: Forecast, plan: PlanConf, store_bytes: int | None, parallel: int | None) -> str:
@@ -210,13 +215,15 @@ def describe(forecast: Forecast, plan: PlanConf, store_bytes: int | None, parall
         store_bytes: size of the token store's rows; None if unknown.
         parallel: runs at a time on this machine; None if a launcher decides.
     """
+    if not forecast.runs:
+        return "no runs"
     parts = [f"{plural(forecast.runs, 'run')}, {short_label(forecast.tokens)} tokens, {forecast.flops:.2g} FLOPs"]
     if forecast.seconds is None and forecast.flops < min(FEWEST_FLOPS.values()):
         parts.append("no time, as that of so little is measured only with plan.only=true")
     elif forecast.seconds is None:
         parts.append("no time, as it is not measured here; plan.accelerator=h200 tells that of another device")
     elif plan.accelerator is not None:
-        cost = f", which cost {forecast.seconds / 3600 * plan.price:,.0f}" if plan.price is not None else ""
+        cost = f", which cost {_price(forecast.seconds / 3600 * plan.price)}" if plan.price is not None else ""
         parts.append(f"about {duration(forecast.seconds)} of one {plan.accelerator}{cost}")
     else:
         how = {None: ", if they were trained here, one at a time", 1: ""}.get(parallel, f", {parallel} runs at a time")
@@ -226,6 +233,10 @@ def describe(forecast: Forecast, plan: PlanConf, store_bytes: int | None, parall
     parts.append(f"{_gigabytes(forecast.memory)} of memory a run")
     parts.append(f"on disk {rows}{_gigabytes(kept)} of checkpoints and models")
     return "; ".join(parts)
+
+
+def _price(amount: float) -> str:
+    return f"{amount:,.0f}" if amount >= 10 else f"{amount:.2g}"
 
 
 def duration(seconds: float) -> str:

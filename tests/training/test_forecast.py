@@ -150,6 +150,7 @@ def test_a_plan_is_told_in_a_sentence():
         "2 runs, 3M tokens, 1.5e+15 FLOPs; about 2 h of one h100, which cost 5; 2 GB of memory a run; "
         "on disk 7 GB of rows, 16 MB of checkpoints and models"
     )
+    assert "of one h100, which cost 0.02;" in describe(found, PlanConf(accelerator="h100", price=0.01), None, None)
     assert "about 2 h of training on this machine, 4 runs at a time" in describe(found, PlanConf(), None, 4)
     assert "about 2 h of training on this machine, if they were trained here" in describe(found, PlanConf(), None, None)
 
@@ -176,6 +177,7 @@ def test_a_duration_is_told_in_the_unit_that_suits_it(seconds: float, told: str)
     [
         (PlanConf(accelerator="tpu"), "plan.accelerator is 'tpu'; known are a100, h100, h200, or null"),
         (PlanConf(price=-1.0), "plan.price is -1.0; it must be at least 0"),
+        (PlanConf(price=3.5), "plan.price is 3.5, which is of an hour of an accelerator, but plan.accelerator is null"),
     ],
 )
 def test_a_plan_that_cannot_be_is_refused(conf: PlanConf, message: str):
