@@ -36,7 +36,7 @@ from autoscale_exp.laws.optimum import make_bounds
 from autoscale_exp.laws.reach import ROUNDING, check_targets, remarks_on
 from autoscale_exp.laws.request import Request
 from autoscale_exp.laws.solution import solve_each, solve_optima
-from autoscale_exp.laws.solver.constraints import Constraints, GroupCap, check_text
+from autoscale_exp.laws.solver.constraints import Constraints, GroupCap, check_constraints, check_text
 from autoscale_exp.lm.size import size_of
 from autoscale_exp.reporting.next_steps import after_fit, all_next_runs, next_runs_command, runs_first, tell_next
 from autoscale_exp.reporting.tables import show_fit
@@ -143,8 +143,10 @@ def fit_runs(conf: FitConf) -> Fitted:
         name: replace(make_request(replace(conf, objective=section), table), next_sizes=list(models))
         for name, section in asked.items()
     }
-    check_targets(conf.target_tokens, [median_tokens(table, rows) for rows in scales_of(table)])
+    scales = [median_tokens(table, rows) for rows in scales_of(table)]
+    check_targets(conf.target_tokens, scales)
     for name, request in requests.items():
+        check_constraints(request.constraints, max([*conf.target_tokens, *scales]), table.domains)
         of_request = FitObjective.of(request.objective, table.validation_domains)
         check_place(folder_of(conf, name), conf.law.name, of_request)
     tell_of_runs(table)

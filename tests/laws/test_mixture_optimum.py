@@ -409,7 +409,7 @@ def test_a_linear_law_ends_in_a_corner():
         (
             {"unique_tokens": np.array([1.0, 2.0, 2.0]) * 1e9, "max_epochs": 4.0},
             r"caps from unique tokens in 4 epochs and bounds.upper sum to 0.8, below 1, at 25B tokens \(capped: d0 "
-            r"0.16, d1 0.32, d2 0.32\); raise max_epochs to 5 or lower the budget to 20B",
+            r"0.16, d1 0.32, d2 0.32\); raise bounds.max_epochs to 5 or lower the budget to 20B",
         ),
         (
             {"upper": [1.0, 0.2, 0.2], "unique_tokens": np.array([0.0, 9e9, 9e9]), "max_epochs": 4.0},
@@ -418,7 +418,7 @@ def test_a_linear_law_ends_in_a_corner():
         (
             {"lower": [0.2, 0.0, 0.0], "unique_tokens": np.array([1e9, 9e9, 9e9]), "max_epochs": 4.0},
             r"'d0' has unique tokens for a share of 0.16 in 4 epochs at 25B tokens, below its bounds.lower 0.2; lower "
-            r"that bound or the budget, or raise max_epochs to 5",
+            r"that bound or the budget, or raise bounds.max_epochs to 5",
         ),
         (
             {"lower": [0.2, 0.0, 0.0], "unique_tokens": np.array([0.0, 9e9, 9e9]), "max_epochs": 4.0},

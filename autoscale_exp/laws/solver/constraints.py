@@ -145,7 +145,7 @@ def _check_domains(constraints: Constraints, budget: float, domains: Sequence[st
         raise UserError(
             f"'{domains[i]}' has unique tokens for a share of {caps[i]:.4g} in {constraints.max_epochs:g} epochs at "
             f"{_tokens(budget)} tokens, below its bounds.lower {lower[i]:g}; lower that bound or the budget"
-            + (f", or raise max_epochs to {epochs}" if caps[i] > 0 else "")
+            + (f", or raise bounds.max_epochs to {epochs}" if caps[i] > 0 else "")
         )
     if upper.sum() >= 1 - SUM_TOLERANCE:
         return
@@ -171,9 +171,8 @@ def _remedy(constraints: Constraints, budget: float) -> str:
     if excess(60.0) <= 0:
         return "raise bounds.upper too: those of the domains that have tokens do not sum to 1"
     factor = float(np.exp(brentq(excess, 0.0, 60.0)))
-    return (
-        f"raise max_epochs to {constraints.max_epochs * factor:.4g} or lower the budget to {_tokens(budget / factor)}"
-    )
+    enough, largest = constraints.max_epochs * factor, _tokens(budget / factor)
+    return f"raise bounds.max_epochs to {enough:.4g} or lower the budget to {largest}"
 
 
 def _check_groups(constraints: Constraints, budget: float, domains: Sequence[str]) -> None:
@@ -251,4 +250,4 @@ def _tokens(count: float) -> str:
     for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M")):
         if count >= size:
             return f"{count / size:.4g}{unit}"
-    return f"{count:.6g}"
+    return f"{int(count):_}"
