@@ -27,7 +27,7 @@ from autoscale_exp.evaluation.conf import (
     SubjectConf,
     TaskConf,
 )
-from autoscale_exp.laws.conf import BoundsConf, LawConf, ObjectiveConf
+from autoscale_exp.laws.conf import BoundsConf, LawConf, ObjectiveConf, RequestConf
 from autoscale_exp.lm.conf import MaskedModelConf, ModelConf
 from autoscale_exp.mixture.conf import MixtureConf, StageConf
 from autoscale_exp.reporting.conf import PublishedConf
@@ -119,23 +119,13 @@ class StudyConf(TrainingConf):
 
 
 @dataclass
-class FitConf:
+class FitConf(RequestConf):
     """The `fit` job: run records, or known optima, to optima per scale and mixtures at any budget."""
 
     output_dir: str = MISSING  # folder of fit.json, law.json, mixtures/ and figures
-    runs: str | None = None  # a runs.csv or the folder of a sweep
     optima: str | None = None  # a CSV of known optima, instead of runs
-    target_tokens: list[int] = field(default_factory=list)  # token budgets to find mixtures for
-    target_params: int | None = None  # model size that targets are for; null: the largest of the runs
     law: LawConf = MISSING
-    objective: ObjectiveConf = MISSING
     objectives: list[str] = field(default_factory=list)  # more objectives, each into <output_dir>/<objective>/
-    bounds: BoundsConf = field(default_factory=BoundsConf)
-    uncertainty: str = "intervals"  # or none, which is faster
-    num_draws: int = 100  # draws of the law for intervals
-    seed: int = 0  # of the draws
-    num_next_runs: int = 3  # proxy runs to propose
-    next_scales: list[int] = field(default_factory=list)  # token budgets of proposed runs; empty: those of the runs
     next_models: list[str] = field(default_factory=list)  # models of proposed runs; empty: those of the runs
     logger: dict[str, Any] | None = None  # a Lightning logger; null: none
 
@@ -247,64 +237,39 @@ class StatusConf:
     seconds: float = 2.0  # seconds between two looks with watch=true
 
 
-def _register() -> None:
-    store = ConfigStore.instance()
-    for name, schema in {
-        "base_prepare": PrepareConf,
-        "base_train": TrainConf,
-        "base_study": StudyConf,
-        "base_fit": FitConf,
-        "base_report": ReportConf,
-        "base_design": DesignJobConf,
-        "base_import_runs": ImportRunsConf,
-        "base_predict": PredictConf,
-        "base_export": ExportConf,
-        "base_evaluate": EvaluateConf,
-        "base_dashboard": DashboardConf,
-        "base_status": StatusConf,
-    }.items():
-        store.store(name=name, node=schema)
-    # Schemas are in a group of their own, so that none is offered as a choice.
-    designs = {name: schema for name, (schema, _) in DESIGNS.items()}
-    for name, schema in {
-        "environment": EnvironmentDataConf,
-        "files": FilesDataConf,
-        "model": ModelConf,
-        "masked_model": MaskedModelConf,
-        "mixture": MixtureConf,
-        "rival": RivalConf,
-        "published": PublishedConf,
-        "doremi": DoremiConf,
-        "doge": DogeConf,
-        "ado": AdoConf,
-        "law": LawConf,
-        "objective": ObjectiveConf,
-        "perplexity": PerplexityTaskConf,
-        "glue": GlueTaskConf,
-        "squad": SquadTaskConf,
-        "harness": HarnessTaskConf,
-        **designs,
-    }.items():
-        store.store(group="schema", name=name, node=schema)
-    resolvers: dict[str, Callable[..., Any]] = {
-        "at_home": os.path.expanduser,
-        "in_search": _in_search,
-        "mixture_of_search": _mixture_of_search,
-        "design_size": _design_size,
-        "domains_of": _domains_of,
-        "fit_folder": _fit_folder,
-        "folder_for": _folder_for,
-        "folder_if_there": lambda folder: folder if Path(folder).expanduser().is_dir() else None,
-        "gpus": _gpus,
-        "folder_name": lambda *paths: Path(next((path for path in paths if path), "")).name,
-        "num_parallel_runs": _num_parallel_runs,
-        "store_of_search": lambda search: _first_of_search(search).store,
-        "name_of_search": lambda search: _first_of_search(search).experiment,
-        "num_cpus": num_cpus,
-        "run_name": _run_name,
-    }
-    for name, resolver in resolvers.items():
-        OmegaConf.register_new_resolver(name, resolver, replace=True)
+JOB_SCHEMAS = {
+    "prepare": PrepareConf,
+    "train": TrainConf,
+    "study": StudyConf,
+    "fit": FitConf,
+    "report": ReportConf,
+    "design": DesignJobConf,
+    "import_runs": ImportRunsConf,
+    "predict": PredictConf,
+    "export": ExportConf,
+    "evaluate": EvaluateConf,
+    "dashboard": DashboardConf,
+    "status": StatusConf,
+}
+SECTION_SCHEMAS = {
+    "environment": EnvironmentDataConf,
+    "files": FilesDataConf,
+    "model": ModelConf,
+    "masked_model": MaskedModelConf,
+    "mixture": MixtureConf,
+    "rival": RivalConf,
+    "published": PublishedConf,
+    "doremi": DoremiConf,
+    "doge": DogeConf,
+    "ado": AdoConf,
+    "law": LawConf,
+    "objective": ObjectiveConf,
+    "perplexity": PerplexityTaskConf,
+    "glue": GlueTaskConf,
+    "squad": SquadTaskConf,
+    "harness": HarnessTaskConf,
+    **{name: schema for name, (schema, _) in DESIGNS.items()},
+}
 
 
 def num_cpus() -> int:
@@ -385,6 +350,35 @@ def _in_search(search: str | None, path: str) -> str:
 
 def _typed(section: Any) -> Any:
     return OmegaConf.to_object(section)
+
+
+RESOLVERS: dict[str, Callable[..., Any]] = {
+    "at_home": os.path.expanduser,
+    "in_search": _in_search,
+    "mixture_of_search": _mixture_of_search,
+    "design_size": _design_size,
+    "domains_of": _domains_of,
+    "fit_folder": _fit_folder,
+    "folder_for": _folder_for,
+    "folder_if_there": lambda folder: folder if Path(folder).expanduser().is_dir() else None,
+    "gpus": _gpus,
+    "folder_name": lambda *paths: Path(next((path for path in paths if path), "")).name,
+    "num_parallel_runs": _num_parallel_runs,
+    "store_of_search": lambda search: _first_of_search(search).store,
+    "name_of_search": lambda search: _first_of_search(search).experiment,
+    "num_cpus": num_cpus,
+    "run_name": _run_name,
+}
+
+
+def _register() -> None:
+    store = ConfigStore.instance()
+    for job, schema in JOB_SCHEMAS.items():
+        store.store(name=f"base_{job}", node=schema)
+    for name, section in SECTION_SCHEMAS.items():
+        store.store(group="schema", name=name, node=section)  # in a group of their own, so that none is a choice
+    for name, resolver in RESOLVERS.items():
+        OmegaConf.register_new_resolver(name, resolver, replace=True)
 
 
 _register()

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from hydra.core.hydra_config import HydraConfig
 
-from autoscale_exp.base.arrays import FloatArray, Int64Array
-from autoscale_exp.base.by_domain import in_order
+from autoscale_exp.base.arrays import Int64Array
 from autoscale_exp.base.composing import compose
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.job import job, to_typed
@@ -31,12 +30,11 @@ from autoscale_exp.laws.fit_folder import (
 )
 from autoscale_exp.laws.law import LAWS, Law, describe_laws, takes_sizes
 from autoscale_exp.laws.law_file import write_law
-from autoscale_exp.laws.objective import make_objective
 from autoscale_exp.laws.optimum import make_bounds
-from autoscale_exp.laws.reach import ROUNDING, check_targets, remarks_on
-from autoscale_exp.laws.request import Request
+from autoscale_exp.laws.reach import check_targets, remarks_on
+from autoscale_exp.laws.request import Request, make_request
 from autoscale_exp.laws.solution import solve_each, solve_optima
-from autoscale_exp.laws.solver.constraints import Constraints, GroupCap, check_constraints, check_text
+from autoscale_exp.laws.solver.constraints import check_constraints
 from autoscale_exp.lm.size import size_of
 from autoscale_exp.reporting.next_steps import after_fit, all_next_runs, next_runs_command, runs_first, tell_next
 from autoscale_exp.reporting.tables import show_fit
@@ -272,96 +270,6 @@ def tell_of_runs(table: RunTable) -> None:
     log.info("domains: %s", ", ".join(table.domains))
     if table.validation_domains != table.domains:
         log.info("validation domains: %s", ", ".join(table.validation_domains))
-
-
-def make_request(conf: FitConf, table: RunTable) -> Request:
-    """Makes the request of the config, checked against the runs.
-
-    Raises:
-        UserError: a domain is unknown, or a value is not allowed; the message names the key.
-    """
-    section, limits = conf.objective, conf.bounds
-    uniform = np.full(len(table.domains), 1 / len(table.domains))
-    text = text_of(conf, table)
-    if limits.max_epochs is not None and text is None:
-        raise UserError(
-            f"bounds.unique_tokens is not set, and '{conf.runs}' tells of none, being no sweep's folder and without "
-            "columns unique.<domain>; give the tokens that each domain has, in the order of the domains"
-        )
-    groups = []
-    for name, group in limits.groups.items():
-        if not (
-            isinstance(group, dict)
-            and set(group) == {"domains", "upper"}
-            and isinstance(group["domains"], list)
-            and isinstance(group["upper"], int | float)
-        ):
-            raise UserError(f"bounds.groups.{name} is {group}; give it as {{domains: [...], upper: <share>}}")
-        unknown = [domain for domain in group["domains"] if domain not in table.domains]
-        if unknown:
-            raise UserError(f"bounds.groups.{name} names '{unknown[0]}'; the domains are {', '.join(table.domains)}")
-        groups.append(GroupCap(name, [table.domains.index(d) for d in group["domains"]], float(group["upper"])))
-    return Request(
-        targets=conf.target_tokens,
-        objective=make_objective(
-            section.name, section.metric, section.weights, table.validation_domains, section.aggregate
-        ),
-        constraints=Constraints(
-            make_bounds(limits.lower, limits.upper, table.domains),
-            text if limits.max_epochs is not None else None,
-            limits.max_epochs,
-            groups,
-            uniform if section.no_worse_than_uniform else None,
-        ),
-        kl_weight=section.kl_weight,
-        prior=prior_of(conf, table),
-        num_draws=conf.num_draws if conf.uncertainty == "intervals" else 0,
-        seed=conf.seed,
-        num_next_runs=conf.num_next_runs,
-        next_scales=conf.next_scales,
-        params=conf.target_params,
-        unique_tokens=text if limits.unique_tokens is not None else None,
-    )
-
-
-def text_of(conf: FitConf, table: RunTable) -> FloatArray | None:
-    """Returns (K,) tokens of the text that mixtures are for: from the config, or else from the runs, if they tell.
-
-    Raises:
-        UserError: the config has fewer tokens of a domain than a run saw in one epoch.
-    """
-    if conf.bounds.unique_tokens is None:
-        return None if table.unique_tokens is None else np.array(table.unique_tokens, dtype=float)
-    given = in_order(conf.bounds.unique_tokens, table.domains, key="bounds.unique_tokens")
-    text = check_text(given, len(table.domains))
-    if table.pool_tokens is not None:
-        seen = np.minimum(table.domain_tokens, table.pool_tokens)
-        for r, k in np.argwhere(seen > (1 + ROUNDING) * text):
-            raise UserError(
-                f"bounds.unique_tokens of '{table.domains[k]}' is {text[k]:_.0f}, but run '{table.runs[r]}' saw "
-                f"{seen[r, k]:_.0f} tokens of it in one epoch; give all that there are, or leave it out"
-            )
-    return text
-
-
-def prior_of(conf: FitConf, table: RunTable) -> FloatArray | None:
-    """Returns the (K,) weights of `objective.prior`; None for equal ones.
-
-    Raises:
-        UserError: the prior is natural, and the amount of text is unknown; or it is no list of numbers.
-    """
-    prior = conf.objective.prior
-    if prior is None:
-        return None
-    if prior != "natural":
-        return np.array(in_order(prior, table.domains, key="objective.prior"))
-    tokens = text_of(conf, table)
-    if tokens is None:
-        raise UserError(
-            f"objective.prior is natural, but '{conf.runs}' is no sweep's folder to take the domains' tokens from; "
-            "give weights, in the order of the domains or by name"
-        )
-    return tokens / tokens.sum()
 
 
 if __name__ == "__main__":

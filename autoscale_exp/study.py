@@ -18,8 +18,7 @@ from autoscale_exp.config import StudyConf
 from autoscale_exp.data.manifest import MANIFEST
 from autoscale_exp.data.store import TokenStore, open_store
 from autoscale_exp.data.unprepared import unprepared_store
-from autoscale_exp.fit import make_request
-from autoscale_exp.laws.request import Request
+from autoscale_exp.laws.request import Request, make_request
 from autoscale_exp.reporting.tables import open_console, print_table
 from autoscale_exp.reporting.verdicts import plural
 from autoscale_exp.runs.design import ScaledDesignConf

@@ -1,4 +1,4 @@
-"""The `law`, `objective` and `bounds` sections of a fit."""
+"""The `law`, `objective` and `bounds` sections of a fit, and the keys that make its request."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,3 +35,19 @@ class BoundsConf:
     max_epochs: float | None = None  # most epochs over a domain's unique tokens at the target; null: no limit
     unique_tokens: Any = None  # tokens of text: a list or {web: 5_000_000, code: 2_000_000}; null: as runs tell
     groups: dict[str, Any] = field(default_factory=dict)  # +bounds.groups.<name>={domains: [...], upper: <share>}
+
+
+@dataclass
+class RequestConf:
+    """The mixtures that a fit is asked for: at which budgets, for which objective, within which bounds."""
+
+    runs: str | None = None  # a runs.csv or the folder of a sweep
+    target_tokens: list[int] = field(default_factory=list)  # token budgets to find mixtures for
+    target_params: int | None = None  # model size that targets are for; null: the largest of the runs
+    objective: ObjectiveConf = MISSING
+    bounds: BoundsConf = field(default_factory=BoundsConf)
+    uncertainty: str = "intervals"  # or none, which is faster
+    num_draws: int = 100  # draws of the law for intervals
+    seed: int = 0  # of the draws
+    num_next_runs: int = 3  # proxy runs to propose
+    next_scales: list[int] = field(default_factory=list)  # token budgets of proposed runs; empty: those of the runs

@@ -7,10 +7,10 @@ from hydra import compose, initialize_config_dir
 
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.job import CONF_DIR, to_typed
-from autoscale_exp.fit import make_request
 from autoscale_exp.laws.fit_file import read_fit, write_fit
 from autoscale_exp.laws.fit_folder import write_mixtures, write_next_runs
 from autoscale_exp.laws.law_file import read_law, write_law
+from autoscale_exp.laws.request import make_request
 from autoscale_exp.laws.solution import solve
 from autoscale_exp.mixture.weights import read_mixture_file
 from autoscale_exp.runs.proposal import read_proposals
