@@ -121,7 +121,7 @@ class PooledTransferLaw:
             run_noise=fit.noise.run_sd,
             diagnostics=diagnose(table, fit),
         )
-        return law._corrected(None)
+        return law.corrected()
 
     @property
     def posterior(self) -> FloatArray:
@@ -154,7 +154,14 @@ class PooledTransferLaw:
     def draws(self, num_draws: int, rng: np.random.Generator) -> Sequence["PooledTransferLaw"]:
         """Draws laws with parameters from the posterior and corrections of their own. Up to D, none is repeated."""
         chosen = rng.choice(len(self.posterior), size=num_draws, replace=num_draws > len(self.posterior))
-        return [replace(self, theta=self.posterior[i])._corrected(np.random.default_rng((i, SEED))) for i in chosen]
+        return [replace(self, theta=self.posterior[i]).corrected(np.random.default_rng((i, SEED))) for i in chosen]
+
+    def corrected(self, rng: np.random.Generator | None = None) -> "PooledTransferLaw":
+        """Returns the law with its expected correction or, given `rng`, with a drawn one."""
+        runs = self.discrepancy
+        predicted = self._formula_losses(runs.domain_tokens, runs.params, runs.pool_tokens)
+        predicted = np.minimum(predicted, self.ceiling)
+        return replace(self, correction=runs.mean(predicted) if rng is None else runs.draw(predicted, rng))
 
     def by_formula(self) -> "PooledTransferLaw":
         """Returns the law without its correction. It is convex, and `slopes` are its derivatives."""
@@ -192,13 +199,6 @@ class PooledTransferLaw:
     ) -> FloatArray:
         with np.errstate(over="ignore"):  # without tokens the generic term may be infinite, and so at the ceiling
             return self.formula.terms(self.theta, self.formula.points(tokens, params, unique_tokens)).losses
-
-    def _corrected(self, rng: np.random.Generator | None) -> "PooledTransferLaw":
-        """The law with its expected correction or, given `rng`, with a drawn one."""
-        runs = self.discrepancy
-        predicted = self._formula_losses(runs.domain_tokens, runs.params, runs.pool_tokens)
-        predicted = np.minimum(predicted, self.ceiling)
-        return replace(self, correction=runs.mean(predicted) if rng is None else runs.draw(predicted, rng))
 
     @staticmethod
     def side_by_side(laws: Sequence["PooledTransferLaw"]) -> "PooledTransferLaw":
@@ -252,7 +252,7 @@ class PooledTransferLaw:
             run_noise=np.array(content["run_noise"]),
             diagnostics=content["diagnostics"],
         )
-        return law._corrected(None)
+        return law.corrected()
 
 
 def _check(table: RunTable, own: Int64Array) -> None:
