@@ -11,7 +11,7 @@ from rich.console import Console
 
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.job import job
-from autoscale_exp.base.labels import short_label
+from autoscale_exp.base.labels import short_duration, short_label
 from autoscale_exp.base.multirun import runs_at_a_time
 from autoscale_exp.base.ranges import LARGEST_SEED, check_range
 from autoscale_exp.config import StudyConf
@@ -36,7 +36,7 @@ from autoscale_exp.studies.commands import Sections
 from autoscale_exp.studies.progress import StudyProgress
 from autoscale_exp.studies.runs import runs_of
 from autoscale_exp.studies.stages import Stage, StageList
-from autoscale_exp.training.forecast import Forecast, Forecaster, check_plan, describe, duration
+from autoscale_exp.training.forecast import Forecast, Forecaster, check_plan, describe
 from autoscale_exp.training.plan import check_data_given_once
 
 log = logging.getLogger(__name__)
@@ -172,7 +172,7 @@ def show_plan(console: Console, stages: StageList, planned: Sequence[Stage], lef
         if confs and stage in left:
             forecast = forecaster.of_runs(confs, tokens, (parallel if stage.command.launched else None) or 1)
             total += forecast
-            cells += [f"{forecast.flops:.2g}", "" if forecast.seconds is None else duration(forecast.seconds)]
+            cells += [f"{forecast.flops:.2g}", "" if forecast.seconds is None else short_duration(forecast.seconds)]
         rows.append([stage.name, *cells, *[""] * (4 - len(cells)), "to do" if stage in left else "finished"])
     target = short_label(conf.token_budgets[-1])
     title = f"study {conf.name}: {', '.join(conf.rivals)} at {target} tokens, {plural(len(conf.seeds), 'seed')}"

@@ -35,9 +35,9 @@ def round_down(tokens: float) -> int:
 
 
 def short_duration(seconds: float) -> str:
-    """A duration for people: '42 s', '4.2 min', '5.0 h'; '?' if unknown."""
+    """A duration to two or three digits, for people, such as '42 s', '4.2 min' or '1,250 h'; '?' if unknown."""
     if math.isnan(seconds):
         return "?"
     if seconds < 100:
         return f"{seconds:.0f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+    return f"{seconds / 60:.2g} min" if seconds < 5700 else f"{float(f'{seconds / 3600:.3g}'):,.12g} h"

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from autoscale_exp.base.errors import UserError
-from autoscale_exp.base.labels import short_label
+from autoscale_exp.base.labels import short_duration, short_label
 from autoscale_exp.base.ranges import check_range
 from autoscale_exp.config import PlanConf, TrainConf, has_gpu
 from autoscale_exp.data.store import TokenStore
@@ -224,10 +224,10 @@ def describe(forecast: Forecast, plan: PlanConf, store_bytes: int | None, parall
         parts.append("no time, as it is not measured here; plan.accelerator=h200 tells that of another device")
     elif plan.accelerator is not None:
         cost = f", which cost {_price(forecast.seconds / 3600 * plan.price)}" if plan.price is not None else ""
-        parts.append(f"about {duration(forecast.seconds)} of one {plan.accelerator}{cost}")
+        parts.append(f"about {short_duration(forecast.seconds)} of one {plan.accelerator}{cost}")
     else:
         how = {None: ", if they were trained here, one at a time", 1: ""}.get(parallel, f", {parallel} runs at a time")
-        parts.append(f"about {duration(forecast.seconds)} of training on this machine{how}")
+        parts.append(f"about {short_duration(forecast.seconds)} of training on this machine{how}")
     kept = forecast.kept_bytes + forecast.resume_bytes * (parallel or 1)
     rows = "" if store_bytes is None else f"{_gigabytes(store_bytes)} of rows, "
     parts.append(f"{_gigabytes(forecast.memory)} of memory a run")
@@ -237,10 +237,3 @@ def describe(forecast: Forecast, plan: PlanConf, store_bytes: int | None, parall
 
 def _price(amount: float) -> str:
     return f"{amount:,.0f}" if amount >= 10 else f"{amount:.2g}"
-
-
-def duration(seconds: float) -> str:
-    """A duration for people: 40 s, 12 min, 3.5 h."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.2g} min" if seconds < 5700 else f"{float(f'{seconds / 3600:.3g}'):,.12g} h"

@@ -1,6 +1,6 @@
 import pytest
 
-from autoscale_exp.base.labels import budget_label, short_label
+from autoscale_exp.base.labels import budget_label, short_duration, short_label
 
 
 @pytest.mark.parametrize(
@@ -14,3 +14,11 @@ from autoscale_exp.base.labels import budget_label, short_label
 )
 def test_files_have_the_papers_labels_and_people_read_whole_units(tokens, name, told):
     assert (budget_label(tokens), short_label(tokens)) == (name, told)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [(99, "99 s"), (150, "2.5 min"), (7200, "2 h"), (4.5e6, "1,250 h"), (float("nan"), "?")],
+)
+def test_a_duration_is_told_in_the_unit_that_suits_it(seconds, told):
+    assert short_duration(seconds) == told

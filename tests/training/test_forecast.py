@@ -16,7 +16,7 @@ from autoscale_exp.lm.size import size_of
 from autoscale_exp.training import calibration, forecast
 from autoscale_exp.training.accelerators import ACCELERATORS, tokens_per_second
 from autoscale_exp.training.calibration import CALIBRATION, Pace, calibrated, validation_tokens
-from autoscale_exp.training.forecast import Forecast, Forecaster, check_plan, describe, duration
+from autoscale_exp.training.forecast import Forecast, Forecaster, check_plan, describe
 from autoscale_exp.training.plan_only import tell, tell_sweep
 
 PAPER = ["data=redpajama", "model=gpt2_large", "trainer=bf16", "micro_batch_rows=20", "token_budget=1_000_000_000"]
@@ -165,11 +165,6 @@ def test_a_sweep_tells_what_it_will_take(
     assert capsys.readouterr().out.startswith("to do: 14 runs, 10.7K tokens")
     tell([])
     assert "all runs are finished" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(("seconds", "told"), [(99, "99 s"), (150, "2.5 min"), (7200, "2 h"), (4.5e6, "1,250 h")])
-def test_a_duration_is_told_in_the_unit_that_suits_it(seconds: float, told: str):
-    assert duration(seconds) == told
 
 
 @pytest.mark.parametrize(
