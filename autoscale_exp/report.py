@@ -74,12 +74,12 @@ def main(conf: ReportConf) -> None:
         conf.reference,
         summary,
         downstream,
-        found,
-        remarks,
-        shown,
-        explorer,
-        brute,
-        optima,
+        found=found,
+        remarks=remarks,
+        published=shown,
+        explorer=explorer,
+        brute=brute,
+        optima=optima,
     )
     atomic.write_text(folder / "report.html", page)
     if conf.logger:

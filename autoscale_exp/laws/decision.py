@@ -1,7 +1,8 @@
-"""What to train on, given what the runs leave open: the mixture, its gain with an interval, a plain verdict.
+"""The mixture to train on, given what the runs leave open, with its interval, its gain and a verdict.
 
-A fitted law comes with draws of its parameters. The mixture offered has the best objective on average over the draws,
-not under the point estimate: where the runs say little, draws disagree and their mean is flat, so it stays moderate.
+A fitted law comes with draws of its parameters. The mixture offered has the best mean objective over the draws, rather
+than under the point estimate. Where the runs say little, the draws disagree and their mean is flat, so the mixture
+stays moderate.
 """
 
 import logging
@@ -33,18 +34,18 @@ from autoscale_exp.runs.table import RunTable, has_sizes, scales_of
 
 log = logging.getLogger(__name__)
 
-DRAW_ACCURACY = 1e-6  # KKT residual of a draw's optimum, which intervals of weights are made of
+DRAW_ACCURACY = 1e-6  # KKT residual of the draws' optima, from which the intervals of weights come
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a law makes of the runs, whatever the objective.
+    """What a law learns from the runs, whatever the objective.
 
     Attributes:
-        law: fitted to all runs.
+        law: the law, fitted to all runs.
         table: the runs.
-        draws: of the law; empty without intervals.
-        trials: laws fitted without the largest runs.
+        draws: draws of the law; empty if no intervals are asked for.
+        trials: the laws of the back-test, fitted without the largest runs.
     """
 
     law: LossLaw
@@ -54,7 +55,7 @@ class Evidence:
 
 
 def gather_evidence(law: LossLaw, table: RunTable, request: Request) -> Evidence:
-    """Draws of a law, and the law that its back-test needs."""
+    """Draws laws for the intervals, and fits those of the back-test."""
     draws: Sequence[LossLaw] = []
     if request.num_draws:
         log.info("drawing %d laws that the runs leave open", request.num_draws)
@@ -64,7 +65,7 @@ def gather_evidence(law: LossLaw, table: RunTable, request: Request) -> Evidence
 
 
 def decide(evidence: Evidence, request: Request) -> Fit:
-    """The mixtures that a law of losses offers at every scale of its runs and at every target."""
+    """Finds the mixtures that a law of losses offers, at every scale of its runs and at every target."""
     law, table, objective = evidence.law, evidence.table, request.objective
     groups = scales_of(table)
     totals = table.domain_tokens.sum(axis=1)
@@ -107,26 +108,26 @@ def decide(evidence: Evidence, request: Request) -> Fit:
 
 
 def _notes_on_targets(table: RunTable, request: Request, params: int | None) -> list[str]:
-    """What to know of targets far from the runs."""
+    """Writes notes on targets far from the runs."""
     if params is None or table.params is None or not request.targets:
         return []
     notes, largest = [], float(table.params.max())
     if not has_sizes(table) and params != largest:
         notes.append(
-            f"All runs are of models of {short_label(largest)} parameters, so what {short_label(params)} change comes "
-            "from the priors."
+            f"All runs are of models with {short_label(largest)} parameters, so the effect of {short_label(params)} "
+            "comes from the priors."
         )
     beyond = [budget for budget in request.targets if budget > table.domain_tokens.sum(axis=1).max()]
     if beyond and params > largest:
         notes.append(
             f"The target of {short_label(max(beyond))} tokens and {short_label(params)} parameters is beyond all runs "
-            "in both; the back-test tells how far the law may be off."
+            "in both; the back-test tells how large the error of the law may be."
         )
     return notes
 
 
 def _at_size(evidence: Evidence, request: Request, params: int | None) -> tuple[LossLaw, Sequence[LossLaw]]:
-    """The law and its draws for models of `params` parameters: the same ones at each size."""
+    """Returns the law and its draws for models with `params` parameters. The draws are the same at each size."""
     law, sizes = evidence.law, evidence.table.params
     if params is None or (sizes is not None and (sizes == params).all()):
         return law, evidence.draws
@@ -143,22 +144,22 @@ def decide_at(
     candidates: Candidates | None = None,
     draws_of: Mapping[int | None, Sequence[LossLaw]] | None = None,
 ) -> FittedMixture:
-    """The mixture offered at a budget.
+    """Finds the mixture to offer at a budget.
 
     Args:
-        law: fitted to the runs.
-        draws: of it; empty for no intervals.
-        budget: tokens.
-        base: (K,) mixture that proxy runs vary.
-        request: what is asked.
+        law: the law, fitted to the runs.
+        draws: draws of the law; empty for no intervals.
+        budget: token budget.
+        base: (K,) weights of the mixture that proxy runs vary.
+        request: the request to the fit.
         candidates: proxy runs that might be trained next; None for no proposals.
-        draws_of: by model size the draws, for these runs.
+        draws_of: draws by the model sizes of these runs.
     """
     objective, search = request.objective, _Search(law, budget, request)
-    # Optima are of formulas, which most laws have convex; what a law is off by, its discrepancy, comes on top.
+    # Optima are those of formulas, which are convex for most laws. A law's discrepancy is not part of the search.
     formula, formulas = law.by_formula(), [draw.by_formula() for draw in draws]
     point, other = search.best_under([formula]), METRICS[1 - METRICS.index(objective.metric)]
-    # Draws are of the law's form, so convex where it is, and their optima lie near the one of their mean.
+    # Draws have the form of the law, so they are convex if it is, and their optima lie near that of their mean.
     offered = search.best_under(formulas, convex=point.convex, start=point.weights) if draws else point
     under_other = named(law.domains, search.best_under([formula], other).weights)
     optima = search.optima_of(formulas, offered)
@@ -203,7 +204,7 @@ def decide_at(
 
 @dataclass(frozen=True)
 class _Search:
-    """The search of mixtures at a budget, under a law or its draws."""
+    """The search for mixtures at a budget, under a law or its draws."""
 
     law: LossLaw
     budget: int
@@ -211,11 +212,11 @@ class _Search:
 
     @cached_property
     def drawn(self) -> DrawnMixtures:
-        """Mixtures to choose from under a law without slopes."""
+        """The mixtures to choose from under a law without slopes."""
         return draw_mixtures(self.law, self.budget, self.request.constraints, self.request.prior)
 
     def best_under(self, laws: Sequence[LossLaw], metric: str | None = None, **search: Any) -> MixtureOptimum:
-        """The best mixture on average over laws, of the objective or of the same with another metric."""
+        """Finds the mixture with the best mean objective over laws; `metric` replaces that of the objective."""
         request = self.request
         objective = replace(request.objective, metric=metric or request.objective.metric)
         sought = objective if objective.aggregate == "mean" else WorstCase(objective.metric)
@@ -232,12 +233,12 @@ class _Search:
         except NotImplementedError:  # a law without slopes
             if request.kl_weight:
                 raise UserError(
-                    f"objective.kl_weight needs a law with slopes, which law={self.law.name} has not"
+                    f"objective.kl_weight needs a law with slopes, but law={self.law.name} has none; choose another law"
                 ) from None
             return self.drawn.optimum(objective)
 
     def optima_of(self, formulas: Sequence[LossLaw], offered: MixtureOptimum) -> list[MixtureOptimum]:
-        """The optimum of each draw's formula, sought from the mixture `offered`."""
+        """Finds the optimum of each draw's formula, starting from the mixture `offered`."""
         progress, optima = Progress(log, f"mixture for {short_label(self.budget)} tokens"), []
         for number, draw in enumerate(formulas, 1):
             optima.append(self.best_under([draw], convex=offered.convex, start=offered.weights, accuracy=DRAW_ACCURACY))
@@ -248,9 +249,10 @@ class _Search:
 def weight_intervals(
     draws: Sequence[LossLaw], objective: Objective, optima: Sequence[Optimum], budget: float
 ) -> FloatArray:
-    """(2, K) ends of the 90 % intervals of the draws' own optima.
+    """Returns the (2, K) ends of the 90 % intervals of the draws' optima.
 
-    Under its discrepancy a draw is not convex: its optimum is the best for it of the optima of all draws' formulas.
+    A draw with its discrepancy is not convex. Its optimum is the one that is best for it among the optima of all draws'
+    formulas.
     """
     weights = np.stack([optimum.weights for optimum in optima])
     chosen = objective(Ensemble(draws).predict(weights * budget)).argmin(axis=1)

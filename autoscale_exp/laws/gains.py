@@ -1,4 +1,4 @@
-"""How much better a mixture is than another, over the draws of a law, and the sentence that says so."""
+"""The gain of a mixture over another, with its interval over the draws of a law, and the verdict in a sentence."""
 
 from collections.abc import Sequence
 
@@ -15,26 +15,32 @@ MIDDLE_AND_ENDS = (INTERVAL[0], 0.5, INTERVAL[1])
 SURE = 0.95  # probability from which a mixture is called better
 
 
+def interval_of(values: FloatArray) -> tuple[float, float]:
+    """Returns the 90 % interval of (D,) values under the draws."""
+    low, high = np.quantile(values, INTERVAL).tolist()
+    return low, high
+
+
 def objective_draws(draws: Sequence[LossLaw], objective: Objective, weights: FloatArray, budget: float) -> FloatArray:
-    """(D,) objective of one mixture under each draw."""
+    """Returns the (D,) objectives of a mixture under each draw."""
     return objective(Ensemble(draws).predict(weights * budget))
 
 
 def gain_over(reference: FloatArray, mixture: FloatArray) -> Gain:
-    """The gain of a mixture from (D,) objectives of it and of a reference under the same draws."""
+    """Returns the gain of a mixture over a reference, from the (D,) objectives of both under the same draws."""
     gains = reference - mixture
     low, median, high = np.quantile(gains, MIDDLE_AND_ENDS).tolist()
     return Gain(median, (low, high), float((gains > 0).mean()), median / float(np.median(reference)))
 
 
 def verdict(gain: Gain, reference: str, useful: Sequence[NextRun], risk: Risk | None = None) -> str:
-    """A sentence for whoever decides: better, worse, or not to be told apart; then the next runs, or enough.
+    """Says in a sentence whether a mixture is better, worse, or cannot be told apart, and what to train next.
 
     Args:
-        gain: of the mixture offered.
-        reference: what it is over.
+        gain: the gain of the mixture offered.
+        reference: the name of the mixture that it is compared with.
         useful: the proxy runs that would tell most.
-        risk: that the choice between the two is wrong, and what it would be after those runs.
+        risk: the chance that the choice between the two is wrong, now and after those runs; None if unknown.
     """
     low, high = gain.interval
     if gain.probability >= SURE and low > 0:
@@ -56,7 +62,8 @@ def verdict(gain: Gain, reference: str, useful: Sequence[NextRun], risk: Risk | 
         chosen, sure = (reference, 1 - gain.probability) if loses else ("this mixture", gain.probability)
         return (
             f"{text}; enough is known: the {len(useful)} proxy runs that would tell most lower the chance of the wrong "
-            f"choice from {risk.now:.1%} to {risk.after:.1%} only, so train {chosen}, which is better with {sure:.0%}"
+            f"choice from {risk.now:.1%} to {risk.after:.1%} only, so train {chosen}, which is better with a "
+            f"probability of {sure:.0%}"
         )
     listed = ", ".join(f"{run.repeats or run.run} with seed {run.seed}" for run in useful)
     return f"{text}; the most useful next proxy runs are {listed}" if useful else text

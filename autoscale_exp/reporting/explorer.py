@@ -1,8 +1,7 @@
-"""The mixture explorer: one page, no network, on which a reader moves a mixture and sees what the law expects of it.
+"""The mixture explorer: a page without network on which a reader moves a mixture and sees what the law expects of it.
 
-The page evaluates the law and its draws itself, so its numbers are those of `predict`: explorer_law.js is the default
-law's formula and discrepancy once more, in the browser's language, and the tests compare the two. Other laws have no
-such page.
+The page evaluates the law and its draws itself, so its numbers are those of `predict`. For this, explorer_law.js has
+the default law's formula and discrepancy in JavaScript, and the tests compare the two. Other laws have no such page.
 
 D draws, V validation domains, K training domains, P parameters of a validation domain, R runs, F features.
 """
@@ -17,7 +16,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 
 from autoscale_exp.base import atomic
@@ -35,13 +33,14 @@ from autoscale_exp.laws.pooled.pooled_transfer import PooledTransferLaw
 from autoscale_exp.laws.repetition import DATA_DECAY, EXCESS_DECAY, TOKENS_PER_PARAMETER
 from autoscale_exp.laws.solver.constraints import Constraints
 from autoscale_exp.laws.solver.mixture_optimum import WorstCase, expected_optimum
+from autoscale_exp.reporting.templates import source, template
 from autoscale_exp.reporting.verdicts import objective_label, objective_weights
 
 EXPLORER = "explorer.html"
-NUM_DRAWS, SEED = 100, 0  # those of `fit` and `predict` where nothing else is asked
-MOST_NUMBERS = 330_000  # of the law and its draws, 8 bytes each before compression: keeps the page below 6 MB
-ROUND = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)  # leading digits of the budgets and sizes that the page stops at
-FURTHER = 10  # times the largest budget or size that is known, up to which the page goes
+NUM_DRAWS, SEED = 100, 0  # the defaults of `fit` and `predict`
+MOST_NUMBERS = 330_000  # of the law and its draws, 8 bytes each before compression; the page stays below 6 MB
+ROUND = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)  # leading digits of the budgets and sizes to choose from
+FURTHER = 10  # the largest budget or size to choose, over the largest that is known
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class Mark:
     """A mixture that the page shows by name.
 
     Attributes:
-        name: for people.
+        name: its name on the page.
         weights: (K,) shares.
         kind: optimum, unconstrained, uniform or rival.
     """
@@ -65,9 +64,9 @@ def write_explorer(
     """Writes explorer.html; returns whether the law has such a page.
 
     Args:
-        folder: to write it to.
-        fit: whose mixtures it shows.
-        law: of the fit; None if nobody knows it.
+        folder: the folder to write to.
+        fit: the fit whose mixtures the page shows.
+        law: the law of the fit; None if it is unknown.
         rivals: weights by domain of further mixtures, by name.
     """
     if not isinstance(law, PooledTransferLaw):
@@ -81,7 +80,7 @@ def write_explorer(
 def render_explorer(
     fit: Fit, law: PooledTransferLaw, objective: Objective, rivals: Mapping[str, Mapping[str, float]]
 ) -> str:
-    """The page as an HTML document; see `write_explorer`."""
+    """Renders the page as an HTML document; see `write_explorer`."""
     shown, params = (fit.targets or fit.scales)[-1], law.discrepancy.params
     wanted = NUM_DRAWS if shown.objective_interval else 0  # as the fit itself
     count = min(wanted, draws_that_fit(law))
@@ -108,14 +107,11 @@ def render_explorer(
             for mark in marks_of(fit, draws, objective, rivals)
         ],
     }
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    environment.filters["label"] = short_label
-    template = environment.from_string(_source("explorer.html.j2"))
-    return template.render(
+    return template("explorer.html.j2", label=short_label).render(
         content=json.dumps(content, allow_nan=False).replace("<", "\\u003c"),
         arrays=_packed(np.concatenate([array.ravel() for array in arrays.values()]).astype("<f8").tobytes()),
         plotly=plotly(),
-        scripts=_source("explorer_law.js") + _source("explorer.js"),
+        scripts=source("explorer_law.js") + source("explorer.js"),
         fit=fit,
         objective=objective_label(fit.objective),
         objective_weights=objective_weights(fit.objective),
@@ -127,13 +123,13 @@ def render_explorer(
 
 
 def draws_that_fit(law: PooledTransferLaw) -> int:
-    """How many draws a page of its size can hold."""
+    """Returns how many draws a page of limited size can hold."""
     runs, validation = law.discrepancy.losses.shape
     return MOST_NUMBERS // (validation * (law.theta.shape[1] + runs + NUM_DRAWN + 1)) - 1
 
 
 def law_content(law: PooledTransferLaw, draws: Sequence[PooledTransferLaw]) -> tuple[dict[str, FloatArray], Any]:
-    """What the page evaluates: arrays of the law, the first, and its draws; and numbers that they share."""
+    """Returns what the page evaluates: arrays of the law and then its draws, and the numbers that these share."""
     formula, process = law.formula, law.discrepancy
     laws = [law, *draws]
     corrections = [each.correction for each in laws if each.correction is not None]
@@ -182,7 +178,7 @@ def law_content(law: PooledTransferLaw, draws: Sequence[PooledTransferLaw]) -> t
 def marks_of(
     fit: Fit, draws: Sequence[PooledTransferLaw], objective: Objective, rivals: Mapping[str, Mapping[str, float]]
 ) -> list[Mark]:
-    """Uniform, the rivals, and for each target the optimum, and the unconstrained one where bounds hold that."""
+    """Returns uniform, the optimum of each target, the one without bounds where bounds are active, and the rivals."""
     num_domains = len(fit.domains)
     marks = [Mark("uniform", np.full(num_domains, 1 / num_domains), "uniform")]
     for mixture in fit.targets or fit.scales:
@@ -205,7 +201,7 @@ def marks_of(
 
 
 def steps_through(known: Iterable[float], least: float, most: float) -> list[float]:
-    """Round numbers from `least` to `most`, some ten a decade, and those known."""
+    """Returns round numbers from `least` to `most`, ten in each decade, and the known ones, in rising order."""
     powers = range(int(np.floor(np.log10(least))), int(np.ceil(np.log10(most))) + 1)
     rounded = {float(f"{digits}e{power}") for power in powers for digits in ROUND}
     return sorted({float(number) for number in known} | {number for number in rounded if least <= number <= most})
@@ -213,16 +209,12 @@ def steps_through(known: Iterable[float], least: float, most: float) -> list[flo
 
 @cache
 def plotly() -> str:
-    """Plotly's library as the page unpacks it: the whole of it is 5 MB otherwise."""
+    """Returns Plotly's library, compressed, as it takes 5 MB otherwise."""
     return _packed(resources.files("plotly").joinpath("package_data", "plotly.min.js").read_bytes())
 
 
 def _packed(content: bytes) -> str:
     return base64.b64encode(gzip.compress(content, mtime=0)).decode("ascii")
-
-
-def _source(name: str) -> str:
-    return resources.files(__package__).joinpath(name).read_text("utf-8")
 
 
 def _listed(weights: Mapping[str, float], domains: Sequence[str]) -> FloatArray:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from autoscale_exp.base.arrays import FloatArray
-from autoscale_exp.laws.decision import INTERVAL
+from autoscale_exp.laws.gains import interval_of
 from autoscale_exp.reporting.searches import Searches
 from autoscale_exp.reporting.target_runs import MixtureRuns, NamedObjective
 from autoscale_exp.runs.record import RunRecord
@@ -66,6 +66,27 @@ class BruteForce:
     regrets: dict[str, Regret]
 
 
+@dataclass(frozen=True)
+class _Surface:
+    """The smooth surface of the objective over mixtures.
+
+    Attributes:
+        coefficients: (D, P) draws of what the runs leave open.
+        noise: standard deviation of a run about the surface, as a share of its objective.
+    """
+
+    coefficients: FloatArray
+    noise: float
+
+    def at(self, shares: FloatArray) -> FloatArray:
+        """Returns the (D, R) objectives of (R, K) shares."""
+        return np.exp(self.coefficients @ _terms(shares).T)
+
+    def of(self, mixture: MixtureRuns, domains: Sequence[str]) -> FloatArray:
+        """Returns the (D,) objectives of a mixture."""
+        return self.at(_shares(mixture.records[:1], domains))[:, 0]
+
+
 def brute_force(
     searches: Searches, mixtures: Mapping[str, MixtureRuns], reference: str, objective: NamedObjective
 ) -> BruteForce | None:
@@ -84,42 +105,60 @@ def brute_force(
     shares = _shares([*grid, *trained], domains)
     if not grid or len(np.unique(shares.round(3), axis=0)) < _terms(shares[:1]).shape[1] + LEAST_FREEDOM:
         return None
-    values = np.array([objective(run.losses) for run in [*grid, *trained]])
-    seeds = np.array([run.seed for run in [*grid, *trained]])
-    levels = (seeds[:, None] == np.unique(seeds)[1:]).astype(np.float64)  # relative to the first seed
-    draws, noise = _coefficients(np.column_stack([_terms(shares), levels]), np.log(values))
-    draws = draws[:, : draws.shape[1] - levels.shape[1]]
-    rng = np.random.default_rng(0)
-    candidates = rng.dirichlet(np.ones(len(domains)), NUM_CANDIDATES)
-    candidates = np.concatenate([candidates[(candidates >= shares.min(axis=0)).all(axis=1)], shares])
-    on_surface = np.exp(draws @ _terms(candidates).T)  # (D, candidates)
-    lowest = on_surface.min(axis=1)
-    base = np.exp(draws @ _terms(_shares(mixtures[reference].records[:1], domains))[0])
+    surface = _smoothed([*grid, *trained], shares, objective)
+    candidates = _candidates(shares)
+    on_surface = surface.at(candidates)  # (D, candidates)
+    lowest, base = on_surface.min(axis=1), surface.of(mixtures[reference], domains)
     best_run = min(grid, key=lambda run: objective(run.losses))
-    regrets = {}
-    for name, mixture in mixtures.items():
-        if mixture.records[0].stages is not None:
-            continue
-        own = np.exp(draws @ _terms(_shares(mixture.records[:1], domains))[0])
-        smooth, captured = own / lowest - 1, (base - own) / np.maximum(base - lowest, 1e-12)
-        alike = [run for run in mixture.records if run.seed == best_run.seed] or mixture.records
-        regrets[name] = Regret(
-            float(np.mean([objective(run.losses) for run in alike]) / objective(best_run.losses) - 1),
-            float(smooth.mean()),
-            _interval(smooth),
-            float(np.median(captured)),
-            _interval(captured),
-        )
     gain = 1 - lowest / base
     best = candidates[on_surface.mean(axis=0).argmin()]
     return BruteForce(
-        len(grid),
-        best_run.requested_weights,
-        dict(zip(domains, best.tolist(), strict=True)),
-        float(gain.mean()),
-        _interval(gain),
-        noise,
-        regrets,
+        num_runs=len(grid),
+        best_run=best_run.requested_weights,
+        best=dict(zip(domains, best.tolist(), strict=True)),
+        attainable=float(gain.mean()),
+        attainable_interval=interval_of(gain),
+        noise=surface.noise,
+        regrets={
+            name: _regret(mixture, surface.of(mixture, domains), lowest, base, best_run, objective)
+            for name, mixture in mixtures.items()
+            if mixture.records[0].stages is None
+        },
+    )
+
+
+def _candidates(shares: FloatArray) -> FloatArray:
+    """Returns mixtures to seek the lowest point among: those of the runs, and random ones with no smaller shares."""
+    drawn = np.random.default_rng(0).dirichlet(np.ones(shares.shape[1]), NUM_CANDIDATES)
+    return np.concatenate([drawn[(drawn >= shares.min(axis=0)).all(axis=1)], shares])
+
+
+def _regret(
+    mixture: MixtureRuns,
+    own: FloatArray,
+    lowest: FloatArray,
+    base: FloatArray,
+    best_run: RunRecord,
+    objective: NamedObjective,
+) -> Regret:
+    """Measures the regret of a mixture.
+
+    Args:
+        mixture: its target runs.
+        own: (D,) objectives of the mixture on the surface.
+        lowest: (D,) objectives of the lowest point there.
+        base: (D,) objectives of the reference there.
+        best_run: the best run of the brute-force search.
+        objective: the objective that mixtures are judged by.
+    """
+    smooth, captured = own / lowest - 1, (base - own) / np.maximum(base - lowest, 1e-12)
+    alike = [run for run in mixture.records if run.seed == best_run.seed] or mixture.records
+    return Regret(
+        trained=float(np.mean([objective(run.losses) for run in alike]) / objective(best_run.losses) - 1),
+        smooth=float(smooth.mean()),
+        interval=interval_of(smooth),
+        captured=float(np.median(captured)),
+        captured_interval=interval_of(captured),
     )
 
 
@@ -140,17 +179,17 @@ def _terms(shares: FloatArray) -> FloatArray:
     return np.column_stack([np.ones(len(shares)), ratios, ratios[:, rows] * ratios[:, columns]])
 
 
-def _coefficients(terms: FloatArray, values: FloatArray) -> tuple[FloatArray, float]:
-    """Draws (D, P) coefficients that the runs leave open; also returns the residual standard deviation."""
+def _smoothed(runs: Sequence[RunRecord], shares: FloatArray, objective: NamedObjective) -> _Surface:
+    """Fits the surface to runs of (R, K) shares, with a level of its own for each seed."""
+    values = np.log([objective(run.losses) for run in runs])
+    seeds = np.array([run.seed for run in runs])
+    levels = (seeds[:, None] == np.unique(seeds)[1:]).astype(np.float64)  # relative to the first seed
+    terms = np.column_stack([_terms(shares), levels])
     fitted, *_ = np.linalg.lstsq(terms, values, rcond=None)
     freedom = len(values) - terms.shape[1]
     noise = float(np.sqrt(((values - terms @ fitted) ** 2).sum() / freedom))
     rng = np.random.default_rng(0)
     scale = noise * np.sqrt(freedom / rng.chisquare(freedom, NUM_DRAWS))  # Student's t with a known shape
     root = np.linalg.cholesky(np.linalg.inv(terms.T @ terms))
-    return fitted + scale[:, None] * (rng.standard_normal((NUM_DRAWS, len(fitted))) @ root.T), noise
-
-
-def _interval(values: FloatArray) -> tuple[float, float]:
-    low, high = np.quantile(values, INTERVAL).tolist()
-    return low, high
+    draws = fitted + scale[:, None] * (rng.standard_normal((NUM_DRAWS, len(fitted))) @ root.T)
+    return _Surface(draws[:, : draws.shape[1] - levels.shape[1]], noise)

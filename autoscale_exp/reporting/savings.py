@@ -67,7 +67,7 @@ def savings_of(
             annealed, is_bound = annealed_speedup(budgets, name, reference)
             tokens = sum(sum(record.tokens.values()) for record in searches.of(name))
             cost = charge[name] - charge[reference]
-            interval = _interval(budgets, differences[name])
+            interval = _annealed_interval(budgets, differences[name])
             found[name] = Saving(speedup(mixture, base), annealed, is_bound, interval, tokens, cost)
     return found
 
@@ -140,7 +140,7 @@ def annealed_speedup(
     return (saved if is_ahead else -saved), bool(values[0] < level)
 
 
-def _interval(
+def _annealed_interval(
     budgets: Mapping[int, Mapping[str, MixtureRuns]], difference: Difference
 ) -> tuple[float | None, float | None] | None:
     """The shares at both ends of the interval of a difference."""

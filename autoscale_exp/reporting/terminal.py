@@ -16,6 +16,7 @@ from autoscale_exp.reporting.target_runs import MixtureRuns
 from autoscale_exp.reporting.verdicts import (
     MANY_TARGETS,
     number,
+    number_interval,
     objective_label,
     objective_weights,
     percent,
@@ -108,19 +109,11 @@ def _show_predictions(console: Console, main: Sequence[Prediction], level: float
     """Prints objectives and gains, predicted and trained, with the digits that suit the objective's level."""
     if not main:
         return
-    rows = [
-        [
-            f"{p.mixture} {p.quantity}",
-            number(p.predicted, level) + _interval(p.predicted_interval, level),
-            number(p.trained, level) + _interval(p.trained_interval, level),
-            p.outcome,
-        ]
-        for p in main
-    ]
+    rows = []
+    for p in main:
+        predicted = f"{number(p.predicted, level)} ({number_interval(p.predicted_interval, level)})"
+        own = f" ({number_interval(p.trained_interval, level)})" if p.trained_interval else ""
+        rows.append([f"{p.mixture} {p.quantity}", predicted, number(p.trained, level) + own, p.outcome])
     title = "predicted by the fit, and trained; 90 % intervals"
     print_table(console, title, ["mixture", "predicted", "trained", "prediction"], rows)
     console.print(summary_of(main), markup=False)
-
-
-def _interval(interval: tuple[float, float] | None, level: float) -> str:
-    return f" ({number(interval[0], level)} to {number(interval[1], level)})" if interval else ""

@@ -33,6 +33,11 @@ def number(value: float, level: float) -> str:
     return f"{value:.{4 if abs(level) < 10 else 2}f}".replace("-", "−")
 
 
+def number_interval(interval: tuple[float, float], level: float) -> str:
+    """An interval of an objective for people, in as many digits as `number`."""
+    return " to ".join(number(end, level) for end in interval)
+
+
 def plural(count: int, noun: str) -> str:
     """A count with its noun, such as '1 run' or '2 runs'."""
     return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -62,13 +62,17 @@ def test_runs_that_would_hardly_change_the_chance_of_a_wrong_choice_are_called_e
     unsure = gain_over(np.full(100, 2.0), np.linspace(1.0, 2.5, 100))
     assert verdict(unsure, "uniform", NEXT, Risk(0.33, 0.325)).endswith(
         "enough is known: the 2 proxy runs that would tell most lower the chance of the wrong choice from 33.0% to "
-        "32.5% only, so train this mixture, which is better with 66%"
+        "32.5% only, so train this mixture, which is better with a probability of 66%"
     )
     loses = gain_over(np.full(100, 2.0), np.linspace(1.5, 3.0, 100))
-    assert verdict(loses, "uniform", NEXT, Risk(0.33, 0.325)).endswith("so train uniform, which is better with 67%")
+    assert verdict(loses, "uniform", NEXT, Risk(0.33, 0.325)).endswith(
+        "so train uniform, which is better with a probability of 67%"
+    )
     with_a_tail = gain_over(np.full(100, 2.0), np.append(np.linspace(1.0, 2.5, 99), 1e4))
     assert with_a_tail.median == pytest.approx(unsure.median, abs=0.01)
-    assert "so train this mixture, which is better with 6" in verdict(with_a_tail, "uniform", NEXT, Risk(0.33, 0.325))
+    assert "so train this mixture, which is better with a probability of 6" in verdict(
+        with_a_tail, "uniform", NEXT, Risk(0.33, 0.325)
+    )
     assert "most useful next proxy runs" in verdict(unsure, "uniform", NEXT, Risk(0.33, 0.31))
 
 
@@ -129,7 +133,7 @@ class WithoutSlopes(OwnTokens):
 def test_a_divergence_from_the_prior_needs_slopes():
     constraints = Constraints(make_bounds(0.0, 1.0, DOMAINS))
     request = Request([100_000], OBJECTIVE, constraints, kl_weight=0.1)
-    with pytest.raises(UserError, match=r"objective.kl_weight needs a law with slopes, which law=steps has not"):
+    with pytest.raises(UserError, match=r"objective.kl_weight needs a law with slopes, but law=steps has none"):
         decide_at(WithoutSlopes(np.full(3, 0.2)), [], 100_000, np.full(3, 1 / 3), request)
 
 
