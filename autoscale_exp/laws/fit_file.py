@@ -1,4 +1,4 @@
-"""What a fit found, fit.json: the mixture at each scale and target, how sure it is, and what to know of the fit."""
+"""The file of a fit, fit.json: the mixture at each scale and target, how sure it is, and diagnostics of the fit."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,13 +15,13 @@ from autoscale_exp.laws.optimum import Optimum
 
 FORMAT = 2
 FIT = "fit.json"
-LEAST_FALL = 0.01  # of the chance of a wrong choice, below which more runs are not worth it
+LEAST_FALL = 0.01  # in the chance of a wrong choice; more runs are not worth training for less
 REMEDY = "run `python -m autoscale_exp.fit` again"
 
 
 @dataclass(frozen=True)
 class FitObjective:
-    """What was minimised. `metric` and `weights` (by validation domain) are None for given optima."""
+    """The objective of a fit. `metric` and `weights` (by validation domain) are None for given optima."""
 
     name: str
     metric: str | None
@@ -30,12 +30,12 @@ class FitObjective:
 
     @staticmethod
     def of(objective: Objective, validation_domains: Sequence[str]) -> "FitObjective":
-        """An objective over `validation_domains` as a fit tells of it."""
+        """Describes an objective over `validation_domains`."""
         weights = named(validation_domains, objective.weights)
         return FitObjective(objective.name, objective.metric, weights, objective.aggregate)
 
     def over(self, validation_domains: Sequence[str]) -> Objective | None:
-        """The objective over `validation_domains`, in their order; None for given optima."""
+        """Returns the objective over `validation_domains`, in their order; None for given optima."""
         if self.metric is None or self.weights is None:
             return None
         return make_objective(self.name, self.metric, self.weights, validation_domains, self.aggregate)
@@ -46,10 +46,10 @@ class Gain:
     """How much lower the objective is than under a reference mixture.
 
     Attributes:
-        median: over draws, which a few draws that are far off do not move.
-        interval: 90 % of draws.
-        probability: share of draws in which it is lower.
-        relative: median, as a share of the median of the reference's objective.
+        median: the median over draws, which a few extreme draws do not move.
+        interval: 90 % interval over draws.
+        probability: the share of draws in which the objective is lower.
+        relative: the median gain, as a share of the median of the reference's objective.
     """
 
     median: float
@@ -60,17 +60,17 @@ class Gain:
 
 @dataclass(frozen=True)
 class NextRun:
-    """A proxy run that is not trained yet and would tell much of the gain.
+    """A proxy run to train next, which would tell much of the gain.
 
     Attributes:
-        run: name that it would have.
-        repeats: the finished run that it repeats with another seed; None for amounts that no run has.
-        domain_tokens: that it trains on.
-        seed: of initialisation and order.
-        token_budget: of its scale; a DDO run's amounts sum to another number.
-        params: parameters of its model; None where the runs do not tell theirs.
+        run: the name of the run.
+        repeats: the finished run that it repeats with another seed; None if no run has these domain tokens.
+        domain_tokens: the domain tokens that it trains on.
+        seed: seed of initialisation and order of rows.
+        token_budget: token budget of its scale; the domain tokens of a DDO run have another sum.
+        params: parameters of its model; None if the runs do not tell theirs.
         explained: share of the gain's variance over draws that its losses would explain, given the runs before it.
-        command: that trains it; None where the runs' folder does not tell how they were trained.
+        command: the command that trains it; None if the runs' folder does not tell how they were trained.
     """
 
     run: str
@@ -88,8 +88,8 @@ class Risk:
     """The chance that the choice between the mixture and uniform is wrong.
 
     Attributes:
-        now: with the runs there are.
-        after: expected once the proposed runs are trained.
+        now: the chance with the present runs.
+        after: the chance expected once the proposed runs are trained.
     """
 
     now: float
@@ -97,37 +97,37 @@ class Risk:
 
     @property
     def is_enough(self) -> bool:
-        """Whether the proposed runs would change so little that they are not worth training."""
+        """Whether the proposed runs would lower the chance so little that they are not worth training."""
         return self.now - self.after < LEAST_FALL
 
 
 @dataclass(frozen=True)
 class FittedMixture:
-    """The mixture offered at a token budget, and what is known of it; by domain. None: the law does not tell.
+    """The mixture offered at a token budget, with what the law tells of it. What it does not tell is None.
 
     Attributes:
-        tokens: the budget.
-        weights: shares of the budget; they sum to 1.
-        domain_tokens: weights times budget.
-        objective_value: that the law expects of it.
-        active_bounds: what holds it, in words.
-        interval: 90 % intervals of the weights.
-        method: how it was found.
-        kkt_residual: largest violation of the optimality conditions.
+        tokens: token budget.
+        weights: shares of the budget by domain; they sum to 1.
+        domain_tokens: weights times budget, by domain.
+        objective_value: the objective that the law expects.
+        active_bounds: the constraints that are active, in words.
+        interval: 90 % intervals of the weights, by domain.
+        method: the method that found it.
+        kkt_residual: largest violation of the optimality conditions, relative.
         converged: whether it is an optimum to tolerance.
         convex: whether that optimum is global.
-        point_weights: the optimum of the point estimate.
+        point_weights: the optimum of the point estimate, by domain.
         loss_weights: the optimum under mean loss, if the objective is of perplexity.
         perplexity_weights: the optimum under mean perplexity, if the objective is of loss.
-        losses: expected, by validation domain.
+        losses: expected losses, by validation domain.
         loss_intervals: 90 % intervals of these.
         objective_interval: 90 % interval of the objective.
-        gains: over the uniform and the base mixture.
-        verdict: a sentence for whoever decides.
+        gains: gains over the uniform and the base mixture.
+        verdict: the verdict in a sentence.
         next_runs: the proxy runs that would tell most per FLOP of how mixtures compare here, best first.
-        risk: that the choice between this mixture and uniform is wrong.
-        runs: at this scale; None for a target.
-        params: parameters of the models that it is for; None where the runs do not tell.
+        risk: the chance that the choice between this mixture and uniform is wrong.
+        runs: number of runs at this scale; None for a target.
+        params: parameters of the models that it is for; None if the runs do not tell.
     """
 
     tokens: int
@@ -155,7 +155,7 @@ class FittedMixture:
 
     @staticmethod
     def of(optimum: Optimum, domains: Sequence[str], interval: FloatArray | None = None) -> "FittedMixture":
-        """An optimum over `domains`; `interval` (2, K) is of its weights."""
+        """Makes the entry of an optimum over `domains`; `interval` has the (2, K) ends of its weights' intervals."""
         return FittedMixture(
             tokens=optimum.tokens,
             weights=named(domains, optimum.weights),
@@ -168,12 +168,12 @@ class FittedMixture:
         )
 
     def with_runs(self, count: int) -> "FittedMixture":
-        """The same, of a scale with so many runs."""
+        """Returns the entry of a scale with `count` runs."""
         return replace(self, runs=count)
 
     @property
     def label(self) -> str:
-        """Budget and, where it is known, size, such as '20B tokens, 310M parameters'."""
+        """The budget and, if it is known, the size, such as '20B tokens, 310M parameters'."""
         return f"{short_label(self.tokens)} tokens" + (
             f", {short_label(self.params)} parameters" if self.params else ""
         )
@@ -185,7 +185,7 @@ class FittedMixture:
         return untold and bool(self.next_runs) and not (self.risk and self.risk.is_enough)
 
     def weights_under(self, metric: str) -> dict[str, float] | None:
-        """The optimum under the mean of the metric that the objective is not of."""
+        """Returns the optimum under the mean of the other metric than the objective's."""
         return self.loss_weights if metric == "loss" else self.perplexity_weights
 
 
@@ -194,10 +194,10 @@ class Response:
     """One domain's response at one scale, in multiples of the base run's tokens and objective.
 
     Attributes:
-        domain: name.
+        domain: the domain.
         points: (tokens, objective) of proxy runs.
-        curve: the same of the law.
-        offset: a of DDO's response (a + x)^-gamma + l; None, like the rest, of other laws.
+        curve: (tokens, objective) under the law.
+        offset: a of DDO's response (a + x)^-gamma + l; None, like the rest, for other laws.
         exponent: gamma.
         floor: l.
         residual: root mean square of the points about the curve.
@@ -218,7 +218,7 @@ class Response:
         curve: Callable[[FloatArray], FloatArray],
         **parameters: float,
     ) -> "Response":
-        """Points and the curve of a law, drawn a little beyond them; a run without the domain is on no log axis."""
+        """Makes a response with the law's curve a little beyond the points. A run without the domain has no point."""
         drawn = [(x, y) for x, y in points if x > 0]
         multiples = [x for x, _ in drawn]
         x = np.geomspace(min(multiples) / 1.3, max(multiples) * 1.3, 40)
@@ -227,13 +227,13 @@ class Response:
 
 @dataclass(frozen=True)
 class Backtest:
-    """Errors at runs that a law has not seen, which was fitted to the others.
+    """The errors of a law at runs that it was not fitted to.
 
     Attributes:
-        left_out: which runs: of the largest budget, the largest size of model, or both.
-        tokens: of the runs left out, the median.
-        runs: predicted.
-        level_error: mean of predicted less true objective.
+        left_out: the runs left out, in words: those of the largest budget, of the largest model size, or of both.
+        tokens: median tokens of the runs left out.
+        runs: number of runs left out.
+        level_error: mean of the predicted less the true objective.
         difference_error: root mean square error of the runs' differences from their mean.
         difference_spread: root mean square of the true differences, to compare with.
     """
@@ -248,24 +248,24 @@ class Backtest:
 
 @dataclass(frozen=True)
 class Diagnostics:
-    """What to know before trusting a fit. None: the law does not tell.
+    """What to know before trusting a fit. What the law does not tell is None.
 
     Attributes:
-        notes: in words.
-        num_runs: fitted to.
-        converged: whether the law's fit did.
-        num_params: of the law.
-        base_mixture: that proxy runs vary.
+        notes: notes in words.
+        num_runs: number of runs that the law was fitted to.
+        converged: whether the fit of the law converged.
+        num_params: number of the law's parameters.
+        base_mixture: weights by domain of the mixture that proxy runs vary.
         residual: standard deviation of the objective about the law.
-        run_noise: of a single run's losses, by validation domain.
+        run_noise: standard deviation of a single run's losses, by validation domain.
         seed_noise: standard deviation of the objective over repeated runs.
-        path_residual: of AutoScale's path through more than two scales, in log tokens.
-        backtest: without the largest budget, or, of runs of several sizes, without the largest size.
-        further_backtests: of runs of several sizes, without the largest budget, and without both.
-        responses: by scale and domain, where the runs hold a DDO design.
+        path_residual: residual of AutoScale's path through more than two scales, in log tokens.
+        backtest: the back-test without the largest budget or, with several model sizes, without the largest size.
+        further_backtests: with several model sizes, the back-tests without the largest budget and without both.
+        responses: responses by scale and domain, if the runs hold a DDO design.
         scale_identified: whether the runs tell how losses fall with the budget.
         shared_noise: correlation of a run's deviations between validation domains.
-        noise_exponent: noise goes as the budget to this power.
+        noise_exponent: the power of the budget that noise is proportional to.
     """
 
     notes: list[str]
@@ -287,16 +287,16 @@ class Diagnostics:
 
 @dataclass(frozen=True)
 class Fit:
-    """A fit: see the classes above.
+    """A fit, as fit.json holds it.
 
     Attributes:
-        law: name.
-        objective: what was minimised.
+        law: name of the law.
+        objective: the objective.
         domains: (K,) names, in the order of data.domains.
         scales: the optimum at each scale of the runs, smallest first.
         targets: the mixture at each token budget asked for, in that order, then at those of earlier fits.
-        diagnostics: what to know.
-        overrides: of the command that made it, as typed.
+        diagnostics: what to know before trusting the fit.
+        overrides: overrides of the command that made the fit, as typed.
     """
 
     law: str
@@ -314,10 +314,10 @@ def write_fit(folder: Path, fit: Fit) -> None:
 
 
 def read_fit(folder: Path, key: str) -> Fit:
-    """The fit in a folder that the config names by `key`.
+    """Reads the fit in a folder that the config names by `key`.
 
     Raises:
-        UserError: there is none, or it is damaged or of another format.
+        UserError: the folder has no fit, or the file is damaged or of another format.
     """
     path = folder / FIT
     if not path.is_file():
@@ -326,5 +326,5 @@ def read_fit(folder: Path, key: str) -> Fit:
 
 
 def named(names: Sequence[str], values: FloatArray) -> dict[str, float]:
-    """Values by name."""
+    """Returns values by name."""
     return dict(zip(names, values.tolist(), strict=True))

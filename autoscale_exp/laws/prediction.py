@@ -1,4 +1,4 @@
-"""What a law of losses expects of mixtures: losses, objective, and the gain over a reference mixture."""
+"""The predictions of a law of losses for mixtures: losses, objective, and gains over reference mixtures."""
 
 from collections.abc import Sequence
 
@@ -9,11 +9,11 @@ from autoscale_exp.laws.gains import MIDDLE_AND_ENDS
 from autoscale_exp.laws.law import LossLaw
 from autoscale_exp.laws.objective import Objective
 
-Prediction = dict[str, FloatArray]  # (R,) numbers by column; NaN where the law does not tell
+Prediction = dict[str, FloatArray]  # (R,) numbers by column; NaN if unknown
 
 
 def predict_losses(law: LossLaw, draws: Sequence[LossLaw], tokens: FloatArray) -> Prediction:
-    """Losses in nats per token of (R, K) domain tokens, and their standard deviation over draws."""
+    """Predicts losses in nats per token for (R, K) domain tokens, with their standard deviations over draws."""
     losses = law.predict(tokens)
     spread = np.std([draw.predict(tokens) for draw in draws], axis=0) if draws else np.full_like(losses, np.nan)
     names = law.validation_domains
@@ -25,16 +25,16 @@ def predict_losses(law: LossLaw, draws: Sequence[LossLaw], tokens: FloatArray) -
 def compare(
     law: LossLaw, draws: Sequence[LossLaw], objective: Objective, tokens: FloatArray, fitted: FloatArray
 ) -> list[Prediction]:
-    """The objective, and how much lower it is than under the uniform and the fitted mixture of as many tokens.
+    """Predicts the objective, and the gains over the uniform and the fitted mixture at the same budget.
 
-    Both are medians over draws, as in a fit.
+    All are medians over draws, as in a fit.
 
     Args:
-        law: that predicts.
-        draws: of the law, for 90 % intervals.
-        objective: what is minimised.
+        law: the law.
+        draws: draws of the law, for 90 % intervals.
+        objective: the objective.
         tokens: (R, K) domain tokens.
-        fitted: (R, K) weights of the mixture fitted for each row's budget, NaN where there is none.
+        fitted: (R, K) weights of the mixture fitted for each row's budget; NaN if there is none.
     """
     totals = tokens.sum(axis=1, keepdims=True)
     values = _values(law, draws, objective, tokens)
@@ -47,7 +47,7 @@ def compare(
 
 
 def _values(law: LossLaw, draws: Sequence[LossLaw], objective: Objective, tokens: FloatArray) -> FloatArray:
-    """(D, R) objective under each draw, or (1, R) under a law without draws; NaN where the tokens are."""
+    """Returns (D, R) objectives under each draw, or (1, R) under a law without draws; NaN where the tokens are."""
     known = ~np.isnan(tokens).any(axis=1)
     laws = draws or [law]
     values = np.full((len(laws), len(tokens)), np.nan)

@@ -1,8 +1,8 @@
-// The page around the law: sliders, numbers, marks and the map.
+// The page: sliders, numbers, marks and the map.
 
 const COLOURS = { optimum: "#0072b2", unconstrained: "#56b4e9", uniform: "#000000", rival: "#d55e00", yours: "#cc79a7" };
 const SYMBOLS = { optimum: "star", unconstrained: "star-open", uniform: "x", rival: "diamond", yours: "circle-open" };
-const STEPS = 28; // of a side of the map
+const STEPS = 28; // along a side of the map
 
 const bytes = (id) => Uint8Array.from(atob(document.getElementById(id).textContent.trim()), (c) => c.charCodeAt(0));
 const unpacked = (id) => new Response(new Blob([bytes(id)]).stream().pipeThrough(new DecompressionStream("gzip")));
@@ -14,7 +14,7 @@ function make(tag, attributes, ...children) {
   return made;
 }
 
-// "1.8M", as base/labels.py has it for people.
+// A number for people, such as "1.8M", as by base/labels.py.
 function short(count) {
   const [unit, letter] = [[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e3, "K"]].find(([u]) => count >= u) ?? [1, ""];
   return `${Number((count / unit).toPrecision(3))}${letter}`;
@@ -76,7 +76,7 @@ class Page {
     const [x, y] = [element("x-axis"), element("y-axis")];
     this.law.domains.forEach((domain, k) => [x, y].forEach((axis) => axis.append(make("option", { value: k, textContent: domain }))));
     y.value = 1;
-    if (this.law.count === 1) element("shown").options[1].remove(); // without draws nothing is known of it
+    if (this.law.count === 1) element("shown").options[1].remove(); // without draws there are no intervals
     for (const choice of [x, y, element("shown")]) choice.addEventListener("change", () => this.draw());
   }
 
@@ -85,7 +85,7 @@ class Page {
     this.show();
   }
 
-  // Losses, objective and gain over uniform of shares at the page's budget and size.
+  // The losses, objective and gain over uniform of shares, at the chosen budget and size.
   expected(shares) {
     const losses = this.law.losses(shares.map((s) => s * this.budget), this.size);
     return { losses, values: this.goal.values(this.law, losses) };
@@ -115,7 +115,7 @@ class Page {
     element("gain-interval").textContent = text(gain, number);
     element("relative").textContent = signed(-gain.median / level);
     const better = this.gains(values, of_uniform).filter((by) => by > 0).length / values.length;
-    element("probability").textContent = gain.interval ? `better with ${share(better)}` : "";
+    element("probability").textContent = gain.interval ? `better with a probability of ${share(better)}` : "";
     const rows = this.law.validation_domains.map((domain, v) => {
       const drawn = summary([...Array(this.law.count - 1).keys()].map((d) => losses[(d + 1) * this.law.V + v]));
       const cells = [domain, number(losses[v]), this.law.count > 1 ? text(drawn, number) : "", Math.exp(losses[v]).toFixed(2)];
@@ -124,7 +124,7 @@ class Page {
     element("losses").replaceChildren(...rows);
   }
 
-  // Shares with two of them given, the others in the proportions that they have now, or alike if they have none.
+  // Shares of which two are given. The others keep their present proportions; they are equal if all are 0.
   on_plane(i, j, x, y) {
     const others = this.shares.reduce((sum, s, k) => sum + (k === i || k === j ? 0 : s), 0);
     const left = Math.max(1 - x - y, 0), count = this.shares.length - 2;
@@ -151,7 +151,7 @@ class Page {
     }
     const z = shown === "gain" ? gain : width;
     const known = z.flat().filter((value) => value !== null);
-    // White at no gain, whatever the two ends are.
+    // White means no gain, wherever the scale ends.
     const best = Math.max(...known, 0.1), [least, most] = shown === "gain" ? [-3 * best, best] : [0, 5 * Math.min(...known)];
     const middle = -least / (most - least);
     const two_sided = [[0, "#b35806"], [middle / 2, "#f1a340"], [middle, "#f7f7f7"], [(1 + middle) / 2, "#998ec3"], [1, "#542788"]];

@@ -1,4 +1,4 @@
-// The default law once more: laws/pooled/formula.py, points.py and model_size.py, laws/repetition.py, laws/discrepancy.py.
+// The default law in JavaScript: laws/pooled/formula.py, points.py and model_size.py, laws/repetition.py, laws/discrepancy.py.
 // D draws, V validation domains, K training domains, P parameters, R runs, F features. Index 0 is the law itself, 1 to D
 // are its draws. Arrays are flat, in C's order.
 
@@ -15,7 +15,7 @@ class Law {
     this.seen = [2 * this.K, 2 * this.K + 1].map((c) => [Math.min(...points.map((p) => p[c])), Math.max(...points.map((p) => p[c]))]);
   }
 
-  // (1 + D) x V losses in nats per token of K domain tokens, for models of `params` parameters (null: not told).
+  // (1 + D) x V losses in nats per token of K domain tokens, for models with `params` parameters (null: unknown).
   losses(tokens, params) {
     const losses = this.formula(tokens, params);
     this.correct(losses, tokens, params);
@@ -63,7 +63,7 @@ class Law {
     return losses;
   }
 
-  // How often text is gone through, and how large models are for it.
+  // The epochs over the text, and the size of models relative to it.
   repeated(tokens, params) {
     const total = tokens.reduce((sum, n) => sum + n, 0);
     const text = this.unique_tokens ?? tokens.map(() => Infinity);
@@ -77,7 +77,7 @@ class Law {
     };
   }
 
-  // Adds what each law is off by: the kernel to the runs, the features of a draw's path, and its error of level.
+  // Adds each law's correction: the kernel to the runs, the features of a draw's path, and its error of level.
   correct(losses, tokens, params) {
     const { V, R, F } = this;
     const point = this.coordinates(tokens, params);
@@ -88,13 +88,13 @@ class Law {
     for (let i = 0; i < losses.length; i++) {
       let sum = 0;
       for (let r = 0; r < R; r++) sum += kernel[r] * this.at_runs[i * R + r];
-      const drawn = i - V; // the law itself has the expected correction, without a path
+      const drawn = i - V; // the law itself has its expected correction, which has no path
       if (drawn >= 0) for (let f = 0; f < F; f++) sum += features[f] * this.features[drawn * F + f];
       losses[i] += relative * this.sd[i % V] * sum + (drawn >= 0 ? beyond * this.level[drawn] : 0);
     }
   }
 
-  // 2 K + 2: roots of shares, logs of shares, log budget, log size; of what repetition leaves of them.
+  // 2 K + 2 coordinates, discounted for repetition: roots of shares, logs of shares, log budget, log size.
   coordinates(tokens, params) {
     const { epochs, excess, fresh_excess } = this.repeated(tokens, params);
     const worth = tokens.map((n, k) => n * Math.exp(log_worth(epochs[k], this.data_decay)));
@@ -118,7 +118,7 @@ class Law {
     return kernel.rough * rough + (1 - kernel.rough) * smooth * Math.exp(-apart / (2 * kernel.scale ** 2));
   }
 
-  // The smooth ones come once more, times `growth`.
+  // The smooth features follow once more, times `growth`.
   features_at(point, growth) {
     const features = new Float64Array(this.F), count = this.phases.length;
     for (let f = 0; f < count; f++) {
@@ -130,7 +130,7 @@ class Law {
     return features;
   }
 
-  // How far log budget and log size lie from those of the runs.
+  // The distance of log budget and log size from the range of the runs.
   beyond(point) {
     const over = this.seen.map(([least, most], i) => {
       const at = point[2 * this.K + i];
@@ -145,7 +145,7 @@ class Objective {
     Object.assign(this, { metric, aggregate, weights });
   }
 
-  // (D) values under the draws; without draws the law's own.
+  // (D) values under the draws; without draws, the law's own.
   values(law, losses) {
     const first = law.count > 1 ? 1 : 0;
     return [...Array(law.count - first).keys()].map((d) => {
@@ -156,7 +156,7 @@ class Objective {
   }
 }
 
-// The log of what each of so many uses counts for on average, where the first counts for 1.
+// The log of the mean worth of a use of text, over so many uses, where the first is worth 1.
 function log_worth(times, decay) {
   const again = Math.max(times, 1) - 1;
   return Math.log((1 - decay * Math.expm1(-again / decay)) / (1 + again));
@@ -172,7 +172,7 @@ function log_sum(parts, offset) {
   return top + Math.log(sum);
 }
 
-// As numpy's: linear between the two nearest.
+// A quantile as numpy has it: linear between the two nearest values.
 function quantile(sorted, at) {
   const place = at * (sorted.length - 1);
   const below = Math.floor(place);
@@ -180,14 +180,14 @@ function quantile(sorted, at) {
   return sorted[below] + (place - below) * (sorted[above] - sorted[below]);
 }
 
-// Median over draws and their 90 % interval; without draws the interval is null.
+// The median over draws and the 90 % interval; without draws, the interval is null.
 function summary(values) {
   if (values.length < 2) return { median: values[0], interval: null };
   const sorted = [...values].sort((a, b) => a - b);
   return { median: quantile(sorted, 0.5), interval: [quantile(sorted, 0.05), quantile(sorted, 0.95)] };
 }
 
-// Shares after one of them is moved: locked ones stay, the others keep their proportions and fill what is left.
+// Shares after one of them is moved. Locked ones stay; the others keep their proportions and fill the rest.
 function rebalanced(shares, locked, moved, wanted) {
   const free = shares.map((_, k) => k !== moved && !locked[k]);
   if (!free.includes(true)) return [...shares];

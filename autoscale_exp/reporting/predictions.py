@@ -1,4 +1,4 @@
-"""Predicted beside trained: what the fit expected of the target runs, and which expectations held."""
+"""Predictions of the target runs by the fit, beside what was trained."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,15 +24,15 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class Prediction:
-    """One number, as predicted and as trained.
+    """A predicted number, and the same as trained.
 
     Attributes:
-        mixture: that it is of.
-        quantity: what it is: `objective`, `gain` over the reference, or `loss` of a validation domain.
-        predicted: by the law.
-        predicted_interval: 90 % interval of it.
-        trained: mean over seeds.
-        trained_interval: 90 % interval of that; None for a single seed.
+        mixture: name of the mixture.
+        quantity: `objective`, `gain` over the reference, or `loss` and a validation domain.
+        predicted: the number that the law predicts.
+        predicted_interval: its 90 % interval.
+        trained: the mean over seeds.
+        trained_interval: the 90 % interval of that mean; None for a single seed.
     """
 
     mixture: str
@@ -44,7 +44,7 @@ class Prediction:
 
     @property
     def outcome(self) -> str:
-        """Whether it held: `held` in the predicted interval, `within the noise` if the intervals meet, `missed`."""
+        """`held` in the predicted interval, `within the noise` if only the intervals meet, or else `missed`."""
         low, high = self.predicted_interval
         if low <= self.trained <= high:
             return "held"
@@ -59,17 +59,17 @@ def predictions(
     differences: Mapping[str, Difference],
     objective: NamedObjective,
 ) -> list[Prediction]:
-    """What the fit expects of every mixture that was trained: those of a law that predicts losses.
+    """Predicts every mixture that was trained, if the law of the fit predicts losses.
 
-    The mixture that the fit offers for the budget has the numbers of fit.json; of the others the law of the same folder
-    is asked, under draws of its own.
+    The mixture that the fit offers for the budget has the numbers of fit.json. The others are predicted by the law in
+    the folder of the fit, with draws of its own.
 
     Args:
-        fit: of the search.
-        folder: of the fit.
+        fit: the fit of the search.
+        folder: folder of the fit.
         mixtures: target runs by mixture.
-        differences: from the reference, by mixture.
-        objective: that the fit was made with.
+        differences: differences from the reference, by mixture.
+        objective: the objective of the fit.
     """
     law = law_of(folder)
     draws = [] if law is None else law.draws(NUM_DRAWS, np.random.default_rng(0))
@@ -95,14 +95,14 @@ def predictions(
 def _beside(
     name: str, quantity: str, predicted: float, interval: Interval, values: Mapping[str, FloatArray]
 ) -> Prediction:
-    """A prediction for one mixture beside what was trained; `values` has a number per seed of every mixture."""
+    """Makes the prediction of one mixture; `values` has what was trained, a number per seed of every mixture."""
     mean, margin = float(values[name].mean()), mean_margin(list(values.values()))
     trained_interval = None if margin is None else (mean - margin, mean + margin)
     return Prediction(name, quantity, predicted, interval, mean, trained_interval)
 
 
 def summary_of(found: Sequence[Prediction]) -> str:
-    """One sentence: how many predictions of objectives and gains held, and which did not."""
+    """Says in a sentence how many predictions of objectives and gains held, and which did not."""
     main = [p for p in found if p.quantity in ("objective", "gain")]
     text = f"{sum(p.outcome == 'held' for p in main)} of {len(main)} predictions of objectives and gains held"
     for outcome in ("within the noise", "missed"):
@@ -112,7 +112,7 @@ def summary_of(found: Sequence[Prediction]) -> str:
 
 
 def offered_by(fit: Fit, mixture: MixtureRuns) -> FittedMixture | None:
-    """The fit's target of the runs' budget, if these runs are of its weights."""
+    """Returns the fit's target at the budget of target runs, if the runs have its weights."""
     weights, budget = mixture.records[0].requested_weights, mixture.records[0].token_budget
     for target in fit.targets:
         apart = max(abs(weights.get(domain, 0.0) - weight) for domain, weight in target.weights.items())
@@ -122,13 +122,13 @@ def offered_by(fit: Fit, mixture: MixtureRuns) -> FittedMixture | None:
 
 
 def requested(mixture: MixtureRuns, domains: Sequence[str]) -> FloatArray:
-    """(K,) tokens that were asked for."""
+    """Returns the (K,) tokens that a mixture's runs asked for."""
     record = mixture.records[0]
     return np.array([record.requested_weights[domain] * record.token_budget for domain in domains])
 
 
 def law_of(folder: Path) -> LossLaw | None:
-    """The law in the folder of a fit; None if it has none that predicts losses."""
+    """Reads the law in the folder of a fit; None if there is none that predicts losses."""
     if not (folder / LAW).is_file():
         return None
     law = read_law(folder / LAW)
@@ -136,7 +136,7 @@ def law_of(folder: Path) -> LossLaw | None:
 
 
 def _of_law(objective: NamedObjective, law: LossLaw) -> Objective:
-    """The objective over the law's validation domains, in their order."""
+    """Returns the objective over the law's validation domains, in their order."""
     own = objective.objective
     by_name = dict(zip(objective.validation_domains, own.weights.tolist(), strict=True))
     return Objective(own.name, own.metric, np.array([by_name[v] for v in law.validation_domains]), own.aggregate)
@@ -145,7 +145,7 @@ def _of_law(objective: NamedObjective, law: LossLaw) -> Objective:
 def _expected(
     draws: Sequence[LossLaw], objective: NamedObjective, mixture: MixtureRuns
 ) -> tuple[float, Interval, dict[str, float], dict[str, Interval]]:
-    """Objective and losses of a mixture, each with its interval: medians and quantiles over draws."""
+    """Returns objective and losses of a mixture with their intervals: medians and quantiles over draws."""
     law = draws[0]
     losses = np.stack([draw.predict(requested(mixture, law.domains)) for draw in draws])
     values = _of_law(objective, law)(losses)
@@ -164,7 +164,7 @@ def _gain(
     mixtures: Mapping[str, MixtureRuns],
     difference: Difference,
 ) -> Prediction | None:
-    """How much lower than the reference."""
+    """Predicts the gain over the reference; None if it is unknown."""
     if difference.reference == "uniform" and offered is not None and offered.gains:
         gain = offered.gains["uniform"]
     elif draws:

@@ -52,7 +52,7 @@ def test_mixtures_are_drawn_about_the_prior_and_none_has_what_the_prior_lacks():
 
 def test_what_needs_slopes_is_refused():
     constraints = Constraints(BOUNDS, no_worse_than=np.full(3, 1 / 3))
-    with pytest.raises(UserError, match="no_worse_than_uniform needs a law with slopes, which law=steps has not"):
+    with pytest.raises(UserError, match="no_worse_than_uniform needs a law with slopes, but law=steps has none"):
         draw_mixtures(WithoutSlopes(), 1e5, constraints, None)
 
 

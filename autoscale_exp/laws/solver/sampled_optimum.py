@@ -74,7 +74,9 @@ def draw_mixtures(law: LossLaw, budget: float, constraints: Constraints, prior: 
     """
     check_constraints(constraints, budget, law.domains)
     if constraints.no_worse_than is not None:
-        raise UserError(f"objective.no_worse_than_uniform needs a law with slopes, which law={law.name} has not")
+        raise UserError(
+            f"objective.no_worse_than_uniform needs a law with slopes, but law={law.name} has none; choose another law"
+        )
     num_domains = len(law.domains)
     shares = np.full(num_domains, 1 / num_domains) if prior is None else prior
     check_shares(shares, num_domains, "objective.prior")
