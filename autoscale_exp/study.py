@@ -11,7 +11,7 @@ from rich.console import Console
 
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.job import job
-from autoscale_exp.base.labels import short_duration, short_label
+from autoscale_exp.base.labels import plural, short_duration, short_label
 from autoscale_exp.base.multirun import runs_at_a_time
 from autoscale_exp.base.ranges import LARGEST_SEED, check_range
 from autoscale_exp.config import StudyConf
@@ -20,7 +20,6 @@ from autoscale_exp.data.store import TokenStore, open_store
 from autoscale_exp.data.unprepared import unprepared_store
 from autoscale_exp.laws.request import Request, make_request
 from autoscale_exp.reporting.tables import open_console, print_table
-from autoscale_exp.reporting.verdicts import plural
 from autoscale_exp.runs.design import ScaledDesignConf
 from autoscale_exp.runs.record import read_records
 from autoscale_exp.runs.table import RunTable

@@ -1,4 +1,4 @@
-"""Short names of token budgets and of times, and round budgets."""
+"""Token budgets, times and numbers as people read them, and round budgets."""
 
 import math
 import re
@@ -41,3 +41,34 @@ def short_duration(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.2g} min" if seconds < 5700 else f"{float(f'{seconds / 3600:.3g}'):,.12g} h"
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """A share of 1 for people."""
+    return f"{100 * share:.{digits}f} %".replace("-", "−")
+
+
+def signed(share: float, digits: int = 1) -> str:
+    """A difference as a share of 1 for people, with its sign."""
+    return f"{100 * share:+.{digits}f} %".replace("-", "−")
+
+
+def signed_interval(interval: tuple[float, float], base: float) -> str:
+    """An interval of a difference as shares of `base` for people."""
+    low, high = (signed(end / base) for end in interval)
+    return f"{low.removesuffix(' %')} to {high}"
+
+
+def number(value: float, level: float) -> str:
+    """A value of an objective for people, in as many digits as objectives of that level deserve."""
+    return f"{value:.{4 if abs(level) < 10 else 2}f}".replace("-", "−")
+
+
+def number_interval(interval: tuple[float, float], level: float) -> str:
+    """An interval of an objective for people, in as many digits as `number`."""
+    return " to ".join(number(end, level) for end in interval)
+
+
+def plural(count: int, noun: str) -> str:
+    """A count with its noun, such as '1 run' or '2 runs'."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from autoscale_exp.base.arrays import FloatArray
+from autoscale_exp.base.labels import number, number_interval, percent
 from autoscale_exp.laws.fit_file import Gain, NextRun, Risk
 from autoscale_exp.laws.law import LossLaw
 from autoscale_exp.laws.objective import Objective
@@ -42,28 +43,31 @@ def verdict(gain: Gain, reference: str, useful: Sequence[NextRun], risk: Risk | 
         useful: the proxy runs that would tell most.
         risk: the chance that the choice between the two is wrong, now and after those runs; None if unknown.
     """
-    low, high = gain.interval
-    if gain.probability >= SURE and low > 0:
+    level = gain.median / gain.relative if gain.relative else 1.0
+    by = f"{number(abs(gain.median), level)} ({percent(abs(gain.relative))})"
+    if gain.probability >= SURE and gain.interval[0] > 0:
+        between = number_interval(gain.interval, level)
         return (
-            f"better than {reference} by {gain.median:.4f} ({gain.relative:.1%}), 90 % interval {low:.4f} to "
-            f"{high:.4f}; the probability of being better is {gain.probability:.0%}"
+            f"better than {reference} by {by}, 90 % interval {between}; the probability of being better is "
+            f"{percent(gain.probability, 0)}"
         )
-    if gain.probability <= 1 - SURE and high < 0:
+    if gain.probability <= 1 - SURE and gain.interval[1] < 0:
+        between = number_interval((-gain.interval[1], -gain.interval[0]), level)
         return (
-            f"worse than {reference} by {-gain.median:.4f} ({-gain.relative:.1%}), 90 % interval {-high:.4f} to "
-            f"{-low:.4f}; the bounds or the objective's other terms keep the mixture away from {reference}"
+            f"worse than {reference} by {by}, 90 % interval {between}; the bounds or the objective's other terms keep "
+            f"the mixture away from {reference}"
         )
     text = (
-        f"cannot be told apart from {reference} with these runs: the gain is {gain.median:.4f} ({gain.relative:.1%}), "
-        f"90 % interval {low:.4f} to {high:.4f}"
+        f"cannot be told apart from {reference} with these runs: the gain is {number(gain.median, level)} "
+        f"({percent(gain.relative)}), 90 % interval {number_interval(gain.interval, level)}"
     )
     if risk is not None and risk.is_enough:
         loses = gain.probability < 0.5
         chosen, sure = (reference, 1 - gain.probability) if loses else ("this mixture", gain.probability)
         return (
-            f"{text}; enough is known: the {len(useful)} proxy runs that would tell most lower the chance of the wrong "
-            f"choice from {risk.now:.1%} to {risk.after:.1%} only, so train {chosen}, which is better with a "
-            f"probability of {sure:.0%}"
+            f"{text}; enough is known: after the {len(useful)} proxy runs that would tell most, the chance of the "
+            f"wrong choice would still be {percent(risk.after)}, now {percent(risk.now)}; train {chosen}, which is "
+            f"better with a probability of {percent(sure, 0)}"
         )
     listed = ", ".join(f"{run.repeats or run.run} with seed {run.seed}" for run in useful)
     return f"{text}; the most useful next proxy runs are {listed}" if useful else text

@@ -102,7 +102,7 @@ class Page {
       slider.value = this.shares[k];
       typed.value = (100 * this.shares[k]).toFixed(1);
       const used = this.shares[k] * this.budget, text = this.law.unique_tokens?.[k];
-      tokens.textContent = `${short(used)} tokens${text ? `, ${(used / text).toFixed(1)} epochs` : ""}`;
+      tokens.textContent = `${short(used)} tokens${text ? `, ${Number((used / text).toPrecision(2))} epochs` : ""}`;
     });
     const { losses, values } = this.expected(this.shares);
     const of_uniform = this.expected(this.uniform).values;
@@ -115,7 +115,9 @@ class Page {
     element("gain-interval").textContent = text(gain, number);
     element("relative").textContent = signed(-gain.median / level);
     const better = this.gains(values, of_uniform).filter((by) => by > 0).length / values.length;
-    element("probability").textContent = gain.interval ? `better with a probability of ${share(better)}` : "";
+    const [low, high] = gain.interval ?? [];
+    element("relative-interval").textContent = gain.interval ? `${signed(-high / level)} to ${signed(-low / level)}` : "";
+    element("probability").textContent = gain.interval ? share(better) : "";
     const rows = this.law.validation_domains.map((domain, v) => {
       const drawn = summary([...Array(this.law.count - 1).keys()].map((d) => losses[(d + 1) * this.law.V + v]));
       const cells = [domain, number(losses[v]), this.law.count > 1 ? text(drawn, number) : "", Math.exp(losses[v]).toFixed(2)];

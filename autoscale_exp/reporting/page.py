@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from autoscale_exp.base.labels import short_label
+from autoscale_exp.base.labels import number, number_interval, percent, short_label, signed, signed_interval
 from autoscale_exp.laws.fit_file import Fit
 from autoscale_exp.reporting import evidence_figures, figures, target_figures
 from autoscale_exp.reporting.comparison import Difference, compare
@@ -23,15 +23,10 @@ from autoscale_exp.reporting.target_runs import MixtureRuns
 from autoscale_exp.reporting.templates import template
 from autoscale_exp.reporting.verdicts import (
     MANY_TARGETS,
-    number,
-    number_interval,
     objective_label,
     objective_weights,
-    percent,
     saved,
     saved_interval,
-    signed,
-    signed_interval,
     worth_saying,
 )
 

@@ -3,14 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from autoscale_exp.base.labels import budget_label, short_label
+from autoscale_exp.base.labels import budget_label, percent, short_label, signed
 from autoscale_exp.laws.fit_file import Fit
 from autoscale_exp.reporting.conf import PublishedConf
 from autoscale_exp.reporting.downstream import Table as DownstreamTable
 from autoscale_exp.reporting.savings import savings_of
 from autoscale_exp.reporting.searches import Searches
 from autoscale_exp.reporting.target_runs import MixtureRuns, NamedObjective
-from autoscale_exp.reporting.verdicts import percent, signed
 from autoscale_exp.runs.record import RunRecord
 
 METHOD = "autoscale"  # the method that the numbers are of

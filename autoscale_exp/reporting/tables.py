@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from autoscale_exp.base.labels import short_label
+from autoscale_exp.base.labels import number, percent, short_label
 from autoscale_exp.laws.fit_file import Backtest, Fit, FittedMixture
 from autoscale_exp.reporting.downstream import Table as DownstreamTable
-from autoscale_exp.reporting.verdicts import number, objective_label, percent
+from autoscale_exp.reporting.verdicts import objective_label
 
 
 def open_console() -> Console:

@@ -5,7 +5,16 @@ from typing import Any
 
 from rich.console import Console
 
-from autoscale_exp.base.labels import budget_label, short_label
+from autoscale_exp.base.labels import (
+    budget_label,
+    number,
+    number_interval,
+    percent,
+    plural,
+    short_label,
+    signed,
+    signed_interval,
+)
 from autoscale_exp.laws.fit_file import Fit
 from autoscale_exp.reporting.comparison import Difference, compare
 from autoscale_exp.reporting.downstream import Table as DownstreamTable
@@ -15,16 +24,10 @@ from autoscale_exp.reporting.tables import open_console, print_table, show_downs
 from autoscale_exp.reporting.target_runs import MixtureRuns
 from autoscale_exp.reporting.verdicts import (
     MANY_TARGETS,
-    number,
-    number_interval,
     objective_label,
     objective_weights,
-    percent,
-    plural,
     saved,
     saved_interval,
-    signed,
-    signed_interval,
     worth_saying,
 )
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from autoscale_exp.base.labels import short_label
+from autoscale_exp.base.labels import number, percent, short_label, signed
 from autoscale_exp.laws.fit_file import FitObjective
 from autoscale_exp.reporting.comparison import Difference, compare
 from autoscale_exp.reporting.noise import MOST_SEEDS
@@ -10,37 +10,7 @@ from autoscale_exp.reporting.savings import Saving
 from autoscale_exp.reporting.target_runs import MixtureRuns
 
 MANY_TARGETS = 10  # target runs that share a search's cost, told beside the cost for a single one
-
-
-def percent(share: float, digits: int = 1) -> str:
-    """A share of 1 for people."""
-    return f"{100 * share:.{digits}f} %".replace("-", "−")
-
-
-def signed(share: float, digits: int = 1) -> str:
-    """A difference as a share of 1 for people, with its sign."""
-    return f"{100 * share:+.{digits}f} %".replace("-", "−")
-
-
-def signed_interval(interval: tuple[float, float], base: float) -> str:
-    """An interval of a difference as shares of `base` for people."""
-    low, high = (signed(end / base) for end in interval)
-    return f"{low.removesuffix(' %')} to {high}"
-
-
-def number(value: float, level: float) -> str:
-    """A value of an objective for people, in as many digits as objectives of that level deserve."""
-    return f"{value:.{4 if abs(level) < 10 else 2}f}".replace("-", "−")
-
-
-def number_interval(interval: tuple[float, float], level: float) -> str:
-    """An interval of an objective for people, in as many digits as `number`."""
-    return " to ".join(number(end, level) for end in interval)
-
-
-def plural(count: int, noun: str) -> str:
-    """A count with its noun, such as '1 run' or '2 runs'."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
+MOST_WEIGHTS = 8  # that the answer names
 
 
 def objective_label(objective: FitObjective) -> str:
@@ -101,7 +71,8 @@ def answer(mixtures: Mapping[str, MixtureRuns], reference: str, metric: str, bud
     by = f"{_share(lowest)} {_side(lowest)}"
     if lowest.is_better:
         others = _beside_others(mixtures, name, reference)
-        return f"Train on {name}: {after} its {metric} is {by} than {reference}'s ({_interval(lowest)}){others}."
+        chosen = f"{name}{_weights(mixtures[name])}"
+        return f"Train on {chosen}: {after} its {metric} is {by} than {reference}'s ({_interval(lowest)}){others}."
     if lowest.is_worse:
         rest = (
             f"{name} is worse" if alone else f"every other mixture is worse; the best of them, {name}, has a {metric}"
@@ -174,6 +145,16 @@ def _listed(names: list[str]) -> str:
     if len(names) > 3:
         return f"{len(names)} others"
     return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else names[0]
+
+
+def _weights(mixture: MixtureRuns) -> str:
+    """The largest weights of a mixture, in brackets; empty if they change as it trains."""
+    record = mixture.records[0]
+    if record.stages is not None:
+        return ""
+    ordered = sorted(record.requested_weights.items(), key=lambda item: -item[1])
+    told = [f"{domain} {percent(weight, 0)}" for domain, weight in ordered[:MOST_WEIGHTS]]
+    return f" ({', '.join(told)}{', …' if ordered[MOST_WEIGHTS:] else ''})"
 
 
 def _share(difference: Difference) -> str:

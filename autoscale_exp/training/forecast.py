@@ -7,12 +7,11 @@ from functools import cache
 from pathlib import Path
 
 from autoscale_exp.base.errors import UserError
-from autoscale_exp.base.labels import short_duration, short_label
+from autoscale_exp.base.labels import plural, short_duration, short_label
 from autoscale_exp.base.ranges import check_range
 from autoscale_exp.config import PlanConf, TrainConf, has_gpu
 from autoscale_exp.data.store import TokenStore
 from autoscale_exp.lm.size import ModelSize, size_of
-from autoscale_exp.reporting.verdicts import plural
 from autoscale_exp.reweighting.conf import DoremiConf
 from autoscale_exp.training.accelerators import accelerator_of, tokens_per_second
 from autoscale_exp.training.calibration import VALIDATION_WORTH, Pace, calibrated, validation_tokens

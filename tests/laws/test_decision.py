@@ -51,7 +51,7 @@ NEXT = [
 def test_a_gain_that_may_be_none_is_not_called_better():
     sure = gain_over(np.full(100, 2.0), np.linspace(1.0, 1.5, 100))
     unsure = gain_over(np.full(100, 2.0), np.linspace(1.0, 2.5, 100))
-    assert verdict(sure, "uniform", NEXT).startswith("better than uniform by 0.7500 (37.5%)")
+    assert verdict(sure, "uniform", NEXT).startswith("better than uniform by 0.7500 (37.5 %)")
     assert verdict(unsure, "uniform", []).startswith("cannot be told apart from uniform")
     assert verdict(unsure, "uniform", NEXT).endswith(
         "most useful next proxy runs are a_x3_1K with seed 1, b_x3_1K with seed 0"
@@ -61,16 +61,16 @@ def test_a_gain_that_may_be_none_is_not_called_better():
 def test_runs_that_would_hardly_change_the_chance_of_a_wrong_choice_are_called_enough():
     unsure = gain_over(np.full(100, 2.0), np.linspace(1.0, 2.5, 100))
     assert verdict(unsure, "uniform", NEXT, Risk(0.33, 0.325)).endswith(
-        "enough is known: the 2 proxy runs that would tell most lower the chance of the wrong choice from 33.0% to "
-        "32.5% only, so train this mixture, which is better with a probability of 66%"
+        "enough is known: after the 2 proxy runs that would tell most, the chance of the wrong choice would still be "
+        "32.5 %, now 33.0 %; train this mixture, which is better with a probability of 66 %"
     )
     loses = gain_over(np.full(100, 2.0), np.linspace(1.5, 3.0, 100))
     assert verdict(loses, "uniform", NEXT, Risk(0.33, 0.325)).endswith(
-        "so train uniform, which is better with a probability of 67%"
+        "; train uniform, which is better with a probability of 67 %"
     )
     with_a_tail = gain_over(np.full(100, 2.0), np.append(np.linspace(1.0, 2.5, 99), 1e4))
     assert with_a_tail.median == pytest.approx(unsure.median, abs=0.01)
-    assert "so train this mixture, which is better with a probability of 6" in verdict(
+    assert "train this mixture, which is better with a probability of 6" in verdict(
         with_a_tail, "uniform", NEXT, Risk(0.33, 0.325)
     )
     assert "most useful next proxy runs" in verdict(unsure, "uniform", NEXT, Risk(0.33, 0.31))
@@ -79,7 +79,7 @@ def test_runs_that_would_hardly_change_the_chance_of_a_wrong_choice_are_called_e
 def test_a_gain_that_lies_below_zero_is_called_worse():
     loses = gain_over(np.full(100, 2.0), np.linspace(2.2, 2.6, 100))
     sentence = verdict(loses, "uniform", NEXT)
-    assert sentence.startswith("worse than uniform by 0.4000 (20.0%), 90 % interval 0.2200 to 0.5800")
+    assert sentence.startswith("worse than uniform by 0.4000 (20.0 %), 90 % interval 0.2200 to 0.5800")
     assert "cannot be told apart" not in sentence
 
 

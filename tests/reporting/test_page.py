@@ -86,7 +86,7 @@ SAVINGS = re.compile("sooner|fewer tokens|saved by|[+−]\\d+ %", re.IGNORECASE)
     [
         (
             [3, 2.2, 1.8, 1.6],
-            "Train on ours: after 0.4K tokens its mean loss is 15.8 %",
+            "Train on ours (b 67 %, a 33 %): after 0.4K tokens its mean loss is 15.8 %",
             "ours gets where uniform ends with 37 % fewer tokens",
         ),
         (

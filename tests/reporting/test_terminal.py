@@ -22,7 +22,7 @@ def printed(monkeypatch, capsys):
 
 def test_the_terminal_begins_with_the_answer_and_has_a_row_for_each_mixture(printed):
     text = printed(*seeds("uniform", [4, 3, 2.5, 2.0], 0, 0.01), *seeds("fitted", [3, 2.2, 1.8, 1.6], 0, 0.02))
-    assert text.startswith("Train on fitted: after 0.4K tokens its mean loss is 15.8 % lower")
+    assert text.startswith("Train on fitted (b 67 %, a 33 %): after 0.4K tokens its mean loss is 15.8 % lower")
     (row,) = (line for line in text.splitlines() if line.startswith("│ fitted") and "better" in line)
     cells = [cell.strip() for cell in row.strip("│").split("│")]
     assert cells == [
