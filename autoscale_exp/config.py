@@ -176,7 +176,7 @@ class PredictConf:
     params: int | None = None  # model size to predict for; null: the largest of the runs
     objective: ObjectiveConf | None = None  # null: that of the fit beside law_file
     num_draws: int = 100  # draws of the law for intervals; with the number of the fit they are the same draws
-    seed: int = 0  # of the draws
+    seed: int = 0  # seed of the draws
 
 
 @dataclass

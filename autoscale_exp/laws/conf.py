@@ -10,7 +10,7 @@ from omegaconf import MISSING
 class LawConf:
     """How losses are modelled; see laws/."""
 
-    name: str = MISSING  # its key in laws/law.py
+    name: str = MISSING  # key of the law in laws/law.py
 
 
 @dataclass
@@ -46,8 +46,8 @@ class RequestConf:
     target_params: int | None = None  # model size that targets are for; null: the largest of the runs
     objective: ObjectiveConf = MISSING
     bounds: BoundsConf = field(default_factory=BoundsConf)
-    uncertainty: str = "intervals"  # or none, which is faster
+    uncertainty: str = "intervals"  # intervals, or none, which is faster
     num_draws: int = 100  # draws of the law for intervals
-    seed: int = 0  # of the draws
+    seed: int = 0  # seed of the draws
     num_next_runs: int = 3  # proxy runs to propose
     next_scales: list[int] = field(default_factory=list)  # token budgets of proposed runs; empty: those of the runs
