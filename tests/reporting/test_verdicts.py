@@ -15,7 +15,7 @@ def said(**finals):
 @pytest.mark.parametrize(
     ("finals", "sentence"),
     [
-        ({"ours": [1.8, 1.81]}, "Train on ours (b 67 %, a 33 %): after 10M tokens its mean loss is 10.0 % lower than uniform's (90 % "),
+        ({"ours": [1.8, 1.81]}, "Train on ours (b 67 %, a 33 %): after 10M tokens its mean loss is 10.0 % lower "),
         (
             {"ours": [2.2, 2.21]},
             "Train on uniform: after 10M tokens ours is worse, its mean loss is 10.0 % higher (90 ",
@@ -32,7 +32,10 @@ def said(**finals):
             {"a": [1.9, 2.15], "b": [2.3, 1.9]},
             "No mixture is shown to be better than uniform: the best of the others, a, cannot be told apart from ",
         ),
-        ({"a": [1.8, 1.81], "b": [1.6, 1.61]}, "Train on b (b 67 %, a 33 %): after 10M tokens its mean loss is 20.0 % lower than "),
+        (
+            {"a": [1.8, 1.81], "b": [1.6, 1.61]},
+            "Train on b (b 67 %, a 33 %): after 10M tokens its mean loss is 20.0 % lower ",
+        ),
     ],
 )
 def test_the_answer_is_one_sentence(finals, sentence):
