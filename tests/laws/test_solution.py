@@ -168,7 +168,10 @@ def test_targets_are_of_the_size_asked_for():
     assert largest.targets[0].params == 4_000_000
     one = replace(ddo_table(), params=np.full(14, 1e6))
     far, _ = solve("pooled_transfer", one, request_for(one, *asked, "target_params=16_000_000"))
-    assert "All runs are of models of 1M parameters, so what 16M change comes from the priors." in far.diagnostics.notes
+    assert (
+        "All runs are of models with 1M parameters, so the effect of 16M comes from the priors."
+        in far.diagnostics.notes
+    )
 
 
 def test_objective_and_losses_hold_what_the_law_is_off_by(clean):

@@ -23,6 +23,7 @@ from filelock import FileLock
 from autoscale_exp.base import atomic
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.hashing import file_sha256, fingerprint
+from autoscale_exp.base.labels import plural
 from autoscale_exp.base.ranges import check_range
 from autoscale_exp.base.versioned import differing_keys
 from autoscale_exp.data.conf import DataConf, FilesDataConf
@@ -189,7 +190,7 @@ def _differences(begun: dict[str, Any], identity: dict[str, Any]) -> list[str]:
     """What tells two identities apart: keys with both values, and files with how many others there are."""
     stamps: list[dict[str, list[int]]] = [begun["stamps"], identity["stamps"]]
     others = [name for name in sorted({*stamps[0], *stamps[1]}) if stamps[0].get(name) != stamps[1].get(name)]
-    more = [f"{len(others)} files of text, such as '{others[0]}'"] if others else []
+    more = [f"{plural(len(others), 'file')} of text, such as '{others[0]}'"] if others else []
     return differing_keys(begun | {"stamps": {}}, identity | {"stamps": {}}) + more
 
 
