@@ -80,7 +80,7 @@ def test_with_noise_the_interval_of_a_regret_holds_it_nine_times_in_ten():
 
 
 def test_without_a_search_at_the_target_or_with_too_few_mixtures_nothing_is_said():
-    few = Searches({"grid": grid(noises(0)).all_runs[:6]}, {})
+    few = Searches({"grid": grid(noises(0)).all_runs[:10]}, {})
     smaller = Searches({".": [run("g", BEST) for _ in range(2)]}, {})
     assert brute_force(few, mixtures(noises(0)), "uniform", OBJECTIVE) is None
     assert brute_force(smaller, mixtures(noises(0)), "uniform", OBJECTIVE) is None
