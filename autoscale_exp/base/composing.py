@@ -4,6 +4,7 @@ Hydra takes a tenth of a second to compose a config. Most jobs of a sweep, and o
 options and differ in values: what options make is composed once, and the values are set in a copy as Hydra sets them.
 """
 
+import os
 from collections.abc import Sequence
 from copy import deepcopy
 from functools import cache
@@ -14,6 +15,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.core.utils import JobRuntime
 from omegaconf import DictConfig
 
 
@@ -32,7 +34,8 @@ def compose(job: str, overrides: Sequence[str], *, with_hydra: bool = False) -> 
     parsed = [_parsed(override) for override in overrides]
     options = [override for override in parsed if _is_option(override, loader)]
     lines = tuple(str(option.input_line) for option in options)
-    conf = deepcopy(_of_options(job, lines, with_hydra, str(loader.get_search_path())))
+    place = str(loader.get_search_path()), os.getcwd(), JobRuntime.instance().get("name")  # which Hydra's section tells
+    conf = deepcopy(_of_options(job, lines, with_hydra, place))
     ConfigLoaderImpl._apply_overrides_to_config([override for override in parsed if override not in options], conf)
     if with_hydra:
         conf.hydra.overrides.task = [override.input_line for override in parsed if not override.is_hydra_override()]
@@ -40,7 +43,7 @@ def compose(job: str, overrides: Sequence[str], *, with_hydra: bool = False) -> 
 
 
 @cache
-def _of_options(job: str, options: Sequence[str], with_hydra: bool, search_path: str) -> DictConfig:
+def _of_options(job: str, options: Sequence[str], with_hydra: bool, place: Sequence[str]) -> DictConfig:
     return hydra.compose(job, list(options), return_hydra_config=with_hydra)
 
 

@@ -31,9 +31,10 @@ def told_by(compose, job, overrides) -> str:
         ("fit", ["objective.weights={web: .5, code: .5}", "runs=${law.name}", "law=linear"]),
     ],
 )
-def test_a_config_is_that_of_hydra_whatever_was_composed_before(job, overrides):
+def test_a_config_is_that_of_hydra_whatever_was_composed_before(job, overrides, monkeypatch, tmp_path):
     key = "num_threads" if job == "study" else "seed"
-    compose(job, [*overrides, f"{key}=7"])[key] = 9
+    compose(job, [*overrides, f"{key}=7"], with_hydra=True)[key] = 9
+    monkeypatch.chdir(tmp_path)
     for with_hydra in (False, True):
         expected = OmegaConf.to_container(hydra.compose(job, overrides, return_hydra_config=with_hydra), resolve=False)
         found = OmegaConf.to_container(compose(job, overrides, with_hydra=with_hydra), resolve=False)
