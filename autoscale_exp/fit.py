@@ -40,7 +40,8 @@ from autoscale_exp.reporting.next_steps import after_fit, all_next_runs, next_ru
 from autoscale_exp.reporting.tables import show_fit
 from autoscale_exp.runs.record import read_records
 from autoscale_exp.runs.repeat import repeat_command
-from autoscale_exp.runs.table import LEAST_TOKENS, RunTable, has_sizes, read_optima, read_runs, scales_of
+from autoscale_exp.runs.run_sheet import LEAST_TOKENS, read_optima, read_runs
+from autoscale_exp.runs.table import RunTable, has_sizes, scales_of
 
 log = logging.getLogger(__name__)
 

@@ -17,8 +17,9 @@ from autoscale_exp.runs.imports import (
     table_of_wandb_runs,
 )
 from autoscale_exp.runs.record import read_records
+from autoscale_exp.runs.run_sheet import parse_run_table
 from autoscale_exp.runs.sweep_folder import remarks_on
-from autoscale_exp.runs.table import format_run_table, parse_run_table
+from autoscale_exp.runs.table import format_run_table
 
 log = logging.getLogger(__name__)
 

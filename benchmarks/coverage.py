@@ -28,7 +28,8 @@ from scipy.stats import spearmanr
 
 from autoscale_exp.laws.law import LAWS, fit_law, predict_runs
 from autoscale_exp.reporting.figures import COLOURS, STYLE
-from autoscale_exp.runs.table import RunTable, read_runs, select_runs
+from autoscale_exp.runs.run_sheet import read_runs
+from autoscale_exp.runs.table import RunTable, select_runs
 
 HERE = Path(__file__).parent
 LEVELS = np.arange(0.1, 1.0, 0.1)

@@ -36,8 +36,9 @@ from autoscale_exp.laws.candidates import Candidate, Place
 from autoscale_exp.laws.law import LossLaw, fit_law
 from autoscale_exp.laws.next_runs import choose_runs, losses_of
 from autoscale_exp.laws.solver.ensemble import Ensemble
+from autoscale_exp.runs.run_sheet import table_of_sheet
 from autoscale_exp.runs.sheet import read_sheet
-from autoscale_exp.runs.table import RunTable, select_runs, table_of_sheet
+from autoscale_exp.runs.table import RunTable, select_runs
 
 HERE = Path(__file__).parent
 SHARES = (0.20, 0.35, 0.50)  # of the runs

@@ -22,7 +22,8 @@ from autoscale_exp.laws.objective import make_objective
 from autoscale_exp.laws.optimum import make_bounds
 from autoscale_exp.laws.request import Request
 from autoscale_exp.laws.solver.constraints import Constraints
-from autoscale_exp.runs.table import RunTable, read_runs, select_runs
+from autoscale_exp.runs.run_sheet import read_runs
+from autoscale_exp.runs.table import RunTable, select_runs
 
 HERE = Path(__file__).parent
 

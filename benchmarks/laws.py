@@ -25,7 +25,8 @@ from scipy.stats import spearmanr
 from autoscale_exp.laws.law import LAWS, fit_law
 from autoscale_exp.reporting.figures import COLOURS, MARKERS, STYLE
 from autoscale_exp.runs.imports import join_regmix
-from autoscale_exp.runs.table import RunTable, parse_run_table, read_runs, select_runs
+from autoscale_exp.runs.run_sheet import parse_run_table, read_runs
+from autoscale_exp.runs.table import RunTable, select_runs
 
 HERE = Path(__file__).parent
 PILE_CC = "the_pile_pile_cc"

@@ -19,7 +19,7 @@ from autoscale_exp.reporting.target_runs import MixtureRuns, NamedObjective
 from autoscale_exp.runs.record import RunRecord
 
 LEAST_SHARE = 0.01  # smaller shares count as this in logs
-# Mixtures needed for each coefficient. With 34 mixtures of seven domains, 1.2 for each, the lowest point of a surface
+# Mixtures needed for each coefficient. With 36 mixtures of seven domains, 1.3 for each, the lowest point of a surface
 # was 32 % below uniform, in a corner without runs; the best mixture that was trained is 10 % below.
 LEAST_RATIO = 2
 NUM_DRAWS, NUM_CANDIDATES = 400, 4000

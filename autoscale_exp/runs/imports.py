@@ -15,8 +15,8 @@ import numpy as np
 from autoscale_exp.base.arrays import FloatArray
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.ranges import check_range
+from autoscale_exp.runs.run_sheet import LEAST_TOKENS, SUM_TOLERANCE, rounded_shares
 from autoscale_exp.runs.sheet import Sheet, read_sheet
-from autoscale_exp.runs.table import LEAST_TOKENS, SUM_TOLERANCE, rounded_shares
 from autoscale_exp.runs.trainer_files import DESIGN, RESULTS
 
 log = logging.getLogger(__name__)

@@ -10,8 +10,8 @@ from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.ranges import check_range
 from autoscale_exp.base.weights import check_weights
 from autoscale_exp.mixture.weights import read_mixture_file
+from autoscale_exp.runs.run_sheet import LEAST_TOKENS, OWN_COLUMNS, domain_tokens, token_columns
 from autoscale_exp.runs.sheet import read_sheet
-from autoscale_exp.runs.table import LEAST_TOKENS, OWN_COLUMNS, domain_tokens, token_columns
 
 YAML = (".yaml", ".yml")
 

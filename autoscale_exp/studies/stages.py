@@ -84,7 +84,7 @@ class StageList:
 
     def build(self) -> list[Stage]:
         """Builds all stages after that of the token store."""
-        rivals = self.rivals
+        rivals = self.conf.rivals
         own = any(rival.fit is not None and rival.search is None for rival in rivals.values())
         if own and self.conf.search is None:
             self.stages.append(Stage("search", self.own_search, self.folder / TABLE))
@@ -100,21 +100,6 @@ class StageList:
             self._add_evaluation(name, asked, targets)
         self._add_report(targets)
         return self.stages
-
-    @cached_property
-    def rivals(self) -> dict[str, RivalConf]:
-        """By name, each with the mixture that the other study's trainings found, if these are there."""
-        return {name: self._with_trained(name, rival) for name, rival in self.conf.rivals.items()}
-
-    def _with_trained(self, name: str, rival: RivalConf) -> RivalConf:
-        runs = Path(self.conf.search or "") / name / "runs"
-        if not self.conf.search or not rival.trainings or rival.target:
-            return rival
-        if not all((runs / run / RECORD).exists() for run in rival.trainings):
-            return rival
-        self.searches[name] = [str(runs.parent.resolve())]
-        *_, last = rival.trainings
-        return replace(rival, trainings={}, target=[f"mixture={name}", f"mixture.path={runs / last / 'mixture.yaml'}"])
 
     @cached_property
     def own_search(self) -> Command:
@@ -170,7 +155,13 @@ class StageList:
         self.stages.append(Stage(f"fit {name}", command, Path(fitted.output_dir) / FIT, [search], laws_code()))
 
     def _add_trainings(self, name: str, rival: RivalConf) -> None:
-        """Adds the runs that a rival finds its mixture with; each may start from the one before."""
+        """Adds the runs that a rival finds its mixture with; each may start from the one before.
+
+        None are added if the other study has trained them.
+        """
+        if elsewhere := self._trained_elsewhere(name):
+            self.searches[name] = [str(elsewhere.resolve())]
+            return
         folder = self.folder / name
         before: list[str] = []
         for run, overrides in rival.trainings.items():
@@ -180,16 +171,33 @@ class StageList:
             before.append(f"train {name} {run}")
             self.searches[name] = [name]
 
+    def _trained_elsewhere(self, name: str) -> Path | None:
+        """The folder in the other study of the runs that a rival finds its mixture with; None if they are not there."""
+        trainings = self.conf.rivals[name].trainings
+        if self.conf.search is None or not trainings:
+            return None
+        folder = Path(self.conf.search) / name
+        return folder if all((folder / "runs" / run / RECORD).exists() for run in trainings) else None
+
+    def _target_of(self, name: str) -> list[str]:
+        """Overrides of a rival's target runs; empty if they need only the mixture of the rival's name."""
+        rival, elsewhere = self.conf.rivals[name], self._trained_elsewhere(name)
+        if rival.target or elsewhere is None:
+            return rival.target
+        *_, last = rival.trainings
+        return [f"mixture={name}", f"mixture.path={elsewhere / 'runs' / last / 'mixture.yaml'}"]
+
     def _add_targets(self) -> None:
         """Adds one sweep of all rivals that need only a mixture, and one for each of the others."""
-        alike = [name for name, rival in self.rivals.items() if not rival.target]
+        own_targets = {name: target for name in self.conf.rivals if (target := self._target_of(name))}
+        alike = [name for name in self.conf.rivals if name not in own_targets]
         budgets = f"token_budget={','.join(map(str, self.conf.token_budgets))}"
         seeds = f"seed={','.join(map(str, self.conf.seeds))}"
         found = [stage.name for stage in self.stages if stage.name.startswith(("fit", "train"))]
         asked = ["experiment=targets", self._store, f"search={self.folder}"]
         asked += ["save_model=true"] if self.conf.save_model or self.conf.evaluations else []
-        for name in [None] * bool(alike) + [name for name, rival in self.rivals.items() if rival.target]:
-            own = [*self._filled(self.rivals[name].target), f"mixture.name={name}"] if name else []
+        for name in [None] * bool(alike) + [*own_targets]:
+            own = [*self._filled(own_targets[name]), f"mixture.name={name}"] if name else []
             command = self.sections.command(
                 "train", [*asked, *own], [*self._of_all_runs, "num_validations"], launched=True
             )

@@ -15,7 +15,8 @@ from autoscale_exp.laws.repetition import DATA_DECAY, effective_params, effectiv
 from autoscale_exp.laws.solution import solve
 from autoscale_exp.laws.solver.constraints import Constraints
 from autoscale_exp.laws.solver.mixture_optimum import expected_optimum
-from autoscale_exp.runs.table import RunTable, parse_run_table
+from autoscale_exp.runs.run_sheet import parse_run_table
+from autoscale_exp.runs.table import RunTable
 from tests.laws.test_solution import request_for
 
 NAMES = ["a", "b", "c"]

@@ -13,7 +13,7 @@ from autoscale_exp.runs.imports import (
     read_wandb_export,
     table_of_wandb_runs,
 )
-from autoscale_exp.runs.table import parse_run_table
+from autoscale_exp.runs.run_sheet import parse_run_table
 
 MIXTURES = "index,train_the_pile_arxiv,train_the_pile_github\n1,0.25,0.75\n2,0.498,0.5\n"
 LOSSES = "index,metric/the_pile_arxiv_val_loss,metric/the_pile_hn_val_loss\n1,3.5,4.5\n2,3.25,4.25\n"

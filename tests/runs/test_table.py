@@ -7,15 +7,8 @@ import pytest
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.runs.mixtures import read_mixtures
 from autoscale_exp.runs.record import write_record
-from autoscale_exp.runs.table import (
-    format_run_table,
-    parse_run_table,
-    read_optima,
-    read_runs,
-    refresh_run_table,
-    scales_of,
-    table_of_records,
-)
+from autoscale_exp.runs.run_sheet import parse_run_table, read_optima, read_runs
+from autoscale_exp.runs.table import format_run_table, refresh_run_table, scales_of, table_of_records
 from tests.runs.records import make_record
 
 HEADER = "run,scale,seed,tokens.a,tokens.b,loss.a,loss.b,lr\n"
