@@ -194,7 +194,10 @@ def summarise(
         f"speedup_vs_{reference}": {name: saving.on_curves for name, saving in savings.items()},
         f"savings_vs_{reference}": {name: _saving(saving) for name, saving in savings.items()},
         f"difference_vs_{reference}": {name: _difference(difference) for name, difference in differences.items()},
-        "predictions": [asdict(prediction) | {"outcome": prediction.outcome} for prediction in found],
+        "predictions": [
+            asdict(prediction) | {"runs_interval": prediction.runs_interval, "outcome": prediction.outcome}
+            for prediction in found
+        ],
         "brute_force": brute and asdict(brute),
         "optima": {name: _optimum(optimum) for name, optimum in (optima or {}).items()},
         "requested_weights": {name: mixture.records[0].requested_weights for name, mixture in mixtures.items()},

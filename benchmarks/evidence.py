@@ -79,6 +79,17 @@ def table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows])
 
 
+def counts_of(predictions: list[dict[str, Any]]) -> str:
+    """How many predictions lie in the law's interval, and in that with the noise of the runs."""
+    told = []
+    for quantity in ("objective", "gain"):
+        own = [p for p in predictions if p["quantity"] == quantity]
+        of_law = sum(p["predicted_interval"][0] <= p["trained"] <= p["predicted_interval"][1] for p in own)
+        of_runs = sum(p["outcome"] == "held" for p in own)
+        told.append(f"{quantity}s: {of_law} of {len(own)} in the law's interval, {of_runs} with the runs' noise")
+    return "\n".join(told)
+
+
 def tables_of(result: dict[str, Any]) -> list[str]:
     """The tables of the page, in Markdown."""
     domains = list(next(iter(result["requested_weights"].values())))
@@ -113,7 +124,7 @@ def tables_of(result: dict[str, Any]) -> list[str]:
         "tokens saved",
         "search",
     ]
-    tables = [table(head, rows)]
+    tables = [table(head, rows), counts_of(result["predictions"])]
     if brute := result["brute_force"]:
         rows = [
             [f"`{name}`", percent(r["trained"]), percent(r["smooth"], r["interval"]), f"{100 * r['captured']:.0f} %"]

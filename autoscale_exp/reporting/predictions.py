@@ -1,5 +1,6 @@
 """Predictions of the target runs by the fit, beside what was trained."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,7 @@ class Prediction:
         mixture: name of the mixture.
         quantity: `objective`, `gain` over the reference, or `loss` and a validation domain.
         predicted: the number that the law predicts.
-        predicted_interval: its 90 % interval.
+        predicted_interval: its 90 % interval, by what the proxy runs leave open of the law.
         trained: the mean over seeds.
         trained_interval: the 90 % interval of that mean; None for a single seed.
     """
@@ -43,13 +44,22 @@ class Prediction:
     trained_interval: Interval | None
 
     @property
-    def outcome(self) -> str:
-        """`held` in the predicted interval, `within the noise` if only the intervals meet, or else `missed`."""
+    def runs_interval(self) -> Interval:
+        """The 90 % interval of the mean of such target runs: that of the law, and their noise.
+
+        The two are independent, so half-widths add in quadrature, on each side by itself. The noise of a single seed is
+        unknown and left out.
+        """
         low, high = self.predicted_interval
-        if low <= self.trained <= high:
-            return "held"
-        meets = self.trained_interval and self.trained_interval[0] <= high and low <= self.trained_interval[1]
-        return "within the noise" if meets else "missed"
+        noise = 0.0 if self.trained_interval is None else (self.trained_interval[1] - self.trained_interval[0]) / 2
+        below, above = (math.hypot(side, noise) for side in (self.predicted - low, high - self.predicted))
+        return self.predicted - below, self.predicted + above
+
+    @property
+    def outcome(self) -> str:
+        """`held` if what was trained lies in the interval of such runs, or else `missed`."""
+        low, high = self.runs_interval
+        return "held" if low <= self.trained <= high else "missed"
 
 
 def predictions(
@@ -105,9 +115,8 @@ def summary_of(found: Sequence[Prediction]) -> str:
     """Says in a sentence how many predictions of objectives and gains held, and which did not."""
     main = [p for p in found if p.quantity in ("objective", "gain")]
     text = f"{sum(p.outcome == 'held' for p in main)} of {len(main)} predictions of objectives and gains held"
-    for outcome in ("within the noise", "missed"):
-        if named := [f"the {p.quantity} of {p.mixture}" for p in main if p.outcome == outcome]:
-            text += f"; {outcome}: {', '.join(named) if len(named) <= MOST_NAMED else len(named)}"
+    if missed := [f"the {p.quantity} of {p.mixture}" for p in main if p.outcome == "missed"]:
+        text += f"; missed: {', '.join(missed) if len(missed) <= MOST_NAMED else len(missed)}"
     return f"{text}."
 
 

@@ -115,8 +115,8 @@ def _show_predictions(console: Console, main: Sequence[Prediction], level: float
     rows = []
     for p in main:
         predicted = f"{number(p.predicted, level)} ({number_interval(p.predicted_interval, level)})"
-        own = f" ({number_interval(p.trained_interval, level)})" if p.trained_interval else ""
-        rows.append([f"{p.mixture} {p.quantity}", predicted, number(p.trained, level) + own, p.outcome])
+        expected, trained = number_interval(p.runs_interval, level), number(p.trained, level)
+        rows.append([f"{p.mixture} {p.quantity}", predicted, expected, trained, p.outcome])
     title = "predicted by the fit, and trained; 90 % intervals"
-    print_table(console, title, ["mixture", "predicted", "trained", "prediction"], rows)
+    print_table(console, title, ["mixture", "predicted", "with the runs' noise", "trained", "prediction"], rows)
     console.print(summary_of(main), markup=False)
