@@ -16,4 +16,5 @@ class RivalConf:
     design: list[str] = field(default_factory=list)  # overrides of `train` for the design of that search
     fit: list[str] | None = None  # overrides of `fit` to the search's runs; null: no fit
     trainings: dict[str, list[str]] = field(default_factory=dict)  # of `train`, for single runs by name, in order
-    target: list[str] = field(default_factory=list)  # overrides of `train` for target runs; empty: mixture=<the rival>
+    # Overrides of `train` for target runs. Empty: mixture=<the rival>, or the fit's mixtures if there is no such option
+    target: list[str] = field(default_factory=list)

@@ -1,14 +1,19 @@
 """The stages of a study: its commands, in their order."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import Path
 from string import Template
 
+from hydra.core.global_hydra import GlobalHydra
+
 from autoscale_exp import laws
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.hashing import file_sha256, fingerprint
+from autoscale_exp.base.labels import budget_label
+from autoscale_exp.base.overrides import override_of
 from autoscale_exp.config import FitConf, StudyConf
 from autoscale_exp.data.store import TokenStore
 from autoscale_exp.laws.fit_file import FIT
@@ -182,10 +187,21 @@ class StageList:
     def _target_of(self, name: str) -> list[str]:
         """Overrides of a rival's target runs; empty if they need only the mixture of the rival's name."""
         rival, elsewhere = self.conf.rivals[name], self._trained_elsewhere(name)
-        if rival.target or elsewhere is None:
+        if rival.target:
             return rival.target
-        *_, last = rival.trainings
-        return [f"mixture={name}", f"mixture.path={elsewhere / 'runs' / last / 'mixture.yaml'}"]
+        if elsewhere is not None:
+            *_, last = rival.trainings
+            return [f"mixture={name}", f"mixture.path={elsewhere / 'runs' / last / 'mixture.yaml'}"]
+        options = GlobalHydra.instance().config_loader().get_group_options("mixture")
+        if name in self.fits and name not in options:
+            return ["mixture=from_file", override_of("mixture.path", self._found_by(self.fits[name]))]
+        return []
+
+    def _found_by(self, fit: FitConf) -> str:
+        """The mixture file of a fit: that of its single target, or else for each target run that of its budget."""
+        if len(fit.target_tokens) == 1:
+            return f"{fit.output_dir}/mixtures/{budget_label(fit.target_tokens[0])}.yaml"
+        return f"${{mixture_of_search:${{search}},{os.path.relpath(fit.output_dir, self.folder)},${{token_budget}}}}"
 
     def _add_targets(self) -> None:
         """Adds one sweep of all rivals that need only a mixture, and one for each of the others."""

@@ -43,7 +43,8 @@ def test_the_cost_of_a_search_is_the_tokens_of_its_runs(stage_list: Callable[...
 def test_rivals_share_a_search_of_one_name(stage_list: Callable[..., StageList]):
     of_study = stage_list("rivals=[uniform]", linear=of_swarm("linear"), additive=of_swarm("additive"))
     stages = of_study.build()
-    assert names(stages) == ["search swarm", "fit linear", "fit additive", "targets", "report"]
+    targets = ["targets", "targets linear", "targets additive"]
+    assert names(stages) == ["search swarm", "fit linear", "fit additive", *targets, "report"]
     assert "design.scales=[320]" in stages[0].command.overrides
     assert of_study.searches == {"linear": ["swarm"], "additive": ["swarm"]}
 
@@ -99,6 +100,30 @@ def test_a_mixture_file_that_no_stage_writes_must_be_there(stage_list: Callable[
     (targets,) = (stage for stage in of_study.build() if stage.name == "targets mine")
     with pytest.raises(UserError, match=r"mixture mine: mixture.path is 'elsewhere.yaml', which does not exist"):
         runs_of(targets.command, of_study.store, of_study.folder)
+
+
+def test_a_rival_without_a_mixture_option_trains_what_its_own_fit_finds(stage_list: Callable[..., StageList]):
+    of_study = stage_list("rivals=[uniform]", mine=of_swarm("linear"))
+    stages = {stage.name: stage for stage in of_study.build()}
+    found = f"mixture.path={stages['fit mine'].result.parent}/mixtures/1.6K.yaml"
+    assert stages["targets mine"].command.overrides[-3:] == ["mixture=from_file", found, "mixture.name=mine"]
+    assert stages["targets"].command.sweeps[0] == "mixture=uniform"
+
+
+def test_each_target_run_of_several_budgets_has_the_mixture_of_its_own(stage_list: Callable[..., StageList]):
+    of_study = stage_list("rivals=[uniform]", "token_budgets=[1600,3200]", "seeds=[0]", mine=of_swarm("linear"))
+    (targets,) = (stage for stage in of_study.build() if stage.name == "targets mine")
+    paths = [conf.mixture.path for conf in targets.command.configs()]
+    assert paths == [f"{of_study.folder}/swarm/linear/mixtures/{label}.yaml" for label in ("1.6K", "3.2K")]
+    assert runs_of(targets.command, of_study.store, of_study.folder)[1] == [1600, 3200]  # not found yet
+
+
+def test_a_mixture_for_another_budget_is_that_of_a_fits_single_target(stage_list: Callable[..., StageList]):
+    """As in a study of whether the best mixture of a small scale is the best of a larger one."""
+    small = RivalConf(search="small", design=["design.scales=[320]"], fit=["target_tokens=[320]"])
+    of_study = stage_list("rivals=[uniform]", best_at_320=small)
+    (targets,) = (stage for stage in of_study.build() if stage.name == "targets best_at_320")
+    assert f"mixture.path={of_study.folder}/small/fit/mixtures/0.32K.yaml" in targets.command.overrides
 
 
 def test_every_rival_of_the_project_has_its_stages(stage_list: Callable[..., StageList]):
