@@ -14,7 +14,7 @@ from autoscale_exp.base.job import job
 from autoscale_exp.base.labels import plural, short_duration, short_label
 from autoscale_exp.base.multirun import runs_at_a_time
 from autoscale_exp.base.ranges import LARGEST_SEED, check_range
-from autoscale_exp.config import StudyConf
+from autoscale_exp.config import StudyConf, TrainConf
 from autoscale_exp.data.manifest import MANIFEST
 from autoscale_exp.data.store import TokenStore, open_store
 from autoscale_exp.data.unprepared import unprepared_store
@@ -33,7 +33,7 @@ from autoscale_exp.studies.checks import (
 from autoscale_exp.studies.choices import choose_scales
 from autoscale_exp.studies.commands import Sections
 from autoscale_exp.studies.progress import StudyProgress
-from autoscale_exp.studies.runs import runs_of
+from autoscale_exp.studies.runs import StageRun, runs_of
 from autoscale_exp.studies.stages import Stage, StageList
 from autoscale_exp.training.forecast import Forecast, Forecaster, check_plan, describe
 from autoscale_exp.training.plan import check_data_given_once
@@ -160,19 +160,21 @@ def show_plan(console: Console, stages: StageList, planned: Sequence[Stage], lef
     check_objective(stages, requests)
     check_ratios(stages, requests)
     runs = {stage.name: runs_of(stage.command, store, folder) for stage in planned}  # all checked before any is timed
-    check_numbers_of_runs(stages, {stage.name: len(runs[stage.name][0]) for stage in planned if runs[stage.name][0]})
+    check_numbers_of_runs(stages, {name: len(of_stage) for name, of_stage in runs.items() if of_stage})
+    to_do = {stage.name: [run for run in runs[stage.name] if not run.finished] for stage in left}
     parallel = runs_at_a_time(stages.sections.launcher)
     forecaster = Forecaster(conf.plan, store, folder, measure=stages.prepared)
-    forecaster = forecaster.unless_tiny([runs[stage.name] for stage in left])
+    forecaster = forecaster.unless_tiny([_columns(of_stage) for of_stage in to_do.values()])
     rows, total = [], Forecast()
     for stage in planned:
-        confs, tokens = runs[stage.name]
+        counted = to_do.get(stage.name, runs[stage.name])
+        confs, tokens = _columns(counted)
         cells = [str(len(confs)), short_label(sum(tokens))] if confs else ["", ""]
         if confs and stage in left:
             forecast = forecaster.of_runs(confs, tokens, (parallel if stage.command.launched else None) or 1)
             total += forecast
             cells += [f"{forecast.flops:.2g}", "" if forecast.seconds is None else short_duration(forecast.seconds)]
-        rows.append([stage.name, *cells, *[""] * (4 - len(cells)), "to do" if stage in left else "finished"])
+        rows.append([stage.name, *cells, *[""] * (4 - len(cells)), _state(stage in left, counted, runs[stage.name])])
     target = short_label(conf.token_budgets[-1])
     title = f"study {conf.name}: {', '.join(conf.rivals)} at {target} tokens, {plural(len(conf.seeds), 'seed')}"
     print_table(console, title, ["stage", "runs", "tokens", "FLOPs", "time", ""], rows)
@@ -184,6 +186,17 @@ def show_plan(console: Console, stages: StageList, planned: Sequence[Stage], lef
     console.print("the same, one by one:")
     for stage in planned:
         console.print(f"  {stage.command.text}", markup=False)
+
+
+def _columns(runs: Sequence[StageRun]) -> tuple[list[TrainConf], list[int]]:
+    return [run.conf for run in runs], [run.tokens for run in runs]
+
+
+def _state(is_left: bool, to_do: Sequence[StageRun], runs: Sequence[StageRun]) -> str:
+    if not is_left:
+        return "finished"
+    finished = len(runs) - len(to_do)
+    return f"to do, {finished} of {len(runs)} runs finished" if finished else "to do"
 
 
 if __name__ == "__main__":

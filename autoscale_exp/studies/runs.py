@@ -1,6 +1,6 @@
 """The runs of a command, checked before the first one starts."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +18,23 @@ from autoscale_exp.studies.commands import Command
 from autoscale_exp.training.plan import is_finished, plan_run
 
 
-def runs_of(command: Command, store: TokenStore, study: Path) -> tuple[list[TrainConf], list[int]]:
-    """Returns the runs of a `train` command and the tokens of each, checked unless they wait for another stage.
+@dataclass(frozen=True)
+class StageRun:
+    """A run of a stage.
+
+    Attributes:
+        conf: its config.
+        tokens: tokens that it trains on, or its token budget if it waits for the result of another stage.
+        finished: whether its result is there.
+    """
+
+    conf: TrainConf
+    tokens: int
+    finished: bool = False
+
+
+def runs_of(command: Command, store: TokenStore, study: Path) -> list[StageRun]:
+    """Returns the runs of a `train` command, checked unless they wait for another stage; none of another job.
 
     Args:
         command: a command of the study.
@@ -30,9 +45,8 @@ def runs_of(command: Command, store: TokenStore, study: Path) -> tuple[list[Trai
         UserError: the config of a run is invalid.
     """
     if command.job != "train":
-        return [], []
-    confs = _confs_of(command, store)
-    return confs, [_tokens_of(conf, store, study) for conf in confs]
+        return []
+    return [_run_of(conf, store, study) for conf in _confs_of(command, store)]
 
 
 def _confs_of(command: Command, store: TokenStore) -> list[TrainConf]:
@@ -47,21 +61,21 @@ def _confs_of(command: Command, store: TokenStore) -> list[TrainConf]:
     return [replace(first, design=replace(first.design, index=index)) for index in range(count)]
 
 
-def _tokens_of(conf: TrainConf, store: TokenStore, study: Path) -> int:
-    """Tokens of a run, or its token budget if it waits for the result of another stage.
+def _run_of(conf: TrainConf, store: TokenStore, study: Path) -> StageRun:
+    """A run by its config.
 
     Raises:
         UserError: the run cannot be made as configured, or its folder holds a run of another config.
     """
     if conf.token_budget is not None and _waits(conf, study):
-        return conf.token_budget
+        return StageRun(conf, conf.token_budget)
     if not (store.folder / MANIFEST).is_file():
-        return _asked_for(conf, store)
+        return StageRun(conf, _asked_for(conf, store))
     try:
         plan = plan_run(conf, store)
         name = conf.run_name if isinstance(conf.design, SingleConf) else plan.spec.run
-        is_finished(plan, Path(conf.output_dir) / "runs" / name)
-        return plan.sampler.num_rows * store.seq_len
+        finished = is_finished(plan, Path(conf.output_dir) / "runs" / name)
+        return StageRun(conf, plan.sampler.num_rows * store.seq_len, finished)
     except UserError as error:
         raise UserError(f"mixture {conf.mixture_name}: {error}") from None
 

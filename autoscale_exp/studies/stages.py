@@ -117,8 +117,7 @@ class StageList:
         """The tokens of the study's own search, which every rival may spend."""
         if self.conf.search is not None:
             return sum(sum(record.tokens.values()) for record in read_records(Path(self.conf.search)))
-        _, tokens = runs_of(self.own_search, self.store, self.folder)
-        return sum(tokens)
+        return sum(run.tokens for run in runs_of(self.own_search, self.store, self.folder))
 
     def _runs_of(self, rival: RivalConf) -> Path:
         """The folder of the runs that a rival is fitted to, in the other study if they are there."""

@@ -25,7 +25,7 @@ from tests.runs.records import make_record
 
 def counts(stages: StageList) -> dict[str, int]:
     searches = [stage for stage in stages.build() if stage.name.startswith("search")]
-    return {stage.name: len(runs_of(stage.command, stages.store, stages.folder)[0]) for stage in searches}
+    return {stage.name: len(runs_of(stage.command, stages.store, stages.folder)) for stage in searches}
 
 
 @pytest.mark.parametrize(
@@ -80,10 +80,10 @@ def test_scales_that_no_fit_can_answer_for_the_targets_with_are_refused(
 
 def test_a_run_of_another_config_in_the_folder_is_told_of_before_the_search(stage_list: Callable[..., StageList]):
     of_study = stage_list()
-    (first, *_), _ = runs_of(of_study.own_search, of_study.store, of_study.folder)
+    first, *_ = runs_of(of_study.own_search, of_study.store, of_study.folder)
     run = of_study.folder / "runs" / "base_0.32K"
     run.mkdir(parents=True)
-    plan = plan_run(first, of_study.store)
+    plan = plan_run(first.conf, of_study.store)
     write_identity(run, plan.identity)
     (run / RECORD).write_text("{}")
     smaller = stage_list("model.n_embd=32")

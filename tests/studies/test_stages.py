@@ -20,6 +20,10 @@ def names(stages: list[Stage]) -> list[str]:
     return [stage.name for stage in stages]
 
 
+def tokens_of(stage: Stage, of_study: StageList) -> list[int]:
+    return [run.tokens for run in runs_of(stage.command, of_study.store, of_study.folder)]
+
+
 def test_a_study_is_a_search_its_fits_target_runs_and_a_report(stage_list: Callable[..., StageList]):
     of_study = stage_list("rivals=[uniform,fitted,autoscale]")
     stages = of_study.build()
@@ -35,9 +39,9 @@ def test_the_cost_of_a_search_is_the_tokens_of_its_runs(stage_list: Callable[...
     of_study = stage_list()
     search = of_study.build()[0]
     shares = sum(1 + (factor - 1) / 3 for factor in (1, *(3, 1 / 3) * 3))
-    confs, tokens = runs_of(search.command, of_study.store, of_study.folder)
-    assert len(confs) == 2 * 7
-    assert sum(tokens) == pytest.approx(shares * (320 + 960), rel=0.02)  # whole rows
+    runs = runs_of(search.command, of_study.store, of_study.folder)
+    assert len(runs) == 2 * 7
+    assert sum(run.tokens for run in runs) == pytest.approx(shares * (320 + 960), rel=0.02)  # whole rows
 
 
 def test_rivals_share_a_search_of_one_name(stage_list: Callable[..., StageList]):
@@ -91,7 +95,7 @@ def test_a_target_beyond_the_text_is_told_before_anything_is_trained(stage_list:
 def test_a_mixture_that_is_yet_to_be_found_costs_its_budget(stage_list: Callable[..., StageList]):
     of_study = stage_list()
     (targets,) = (stage for stage in of_study.build() if stage.name == "targets")
-    assert runs_of(targets.command, of_study.store, of_study.folder)[1] == [1600] * 4
+    assert tokens_of(targets, of_study) == [1600] * 4
 
 
 def test_a_mixture_file_that_no_stage_writes_must_be_there(stage_list: Callable[..., StageList]):
@@ -115,7 +119,7 @@ def test_each_target_run_of_several_budgets_has_the_mixture_of_its_own(stage_lis
     (targets,) = (stage for stage in of_study.build() if stage.name == "targets mine")
     paths = [conf.mixture.path for conf in targets.command.configs()]
     assert paths == [f"{of_study.folder}/swarm/linear/mixtures/{label}.yaml" for label in ("1.6K", "3.2K")]
-    assert runs_of(targets.command, of_study.store, of_study.folder)[1] == [1600, 3200]  # not found yet
+    assert tokens_of(targets, of_study) == [1600, 3200]  # not found yet
 
 
 def test_a_mixture_for_another_budget_is_that_of_a_fits_single_target(stage_list: Callable[..., StageList]):
@@ -149,7 +153,7 @@ def test_every_rival_of_the_project_has_its_stages(stage_list: Callable[..., Sta
 def test_a_swarm_and_a_pair_of_trainings_cost_no_more_than_the_studys_own_search(stage_list: Callable[..., StageList]):
     of_study = stage_list("rivals=[uniform,regmix,doremi,fitted]")
     stages = of_study.build()
-    tokens = {s.name: sum(runs_of(s.command, of_study.store, of_study.folder)[1]) for s in stages}
+    tokens = {s.name: sum(tokens_of(s, of_study)) for s in stages}
     assert 0.9 * of_study.search_tokens < tokens["search swarm"] <= of_study.search_tokens
     both = tokens["train doremi reference"] + tokens["train doremi proxy"]
     assert both == pytest.approx(of_study.search_tokens, abs=32)
