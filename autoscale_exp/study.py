@@ -36,6 +36,7 @@ from autoscale_exp.studies.progress import StudyProgress
 from autoscale_exp.studies.runs import StageRun, runs_of
 from autoscale_exp.studies.stages import Stage, StageList
 from autoscale_exp.training.forecast import Forecast, Forecaster, check_plan, describe
+from autoscale_exp.training.other_designs import remark_on_other_designs
 from autoscale_exp.training.plan import check_data_given_once
 
 log = logging.getLogger(__name__)
@@ -178,6 +179,9 @@ def show_plan(console: Console, stages: StageList, planned: Sequence[Stage], lef
     target = short_label(conf.token_budgets[-1])
     title = f"study {conf.name}: {', '.join(conf.rivals)} at {target} tokens, {plural(len(conf.seeds), 'seed')}"
     print_table(console, title, ["stage", "runs", "tokens", "FLOPs", "time", ""], rows)
+    for of_stage in filter(None, runs.values()):
+        if remark := remark_on_other_designs(of_stage[0].conf, store.domains):
+            console.print(remark, markup=False)
     known = store.num_bytes if stages.prepared or conf.data.max_characters else None
     console.print(f"to do: {describe(total, conf.plan, known, parallel) if left else 'nothing'}", markup=False)
     if not stages.prepared:

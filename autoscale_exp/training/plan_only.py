@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 from autoscale_exp.base.multirun import jobs_of, runs_at_a_time
 from autoscale_exp.reporting.tables import open_console
 from autoscale_exp.training.forecast import Forecaster, check_plan, describe
+from autoscale_exp.training.other_designs import remark_on_other_designs
 from autoscale_exp.training.plan import RunPlan, is_finished, plan_run, store_of
 
 
@@ -19,6 +20,8 @@ def tell_sweep(config: DictConfig) -> None:
     """
     runs = Path(config.hydra.sweep.dir) / "runs"
     plans = [plan_run(conf, store_of(conf, overrides)) for overrides, conf in jobs_of(config)]
+    if remark := remark_on_other_designs(plans[0].conf, plans[0].store.domains):
+        open_console().print(remark, markup=False)
     tell(
         [plan for plan in plans if not is_finished(plan, runs / plan.conf.run_name)],
         runs_at_a_time(config.hydra.launcher),

@@ -26,6 +26,7 @@ from autoscale_exp.runs.record import FAILURE, is_recorded, read_failure
 from autoscale_exp.runs.sweep_file import plan_runs
 from autoscale_exp.runs.table import TABLE, write_run_table
 from autoscale_exp.training.claim import SWEEP, end_workers, holder, this_process
+from autoscale_exp.training.other_designs import remark_on_other_designs
 from autoscale_exp.training.packed_trainer import Planned, check_packing, is_packed
 from autoscale_exp.training.parallelism import num_devices
 from autoscale_exp.training.plan import is_finished, plan_run, store_of
@@ -81,6 +82,9 @@ class SweepCallback(Callback):
                 (run.folder / FAILURE).unlink(missing_ok=True)  # so that any failure found later is new
         self._watch = SweepWatch(runs, fail_fast=config.fail_fast)
         self._watching.enter_context(self._watch)
+        first = runs[0].plan
+        if remark := remark_on_other_designs(first.conf, first.store.domains):
+            self._watch.say(remark)
         atexit.register(self._watching.close)  # a sweep that is stopped gives the terminal its cursor back
         handle_signals(self._stop)
         if "joblib" in config.hydra.launcher._target_:  # the watch's thread still receives them

@@ -24,12 +24,17 @@ def finish(of_study: StageList, index: int) -> int:
     return run.tokens
 
 
-def plan_of(of_study: StageList) -> dict[str, list[str]]:
-    """The cells of the plan's table by stage, and what is to do in all as its last entry."""
+def told_of(of_study: StageList) -> list[str]:
+    """The lines of a study's plan."""
     stages = of_study.build()
     told = Console(file=StringIO(), width=300)
     show_plan(told, of_study, stages, stages)
-    lines = told.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    return told.file.getvalue().splitlines()  # type: ignore[attr-defined]
+
+
+def plan_of(of_study: StageList) -> dict[str, list[str]]:
+    """The cells of the plan's table by stage, and what is to do in all as its last entry."""
+    lines = told_of(of_study)
     rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in lines if line.startswith("│")]
     (total,) = (line for line in lines if line.startswith("to do: "))
     return {name: cells for name, *cells in rows} | {"total": total.split(", ")}
@@ -47,3 +52,10 @@ def test_a_plan_counts_only_the_runs_that_are_left(stage_list: Callable[..., Sta
     assert after["search"][4] == "to do, 2 of 14 runs finished"
     assert after["total"][0] == "to do: 16 runs"
     assert after["targets"] == before["targets"]
+
+
+def test_a_plan_tells_of_runs_of_another_design(stage_list: Callable[..., StageList]):
+    finish(stage_list(), 0)
+    assert not [line for line in told_of(stage_list()) if "of another design" in line]
+    (line,) = (line for line in told_of(stage_list("design.scales=[480,960]")) if "of another design" in line)
+    assert line.startswith(f"'{stage_list().folder}' has 1 finished run of another design (base_0.32K)")

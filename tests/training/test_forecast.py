@@ -13,11 +13,13 @@ from autoscale_exp.config import PlanConf, TrainConf
 from autoscale_exp.data.store import TokenStore
 from autoscale_exp.data.unprepared import unprepared_store
 from autoscale_exp.lm.size import size_of
+from autoscale_exp.runs.record import write_record
 from autoscale_exp.training import calibration, forecast
 from autoscale_exp.training.accelerators import ACCELERATORS, tokens_per_second
 from autoscale_exp.training.calibration import CALIBRATION, Pace, calibrated, validation_tokens
 from autoscale_exp.training.forecast import Forecast, Forecaster, check_plan, describe
 from autoscale_exp.training.plan_only import tell, tell_sweep
+from tests.runs.records import make_record
 
 PAPER = ["data=redpajama", "model=gpt2_large", "trainer=bf16", "micro_batch_rows=20", "token_budget=1_000_000_000"]
 
@@ -162,7 +164,12 @@ def test_a_sweep_tells_what_it_will_take(
     sweep = ["experiment=search", "design.scales=[320,960]", "design.base_repeats=0"]
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         tell_sweep(compose("train", [*sweep, *overrides], with_hydra=True))
-    assert capsys.readouterr().out.startswith("to do: 14 runs, 10.7K tokens")
+        assert capsys.readouterr().out.startswith("to do: 14 runs, 10.7K tokens")
+        write_record(tmp_path / "runs" / "base_0.64K", make_record("base_0.64K"))
+        tell_sweep(compose("train", [*sweep, *overrides], with_hydra=True))
+        first, second, *_ = capsys.readouterr().out.splitlines()
+        assert first.startswith(f"'{tmp_path}' has 1 finished run of another design (base_0.64K)")
+        assert second.startswith("to do: 14 runs, 10.7K tokens")
     tell([])
     assert "all runs are finished" in capsys.readouterr().out
 

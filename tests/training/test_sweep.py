@@ -64,6 +64,12 @@ def test_a_finished_sweep_is_not_trained_again(finished: Path, start: Start):
     assert (finished / "runs.csv").read_text() == table
 
 
+def test_a_sweep_tells_of_runs_of_another_design(finished: Path, start: Start):
+    process = ended(start(finished, *DDO, "design.scales=[640]", FIRST_SCALE))
+    assert process.returncode == 0, process.stderr
+    assert f"'{finished}' has 7 finished runs of another design (base_1.28K, code_x0.333_1.28K, " in process.stdout
+
+
 def test_a_sweep_over_folders_of_other_runs_is_refused_before_it_starts(finished: Path, train_overrides, refused):
     before = sorted(finished.rglob("*"))
     of_sweep = [*train_overrides, f"output_dir={finished}", *DDO, "hydra.mode=MULTIRUN"]
