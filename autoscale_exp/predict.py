@@ -131,7 +131,9 @@ def show_predictions(names: Sequence[str], objective: str, predictions: Sequence
             interval = "" if np.isnan(ends).any() else f" ({low:+.1%} to {high:+.1%})"
             row.append("" if np.isnan(gain) else f"{change:+.1%}{interval}")
         rows.append(row)
-    title = f"{objective} that the law expects, best first; 90 % intervals"
+    has_draws = not np.isnan(columns["objective.low"]).all()
+    what = "medians and 90 % intervals over draws" if has_draws else "without draws"
+    title = f"{objective} that the law expects, best first; {what}"
     print_table(open_console(), title, ["mixture", "tokens", objective, "against uniform", "against fitted"], rows)
 
 

@@ -131,6 +131,17 @@ def test_another_objective_can_be_asked_for(fits, predicted):
     assert float(row["objective"]) == pytest.approx(np.mean(losses), abs=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("num_draws", "what"),
+    [(20, "medians and 90 % intervals over draws"), (0, "without draws")],
+)
+def test_the_terminal_says_what_its_numbers_are(num_draws, what, fits, predicted, capsys):
+    files = [f"law_file={fits}/transfer/law.json", f"mixtures={fits}/mixtures.csv", f"tokens={BUDGET}"]
+    predicted(*files, f"num_draws={num_draws}")
+    heading, _, _ = capsys.readouterr().out.partition("┏")  # as wide as the table
+    assert " ".join(heading.split()).endswith(f"reading that the law expects, best first; {what}")
+
+
 def test_a_law_without_draws_leaves_intervals_blank_and_says_so(fits, predicted, capsys, monkeypatch):
     law = read_law(fits / "linear" / "law.json")
     assert predicts_losses(law)
