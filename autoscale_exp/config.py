@@ -207,7 +207,7 @@ class ReportConf:
     """The `report` job: a search, its fit and its target runs as one page."""
 
     output_dir: str = MISSING  # folder of summary.json and report.html
-    search: str = MISSING  # folder of the sweep
+    search: str = MISSING  # folder of a study, or of a search with its fit and target runs
     fit: str = MISSING  # folder of the fit
     autoscale: str | None = None  # folder of a fit with law=autoscale, to show beside `fit`
     targets: str = MISSING  # folder of the target runs

@@ -54,6 +54,7 @@ NEEDED = {
     "study": ["token_budgets=[1000]"],
     "export": ["mixture_file=x.yaml", "format=megatron"],
     "predict": ["law_file=law.json", "mixtures=table.csv", "output=out.csv"],
+    "report": ["search=somewhere"],
     "import_runs": ["source=sweep", "output=out.csv"],
     "dashboard": ["sweep=somewhere"],
     "design": ["format=olmo", "output_dir=out", "domains=[a,b]", "seq_len=8", "batch_rows=8", "design.scales=[1000]"],

@@ -35,3 +35,7 @@ def test_what_cannot_be_compared_is_refused(overrides, message, search: Path, re
 
 def test_without_a_search_no_fit_is_asked_for(search: Path, refused):
     assert refused("report", "search=nowhere") == "search is 'nowhere', which does not exist"
+
+
+def test_a_search_is_asked_for(refused):
+    assert refused("report") == "search is not set; give it a value, as in search=..."

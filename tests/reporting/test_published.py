@@ -21,7 +21,7 @@ OBJECTIVE = NamedObjective(Objective("sum", "loss", np.ones(2)), ["a", "b"])
 
 def published(name: str) -> PublishedConf:
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        return to_typed(compose("report", [f"published={name}"])).published
+        return to_typed(compose("report", [f"published={name}", "search=somewhere"])).published
 
 
 def test_the_weights_are_those_of_the_authors_tables():
