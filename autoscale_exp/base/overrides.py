@@ -69,11 +69,15 @@ def describe_unreadable(override: str, reason: str) -> str:
     for start, end in ("[]", "{}"):
         if value.startswith(start) and not value.rstrip().endswith(end):
             return f"{key} is '{value}', which has no {end} at its end"
+    unread = f"{key} is '{value}', which Hydra cannot read ({reason})"
     path, fixed = _with_readable_key(key, _fixed(value))
-    if _is_read(f"{path}={fixed}"):
-        typed = shlex.quote(f"{plus}{path}={fixed}")
-        return f"{key} is '{value}', which Hydra cannot read ({reason}); quote it, as in {typed}"
-    return f"{key} is '{value}', which Hydra cannot read ({reason}); write it in a YAML in conf/, names in quotes"
+    if not _is_read(f"{path}={fixed}"):
+        return f"{unread}; write it in a YAML in conf/, names in quotes"
+    typed = shlex.quote(f"{plus}{path}={fixed}")
+    if "," in value and value[0] not in "[{":
+        listed = shlex.quote(f"{plus}{path}={_fixed(f'[{value}]')}")
+        return f"{unread}; write a list as {listed}, a text as {typed}"
+    return f"{unread}; quote it, as in {typed}"
 
 
 def quoted_override(override: str) -> str:

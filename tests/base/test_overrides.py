@@ -81,6 +81,12 @@ def test_an_override_that_cannot_be_read_is_told_with_what_to_type(override, ref
     OverridesParser.create().parse_override(typed)
 
 
+def test_a_list_without_brackets_is_told_with_them(refused):
+    line = refused("prepare", "data=local", "data.domains=веб,Pile (CC)")
+    listed, text = """'data.domains=["веб","Pile (CC)"]'""", """'data.domains="веб,Pile (CC)"'"""
+    assert line.endswith(f"; write a list as {listed}, a text as {text}")
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
