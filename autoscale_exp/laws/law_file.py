@@ -7,7 +7,7 @@ from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.versioned import read_versioned, write_versioned
 from autoscale_exp.laws.law import Law, law_class
 
-FORMAT = 4
+FORMAT = 5
 LAW = "law.json"
 REMEDY = "give the law.json of a fit, or fit the runs again"
 

@@ -27,9 +27,10 @@ from autoscale_exp.laws.law import Law
 from autoscale_exp.laws.mixture_kernel import KERNEL, num_rough, random_features
 from autoscale_exp.laws.objective import Objective
 from autoscale_exp.laws.optimum import make_bounds
-from autoscale_exp.laws.pooled.formula import LOG_NO_TEXT, Scalar
 from autoscale_exp.laws.pooled.model_size import Size
+from autoscale_exp.laws.pooled.points import LOG_NO_TEXT
 from autoscale_exp.laws.pooled.pooled_transfer import PooledTransferLaw
+from autoscale_exp.laws.pooled.priors import Scalar
 from autoscale_exp.laws.repetition import DATA_DECAY, EXCESS_DECAY, TOKENS_PER_PARAMETER
 from autoscale_exp.laws.solver.constraints import Constraints
 from autoscale_exp.laws.solver.mixture_optimum import WorstCase, expected_optimum

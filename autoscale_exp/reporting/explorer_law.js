@@ -1,4 +1,4 @@
-// The default law in JavaScript: laws/pooled/formula.py, points.py and model_size.py, laws/repetition.py, laws/discrepancy.py.
+// The default law in JavaScript: formula.py, points.py and model_size.py in laws/pooled, repetition.py and discrepancy.py in laws.
 // D draws, V validation domains, K training domains, P parameters, R runs, F features. Index 0 is the law itself, 1 to D
 // are its draws. Arrays are flat, in C's order.
 
@@ -41,14 +41,18 @@ class Law {
       const leading = own >= 0 ? rho : sigma;
       const power = Math.exp(at("SPECIFIC_DECAY")) / leading;
       const part = sigmoid(at("BUDGET_PART"));
-      for (let k = 0; k < K; k++) {
-        parts[k] = (k === own ? rho : sigma) * seen[k] + (part - 1) * leading * total + this.theta[i * P + this.specific + k];
-      }
-      const log_specific = log_sum(parts, at("SPECIFIC_OFFSET"));
+      const log_data = (log_x) => {
+        for (let k = 0; k < K; k++) {
+          parts[k] = (k === own ? rho : sigma) * log_x(k) + (part - 1) * leading * total + this.theta[i * P + this.specific + k];
+        }
+        return log_sum(parts, at("SPECIFIC_OFFSET"));
+      };
+      const even = log_data(() => total - Math.log(K));
+      const responded = even + Math.exp(at("RESPONSE_GROWTH") * total) * (log_data((k) => seen[k]) - even);
       const alpha = Math.exp(at("GENERIC_DECAY"));
       for (let k = 0; k < K; k++) parts[k] = this.theta[i * P + this.generic + k] / alpha + seen[k];
       const log_generic = log_sum(parts, this.log_no_text) + this.log_generic_unit;
-      let mixture = Math.exp(at("SPECIFIC_AMPLITUDE") - power * log_specific);
+      let mixture = Math.exp(at("SPECIFIC_AMPLITUDE") - power * responded);
       mixture += Math.exp(at("GENERIC_AMPLITUDE") - alpha * log_generic);
       losses[i] = Math.exp(at("IRREDUCIBLE"));
       if (size !== null) {

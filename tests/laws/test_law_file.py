@@ -25,11 +25,11 @@ def test_autoscale_read_from_its_file_has_the_same_optima(tmp_path):
     [
         (
             {"law": "linear"},
-            "law.json' has format 1, but this version reads format 4; give the law.json of a fit, or ",
+            "law.json' has format 1, but this version reads format 5; give the law.json of a fit, or ",
         ),
-        ({"format": 4, "law": "linear"}, "law.json' is damaged .*; give the law.json of a fit, or "),
-        ({"format": 4, "law": "quadratic"}, "law.name is 'quadratic'; allowed are .*autoscale"),
-        ({"format": 4, "law": "autoscale_path"}, "law.json' was fitted to given optima and predicts no losses"),
+        ({"format": 5, "law": "linear"}, "law.json' is damaged .*; give the law.json of a fit, or "),
+        ({"format": 5, "law": "quadratic"}, "law.name is 'quadratic'; allowed are .*autoscale"),
+        ({"format": 5, "law": "autoscale_path"}, "law.json' was fitted to given optima and predicts no losses"),
     ],
 )
 def test_a_file_that_holds_no_law_is_refused_by_name(tmp_path, content, message):

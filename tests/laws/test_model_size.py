@@ -7,8 +7,9 @@ import pytest
 
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.laws.law import LAWS, fit_law, predict_runs, takes_sizes
-from autoscale_exp.laws.pooled.formula import Formula, Scalar
+from autoscale_exp.laws.pooled.formula import Formula
 from autoscale_exp.laws.pooled.model_size import Size
+from autoscale_exp.laws.pooled.priors import Scalar
 from autoscale_exp.runs.table import RunTable, select_runs
 
 NAMES = ["a", "b", "c"]

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.laws.law import fit_law
 from autoscale_exp.laws.pooled import diagnostics, pooling
-from autoscale_exp.laws.pooled.formula import OTHER_WEIGHT, OWN_WEIGHT, PRIORS, Formula, Scalar
+from autoscale_exp.laws.pooled.formula import Formula
+from autoscale_exp.laws.pooled.points import LOG_NO_TEXT
 from autoscale_exp.laws.pooled.pooled_transfer import GUESSING, PooledTransferLaw
 from autoscale_exp.laws.pooled.populations import early_prior
+from autoscale_exp.laws.pooled.priors import OTHER_WEIGHT, OWN_WEIGHT, PRIORS, Scalar
 from autoscale_exp.runs.table import RunTable
 
 BUDGET = 1e9
@@ -117,6 +119,42 @@ def test_jacobian_is_the_derivative_with_respect_to_parameters():
         step[:, column] = 1e-6
         plus, minus = (formula.terms(theta + sign * step, points).losses for sign in (1, -1))
         np.testing.assert_allclose(jacobian[:, :, column].T, (plus - minus) / 2e-6, rtol=1e-5, atol=1e-8)
+
+
+def test_losses_are_those_of_the_formula_as_it_is_written():
+    rng = np.random.default_rng(4)
+    formula, theta = make_truth(rng)
+    tokens = mixtures(rng, 5)
+    expected = np.empty((5, len(OWN)))
+    for row, run in enumerate(tokens / BUDGET):
+        total = run.sum()
+        for v, of in enumerate(theta):
+            log_gamma, own, other = of[Scalar.SPECIFIC_DECAY], of[Scalar.OWN_EXPONENT], of[Scalar.OTHER_EXPONENT]
+            rho, sigma = 1 / (1 + np.exp(-own)), 1 / (1 + np.exp(-own - other))
+            leading = rho if OWN[v] >= 0 else sigma
+            damping = total ** ((1 / (1 + np.exp(-of[Scalar.BUDGET_PART])) - 1) * leading)
+            exponents = np.where(np.arange(NUM_DOMAINS) == OWN[v], rho, sigma)
+            weights = np.exp(of[formula.specific_weights])
+            data, even = (
+                np.exp(of[Scalar.SPECIFIC_OFFSET]) + damping * (weights * x**exponents).sum()
+                for x in (run, np.full(NUM_DOMAINS, total / NUM_DOMAINS))
+            )
+            responded = even * (data / even) ** (total ** of[Scalar.RESPONSE_GROWTH])
+            alpha = np.exp(of[Scalar.GENERIC_DECAY])
+            generic = np.exp(LOG_NO_TEXT) + (np.exp(of[formula.generic_weights] / alpha) * run).sum()
+            expected[row, v] = np.exp(of[Scalar.IRREDUCIBLE])
+            expected[row, v] += np.exp(of[Scalar.SPECIFIC_AMPLITUDE]) * responded ** (-np.exp(log_gamma) / leading)
+            expected[row, v] += np.exp(of[Scalar.GENERIC_AMPLITUDE]) * generic**-alpha
+    np.testing.assert_allclose(losses_of((formula, theta), tokens), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("num_domains", [1, NUM_DOMAINS])
+def test_the_growth_of_the_response_leaves_the_uniform_mixture_as_it_is(num_domains):
+    formula, theta = make_truth(np.random.default_rng(5), OWN[:num_domains], num_domains)
+    grown = theta.copy()
+    grown[:, Scalar.RESPONSE_GROWTH] += 0.3
+    uniform = np.full((3, num_domains), BUDGET / num_domains) * np.array([[0.1], [1], [30]])
+    np.testing.assert_allclose(losses_of((formula, grown), uniform), losses_of((formula, theta), uniform), rtol=1e-12)
 
 
 shares = st.lists(st.floats(0, 1), min_size=NUM_DOMAINS, max_size=NUM_DOMAINS).filter(lambda x: sum(x) > 0.01)

@@ -9,8 +9,9 @@ from autoscale_exp.base.errors import UserError
 from autoscale_exp.laws.law import LAWS, fit_law, predict_runs
 from autoscale_exp.laws.objective import make_objective
 from autoscale_exp.laws.optimum import make_bounds
-from autoscale_exp.laws.pooled.formula import Formula, Scalar
+from autoscale_exp.laws.pooled.formula import Formula
 from autoscale_exp.laws.pooled.model_size import Size
+from autoscale_exp.laws.pooled.priors import Scalar
 from autoscale_exp.laws.repetition import DATA_DECAY, effective_params, effective_tokens, worth_of
 from autoscale_exp.laws.solution import solve
 from autoscale_exp.laws.solver.constraints import Constraints

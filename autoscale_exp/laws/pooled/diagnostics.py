@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from autoscale_exp.laws.pooled.formula import Scalar
 from autoscale_exp.laws.pooled.model_size import Size
 from autoscale_exp.laws.pooled.pooling import PooledFit
+from autoscale_exp.laws.pooled.priors import Scalar
 from autoscale_exp.runs.table import RunTable
 
 # Budgets that differ by a factor of less than e^.3 = 1.35 do not tell how losses fall with the budget.

@@ -19,9 +19,10 @@ from autoscale_exp.base.arrays import FloatArray, Int64Array
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.laws.discrepancy import Correction, Discrepancy, discrepancy_of
 from autoscale_exp.laws.pooled.diagnostics import diagnose
-from autoscale_exp.laws.pooled.formula import Formula, Scalar
+from autoscale_exp.laws.pooled.formula import Formula
 from autoscale_exp.laws.pooled.pooling import SEED, fit_pooled
 from autoscale_exp.laws.pooled.populations import prior_sizes
+from autoscale_exp.laws.pooled.priors import Scalar
 from autoscale_exp.laws.repetition import effective_tokens
 from autoscale_exp.laws.student_t import NOISE_SD
 from autoscale_exp.runs.table import RunTable, has_sizes

@@ -2,7 +2,7 @@
 
 Every parameter of the formula belongs to a population, such as all own-domain exponents. The validation domains
 together estimate its mean and its spread. So they lend each other strength, and few runs go a long way. This is
-standard empirical Bayes (Morris 1983; Efron and Morris 1975), with the priors of `formula`.
+standard empirical Bayes (Morris 1983; Efron and Morris 1975), with the priors of `priors`.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from autoscale_exp.base.arrays import FloatArray, Int64Array
-from autoscale_exp.laws.pooled.formula import (
+from autoscale_exp.laws.pooled.formula import Formula
+from autoscale_exp.laws.pooled.model_size import Size
+from autoscale_exp.laws.pooled.priors import (
     EARLY_DECAY,
     EARLY_TOKENS,
     GENERIC_WEIGHT,
@@ -18,11 +20,9 @@ from autoscale_exp.laws.pooled.formula import (
     OWN_WEIGHT,
     PRIORS,
     SIZE_PRIORS,
-    Formula,
     Prior,
     Scalar,
 )
-from autoscale_exp.laws.pooled.model_size import Size
 
 # Part of the way to their new estimates that mean and spread move in a round. Undamped, estimates from few parameters
 # oscillate.
