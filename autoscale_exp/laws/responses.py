@@ -8,9 +8,9 @@ import numpy as np
 from autoscale_exp.base.arrays import FloatArray, Int64Array
 from autoscale_exp.laws.autoscale.ddo import find_design
 from autoscale_exp.laws.fit_file import Response
-from autoscale_exp.laws.law import LossLaw
+from autoscale_exp.laws.law import LossLaw, predict_runs
 from autoscale_exp.laws.objective import Objective
-from autoscale_exp.runs.table import RunTable
+from autoscale_exp.runs.table import RunTable, select_runs
 
 
 def responses_of(
@@ -29,16 +29,16 @@ def responses_of(
                 (float(table.domain_tokens[r, i] / base_tokens[i]), float(objective(table.losses[r]) / level))
                 for r in [*base, *varied[i]]
             ]
-            curve = partial(_relative_objective, law, objective, base_tokens, level, i)
+            curve = partial(_relative_objective, law, objective, select_runs(table, np.array(base[:1])), level, i)
             of_scale.append(Response.of(domain, sorted(points), curve))
         responses.append(of_scale)
     return responses
 
 
 def _relative_objective(
-    law: LossLaw, objective: Objective, base_tokens: FloatArray, level: float, index: int, multiples: FloatArray
+    law: LossLaw, objective: Objective, base: RunTable, level: float, index: int, multiples: FloatArray
 ) -> FloatArray:
-    """(X,) objective over `level`, with `base_tokens` (K,) but for (X,) multiples of those of domain `index`."""
-    tokens = np.tile(base_tokens, (len(multiples), 1))
-    tokens[:, index] *= multiples
-    return objective(law.predict(tokens)) / level
+    """(X,) objective over `level` of the one run in `base`, but with (X,) multiples of its tokens of domain `index`."""
+    runs = select_runs(base, np.zeros(len(multiples), dtype=np.int64))
+    runs.domain_tokens[:, index] *= multiples
+    return objective(predict_runs(law, runs)) / level
