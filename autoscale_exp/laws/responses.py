@@ -16,13 +16,17 @@ from autoscale_exp.runs.table import RunTable, select_runs
 def responses_of(
     law: LossLaw, table: RunTable, groups: Sequence[Int64Array], objective: Objective
 ) -> list[list[Response]]:
-    """Returns a response per scale and domain; none if the runs of some scale hold no DDO design."""
+    """Returns a response per scale and domain.
+
+    There are none if the runs of some scale hold no DDO design, or if its base run lacks a domain, whose tokens have no
+    multiples then.
+    """
     responses = []
     for rows in groups:
         base, varied = find_design(table, rows)
-        if not all(varied):
-            return []
         base_tokens, level = table.domain_tokens[base[0]], float(objective(table.losses[base]).mean())
+        if not all(varied) or not base_tokens.all():
+            return []
         of_scale = []
         for i, domain in enumerate(law.domains):
             points = [

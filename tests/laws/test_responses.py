@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -29,3 +31,10 @@ def test_curves_are_those_of_the_models_of_each_scale():
         for response in of_scale:
             multiples, values = np.array(response.curve).T
             assert np.interp(1.0, multiples, values) == pytest.approx(1.0, abs=0.01)
+
+
+def test_a_base_run_without_a_domain_has_no_multiples():
+    table = ddo_table(scales=(100_000,))
+    tokens = table.domain_tokens.copy()
+    tokens[:, 2] = np.where(np.arange(7) < 5, 0.0, tokens[:, 2])
+    assert responses_under_the_default_law(replace(table, domain_tokens=tokens)) == []

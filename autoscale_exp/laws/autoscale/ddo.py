@@ -159,11 +159,17 @@ def check_design(table: RunTable, rows: Int64Array) -> None:
     """Checks that the rows of a scale hold a DDO design.
 
     Raises:
-        UserError: a domain lacks one of its two proxy runs, or a run differs from the base in several domains.
+        UserError: the base run lacks a domain, a domain lacks one of its two proxy runs, or a run differs from the base
+            in several domains.
     """
     base, varied = find_design(table, rows)
     label = f"scale {table.scales[rows[0]]}" if table.scales else "the table"
     for index, (domain, of_domain) in enumerate(zip(table.domains, varied, strict=True)):
+        if not table.domain_tokens[base[0], index]:
+            raise UserError(
+                f"law=autoscale fits multiples of the base run's tokens, but in {label} the base run "
+                f"'{table.runs[base[0]]}' has none of '{domain}'; train a base run with some, or choose another law"
+            )
         if len({float(table.domain_tokens[r, index]) for r in of_domain}) < 2:
             raise UserError(
                 f"law=autoscale needs a base run and, per domain, two runs that change only that domain; in {label}, "

@@ -147,6 +147,14 @@ def test_a_run_that_differs_in_two_domains_is_named():
         check_design(table, np.arange(len(table.runs)))
 
 
+def test_a_base_run_without_a_domain_is_named():
+    table = ddo_table(scales=(30_000,))
+    tokens = table.domain_tokens.copy()
+    tokens[:5, 2] = 0.0
+    with pytest.raises(UserError, match=r"scale 30000 the base run 'base_30000' has none of 'c'"):
+        check_design(replace(table, domain_tokens=tokens), np.arange(7))
+
+
 def test_an_objective_that_no_domain_moves_has_no_optimum():
     nothing, unit = np.zeros(3), np.ones(3)
     with pytest.raises(UserError, match=r"no domain's tokens change the objective .* every mixture is as good; train"):
