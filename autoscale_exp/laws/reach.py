@@ -16,16 +16,17 @@ def check_targets(targets: Sequence[int], scales: Sequence[float], key: str = "t
 
     Args:
         targets: token budgets.
-        scales: tokens of each scale of the runs, smallest first.
+        scales: tokens of each scale of the runs.
         key: of the targets, for people.
 
     Raises:
         UserError: a target is smaller than the smallest scale.
     """
+    smallest = min(scales)
     for index, target in enumerate(targets):
-        if target < (1 - ROUNDING) * scales[0]:
+        if target < (1 - ROUNDING) * smallest:
             raise UserError(
-                f"{key}[{index}] is {target:_}, below the smallest scale of the runs, {round(scales[0]):_} "
+                f"{key}[{index}] is {target:_}, below the smallest scale of the runs, {round(smallest):_} "
                 "tokens; no law reaches below its runs: give a larger target, or train runs of a smaller scale"
             )
 

@@ -1,8 +1,14 @@
 import pytest
 
 from autoscale_exp.base.errors import UserError
-from autoscale_exp.laws.fit_file import FittedMixture
+from autoscale_exp.fit import with_remarks
+from autoscale_exp.laws.fit_file import Diagnostics, Fit, FitObjective, FittedMixture
+from autoscale_exp.laws.objective import make_objective
+from autoscale_exp.laws.optimum import make_bounds
 from autoscale_exp.laws.reach import check_targets, remarks_on
+from autoscale_exp.laws.request import Request
+from autoscale_exp.laws.solver.constraints import Constraints
+from tests.laws.synthetic import DOMAINS, ddo_table
 
 
 def target(tokens):
@@ -17,6 +23,17 @@ def test_a_target_below_the_smallest_scale_is_refused():
         UserError, match=r"target_tokens\[1\] is 100_000, below the smallest scale of the runs, 300_032"
     ):
         check_targets([900_000, 100_000], [300_032, 900_000])
+
+
+def test_the_smallest_scale_is_the_one_of_fewest_tokens_whatever_the_models():
+    small_model, large_model = target(100_000_000), target(20_000_000)  # in the order of FLOPs
+    check_targets([50_000_000], [small_model.tokens, large_model.tokens])
+
+    objective = make_objective("mean_loss", "loss", None, DOMAINS)
+    request = Request([], objective, Constraints(make_bounds(0.0, 1.0, DOMAINS)))
+    diagnostics, scales = Diagnostics(notes=[]), [small_model, large_model]
+    fit = Fit("law", FitObjective.of(objective, DOMAINS), DOMAINS, scales, [target(900_000_000)], diagnostics)
+    assert with_remarks(fit, ddo_table(), request).diagnostics.notes == []
 
 
 def test_a_target_far_beyond_the_runs_is_told_in_multiples_of_the_largest_scale():
