@@ -16,6 +16,8 @@ from autoscale_exp.base.arrays import FloatArray
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.laws.optimum import Bounds, Optimum
 
+ROUNDING = 1e-12  # a share this far beyond a bound is on it
+
 
 @dataclass(frozen=True)
 class ScalePath:
@@ -81,7 +83,8 @@ class ScalePath:
         intercept, slope, residual = _fit_lines(log_tokens[:, ~bounded])
         full = np.zeros((2, len(domains)))
         full[:, ~bounded] = intercept, slope
-        held = np.where(bounded, sorted_weights[-1], np.nan)
+        within = np.clip(sorted_weights[-1], bounds.lower, bounds.upper)  # given optima may break the bounds
+        held = np.where(bounded, within, np.nan)
         return ScalePath(list(domains), [int(t) for t in totals], full[0], full[1], held, residual, bounds)
 
     def optimum(self, budget: int) -> Optimum:
@@ -90,14 +93,16 @@ class ScalePath:
         Raises:
             UserError: the budget lies off the path, as it can below the smallest scale.
         """
-        held = self.held.copy()
-        while True:  # a domain that would pass a bound is put on it, and the others share the rest
+        held, lower, upper = self.held.copy(), self.bounds.lower, self.bounds.upper
+        while True:  # domains that would pass a bound are put on it, and the others share the rest
             weights = self._solve(budget, held)
             free = np.isnan(held)
-            beyond = free & ((weights < self.bounds.lower) | (weights > self.bounds.upper))
-            if not beyond.any():
+            below, above = (np.where(free & (by > ROUNDING), by, 0.0) for by in (lower - weights, weights - upper))
+            if not (below.any() or above.any()):
                 break
-            held[beyond] = np.clip(weights, self.bounds.lower, self.bounds.upper)[beyond]
+            # Only the side that is passed by more is sure to stay on its bounds once the sum is 1 again.
+            beyond = below > 0 if below.sum() >= above.sum() else above > 0
+            held[beyond] = np.clip(weights, lower, upper)[beyond]
         notes = self.bounds.describe(weights, self.domains)
         active = self.bounds.active(weights)
         for index in np.flatnonzero(~np.isnan(self.held) & (active == 0)):
@@ -109,8 +114,8 @@ class ScalePath:
         rest = 1.0 - float(held[~free].sum())
         if rest <= 0 or not free.any():
             raise UserError(
-                f"at {budget:,.0f} tokens the domains held on bounds leave nothing for the others; loosen bounds, or "
-                "choose a budget nearer to the proxy runs"
+                f"at {budget:,.0f} tokens the domains held on bounds leave the others no mixture within theirs; loosen "
+                "bounds, or choose a budget nearer to the proxy runs"
             )
         target = np.log(rest * budget)
 

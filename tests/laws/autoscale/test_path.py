@@ -110,8 +110,26 @@ def test_a_budget_off_the_path_is_refused():
         path.optimum(100)
 
 
-def test_a_budget_at_which_all_domains_sit_on_bounds_is_refused():
-    weights = [np.array([0.5, 0.5]), np.array([0.55, 0.45])]
-    path = ScalePath.through([100, 200], weights, ["a", "b"], make_bounds([0.0, 0.4], [0.6, 1.0], ["a", "b"]))
-    with pytest.raises(UserError, match=r"at 100,000 tokens the domains held on bounds leave nothing .*loosen bounds"):
-        path.optimum(100_000)
+def test_domains_that_are_held_on_bounds_may_leave_the_others_no_mixture():
+    domains = ["a", "b", "c", "d"]
+    bounds = make_bounds([0.0, 0.0, 0.0, 0.1], [0.5, 0.17, 0.17, 1.0], domains)
+    weights = [np.array([0.6, 0.15, 0.15, 0.1]), np.array([0.6, 0.16, 0.14, 0.1])]
+    path = ScalePath.through([100, 200], weights, domains, bounds)
+    with pytest.raises(UserError, match=r"at 400 tokens the domains held on bounds leave the others no mixture"):
+        path.optimum(400)
+
+
+def test_a_given_optimum_that_breaks_a_bound_is_held_on_it():
+    bounds = make_bounds([0.0, 0.0, 0.0], [0.5, 1.0, 1.0], ["a", "b", "c"])
+    weights = [np.array([0.6, 0.2, 0.2]), np.array([0.6, 0.25, 0.15])]
+    optimum = ScalePath.through([100, 200], weights, ["a", "b", "c"], bounds).optimum(400)
+    assert optimum.weights[0] == pytest.approx(0.5)
+    assert optimum.weights.sum() == pytest.approx(1.0)
+    assert optimum.active_bounds == ["a: upper 0.5"]
+
+
+@pytest.mark.parametrize("upper", [0.6, 0.8, 0.9])
+def test_where_one_domain_grows_past_its_bound_and_the_other_shrinks_past_its_own_both_stay_within(upper):
+    bounds = make_bounds(0.1, upper, ["a", "b"])
+    path = ScalePath.through([10**6, 3 * 10**6], [np.array([0.45, 0.55]), np.array([0.5, 0.5])], ["a", "b"], bounds)
+    np.testing.assert_allclose(path.optimum(10**15).weights, [upper, 1 - upper], rtol=1e-9)
