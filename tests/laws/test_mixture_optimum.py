@@ -1,4 +1,5 @@
 import itertools
+import re
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
@@ -513,3 +514,23 @@ def test_what_cannot_be_optimised_is_refused():
     steep.slopes = lambda tokens: LAW3.slopes(tokens) * np.nan
     with pytest.raises(UserError, match=r"loss values or slopes that are not finite at .* tokens; check its fit$"):
         mixture_optimum(steep, mean(LAW3), BUDGET, bounded(LAW3))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_an_error_says_is_enough_is_enough(seed):
+    text, domains = np.random.default_rng(seed).uniform(1e8, 1e10, 3), ["a", "b", "c"]
+
+    def check(budget, max_epochs, lower=0.0, text=text):
+        check_constraints(Constraints(make_bounds(lower, 1.0, domains), text, max_epochs), budget, domains)
+
+    with pytest.raises(UserError, match="below 1") as refused:
+        check(1e12, 2.0)
+    ((epochs, billions),) = re.findall(r"max_epochs to (\S+) or lower the budget to (\S+)B", str(refused.value))
+    check(1e12, float(epochs))
+    check(float(billions) * 1e9, 2.0)
+
+    scarce = np.array([text[0], 1e12, 1e12])
+    with pytest.raises(UserError, match="'a' has unique tokens") as refused:
+        check(1e11, 1.0, [0.9, 0.0, 0.0], scarce)
+    (epochs,) = re.findall(r"max_epochs to (\S+)", str(refused.value))
+    check(1e11, float(epochs), [0.9, 0.0, 0.0], scarce)

@@ -141,11 +141,11 @@ def _check_domains(constraints: Constraints, budget: float, domains: Sequence[st
         if caps[i] >= constraints.bounds.upper[i]:
             raise UserError(f"bounds.lower of '{domains[i]}' is {lower[i]:g}, above its bounds.upper {upper[i]:g}")
         assert constraints.max_epochs is not None
-        epochs = f"{constraints.max_epochs * lower[i] / caps[i]:.4g}" if caps[i] > 0 else "any number of"
+        enough = constraints.max_epochs * lower[i] / caps[i] if caps[i] > 0 else np.inf
         raise UserError(
             f"'{domains[i]}' has unique tokens for a share of {caps[i]:.4g} in {constraints.max_epochs:g} epochs at "
             f"{_tokens(budget)} tokens, below its bounds.lower {lower[i]:g}; lower that bound or the budget"
-            + (f", or raise bounds.max_epochs to {epochs}" if caps[i] > 0 else "")
+            + (f", or raise bounds.max_epochs to {_four_digits(enough, up=True):.4g}" if caps[i] > 0 else "")
         )
     if upper.sum() >= 1 - SUM_TOLERANCE:
         return
@@ -171,8 +171,14 @@ def _remedy(constraints: Constraints, budget: float) -> str:
     if excess(60.0) <= 0:
         return "raise bounds.upper too: those of the domains that have tokens do not sum to 1"
     factor = float(np.exp(brentq(excess, 0.0, 60.0)))
-    enough, largest = constraints.max_epochs * factor, _tokens(budget / factor)
-    return f"raise bounds.max_epochs to {enough:.4g} or lower the budget to {largest}"
+    enough, most = _four_digits(constraints.max_epochs * factor, up=True), _four_digits(budget / factor, up=False)
+    return f"raise bounds.max_epochs to {enough:.4g} or lower the budget to {_tokens(most)}"
+
+
+def _four_digits(value: float, *, up: bool) -> float:
+    """Rounds to four digits in the direction that still meets the constraints; what is nearly round stays."""
+    unit = 10.0 ** (np.floor(np.log10(value)) - 3)
+    return float(np.ceil(value / unit - 1e-7) * unit if up else np.floor(value / unit + 1e-7) * unit)
 
 
 def _check_groups(constraints: Constraints, budget: float, domains: Sequence[str]) -> None:
