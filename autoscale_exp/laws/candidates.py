@@ -76,14 +76,14 @@ class Candidates:
         Args:
             best: the mixture offered, then the optima of draws.
         """
-        num_domains, unique = len(self.table.domains), self.table.unique_tokens
+        num_domains = len(self.table.domains)
         drawn = np.random.default_rng(0).dirichlet(np.ones(num_domains), NUM_OPTIMA)
         mixtures = [np.full(num_domains, 1 / num_domains), *best[: NUM_OPTIMA + 1], *drawn]
         new = [
             Candidate("", None, weights * place.token_budget, 0, place)
             for place in self.places
             for weights in mixtures
-            if unique is None or (weights * place.token_budget <= MOST_EPOCHS * np.array(unique)).all()
+            if is_within_text(self.table, weights * place.token_budget)
         ]
         return [*self.runs, *new]
 
@@ -134,6 +134,12 @@ def candidate_runs(table: RunTable, scales: Sequence[int] = (), sizes: Sequence[
     return Candidates(table, candidates, [place(budget, params) for params in sizes or of_runs for budget in budgets])
 
 
+def is_within_text(table: RunTable, domain_tokens: FloatArray) -> bool:
+    """Whether (K,) tokens repeat no domain's text too often for a new run, as far as the table tells."""
+    text = table.unique_tokens
+    return text is None or bool((domain_tokens <= MOST_EPOCHS * np.array(text)).all())
+
+
 def budget_of_scale(table: RunTable, rows: Int64Array) -> int:
     """Token budget of a scale: what its label says, or the median over its runs."""
     labelled = budget_of_label(table.scales[rows[0]]) if table.scales else None
@@ -155,6 +161,7 @@ def _missing_amounts(table: RunTable, rows: Int64Array, place: Place) -> list[Ca
             tokens = mean.copy()
             tokens[index] *= change
             name = f"{domain}_x{change:.3g}_{place.label}"
-            if name not in table.runs and not np.isclose(own, tokens, rtol=1e-2).all(axis=1).any():
+            is_new = name not in table.runs and not np.isclose(own, tokens, rtol=1e-2).all(axis=1).any()
+            if is_new and is_within_text(table, tokens):
                 candidates.append(Candidate(name, None, tokens, 0, place))
     return candidates

@@ -125,6 +125,12 @@ def test_no_new_mixture_repeats_a_domain_more_than_four_times():
     assert all(run.tokens[2] <= 12_000 for run in new)
 
 
+def test_no_amount_of_a_design_repeats_a_domain_more_than_four_times():
+    table = replace(select_runs(ddo_table(), np.array([0])), unique_tokens=[10**6, 10**6, 3_000])
+    names = [run.run for run in candidate_runs(table).runs if run.repeats is None]
+    assert names == ["a_x3_30K", "a_x0.333_30K", "b_x3_30K", "b_x0.333_30K", "c_x0.333_30K"]
+
+
 def test_the_most_useful_runs_are_of_the_domain_that_draws_disagree_on():
     rng = np.random.default_rng(0)
     draws = [OwnTokens(np.array([0.2, 0.2 + 0.03 * z, 0.2])) for z in rng.standard_normal(60)]
