@@ -18,7 +18,7 @@ from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.labels import short_label
 from autoscale_exp.base.progress import Progress
 from autoscale_exp.laws.backtest import Trial, backtest, fit_without_largest
-from autoscale_exp.laws.candidates import Candidates, candidate_runs, size_of_scale
+from autoscale_exp.laws.candidates import MOST_EPOCHS, Candidates, candidate_runs, size_of_scale
 from autoscale_exp.laws.fit_file import Diagnostics, Fit, FitObjective, FittedMixture, NextRun, named
 from autoscale_exp.laws.gains import INTERVAL, MIDDLE_AND_ENDS, gain_over, objective_draws, verdict
 from autoscale_exp.laws.law import LossLaw, predict_runs
@@ -187,8 +187,10 @@ def decide_at(
     if candidates is not None and draws_of and request.num_next_runs:
         best = [offered.weights, *(optimum.weights for optimum in optima)]
         differences = differences_at(draws, objective, [uniform, *best], budget)
-        runs = candidates.with_mixtures(best)
-        useful, risk = propose_runs(draws_of, runs, differences, request.num_next_runs, candidates.table.runs)
+        if runs := candidates.with_mixtures(best):
+            useful, risk = propose_runs(draws_of, runs, differences, request.num_next_runs, candidates.table.runs)
+        else:
+            log.warning("no proxy run is proposed: at next_scales each repeats a text more than %d times", MOST_EPOCHS)
     low, median, high = np.quantile(values, MIDDLE_AND_ENDS).tolist()
     return replace(
         entry,

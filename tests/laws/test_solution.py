@@ -58,6 +58,12 @@ def test_so_many_runs_are_proposed_as_are_asked_for_at_the_token_budgets_asked_f
     assert [run.token_budget for run in fit.targets[0].next_runs] == [60_000] * 5
 
 
+def test_no_run_is_proposed_where_each_repeats_its_text_too_often():
+    table = replace(ddo_table(noise=0.002), unique_tokens=[30_000] * 3)
+    fit, _ = solve("transfer", table, request_for(table, "objective=mean_loss", "next_scales=[900_000]"))
+    assert [scale.next_runs for scale in fit.scales] == [[], []]
+
+
 def test_a_natural_prior_is_the_shares_of_the_domains_text():
     table = replace(ddo_table(), unique_tokens=[600, 300, 100])
     np.testing.assert_allclose(request_for(table, "objective.prior=natural").prior, [0.6, 0.3, 0.1])
