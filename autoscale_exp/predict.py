@@ -85,17 +85,29 @@ def objective_of(conf: PredictConf, fit: Fit | None, law: Law) -> Objective | No
 
 
 def fitted_weights(fit: Fit | None, law: Law, tokens: FloatArray, params: int | None = None) -> FloatArray:
-    """(R, K) weights of the mixtures fitted for the budget of each row and the model size; NaN if the fit has none."""
+    """(R, K) weights of the mixtures fitted for the budget of each row and the model size; NaN if the fit has none.
+
+    Without `params` the size is the largest of the runs, as that of the law.
+    """
     weights = np.full(tokens.shape, np.nan)
     known = [] if fit is None else [*fit.targets, *fit.scales]
-    known = [mixture for mixture in known if params in (None, mixture.params)]
+    largest = None if fit is None else max((scale.params for scale in fit.scales if scale.params), default=None)
+    size = params or largest
+    known = [mixture for mixture in known if mixture.params == size]
     totals = tokens.sum(axis=1)
     for row, total in zip(weights, totals, strict=True):
         if mixture := mixture_for(known, total):
             row[:] = [mixture.weights[domain] for domain in law.domains]
     if fit is not None and (missing := sorted({round(total) for total in totals[np.isnan(weights[:, 0])].tolist()})):
         budgets = ",".join(map(str, missing[:3])) + (",..." if len(missing) > 3 else "")
-        log.warning("the fit has no mixture for these budgets to compare with; fit with target_tokens=[%s]", budgets)
+        of_size = "" if size is None else f" and models of {short_label(size)} parameters"
+        asked = "" if size == largest else f" target_params={size}"
+        log.warning(
+            "the fit has no mixture for these budgets%s to compare with; fit with target_tokens=[%s]%s",
+            of_size,
+            budgets,
+            asked,
+        )
     return weights
 
 

@@ -1,5 +1,6 @@
 import csv
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -162,6 +163,21 @@ def test_a_budget_that_the_fit_has_no_mixture_for_leaves_its_cells_blank_and_say
     assert (row["gain_over_fitted"], row["gain_over_fitted.low"]) == ("", "")
     assert row["gain_over_uniform"]
     assert "no mixture for these budgets to compare with; fit with target_tokens=[777000]" in capsys.readouterr().out
+
+
+def test_a_mixture_is_compared_with_the_fitted_one_for_models_of_its_size(fits, caplog):
+    fit = read_fit(fits / "transfer", "fit")
+    scales = [
+        replace(fit.scales[-1], tokens=BUDGET, params=size, weights=dict(zip(DOMAINS, weights, strict=True)))
+        for size, weights in {10**6: [0.6, 0.3, 0.1], 10**7: [0.1, 0.3, 0.6]}.items()
+    ]
+    law, tokens = fit_law("transfer", ddo_table()), np.full((1, 3), BUDGET / 3)
+    sized = replace(fit, scales=scales, targets=[])
+    assert predict.fitted_weights(sized, law, tokens)[0].tolist() == [0.1, 0.3, 0.6]  # the law is for the largest
+    assert predict.fitted_weights(sized, law, tokens, 10**6)[0].tolist() == [0.6, 0.3, 0.1]
+
+    assert np.isnan(predict.fitted_weights(sized, law, tokens, 10**8)).all()
+    assert "100M parameters to compare with; fit with target_tokens=[300000] target_params=100000000" in caplog.text
 
 
 def test_without_a_fit_beside_the_law_there_are_losses_alone(laws, predicted, capsys):
