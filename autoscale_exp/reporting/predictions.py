@@ -10,7 +10,7 @@ import numpy as np
 from autoscale_exp.base.arrays import FloatArray
 from autoscale_exp.laws.fit_file import Fit, FittedMixture
 from autoscale_exp.laws.gains import MIDDLE_AND_ENDS, gain_over, objective_draws
-from autoscale_exp.laws.law import LossLaw, predicts_losses
+from autoscale_exp.laws.law import LossLaw, predicts_losses, takes_sizes
 from autoscale_exp.laws.law_file import LAW, read_law
 from autoscale_exp.laws.objective import Objective
 from autoscale_exp.reporting.comparison import Difference
@@ -72,7 +72,7 @@ def predictions(
     """Predicts every mixture that was trained, if the law of the fit predicts losses.
 
     The mixture that the fit offers for the budget has the numbers of fit.json. The others are predicted by the law in
-    the folder of the fit, with draws of its own.
+    the folder of the fit, with draws of its own, for models of the same size.
 
     Args:
         fit: the fit of the search.
@@ -82,6 +82,10 @@ def predictions(
         objective: the objective of the fit.
     """
     law = law_of(folder)
+    budget = next(iter(mixtures.values())).records[0].token_budget
+    size = next((target.params for target in fit.targets if target.tokens == budget), None)
+    if law is not None and size is not None and takes_sizes(law.name):
+        law = law.at_size(size)
     draws = [] if law is None else law.draws(NUM_DRAWS, np.random.default_rng(0))
     found = []
     for name, mixture in mixtures.items():

@@ -67,9 +67,10 @@ def test_runs_of_other_weights_are_not_those_of_the_fits_mixture():
     assert found(run("uniform", [4, 3, 2.5, 2.4]), run("ours", [4, 3, 2.5, 1.9])) == []
 
 
-def test_a_law_of_losses_is_asked_for_every_mixture(tmp_path: Path):
-    law = fit_law("pooled_transfer", ddo_table())
-    write_law(tmp_path, law.content())
+def law_and_targets(table, folder):
+    """The default law of a table, in a folder with its file, and target runs with the losses that it predicts."""
+    law = fit_law("pooled_transfer", table)
+    write_law(folder, law.content())
     weights = {"uniform": [1 / 3] * 3, "tilted": [0.6, 0.2, 0.2]}
     losses = {n: law.predict(np.array(w) * 100_000) for n, w in weights.items()}  # type: ignore[attr-defined]
     targets = [
@@ -83,8 +84,15 @@ def test_a_law_of_losses_is_asked_for_every_mixture(tmp_path: Path):
         )
         for name, own in losses.items()
     ]
-    objective = replace(FIT.objective, weights=dict.fromkeys(DOMAINS, 1 / 3))
-    entries = found(*targets, fit=replace(FIT, domains=DOMAINS, objective=objective, targets=[]), folder=tmp_path)
+    return law, losses, targets
+
+
+EQUAL = replace(FIT.objective, weights=dict.fromkeys(DOMAINS, 1 / 3))
+
+
+def test_a_law_of_losses_is_asked_for_every_mixture(tmp_path: Path):
+    _, losses, targets = law_and_targets(ddo_table(), tmp_path)
+    entries = found(*targets, fit=replace(FIT, domains=DOMAINS, objective=EQUAL, targets=[]), folder=tmp_path)
     assert {(p.mixture, p.quantity) for p in entries if not p.quantity.startswith("loss")} == {
         ("uniform", "objective"),
         ("tilted", "objective"),
@@ -93,3 +101,18 @@ def test_a_law_of_losses_is_asked_for_every_mixture(tmp_path: Path):
     assert {p.outcome for p in entries} == {"held"}
     (gain,) = (p for p in entries if p.quantity == "gain")
     assert gain.predicted == pytest.approx(losses["uniform"].mean() - losses["tilted"].mean(), abs=0.02)
+
+
+def test_a_law_is_asked_for_models_of_the_size_that_the_fits_target_is_for(tmp_path: Path):
+    table = replace(ddo_table(), params=np.repeat([1e6, 4e6], 7))
+    law, _, targets = law_and_targets(table, tmp_path)
+    target = replace(FIT.targets[0], tokens=100_000, params=10**8, weights=dict(zip(DOMAINS, [1, 0, 0], strict=True)))
+    fit = replace(FIT, domains=DOMAINS, objective=EQUAL, targets=[target])
+    (predicted,) = (
+        p.predicted
+        for p in found(*targets, fit=fit, folder=tmp_path)
+        if (p.mixture, p.quantity) == ("uniform", "objective")
+    )
+    draws = law.at_size(1e8).draws(100, np.random.default_rng(0))
+    expected = np.median([np.mean(draw.predict(np.full(3, 1e5 / 3))) for draw in draws])
+    assert predicted == pytest.approx(expected, abs=1e-4)
