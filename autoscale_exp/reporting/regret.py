@@ -92,7 +92,9 @@ class _Surface:
 def brute_force(
     searches: Searches, mixtures: Mapping[str, MixtureRuns], reference: str, objective: NamedObjective
 ) -> BruteForce | None:
-    """Measures regrets by the searches at the target budget; None without such a search, or with too few mixtures.
+    """Measures regrets by the searches at the target's budget and model size.
+
+    Returns None without such a search, or with too few mixtures.
 
     Args:
         searches: the searches of the study.
@@ -100,10 +102,11 @@ def brute_force(
         reference: the mixture that gains are over.
         objective: the objective that mixtures are judged by.
     """
-    budget = mixtures[reference].records[0].token_budget
-    grid = [run for run in searches.all_runs if run.token_budget == budget and _is_whole(run)]
+    target = mixtures[reference].records[0]
+    place = (target.token_budget, target.params)
+    grid = [run for run in searches.all_runs if (run.token_budget, run.params) == place and _is_whole(run)]
     trained = [run for mixture in mixtures.values() for run in mixture.records if run.stages is None]
-    domains = list(mixtures[reference].records[0].requested_weights)
+    domains = list(target.requested_weights)
     shares = _shares([*grid, *trained], domains)
     if not grid or len(np.unique(shares.round(3), axis=0)) < LEAST_RATIO * _terms(shares[:1]).shape[1]:
         return None

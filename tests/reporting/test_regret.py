@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -65,6 +67,12 @@ def test_without_noise_regret_is_what_a_mixture_lies_above_the_best():
     best = min(truth(point) for point in lattice(3, 5, 0.05))
     assert truth([*found.best_run.values()]) == best
     assert found.regrets["off"].trained == pytest.approx(truth(shares) / best - 1)
+
+
+def test_runs_of_smaller_models_at_the_targets_budget_are_no_brute_force():
+    (runs,) = grid(noises(0)).runs.values()
+    smaller = [replace(run, params=run.params - 1) for run in runs]
+    assert brute_force(Searches({"search": smaller}, {}), mixtures(noises(0)), "uniform", OBJECTIVE) is None
 
 
 def test_with_noise_the_interval_of_a_regret_holds_it_nine_times_in_ten():
