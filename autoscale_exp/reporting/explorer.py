@@ -126,7 +126,7 @@ def render_explorer(
 def draws_that_fit(law: PooledTransferLaw) -> int:
     """Returns how many draws a page of limited size can hold."""
     runs, validation = law.discrepancy.losses.shape
-    return MOST_NUMBERS // (validation * (law.theta.shape[1] + runs + NUM_DRAWN + 1)) - 1
+    return max(MOST_NUMBERS // (validation * (law.theta.shape[1] + runs + NUM_DRAWN + 1)) - 1, 0)
 
 
 def law_content(law: PooledTransferLaw, draws: Sequence[PooledTransferLaw]) -> tuple[dict[str, FloatArray], Any]:

@@ -1,3 +1,5 @@
+import json
+import re
 import shutil
 from dataclasses import replace
 
@@ -81,6 +83,12 @@ def page(browser, fit_folder):
     page.wait_for_selector("body[data-ready=yes]")
     yield page
     page.close()
+
+
+def content_of(html):
+    """What the page is told, but for the arrays."""
+    (found,) = re.findall(r'<script type="application/json" id="content">(.*?)</script>', html)
+    return json.loads(found)
 
 
 def text(page, element):
@@ -172,6 +180,12 @@ def test_a_fit_without_intervals_has_a_page_without_them(browser, tmp_path):
 
 def test_a_page_stays_below_six_megabytes_however_large_the_law():
     assert len(explorer.plotly()) + 8 * explorer.MOST_NUMBERS * 4 / 3 < 5.9e6
+
+
+def test_a_law_too_large_for_draws_has_a_page_without_them(monkeypatch):
+    fit, law = solve("pooled_transfer", runs(None), request_of("loss"))
+    monkeypatch.setattr(explorer, "MOST_NUMBERS", 10)
+    assert content_of(explorer.render_explorer(fit, law, request_of("loss").objective, {}))["shapes"]["theta"][0] == 1
 
 
 def test_a_law_of_another_form_has_no_page(tmp_path, fit_folder):
