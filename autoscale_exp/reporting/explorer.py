@@ -83,6 +83,8 @@ def render_explorer(
 ) -> str:
     """Renders the page as an HTML document; see `write_explorer`."""
     shown, params = (fit.targets or fit.scales)[-1], law.discrepancy.params
+    if shown.params is not None:
+        law = law.at_size(shown.params)
     wanted = NUM_DRAWS if shown.objective_interval else 0  # as the fit itself
     count = min(wanted, draws_that_fit(law))
     draws = list(law.draws(count, np.random.default_rng(SEED))) if count else []
@@ -101,7 +103,7 @@ def render_explorer(
         "budget": shown.tokens,
         "sizes": []
         if law.formula.reference_params is None
-        else steps_through(params, params.min() / FURTHER, params.max() * FURTHER),
+        else steps_through([*params, law.params or params.max()], params.min() / FURTHER, params.max() * FURTHER),
         "size": law.params,
         "marks": [
             {"name": mark.name, "weights": mark.weights.tolist(), "kind": mark.kind}

@@ -188,6 +188,15 @@ def test_a_law_too_large_for_draws_has_a_page_without_them(monkeypatch):
     assert content_of(explorer.render_explorer(fit, law, request_of("loss").objective, {}))["shapes"]["theta"][0] == 1
 
 
+@pytest.mark.parametrize("sizes", ["one size", "two sizes"])
+def test_the_page_opens_at_the_model_size_of_the_target(sizes):
+    request = replace(request_of("loss"), params=3 * 10**6, num_draws=5)
+    fit, law = solve("pooled_transfer", runs(SIZES[sizes]), request)
+    content = content_of(explorer.render_explorer(fit, law, request.objective, {}))
+    assert content["size"] == 3e6
+    assert 3e6 in content["sizes"]
+
+
 def test_a_law_of_another_form_has_no_page(tmp_path, fit_folder):
     law = fit_law("linear", runs(np.full(14, 1e5)))
     assert not write_explorer(tmp_path, read_fit(fit_folder, "fit"), law)
