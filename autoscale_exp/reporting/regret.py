@@ -94,7 +94,7 @@ def brute_force(
 ) -> BruteForce | None:
     """Measures regrets by the searches at the target's budget and model size.
 
-    Returns None without such a search, or with too few mixtures.
+    Returns None without such a search, with too few mixtures, or if these do not tell the coefficients apart.
 
     Args:
         searches: the searches of the study.
@@ -108,7 +108,11 @@ def brute_force(
     trained = [run for mixture in mixtures.values() for run in mixture.records if run.stages is None]
     domains = list(target.requested_weights)
     shares = _shares([*grid, *trained], domains)
-    if not grid or len(np.unique(shares.round(3), axis=0)) < LEAST_RATIO * _terms(shares[:1]).shape[1]:
+    terms = _terms(shares)
+    num_coefficients = terms.shape[1]
+    if not grid or len(np.unique(shares.round(3), axis=0)) < LEAST_RATIO * num_coefficients:
+        return None
+    if np.linalg.matrix_rank(terms) < num_coefficients:
         return None
     surface = _smoothed([*grid, *trained], shares, objective)
     candidates = _candidates(shares)

@@ -75,6 +75,12 @@ def test_runs_of_smaller_models_at_the_targets_budget_are_no_brute_force():
     assert brute_force(Searches({"search": smaller}, {}), mixtures(noises(0)), "uniform", OBJECTIVE) is None
 
 
+def test_a_search_that_ties_two_domains_tells_of_no_surface():
+    tied = [((1 - c) / 2, (1 - c) / 2, c) for c in np.linspace(0.05, 0.9, 30)]
+    searches = Searches({"grid": [run(f"g{i}", shares) for i, shares in enumerate(tied)]}, {})
+    assert brute_force(searches, mixtures(noises(0.01)), "uniform", OBJECTIVE) is None
+
+
 def test_with_noise_the_interval_of_a_regret_holds_it_nine_times_in_ten():
     shares = (0.4, 0.3, 0.3)
     regret = truth(shares) / truth(BEST) - 1
