@@ -142,16 +142,18 @@ def fit_scale(table: RunTable, rows: Int64Array, objective: Objective) -> DdoSca
 def find_design(table: RunTable, rows: Int64Array) -> tuple[list[int], list[list[int]]]:
     """Finds the rows of the base run and its repeats, and for each domain the rows that differ from it only there.
 
-    The base run is the one from which the most others differ in one domain only.
+    The base run is the one from which others differ in one domain only, for the most domains and then the most runs. (A
+    base run with many repeats differs in one domain from every run about it.)
     """
     tokens = table.domain_tokens[rows]
-    best: tuple[int, list[int], list[list[int]]] = (-1, [], [])
+    best: tuple[tuple[int, int], list[int], list[list[int]]] = ((-1, -1), [], [])
     for candidate in tokens:
         differs = ~np.isclose(tokens, candidate, rtol=1e-3)  # others may be off by a row where budgets were rounded
         single = differs.sum(axis=1) == 1
         varied = [rows[single & differs[:, index]].tolist() for index in range(len(table.domains))]
-        if single.sum() > best[0]:
-            best = int(single.sum()), rows[differs.sum(axis=1) == 0].tolist(), varied
+        score = sum(map(bool, varied)), int(single.sum())
+        if score > best[0]:
+            best = score, rows[differs.sum(axis=1) == 0].tolist(), varied
     return best[1:]
 
 

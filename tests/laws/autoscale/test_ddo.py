@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoscale_exp.base.errors import UserError
-from autoscale_exp.laws.autoscale.ddo import check_design, fit_response
+from autoscale_exp.laws.autoscale.ddo import check_design, find_design, fit_response
 from autoscale_exp.laws.autoscale.law import AutoscaleLaw
 from autoscale_exp.laws.law import own_domains
 from autoscale_exp.laws.objective import make_objective
@@ -131,6 +131,13 @@ def test_a_missing_run_is_named():
     incomplete = select_runs(table, np.array([r for r, run in enumerate(table.runs) if run != "books_x3"]))
     with pytest.raises(UserError, match=r"'books' has 1.*choose another law"):
         fitted(incomplete, make_objective("mean", "loss", None, DOMAINS), make_bounds(*NO_BOUNDS, DOMAINS))
+
+
+def test_a_base_run_is_found_however_often_it_is_repeated():
+    table = ddo_table(scales=(30_000,), repeats=9)
+    base, varied = find_design(table, np.arange(len(table.runs)))
+    assert [table.runs[r] for r in base] == ["base_30000", *(f"base{r}_30000" for r in range(1, 10))]
+    assert [len(of_domain) for of_domain in varied] == [2, 2, 2]
 
 
 def test_a_run_that_differs_in_two_domains_is_named():
