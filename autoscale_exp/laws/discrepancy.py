@@ -152,8 +152,9 @@ class Discrepancy:
     @classmethod
     def from_content(cls, content: dict[str, Any]) -> "Discrepancy":
         """Restores a process from its `content`."""
-        fields: dict[str, Any] = {key: np.array(v) if isinstance(v, list) else v for key, v in content.items()}
-        return cls(**fields)
+        known = {key: content[key] for key in (field.name for field in dataclasses.fields(cls)) if key in content}
+        arrays: dict[str, Any] = {key: np.array(v) if isinstance(v, list) else v for key, v in known.items()}
+        return cls(**arrays)
 
     def mean(self, predicted: FloatArray) -> Correction:
         """Returns the expected correction of a law that predicts (R, V) losses for the runs."""

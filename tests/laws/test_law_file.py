@@ -38,6 +38,16 @@ def test_a_file_that_holds_no_law_is_refused_by_name(tmp_path, content, message)
         read_law(tmp_path / "law.json")
 
 
+@pytest.mark.parametrize("name", ["pooled_transfer", "linear", "lightgbm", "autoscale"])
+def test_keys_of_a_later_version_are_left_out(tmp_path, name):
+    table = ddo_table(scales=(30_000, 100_000, 300_000, 900_000), repeats=5)
+    content = fit_law(name, table).content() | {"later": 1}
+    if name == "pooled_transfer":
+        content["discrepancy"] = content["discrepancy"] | {"later": 1}
+    write_law(tmp_path, content)
+    assert read_law(tmp_path / "law.json").name == name
+
+
 def test_a_fit_of_an_older_version_is_refused_by_name(tmp_path):
     (tmp_path / "fit.json").write_text(json.dumps({"law": "linear", "targets": []}))
     with pytest.raises(UserError, match=r"fit.json' has format 1, but this version reads format 2; run `python -m"):

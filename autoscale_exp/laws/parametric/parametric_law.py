@@ -9,7 +9,7 @@ R runs, K training domains, V validation domains, P parameters of each.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
@@ -289,8 +289,9 @@ class ParametricLaw(ABC):
     @classmethod
     def from_content(cls, content: dict[str, Any]) -> Self:
         """Restores a law from its `content`."""
-        fields: dict[str, Any] = {k: np.array(v) if k in ARRAYS else v for k, v in content.items() if k != "law"}
-        return cls(**fields)
+        known = {key: content[key] for key in (field.name for field in fields(cls)) if key in content}
+        arrays: dict[str, Any] = {key: np.array(known[key]) for key in ARRAYS if key in known}
+        return cls(**known | arrays)
 
     def _values(self, parameters: FloatArray) -> Values:
         values, start = {}, 0

@@ -8,7 +8,7 @@ runs, so other budgets get the losses of the nearest one. It needs `pip install 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from importlib import import_module
 from typing import Any, ClassVar, Self
 
@@ -144,9 +144,9 @@ class LightGbmLaw:
     @classmethod
     def from_content(cls, content: dict[str, Any]) -> Self:
         """Restores a law from its `content`."""
-        fields = {key: value for key, value in content.items() if key != "law"}
-        boosters = [_lightgbm().Booster(model_str=text) for text in fields["trees"]]
-        return cls(**fields | {"boosters": boosters, "run_noise": np.array(fields["run_noise"])})
+        known = {key: content[key] for key in (field.name for field in fields(cls)) if key in content}
+        boosters = [_lightgbm().Booster(model_str=text) for text in known["trees"]]
+        return cls(**known | {"boosters": boosters, "run_noise": np.array(known["run_noise"])})
 
 
 def _features(tokens: FloatArray, scaled: bool) -> FloatArray:
