@@ -8,6 +8,7 @@ import numpy as np
 from autoscale_exp.base.arrays import FloatArray, Int64Array
 from autoscale_exp.base.labels import budget_label, budget_of_label, short_label
 from autoscale_exp.laws.autoscale.ddo import find_design
+from autoscale_exp.runs.scales import GAP
 from autoscale_exp.runs.table import RunTable, scales_of
 
 FACTOR = 3.0  # by which a DDO design multiplies or divides one domain's tokens
@@ -141,9 +142,15 @@ def is_within_text(table: RunTable, domain_tokens: FloatArray) -> bool:
 
 
 def budget_of_scale(table: RunTable, rows: Int64Array) -> int:
-    """Token budget of a scale: what its label says, or the median over its runs."""
+    """Token budget of a scale: what its label says, or the median over its runs.
+
+    A label that is far from the tokens of all its runs, such as 1B, may tell the size of their models instead.
+    """
+    totals = table.domain_tokens[rows].sum(axis=1)
     labelled = budget_of_label(table.scales[rows[0]]) if table.scales else None
-    return labelled or round(float(np.median(table.domain_tokens[rows].sum(axis=1))))
+    if labelled and totals.min() / GAP < labelled < totals.max() * GAP:
+        return labelled
+    return round(float(np.median(totals)))
 
 
 def size_of_scale(table: RunTable, rows: Int64Array) -> int | None:

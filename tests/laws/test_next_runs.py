@@ -118,6 +118,11 @@ def test_new_mixtures_are_at_the_scales_of_the_runs_or_at_those_asked_for():
     assert any(np.allclose(candidate.tokens, [25_000, 15_000, 10_000]) for candidate in new)
 
 
+def test_a_scale_that_is_labelled_by_its_models_has_the_budget_of_its_runs():
+    named = candidate_runs(replace(ddo_table(), scales=["70M"] * 7 + ["1B"] * 7))
+    assert [place.token_budget for place in named.places] == [30_000, 100_000]
+
+
 def test_no_new_mixture_repeats_a_domain_more_than_four_times():
     table = replace(ddo_table(), unique_tokens=[10**6, 10**6, 3_000])
     new = [run for run in candidate_runs(table).with_mixtures([np.full(3, 1 / 3)]) if run.repeats is None]
