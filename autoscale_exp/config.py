@@ -82,6 +82,11 @@ class TrainingConf:
     logger: dict[str, Any] | None = None  # a Lightning logger; null: none
     plan: PlanConf = field(default_factory=PlanConf)
 
+    @property
+    def store_folder(self) -> str:
+        """The folder of the token store."""
+        return self.data.store if self.store is None else self.store
+
 
 @dataclass
 class TrainConf(TrainingConf):

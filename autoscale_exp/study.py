@@ -108,7 +108,7 @@ def prepare_stage(conf: StudyConf) -> list[Stage]:
 
 def store_of(conf: StudyConf) -> TokenStore:
     """Opens the token store of a study."""
-    return open_store(conf.store or conf.data.store, "store" if conf.store else "data.store")
+    return open_store(conf.store_folder, "store" if conf.store else "data.store")
 
 
 def with_scales(conf: StudyConf, store: TokenStore) -> ScaledDesignConf:

@@ -67,8 +67,8 @@ def check_packing(conf: TrainConf, other: TrainConf) -> None:
     ours, theirs = _common(conf), _common(other)
     if differences := differing_keys(theirs, ours):
         raise UserError(
-            f"trainer=packed trains runs of one architecture, but '{other.run_name}' and '{conf.run_name}' differ "
-            f"({'; '.join(differences)}); give each a sweep of its own, or trainer=default"
+            f"trainer=packed trains runs of one token store and architecture, but '{other.run_name}' and "
+            f"'{conf.run_name}' differ ({'; '.join(differences)}); give each a sweep of its own, or trainer=default"
         )
 
 
@@ -79,4 +79,4 @@ def _common(conf: TrainConf) -> dict[str, Any]:
     del model["init_from"], model["name"]
     common = {f"model.{key}": value for key, value in model.items()}
     common |= {f"model.optimizer.{key}": value for key, value in optimizer.items() if key not in OF_EACH_RUN}
-    return common | {"micro_batch_rows": conf.micro_batch_rows, "trainer": conf.trainer}
+    return common | {"store": conf.store_folder, "micro_batch_rows": conf.micro_batch_rows, "trainer": conf.trainer}

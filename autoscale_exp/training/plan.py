@@ -205,7 +205,7 @@ def store_of(conf: TrainConf, overrides: Sequence[str]) -> TokenStore:
         UserError: the store cannot be opened, or the overrides have both `store` and keys of `data`.
     """
     check_data_given_once(conf.store, overrides)
-    return open_store(conf.data.store) if conf.store is None else open_store(conf.store, "store")
+    return open_store(conf.store_folder, "data.store" if conf.store is None else "store")
 
 
 def check_data_given_once(store: str | None, overrides: Sequence[str]) -> None:

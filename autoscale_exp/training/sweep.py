@@ -147,12 +147,13 @@ def plan_sweep(config: DictConfig) -> list[PlannedRun]:
             "processes of every run itself"
         )
     runs: dict[str, PlannedRun] = {}
-    store: TokenStore | None = None
+    stores: dict[str, TokenStore] = {}  # by folder, as most sweeps have one
     for overrides, conf in jobs_of(config):
         assert isinstance(conf, TrainConf)
-        store = store or store_of(conf, overrides)
+        if conf.store_folder not in stores:
+            stores[conf.store_folder] = store_of(conf, overrides)
         check_launcher(config.hydra.launcher, conf)
-        plan = plan_run(conf, store)
+        plan = plan_run(conf, stores[conf.store_folder])
         folder = Path(config.hydra.sweep.dir) / "runs" / conf.run_name
         if conf.run_name in runs:
             raise UserError(f"two runs of the sweep have the name '{conf.run_name}'; set run_name so that they differ")

@@ -190,7 +190,12 @@ def test_a_claim_that_is_taken_is_not_waited_for(tmp_path: Path):
         (["trainer.precision=16-mixed"], "trainer.precision is '16-mixed'; packed runs can have 32-true or bf16-mixed"),
         (
             ["model.n_layer=2"],
-            "trainer=packed trains runs of one architecture, but 'run' and 'run' differ (model.n_layer: 1, not 2); ",
+            "trainer=packed trains runs of one token store and architecture, but 'run' and 'run' differ "
+            "(model.n_layer: 1, not 2); ",
+        ),
+        (
+            ["data.store=a", "data.name=b"],
+            "trainer=packed trains runs of one token store and architecture, but 'run' and 'run' differ (store: ",
         ),
     ],
 )

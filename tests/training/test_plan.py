@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 
+from autoscale_exp.base import composing
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.job import CONF_DIR, to_typed
 from autoscale_exp.data.store import TokenStore
@@ -17,6 +18,7 @@ from autoscale_exp.runs.identity import write_identity
 from autoscale_exp.runs.record import write_record
 from autoscale_exp.training.parallelism import micro_batch, num_devices
 from autoscale_exp.training.plan import is_finished, plan_run, store_of
+from autoscale_exp.training.sweep import plan_sweep
 from tests.runs.records import make_record
 
 
@@ -342,6 +344,19 @@ def test_a_run_that_is_told_of_its_store_alone_is_the_run_that_names_all_its_dat
     assert told.identity == named.identity
     assert told.conf.data.domains == ["fruit", "code", "sums"]
     assert (told.conf.data.seq_len, told.conf.data.tokenizer.vocab_size) == (16, 300)
+
+
+def test_each_run_of_a_sweep_over_stores_is_planned_with_its_own(
+    train_overrides, store: TokenStore, masked_store: TokenStore, tmp_path: Path
+):
+    of_run = [*(o for o in train_overrides if not o.startswith("data")), f"output_dir={tmp_path}"]
+    sweep = [f"store={store.folder},{masked_store.folder}", "run_name='of_${folder_name:${store}}'"]
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        conf = composing.compose("train", of_run, with_hydra=True)
+        conf.hydra.overrides.task = [*of_run, *sweep]
+        runs = plan_sweep(conf)
+    assert [run.name for run in runs] == ["of_tiny", "of_tiny_masked"]
+    assert [run.plan.identity.store for run in runs] == [store.fingerprint, masked_store.fingerprint]
 
 
 def test_the_domains_of_a_design_are_those_of_the_store(store: TokenStore):
