@@ -39,6 +39,17 @@ from autoscale_exp.training.reweighting import check_reweighting, reweighting_id
 RESUME_POINT = "resume.ckpt"
 # Keys of `data` that say where the text lay when the store was prepared, which does not matter to a run.
 WHEREABOUTS = ("store", "path", "files", "sources", "stamps", "listing")
+# Arguments of Lightning's Trainer that a run sets, by the key that they follow from.
+FOLLOWING = {
+    "token_budget": ("max_steps", "max_epochs", "max_time", "limit_train_batches", "overfit_batches", "fast_dev_run"),
+    "micro_batch_rows": ("accumulate_grad_batches",),
+    "model.optimizer.clip_norm": ("gradient_clip_val", "gradient_clip_algorithm"),
+    "num_validations": ("limit_val_batches",),
+    "checkpoint_minutes": ("enable_checkpointing",),
+    "output_dir": ("default_root_dir",),
+    "logger": ("logger",),
+    "": ("callbacks",),
+}
 
 
 @dataclass(frozen=True)
@@ -92,7 +103,7 @@ def plan_run(conf: TrainConf, store: TokenStore) -> RunPlan:
     initial = check_initial(conf.model, store)
     _check_numbers(conf)
     check_strategy(conf)
-    _check_compiler(conf)
+    _check_trainer(conf)
     micro_batch(conf.model.optimizer.batch_rows, conf.micro_batch_rows, num_devices(conf))
     _check_mixture_file(conf)
     runs = design_runs(conf.design, RunRequest(store.domains, conf.token_budget, conf.mixture_name, conf.seed))
@@ -265,7 +276,16 @@ def _check_numbers(conf: TrainConf) -> None:
     check_range({key: getattr(conf, key) for key in ("num_workers", "checkpoint_minutes", "retries")}, 0)
 
 
-def _check_compiler(conf: TrainConf) -> None:
+def _check_trainer(conf: TrainConf) -> None:
+    """Checks that the `trainer` section has nothing that the run sets, and that what it needs is installed.
+
+    Raises:
+        UserError: it has, which would not be heeded; or there is no compiler.
+    """
+    for key, arguments in FOLLOWING.items():
+        for name in (name for name in arguments if name in conf.trainer):
+            remedy = f"give {key}" if key else "leave it out"
+            raise UserError(f"trainer.{name} is {conf.trainer[name]}, but a run sets it itself; {remedy}")
     compiler = os.environ.get("CXX", "g++")
     if conf.trainer.get("compile") and shutil.which(compiler) is None:
         raise UserError(
