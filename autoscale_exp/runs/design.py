@@ -81,9 +81,18 @@ class RunSpec:
         return weights * self.token_budget * np.asarray(self.multipliers)
 
     def row_counts(self, weights: FloatArray, seq_len: int) -> Int64Array:
-        """(K,) whole rows. Domains that the run does not change have exactly the rows of the base run."""
+        """(K,) whole rows. Domains that the run does not change have exactly the rows of the base run.
+
+        Raises:
+            UserError: the run, or its base run, has no row.
+        """
         base = allocate_rows(weights * self.token_budget, seq_len)
-        return np.rint(base * np.asarray(self.multipliers)).astype(np.int64)
+        rows = np.rint(base * np.asarray(self.multipliers)).astype(np.int64)
+        if not rows.any():
+            raise UserError(
+                f"run '{self.run}' has no whole row of {seq_len} tokens; raise the token budget {self.token_budget}"
+            )
+        return rows
 
 
 def check_scales(scales: Sequence[int]) -> None:

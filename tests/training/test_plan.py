@@ -258,6 +258,10 @@ def test_a_run_that_never_got_to_a_checkpoint_may_be_replaced(compose_train, sto
         (["+trainer.gradient_clip_algorithm=value"], "is value, but .* give model.optimizer.clip_norm"),
         (["+trainer.callbacks=[a]"], r"trainer.callbacks is \['a'\], but a run sets it itself; leave it out"),
         (["design.index=1"], "design.index is 1, but the design has runs 0 to 0"),
+        (
+            ["design=ddo", "design.scales=[16]", "design.index=3", "mixture=custom", "mixture.weights=[1,0,0]"],
+            "run 'fruit_x0.333_0.016K' has no whole row of 16 tokens; raise the token budget 16",
+        ),
         (["design=ddo", "design.scales=[]"], "design.scales must be distinct positive token budgets"),
     ],
 )
