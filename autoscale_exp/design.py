@@ -41,6 +41,11 @@ def main(conf: DesignJobConf) -> None:
     check_range({"seed": conf.seed}, 0, LARGEST_SEED)
     if len(conf.domains) < 2 or len(set(conf.domains)) < len(conf.domains):
         raise UserError(f"domains is {conf.domains}; give the names of at least two, each once")
+    if conf.design.match_repetition is not None:
+        raise UserError(
+            f"design.match_repetition is {conf.design.match_repetition}, but the files for {conf.format} cannot limit "
+            "a run to a part of a domain's text; leave it out"
+        )
     paths = conf.paths or conf.domains
     if len(paths) != len(conf.domains) or len(set(paths)) < len(paths):
         raise UserError(f"paths is {paths}; give one for each of the {len(conf.domains)} domains, in their order")

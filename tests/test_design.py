@@ -140,6 +140,7 @@ def test_what_the_trainer_reports_comes_back_as_a_fit(designed, monkeypatch):
     [
         (["format=jax"], "format is 'jax'; allowed are megatron, nemo, olmo, torchtitan"),
         (["format=olmo", "domains=[web]"], "domains is ['web']; give the names of at least two, each once"),
+        (["format=olmo", "design.match_repetition=9000"], "design.match_repetition is 9000, but the files for olmo"),
         (["format=olmo", "paths=[a]"], "paths is ['a']; give one for each of the 2 domains, in their order"),
         (
             ["format=olmo", "batch_rows=1000"],
