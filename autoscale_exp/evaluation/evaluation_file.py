@@ -122,10 +122,12 @@ def carry_out(evaluation: Evaluation, path: Path) -> dict[str, Any]:
 
 
 def _add(evaluation: Evaluation, headline: dict[str, bool], value: dict[str, Any], path: Path) -> None:
-    """Merges one measurement into the file."""
+    """Merges one measurement into the file, unless another process has measured the same meanwhile."""
     atomic.make_folder(path.parent)
     with FileLock(path.with_suffix(".lock")):  # other tasks of the model may be measured at the same time
         tasks = read_evaluation(path)
+        if value["seed"] not in missing_seeds(evaluation, path):
+            return
         values = [*tasks.get(evaluation.name, {"values": []})["values"], value]
         numbers = {metric: [v["metrics"][metric] for v in values] for metric in value["metrics"]}
         tasks[evaluation.name] = {

@@ -48,6 +48,18 @@ def test_what_is_measured_is_not_measured_again_and_new_seeds_are_added(tmp_path
     assert [value["seed"] for value in entry["values"]] == [0, 1, 2]
 
 
+def test_a_seed_that_two_processes_measure_at_the_same_time_counts_once(tmp_path: Path):
+    path = tmp_path / "evaluation.json"
+
+    def meanwhile(seed):
+        carry_out(evaluation(seeds=(0, 1)), path)
+        return Measured()(seed)
+
+    entry = carry_out(evaluation(seeds=(0, 1), measure=meanwhile), path)
+    assert [value["seed"] for value in entry["values"]] == [0, 1]
+    assert entry["mean"]["accuracy"] == pytest.approx(0.55)
+
+
 def test_an_interrupted_evaluation_keeps_its_finished_seeds(tmp_path: Path):
     def interrupted(seed):
         if seed == 1:
