@@ -27,7 +27,8 @@ class RunIdentity:
         stage_rows: rows of each stage by domain; None for a run of one mixture.
         pool_rows: rows that the run may see, by domain, if they are not all that the store has.
         initial_weights: hash of the weights that training starts from; None from scratch.
-        reweighting: the `reweighting` section without `name`, its reference by the hash of its weights; None without.
+        reweighting: the `reweighting` section without `name`, its reference by the hash of its weights, and for ADO
+            `max_epochs` if it may limit a domain; None without.
     """
 
     run: str

@@ -171,7 +171,7 @@ def _identity(
         stage_rows=stage_rows,
         pool_rows=pool_rows if is_reduced else None,
         initial_weights=None if initial is None else initial.sha256,  # wherever the weights lie
-        reweighting=reweighting_identity(conf, reference),
+        reweighting=reweighting_identity(conf, sampler, reference),
     )
 
 

@@ -50,11 +50,18 @@ def check_reweighting(conf: TrainConf, store: TokenStore, sampler: MixtureSample
     return check_doremi(conf.reweighting, store, family=conf.model.family, command=_reference_command(conf, store))
 
 
-def reweighting_identity(conf: TrainConf, reference: Checkpoint | None) -> dict[str, Any] | None:
-    """The part of the section that a result depends on, with the reference model named by the hash of its weights."""
+def reweighting_identity(
+    conf: TrainConf, sampler: MixtureSampler, reference: Checkpoint | None
+) -> dict[str, Any] | None:
+    """The part of the section that a result depends on, with the reference model named by the hash of its weights.
+
+    With ADO a result also depends on `max_epochs`, if a domain that got all rows of the run would exceed it.
+    """
     if conf.reweighting is None:
         return None
     content = {key: value for key, value in asdict(conf.reweighting).items() if key != "name"}
+    if isinstance(conf.reweighting, AdoConf) and sampler.num_rows > conf.max_epochs * sampler.pool_rows.min():
+        content["max_epochs"] = conf.max_epochs
     return content if reference is None else content | {"reference": reference.sha256}
 
 

@@ -161,6 +161,16 @@ def test_another_rate_is_another_run(compose_contrast, contrast_store, tmp_path)
         is_finished(plan_run(compose_contrast(steps=60), contrast_store), tmp_path)
 
 
+def test_the_most_epochs_are_part_of_a_run_whose_domains_they_may_limit(compose_contrast, contrast_store):
+    def fingerprint(max_epochs: int, steps: int) -> str:  # of a run of 8 rows a step, on 3,000 rows of each domain
+        conf = compose_contrast("reweighting=ado", f"max_epochs={max_epochs}", steps=steps)
+        return plan_run(conf, contrast_store).identity.fingerprint
+
+    assert fingerprint(1, steps=500) != fingerprint(2, steps=500)
+    assert fingerprint(2, steps=500) == fingerprint(3, steps=500)
+    assert fingerprint(1, steps=375) == fingerprint(2, steps=375)
+
+
 def test_masked_models_can_be_steered(masked_overrides, compose_train, masked_store, tmp_path):
     options = ["reweighting=ado", "reweighting.num_intervals=6", f"token_budget={16 * 8 * 40}", "max_epochs=20"]
     conf = compose_train(*masked_overrides, *options)
