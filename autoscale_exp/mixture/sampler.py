@@ -148,7 +148,8 @@ class MixtureSampler:
         """(K,) rows of each domain that come before `block`, which counts over all stages."""
         stage = min(bisect_right(self._first_block, block), len(self.stage_counts)) - 1
         block -= self._first_block[stage]
-        return self._first_ranks[stage] + block * self.stage_counts[stage] // self._num_blocks[stage]
+        whole, rest = np.divmod(self.stage_counts[stage], self._num_blocks[stage])  # block * count may exceed 64 bits
+        return self._first_ranks[stage] + block * whole + block * rest // self._num_blocks[stage]
 
     def _block_at(self, position: int) -> int:
         stage = bisect_right(self._first_position, position) - 1

@@ -201,6 +201,12 @@ def test_a_run_of_billions_of_rows_is_entered_anywhere():
     assert abs(np.mean(domain) - 1 / 3) < 0.01
 
 
+def test_the_last_rows_of_a_run_of_trillions_of_rows_are_as_mixed_as_the_first():
+    sampler = sampler_of({"web": 10**12, "books": 10**12}, {"web": 2 * 10**12, "books": 10**12})
+    domain, _ = sampler.rows(sampler.num_rows - 3000, sampler.num_rows)
+    assert abs(np.mean(domain) - 1 / 3) < 0.01
+
+
 def test_a_billion_rows_of_fifty_domains_take_little_memory():
     shares = np.random.default_rng(0).dirichlet(np.ones(50))
     counts = np.rint(shares * [[10**9 // 4], [3 * 10**9 // 4]]).astype(int)
