@@ -2,6 +2,7 @@
 
 import math
 import re
+from decimal import Decimal
 
 UNITS = {"T": 10**12, "B": 10**9, "M": 10**6, "K": 10**3}
 
@@ -14,7 +15,7 @@ def budget_label(num_tokens: int) -> str:
 def budget_of_label(label: str) -> int | None:
     """The token budget with this `budget_label`; None if it is no such label."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([TBMK])", label)
-    return round(float(match[1]) * UNITS[match[2]]) if match else None
+    return round(Decimal(match[1]) * UNITS[match[2]]) if match else None
 
 
 def short_label(num_tokens: float) -> str:
@@ -25,7 +26,7 @@ def short_label(num_tokens: float) -> str:
 def _label(num_tokens: int, least: float) -> str:
     """The number in the largest unit in which it is at least `least`."""
     unit = next((unit for unit, size in UNITS.items() if num_tokens >= size * least), "K")
-    return f"{num_tokens / UNITS[unit]:.12g}{unit}"
+    return f"{(Decimal(int(num_tokens)) / UNITS[unit]).normalize():f}{unit}"
 
 
 def round_down(tokens: float) -> int:
