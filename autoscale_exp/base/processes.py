@@ -119,11 +119,17 @@ def _work(
     try:
         value = function(*arguments)
     except Exception as error:
-        value, told = error, f"\n{traceback.format_exc()}"
+        value, told = _sendable(error), f"\n{traceback.format_exc()}"
+    sending.send((value, told))
+
+
+def _sendable(error: Exception) -> Exception:
+    """The error, or one with its type and message if it does not come out of a pipe as it went in."""
     try:
-        sending.send((value, told))
-    except (pickle.PicklingError, AttributeError, TypeError):  # an error that cannot be pickled
-        sending.send((RuntimeError(f"{type(value).__name__}: {value}"), told))
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
 
 
 def _end_with_parent() -> None:

@@ -15,6 +15,17 @@ def fail(message: str) -> None:
     raise UserError(message)
 
 
+class OfTwo(Exception):
+    """Like many errors of libraries, which are pickled but cannot be made of their message again."""
+
+    def __init__(self, what: str, where: str) -> None:
+        super().__init__(f"{what} in {where}")
+
+
+def fail_with_two(what: str, where: str) -> None:
+    raise OfTwo(what, where)
+
+
 def die(signum: int) -> None:
     os.kill(os.getpid(), signum)
 
@@ -34,6 +45,12 @@ def test_an_error_is_raised_here_with_its_traceback_there():
     with pytest.raises(UserError, match="no text") as error:
         start(fail, "no text").result()
     assert "in fail\n    raise UserError(message)" in str(error.value.__cause__)
+
+
+def test_an_error_that_cannot_be_sent_as_it_is_keeps_its_message_and_traceback():
+    with pytest.raises(RuntimeError, match="OfTwo: no graph in the model") as error:
+        start(fail_with_two, "no graph", "the model").result()
+    assert "in fail_with_two\n    raise OfTwo(what, where)" in str(error.value.__cause__)
 
 
 def test_a_process_that_is_killed_is_told_of_and_leaves_the_others_alone():
