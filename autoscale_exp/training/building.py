@@ -19,15 +19,15 @@ from autoscale_exp.reweighting.doge import Doge
 from autoscale_exp.reweighting.doremi import Doremi
 from autoscale_exp.runs.identity import write_identity
 from autoscale_exp.runs.record import FAILURE, MIXTURE, PROGRESS, WeightsPoint
-from autoscale_exp.training.plan import RunPlan
+from autoscale_exp.training.plan import RESUME_POINT, RunPlan
 
 Reweighting = Doremi | Doge | Ado | None  # None for a run that keeps the weights of its mixture
 
 
 def begin_folder(folder: Path, plan: RunPlan) -> None:
     """Makes a run's folder ready for training, and removes what an interrupted or failed part has left there."""
-    for left in (FAILURE, PROGRESS):
-        (folder / left).unlink(missing_ok=True)
+    for left in (folder / FAILURE, folder / PROGRESS, *folder.glob(f".{RESUME_POINT}*.tmp")):
+        left.unlink(missing_ok=True)
     write_identity(folder, plan.identity)
 
 

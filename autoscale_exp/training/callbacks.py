@@ -235,7 +235,7 @@ class ResumePoint(Callback):
             raise DivergedError(  # a run that resumed here would diverge again and again
                 f"the weights are not finite after step {trainer.global_step}; lower the learning rate"
             )
-        temporary = self.path.with_suffix(".tmp")
+        temporary = self.path.with_name(f".{self.path.name}.tmp")  # the same on all ranks
         try:
             with atomic.refusals_named(self.path):
                 trainer.save_checkpoint(temporary)  # on all ranks; the first one writes

@@ -16,6 +16,7 @@ import torch
 from pytorch_lightning import Trainer
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2LMHeadModel
 
+from autoscale_exp.base import atomic
 from autoscale_exp.base.errors import DivergedError, UserError
 from autoscale_exp.data.datamodule import MixtureDataModule
 from autoscale_exp.data.store import TokenStore
@@ -224,6 +225,26 @@ def test_a_run_that_ended_just_before_its_result_was_written_has_it_when_asked_a
     result = trained(plan, tmp_path)
     for key in ("tokens", "losses", "validation_curve"):
         assert result[key] == expected[key]
+
+
+def test_a_checkpoint_that_a_kill_left_in_writing_is_gone_with_the_next_start(
+    compose_train, store: TokenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    written = []
+    original = atomic.put_in_place
+
+    def put_in_place(temporary: Path, path: Path) -> None:
+        written.append(temporary)
+        original(temporary, path)
+
+    monkeypatch.setattr(atomic, "put_in_place", put_in_place)
+    plan = plan_run(compose_train("checkpoint_minutes=0"), store)
+    with interrupted_after(2), pytest.raises(Interrupted):
+        train(plan, tmp_path)
+    killed = next(path for path in written if "resume" in path.name)
+    killed.write_bytes(b"a part of a checkpoint")
+    trained(replace(plan, conf=replace(plan.conf, checkpoint_minutes=60.0)), tmp_path)
+    assert not killed.exists()
 
 
 def test_a_run_that_is_fed_other_rows_than_planned_has_no_result(
