@@ -14,6 +14,7 @@ from autoscale_exp.training.plan import RunPlan
 
 Planned = tuple[RunPlan, Path]  # a run and its folder
 PRECISIONS = ("32-true", "bf16-mixed")
+ACCELERATORS = ("auto", "cpu", "gpu", "cuda")
 OF_EACH_RUN = ("lr", "betas", "weight_decay", "warmup_fraction", "schedule", "clip_norm")  # of model.optimizer
 
 
@@ -54,6 +55,10 @@ def check_packing(conf: TrainConf, other: TrainConf) -> None:
     trainer: PackedTrainer = instantiate(conf.trainer)
     if trainer.precision not in PRECISIONS:
         raise UserError(f"trainer.precision is '{trainer.precision}'; packed runs can have {' or '.join(PRECISIONS)}")
+    if trainer.accelerator not in ACCELERATORS:
+        raise UserError(
+            f"trainer.accelerator is '{trainer.accelerator}'; packed runs can have {', '.join(ACCELERATORS)}"
+        )
     check_range({"trainer.max_runs": trainer.max_runs}, 1)
     if trainer.devices != 1:
         raise UserError(f"trainer.devices is {trainer.devices}, but packed runs share one device; give 1")

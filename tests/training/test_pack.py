@@ -185,6 +185,7 @@ def test_a_claim_that_is_taken_is_not_waited_for(tmp_path: Path):
     ("overrides", "line"),
     [
         (["model.dropout=0.1"], "model.dropout is 0.1, but packed runs would draw other dropout than alone; "),
+        (["trainer.accelerator=tpu"], "trainer.accelerator is 'tpu'; packed runs can have auto, cpu, gpu, cuda"),
         (["reweighting=ado"], "reweighting=ado needs a run that is trained alone; give trainer=default"),
         (["trainer.devices=2"], "trainer.devices is 2, but packed runs share one device; give 1"),
         (["trainer.precision=16-mixed"], "trainer.precision is '16-mixed'; packed runs can have 32-true or bf16-mixed"),
@@ -222,6 +223,13 @@ def test_a_run_begun_in_a_pack_is_not_finished_alone(planned, store: TokenStore,
     torch.save({"packed": True}, folder / "resume.ckpt")
     with pytest.raises(UserError, match="is from a run in a pack; finish the run with trainer=packed"):
         run.train(plan, folder)
+
+
+def test_a_gpu_that_is_not_there_is_not_replaced_by_the_cpu(planned, store, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    ((plan, _), *_) = planned(tmp_path, store)
+    with pytest.raises(UserError, match="'gpu', but torch finds no GPU; give trainer"):
+        most_runs(plan, PackedTrainer("gpu"))
 
 
 def test_more_runs_than_fit_the_device_are_refused(planned, store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
