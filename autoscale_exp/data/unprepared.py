@@ -27,8 +27,8 @@ def unprepared_store(conf: DataConf) -> TokenStore:
         )
     rows = conf.validation_rows
     validation = ValidationEntry(rows, rows * conf.seq_len, 0, 0, 0, "")
-    limit = conf.max_characters and conf.max_characters // CHARACTERS_PER_TOKEN // conf.seq_len
-    of_train = limit or ENDLESS
+    limit = conf.max_characters
+    of_train = ENDLESS if limit is None else max(1, limit // CHARACTERS_PER_TOKEN // conf.seq_len)
     files = {"all": FileEntry(of_train, "")}
     train = TrainEntry(of_train, of_train * conf.seq_len, 0, 0, 0, files)
     domains = {domain: DomainEntry(validation, 0, 0, train) for domain in conf.domains}

@@ -187,6 +187,12 @@ def test_a_plan_that_cannot_be_is_refused(conf: PlanConf, message: str):
         check_plan(conf)
 
 
+@pytest.mark.parametrize(("characters", "rows"), [(4 * 1024 * 7, 7), (1000, 1)])
+def test_a_store_that_is_not_prepared_has_the_rows_of_its_most_characters(characters, rows, compose_paper):
+    store = unprepared_store(replace(compose_paper().data, max_characters=characters, seq_len=1024))
+    assert [store.num_rows("train", domain) for domain in store.domains] == [rows] * len(store.domains)
+
+
 def test_a_tokenizer_of_unknown_size_is_asked_for(compose_paper):
     data = compose_paper("data.tokenizer.name=mine").data
     with pytest.raises(UserError, match=r"data.tokenizer.vocab_size is null, and what data.tokenizer.name=mine has"):
