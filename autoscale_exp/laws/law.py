@@ -136,7 +136,7 @@ LAWS = {
     "pooled_transfer": LawEntry(
         "pooled.pooled_transfer",
         "PooledTransferLaw",
-        "E + C N^(-κ) + N^(-η) (A S^(-γ/ρ) + B G^(-α)), S and G sums over domains",
+        "E + C N^(-κ) + N^(-η) (A S'^(-γ/ρ) + B G^(-α)), S' and G from sums over domains",
         "ours; the default",
         ("losses", "tokens", "model size", "repetition", "held-out domains", "intervals"),
     ),
