@@ -3,9 +3,10 @@
     L_v(n) = E_v + A_v S'_v(n)^(-gamma_v / rho_v) + B_v G_v(n)^(-alpha_v)
 
 The effective data are S', in which own and other text substitute imperfectly, and G, the sum of any text. L, exp(L) and
-all their positive means are convex in the tokens of a budget (see formula). Model size enters if the runs have several sizes (see model_size). Validation domains lend each other
-strength through populations of parameters (see populations). The fit is robust and yields draws of all parameters (see
-pooling). A Gaussian process on top models what the formula gets wrong (see discrepancy).
+all their positive means are convex in the tokens of a budget (see formula). Model size enters if the runs have several
+sizes (see model_size). Validation domains lend each other strength through populations of parameters (see populations).
+The fit is robust and yields draws of all parameters (see pooling). A Gaussian process on top models what the formula
+gets wrong (see discrepancy).
 """
 
 from collections.abc import Callable, Sequence
