@@ -4,13 +4,14 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from autoscale_exp.base.labels import short_label
 from autoscale_exp.reporting.figures import STYLE, height, legend_outside, look
 from autoscale_exp.reporting.regret import BruteForce
 from autoscale_exp.reporting.shift import ScaleOptimum
 from autoscale_exp.reporting.target_figures import WIDTH
+
+SIDE_BY_SIDE = 0.75  # width of the markers of one scale, where scales are 1 apart
 
 
 def plot_regrets(found: BruteForce) -> Figure:
@@ -32,22 +33,23 @@ def plot_regrets(found: BruteForce) -> Figure:
 
 
 def plot_optima(optima: Mapping[str, ScaleOptimum], domains: Sequence[str]) -> Figure:
-    """Plots the best shares against scale, with 90 % intervals. Markers of extrapolated ones are hollow."""
+    """Plots the best shares by scale, with 90 % intervals. Markers of extrapolated ones are hollow."""
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(WIDTH, height(len(domains))))
-        for k, domain in enumerate(domains):
-            colour, marker = look(k)
-            for of in optima.values():
-                at = of.optimum.tokens * 1.06 ** (k - (len(domains) - 1) / 2)  # side by side
-                at *= 1.25 if of.num_scales > 1 else 1
+        for column, of in enumerate(optima.values()):
+            for k, domain in enumerate(domains):
+                colour, marker = look(k)
+                at = column + SIDE_BY_SIDE * ((k + 0.5) / len(domains) - 0.5)
                 if of.optimum.interval:
                     axes.plot([at, at], of.optimum.interval[domain], color=colour, lw=1.5)
                 fill = colour if of.num_scales == 1 else "white"
-                label = domain if of is next(iter(optima.values())) else None
+                label = domain if column == 0 else None
                 axes.plot(at, of.optimum.weights[domain], marker, color=colour, mfc=fill, mew=1.6, ms=7, label=label)
-        axes.set(xscale="log", xlabel="token budget", ylabel="share of the tokens", ylim=(0, None))
-        axes.set_xticks(sorted({of.optimum.tokens for of in optima.values()}))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: short_label(x)))
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        told = [
+            short_label(of.optimum.tokens) + ("\nextrapolated" if of.num_scales > 1 else "") for of in optima.values()
+        ]
+        axes.set_xticks(range(len(told)), told)
+        axes.set(xlabel="token budget", ylabel="share of the tokens", ylim=(0, None))
+        axes.grid(visible=False, axis="x")
         legend_outside(figure, axes)
         return figure
