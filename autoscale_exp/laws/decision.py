@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from autoscale_exp.base.arrays import FloatArray
+from autoscale_exp.base.arrays import FloatArray, Int64Array
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.labels import short_label
 from autoscale_exp.base.progress import Progress
+from autoscale_exp.laws.autoscale.ddo import find_design
 from autoscale_exp.laws.backtest import Trial, backtest, fit_without_largest
 from autoscale_exp.laws.candidates import MOST_EPOCHS, Candidates, candidate_runs, size_of_scale
 from autoscale_exp.laws.fit_file import Diagnostics, Fit, FitObjective, FittedMixture, NextRun, named
@@ -69,7 +70,7 @@ def decide(evidence: Evidence, request: Request) -> Fit:
     law, table, objective = evidence.law, evidence.table, request.objective
     groups = scales_of(table)
     totals = table.domain_tokens.sum(axis=1)
-    base = (table.domain_tokens / totals[:, None])[groups[-1]].mean(axis=0)
+    base = base_mixture_of(table, groups[-1])
     candidates = candidate_runs(table, request.next_scales, request.next_sizes)
     sizes = [size_of_scale(table, rows) for rows in groups]
     target_size = request.params or (sizes[-1] if table.params is None else round(float(table.params.max())))
@@ -105,6 +106,19 @@ def decide(evidence: Evidence, request: Request) -> Fit:
             responses=responses_of(law, table, groups, objective),
         ),
     )
+
+
+def base_mixture_of(table: RunTable, rows: Int64Array) -> FloatArray:
+    """(K,) weights of the mixture that the runs of a scale vary: of the base run of a DDO design, or else their mean.
+
+    Args:
+        table: the runs.
+        rows: indices of the scale's runs.
+    """
+    weights = table.domain_tokens / table.domain_tokens.sum(axis=1, keepdims=True)
+    base, varied = find_design(table, rows)
+    is_design = all(runs for runs, weight in zip(varied, weights[base[0]], strict=True) if weight)
+    return np.asarray(weights[base if is_design else rows].mean(axis=0))
 
 
 def _notes_on_targets(table: RunTable, request: Request, params: int | None) -> list[str]:

@@ -5,14 +5,14 @@ import pytest
 
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.laws.backtest import backtest, fit_without_largest, largest_runs
-from autoscale_exp.laws.decision import decide_at
+from autoscale_exp.laws.decision import base_mixture_of, decide_at
 from autoscale_exp.laws.fit_file import Gain, NextRun, Response, Risk
 from autoscale_exp.laws.gains import gain_over, verdict
 from autoscale_exp.laws.objective import make_objective
 from autoscale_exp.laws.optimum import make_bounds
 from autoscale_exp.laws.request import Request
 from autoscale_exp.laws.solver.constraints import Constraints
-from autoscale_exp.runs.table import select_runs
+from autoscale_exp.runs.table import RunTable, select_runs
 from tests.laws.synthetic import DOMAINS, ddo_table
 
 OBJECTIVE = make_objective("mean_loss", "loss", None, DOMAINS)
@@ -143,3 +143,17 @@ def test_a_run_without_a_domain_is_left_out_of_its_response():
     assert response.points == [(1.0, 1.0), (3.0, 0.9)]
     tokens = [x for x, _ in response.curve]
     assert 0 < min(tokens) < 1.0 < 3.0 < max(tokens)
+
+
+@pytest.mark.parametrize("base", [(0.7, 0.2, 0.1), (0.6, 0.4, 0.0), (1 / 3, 1 / 3, 1 / 3)])
+def test_the_base_mixture_of_a_ddo_design_is_that_of_its_base_run(base):
+    changes = [np.ones(3), *(1 + step * row for row in np.eye(3) for step in (2, -2 / 3))]
+    tokens = 1000 * np.array(changes) * base
+    table = RunTable([str(r) for r in range(7)], DOMAINS, DOMAINS, tokens, np.ones((7, 3)), ["1K"] * 7)
+    assert base_mixture_of(table, np.arange(7)) == pytest.approx(base)
+
+
+def test_the_base_mixture_of_a_swarm_is_the_mean_of_its_mixtures():
+    weights = np.random.default_rng(0).dirichlet([7, 2, 1], 5)
+    table = RunTable(list("abcde"), DOMAINS, DOMAINS, 1000 * weights, np.ones((5, 3)), ["1K"] * 5)
+    assert base_mixture_of(table, np.arange(5)) == pytest.approx(weights.mean(axis=0))
