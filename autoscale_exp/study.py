@@ -161,7 +161,7 @@ def show_plan(console: Console, stages: StageList, planned: Sequence[Stage], lef
     check_objective(stages, requests)
     check_ratios(stages, requests)
     runs = {stage.name: runs_of(stage.command, store, folder) for stage in planned}  # all checked before any is timed
-    check_numbers_of_runs(stages, {name: len(of_stage) for name, of_stage in runs.items() if of_stage})
+    check_numbers_of_runs(stages, {name: _columns(of_stage)[1] for name, of_stage in runs.items() if of_stage})
     to_do = {stage.name: [run for run in runs[stage.name] if not run.finished] for stage in left}
     parallel = runs_at_a_time(stages.sections.launcher)
     forecaster = Forecaster(conf.plan, store, folder, measure=stages.prepared)

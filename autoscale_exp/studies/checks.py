@@ -1,7 +1,9 @@
 """Checks of a study's fits before any of their runs is trained."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.config import StudyConf
@@ -13,15 +15,16 @@ from autoscale_exp.laws.reach import check_targets
 from autoscale_exp.laws.request import Request
 from autoscale_exp.laws.solver.constraints import check_constraints
 from autoscale_exp.runs.record import RunRecord, read_records
+from autoscale_exp.runs.scales import differ_in_budget
 from autoscale_exp.studies.stages import StageList
 
 
-def check_numbers_of_runs(stages: StageList, counts: Mapping[str, int]) -> None:
+def check_numbers_of_runs(stages: StageList, totals: Mapping[str, Sequence[int]]) -> None:
     """Checks that the search of every rival has as many runs as its law needs.
 
     Args:
         stages: the stages of a study.
-        counts: number of runs of each search, by its stage.
+        totals: by its stage, the total tokens of each run of a search.
 
     Raises:
         UserError: a search has fewer; the message says how to get enough.
@@ -30,13 +33,13 @@ def check_numbers_of_runs(stages: StageList, counts: Mapping[str, int]) -> None:
     for name, fit in stages.fits.items():
         search = stages.conf.rivals[name].search
         stage = "search" if search is None else f"search {search}"
-        if stage not in counts:  # the search of another study, whose runs are there
+        if stage not in totals:  # the search of another study, whose runs are there
             continue
-        scaled = search is None  # a rival's swarm has one scale
+        count, scaled = len(totals[stage]), differ_in_budget(np.array(totals[stage])[:, None])
         needed = fewest_runs(fit.law.name, store.domains, store.validation_domains, scaled=scaled)
-        if counts[stage] >= needed:
+        if count >= needed:
             continue
-        told = f"rival {name}: law={fit.law.name} needs {needed} runs, but '{stage}' has {counts[stage]}"
+        told = f"rival {name}: law={fit.law.name} needs {needed} runs, but '{stage}' has {count}"
         if search is None:
             raise UserError(f"{told}; add scales to design.scales, or to their runs (see design)")
         more = -(-(needed * min(scales) - stages.search_tokens) // sum(scales))

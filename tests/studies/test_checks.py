@@ -23,9 +23,10 @@ from autoscale_exp.training.plan import plan_run
 from tests.runs.records import make_record
 
 
-def counts(stages: StageList) -> dict[str, int]:
+def totals(stages: StageList) -> dict[str, list[int]]:
     searches = [stage for stage in stages.build() if stage.name.startswith("search")]
-    return {stage.name: len(runs_of(stage.command, stages.store, stages.folder)) for stage in searches}
+    runs = {stage.name: runs_of(stage.command, stages.store, stages.folder) for stage in searches}
+    return {name: [run.tokens for run in of_stage] for name, of_stage in runs.items()}
 
 
 @pytest.mark.parametrize(
@@ -45,7 +46,7 @@ def test_a_law_tells_how_many_runs_it_needs(law: str, needed: int):
 def test_a_swarm_too_small_for_its_law_is_refused_with_what_makes_it_large_enough(stage_list: Callable[..., StageList]):
     few = stage_list("rivals=[uniform,regmix,fitted]")
     with pytest.raises(UserError, match=r"rival regmix: law=lightgbm needs 45 runs, but 'search swarm' has 33") as told:
-        check_numbers_of_runs(few, counts(few))
+        check_numbers_of_runs(few, totals(few))
     (asked,) = [word for word in str(told.value).split() if word.startswith("design.base_repeats=")]
     assert asked == "design.base_repeats=3"
     paid = [(few.search_tokens + repeats * (320 + 960)) // 320 for repeats in (2, 3)]  # runs of the smallest scale
@@ -55,7 +56,17 @@ def test_a_swarm_too_small_for_its_law_is_refused_with_what_makes_it_large_enoug
 def test_a_search_too_small_for_a_law_of_its_own_is_refused(stage_list: Callable[..., StageList]):
     own = stage_list("rivals=[uniform]", trees=RivalConf(fit=["law=lightgbm"]))
     with pytest.raises(UserError, match="rival trees: law=lightgbm needs 45 runs, but 'search' has 14; add scales"):
-        check_numbers_of_runs(own, counts(own))
+        check_numbers_of_runs(own, totals(own))
+
+
+def test_a_law_needs_fewer_runs_for_a_search_that_has_one_budget(stage_list: Callable[..., StageList]):
+    asked = ["rivals=[uniform]", "design=dirichlet", "design.scales=[960]"]
+    line = RivalConf(fit=["law=linear"])
+    enough = stage_list(*asked, "design.num_runs=2", line=line)  # with the base run, as many as domains
+    check_numbers_of_runs(enough, totals(enough))
+    few = stage_list(*asked, "design.num_runs=1", line=line)
+    with pytest.raises(UserError, match="rival line: law=linear needs 3 runs, but 'search' has 2"):
+        check_numbers_of_runs(few, totals(few))
 
 
 @pytest.mark.parametrize(
