@@ -42,7 +42,7 @@ def main(conf: PredictConf) -> None:
             "law"
         )
     if conf.params is not None:
-        law = law.at_size(conf.params)
+        law = law.at_size(conf.params, "params")
     names, tokens = read_mixtures(conf.mixtures, law.domains, conf.tokens)
     fit = fit_beside(Path(conf.law_file), law)
     objective = objective_of(conf, fit, law)

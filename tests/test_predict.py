@@ -36,7 +36,6 @@ def laws(tmp_path_factory) -> Path:
     [
         ("transfer", ["num_draws=-1"], "num_draws is -1; it must be at least 0"),
         ("transfer", ["params=0"], "params is 0; it must be at least 1"),
-        ("transfer", ["params=9"], "target_params is 9, but law.name=transfer takes no model sizes"),
         ("transfer", ["seed=-1"], "seed is -1; it must lie between 0 and 4294967295"),
         ("transfer", ["mixtures=nowhere.csv"], "mixtures is 'nowhere.csv', which does not exist"),
         ("transfer", ["output=.", "objective=mean_loss"], "'.' is a folder; give the path of a file"),
@@ -48,6 +47,12 @@ def laws(tmp_path_factory) -> Path:
 def test_a_request_that_cannot_be_is_refused(law, overrides, message, laws: Path, refused):
     files = [f"law_file={laws}/{law}/law.json", f"mixtures={laws}/mixtures.csv", "output=out.csv"]
     assert message in refused("predict", *files, *overrides)
+
+
+def test_a_model_size_that_a_law_does_not_take_is_named_by_the_key_of_this_job(laws: Path, refused):
+    files = [f"law_file={laws}/transfer/law.json", f"mixtures={laws}/mixtures.csv", "output=out.csv"]
+    told = refused("predict", *files, "params=9")
+    assert told == "params is 9, but law.name=transfer takes no model sizes; choose another law"
 
 
 BUDGET = 300_000

@@ -81,8 +81,12 @@ class LossLaw(Law, Protocol):
         """Returns the law without its correction near the runs. Optima are sought under this form."""
         ...
 
-    def at_size(self, params: float) -> Self:
+    def at_size(self, params: float, key: str = "target_params") -> Self:
         """Returns the law for models with `params` parameters. A new fit is for the largest models of its runs.
+
+        Args:
+            params: parameters of the model.
+            key: the key that asks for them, which errors name.
 
         Raises:
             UserError: the law takes no model sizes, or its runs do not tell theirs.

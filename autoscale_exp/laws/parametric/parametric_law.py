@@ -236,7 +236,7 @@ class ParametricLaw(ABC):
         """Returns the law itself, which has no correction."""
         return self
 
-    def at_size(self, params: float) -> Self:
+    def at_size(self, params: float, key: str = "target_params") -> Self:
         """Returns the law for models with `params` parameters.
 
         Raises:
@@ -246,17 +246,15 @@ class ParametricLaw(ABC):
             return replace(self, params=float(params))
         if takes_sizes(self.name) and self.params is None:
             raise UserError(
-                f"target_params is {params:g}, but the run table has no column params; add it, with the parameters of "
+                f"{key} is {params:g}, but the run table has no column params; add it, with the parameters of "
                 "each run's model"
             )
         if takes_sizes(self.name):
             raise UserError(
-                f"target_params is {params:g}, but all runs are of models of {self.params:g} parameters, and "
+                f"{key} is {params:g}, but all runs are of models of {self.params:g} parameters, and "
                 f"law.name={self.name} cannot tell of others; add runs of another size, or choose law=default"
             )
-        raise UserError(
-            f"target_params is {params:g}, but law.name={self.name} takes no model sizes; choose another law"
-        )
+        raise UserError(f"{key} is {params:g}, but law.name={self.name} takes no model sizes; choose another law")
 
     def with_text(self, unique_tokens: Sequence[float] | None) -> Self:
         """Returns the law for text of (K,) `unique_tokens`, beyond which tokens repeat it; None for endless text."""

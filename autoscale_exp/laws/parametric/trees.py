@@ -117,15 +117,13 @@ class LightGbmLaw:
         """Returns the law itself, which has no correction."""
         return self
 
-    def at_size(self, params: float) -> Self:
+    def at_size(self, params: float, key: str = "target_params") -> Self:
         """Refuses any model size.
 
         Raises:
             UserError: always.
         """
-        raise UserError(
-            f"target_params is {params:g}, but law.name={self.name} takes no model sizes; choose another law"
-        )
+        raise UserError(f"{key} is {params:g}, but law.name={self.name} takes no model sizes; choose another law")
 
     def with_text(self, unique_tokens: Sequence[float] | None) -> Self:
         """Returns the law for text of (K,) `unique_tokens`, beyond which tokens repeat it; None for endless text."""

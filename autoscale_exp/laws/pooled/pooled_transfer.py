@@ -169,7 +169,7 @@ class PooledTransferLaw:
         """Returns the law without its correction. It is convex, and `slopes` are its derivatives."""
         return replace(self, correction=None)
 
-    def at_size(self, params: float) -> "PooledTransferLaw":
+    def at_size(self, params: float, key: str = "target_params") -> "PooledTransferLaw":
         """Returns the law for models with `params` parameters.
 
         Raises:
@@ -177,11 +177,11 @@ class PooledTransferLaw:
         """
         if self.params is None:
             raise UserError(
-                f"target_params is {params:g}, but the run table has no column params; add it, with the parameters of "
+                f"{key} is {params:g}, but the run table has no column params; add it, with the parameters of "
                 "each run's model"
             )
         if self.formula.reference_params is None and params != self.params:
-            return self._with_prior_sizes().at_size(params)
+            return self._with_prior_sizes().at_size(params, key)
         return replace(self, params=float(params))
 
     def with_text(self, unique_tokens: Sequence[float] | None) -> "PooledTransferLaw":
