@@ -247,7 +247,7 @@ def with_remarks(fit: Fit, table: RunTable, request: Request) -> Fit:
     if request.unique_tokens is not None:
         unique = request.unique_tokens.tolist()
     by_domain = None if unique is None else dict(zip(table.domains, unique, strict=True))
-    remarks = remarks_on(fit.targets, max(scale.tokens for scale in fit.scales), by_domain)
+    remarks = remarks_on(fit.targets, fit.most_tokens, by_domain)
     return replace(fit, diagnostics=replace(fit.diagnostics, notes=[*fit.diagnostics.notes, *remarks]))
 
 

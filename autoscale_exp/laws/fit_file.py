@@ -293,7 +293,7 @@ class Fit:
         law: name of the law.
         objective: the objective.
         domains: (K,) names, in the order of data.domains.
-        scales: the optimum at each scale of the runs, smallest first.
+        scales: the optimum at each scale of the runs, smallest first; of models of several sizes, by compute.
         targets: the mixture at each token budget asked for, in that order, then at those of earlier fits.
         diagnostics: what to know before trusting the fit.
         overrides: overrides of the command that made the fit, as typed.
@@ -306,6 +306,11 @@ class Fit:
     targets: list[FittedMixture]
     diagnostics: Diagnostics
     overrides: list[str] = field(default_factory=list)
+
+    @property
+    def most_tokens(self) -> int:
+        """Tokens of the scale that has most; a larger model's may have fewer."""
+        return max(scale.tokens for scale in self.scales)
 
 
 def write_fit(folder: Path, fit: Fit) -> None:

@@ -101,7 +101,7 @@ def after_fit(runs: str | None, folder: str, fit: Fit) -> str:
     """
     if not fit.targets:
         source = f"runs={runs}" if runs else "optima=<optima.csv>"
-        proposed = f"target_tokens=[{_target_of(_largest_scale(fit)):_}]"
+        proposed = f"target_tokens=[{_target_of(fit.most_tokens):_}]"
         law = [] if fit.law in ("pooled_transfer", "autoscale_path") else [f"law={fit.law}"]
         return next_command("fit", source, *law, proposed)
     target = max(fit.targets, key=lambda target: target.tokens)
@@ -203,7 +203,7 @@ def _of_size(
 
 def target_runs(search: Path, fit: Fit, *overrides: str) -> str:
     """Returns the command of the target runs that a report of a search lacks."""
-    budget = max((target.tokens for target in fit.targets), default=None) or _target_of(_largest_scale(fit))
+    budget = max((target.tokens for target in fit.targets), default=None) or _target_of(fit.most_tokens)
     asked = ["experiment=targets", f"search={search}", f"token_budget={budget:_}", *overrides]
     return _command("train", *asked, *_carried(search))
 
@@ -302,11 +302,6 @@ def _carried(search: Path, run: str | None = None) -> list[str]:
         chosen = {group: f"{group}={choices[group]}" for group in ("model", "trainer") if choices.get(group)}
         kept = [chosen[g] for g in chosen if not any(k.startswith(f"{g}=") for k in kept)] + kept
     return kept
-
-
-def _largest_scale(fit: Fit) -> int:
-    """Tokens of the largest scale; the last one is the largest in FLOPs, which a larger model may have of fewer."""
-    return max(scale.tokens for scale in fit.scales)
 
 
 def _target_of(scale: int) -> int:

@@ -39,5 +39,5 @@ def remark_on_other_designs(conf: TrainConf, domains: Sequence[str]) -> str | No
     named = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
     return (
         f"'{sweep}' has {plural(len(others), 'finished run')} of another design ({named}), which fits of this folder "
-        "will include, too; give this search another name for a folder of its own, or delete those runs"
+        "will include, too; if that is not meant, give this search another name for a folder of its own"
     )

@@ -25,7 +25,7 @@ def test_runs_of_another_design_in_the_folder_are_told_of(trained: Path, compose
     conf = compose_train(*SMALL, "design.scales=[1280]", f"output_dir={trained}")
     assert remark_on_other_designs(conf, DOMAINS) == (
         f"'{trained}' has 2 finished runs of another design (base_0.64K, fruit_x3_0.64K), which fits of this folder "
-        "will include, too; give this search another name for a folder of its own, or delete those runs"
+        "will include, too; if that is not meant, give this search another name for a folder of its own"
     )
 
 

@@ -71,6 +71,7 @@ class Terms(NamedTuple):
     part: FloatArray  # (V, 1) lambda
     growth: FloatArray  # (V, 1) psi
     response: FloatArray  # (V, R) X^psi
+    log_responded: FloatArray  # (V, R) log of S(u) (S(n) / S(u))^response
     effective: Effective  # tokens, budget and size, with repetition discounted
     size: SizeTerms | None  # None without model sizes; its `ease` is already in `specific` and `generic`
 
@@ -149,7 +150,7 @@ class Formula:
 
     def terms(self, theta: FloatArray, points: Points) -> Terms:
         """Evaluates the parts at (V, P) parameters and R points. Sums are log-sum-exps, which do not overflow."""
-        scalars = theta[:, : len(Scalar), None]  # (V, 10, 1)
+        scalars = theta[:, : len(Scalar), None]  # (V, 11, 1)
         size_theta = theta[:, self.size_columns]
         excess_decay = None if self.reference_params is None else size_theta[:, Size.EXCESS, None]
         seen = effective(points, scalars[:, Scalar.REPETITION], excess_decay)
@@ -191,6 +192,7 @@ class Formula:
             part=part,
             growth=growth,
             response=response,
+            log_responded=log_responded,
             effective=seen,
             size=size,
         )
@@ -199,13 +201,12 @@ class Formula:
         """(V, R, P) derivatives of each validation domain's losses with respect to its own parameters."""
         jacobian = np.zeros((*terms.specific.shape, self.num_params))
         slope = -terms.specific * terms.power  # of the loss by the log of S^response
-        log_responded = terms.even_data.log + terms.response * terms.log_ratio
         jacobian[:, :, Scalar.IRREDUCIBLE] = terms.irreducible
         jacobian[:, :, Scalar.SPECIFIC_AMPLITUDE] = terms.specific
-        jacobian[:, :, Scalar.SPECIFIC_DECAY] = slope * log_responded
+        jacobian[:, :, Scalar.SPECIFIC_DECAY] = slope * terms.log_responded
         by_growth = slope * terms.response * terms.log_ratio * terms.effective.log_total
         jacobian[:, :, Scalar.RESPONSE_GROWTH] = by_growth
-        by_power = -slope * log_responded * (1 - terms.leading)  # by the leading exponent, through -gamma / rho
+        by_power = -slope * terms.log_responded * (1 - terms.leading)  # by the leading exponent, through -gamma / rho
         jacobian[:, :, Scalar.OWN_EXPONENT] = by_power
         jacobian[:, :, Scalar.OTHER_EXPONENT] = np.where(self.own[:, None] >= 0, 0.0, by_power)
         self._add_data(jacobian, terms, terms.data, slope * terms.response)

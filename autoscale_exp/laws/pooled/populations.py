@@ -2,7 +2,7 @@
 
 Every parameter of the formula belongs to a population, such as all own-domain exponents. The validation domains
 together estimate its mean and its spread. So they lend each other strength, and few runs go a long way. This is
-standard empirical Bayes (Morris 1983; Efron and Morris 1975), with the priors of `priors`.
+standard empirical Bayes (Morris 1983; Efron and Morris 1975), with the priors in `priors`.
 """
 
 from dataclasses import dataclass
