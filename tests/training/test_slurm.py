@@ -13,7 +13,7 @@ from tests.training.processes import Start, ended, parts_of, table_of, wait_for
 pytestmark = pytest.mark.slow
 
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch")
-SWEEP = ["token_budget=100_000", "max_epochs=100_000", "seed=0,1"]  # 781 steps each
+SWEEP = ["token_budget=400_000", "max_epochs=100_000", "seed=0,1"]  # neither ends before both have begun
 SLURM = ["hydra/launcher=slurm", "hydra.launcher.timeout_min=10", "hydra.launcher.signal_delay_s=20"]
 
 
@@ -40,5 +40,5 @@ def test_runs_that_slurm_signals_or_pre_empts_are_started_again_and_go_on(slurm,
     done = ended(process)
     assert done.returncode == 0, done.stderr
     assert "2 runs are finished" in done.stdout
-    assert parts_of(folder) == {"uniform_0.1M_seed0": 2, "uniform_0.1M_seed1": 2}
+    assert parts_of(folder) == {"uniform_0.4M_seed0": 2, "uniform_0.4M_seed1": 2}
     assert table_of(folder) == table_of(alone)
