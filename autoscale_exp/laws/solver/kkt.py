@@ -3,7 +3,7 @@
 N shares, M rows.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -35,10 +35,6 @@ class Program(Protocol):
         """Returns the (N,) gradient of f and the (M, N) gradients of the rows; at the start they are of order 1."""
         ...
 
-    def parts(self, w: FloatArray) -> FloatArray:
-        """Returns (P, N) gradients of the functions that f and the rows are made of; they only speed up the search."""
-        ...
-
 
 @dataclass(frozen=True)
 class Point:
@@ -46,25 +42,19 @@ class Point:
 
     Attributes:
         w: (N,) shares.
-        t: height of the epigraph; 0 without one.
         y: (M,) multipliers of the rows, >= 0.
-        value: f + t.
         residual: KKT residual; see `kkt_residual`.
         violation: largest amount by which a row exceeds 0.
-        iterations: iterations of the method that found it.
     """
 
     w: FloatArray
-    t: float
     y: FloatArray
-    value: float
     residual: float
     violation: float
-    iterations: int
 
 
-def kkt_residual(program: Program, w: FloatArray, t: float, y: FloatArray) -> tuple[float, float]:
-    """Returns the KKT residual at w, and the multiplier of the sum (price) that makes it smallest.
+def kkt_residual(program: Program, w: FloatArray, t: float, y: FloatArray) -> float:
+    """Returns the KKT residual at w, with the multiplier of the sum (price) that makes it smallest.
 
     The residual is the largest of these, relative to the largest slope: for each share, the slope of the Lagrangian,
     times N times the distance to the limit that it points to if that is nearer than 1 / N; for each row, its multiplier
@@ -81,7 +71,7 @@ def kkt_residual(program: Program, w: FloatArray, t: float, y: FloatArray) -> tu
 
     low, high = -float(slope.max()) - 1e-9, -float(slope.min()) + 1e-9
     if not (np.isfinite(low) and np.isfinite(high)):
-        return np.inf, 0.0
+        return np.inf
     balance = lambda p: sides(p)[0] - sides(p)[1]  # noqa: E731
     price = brentq(balance, low, high, xtol=1e-15, maxiter=300, full_output=True, disp=False)[0]
     free = (below > 1e-3) & (above > 1e-3)
@@ -89,7 +79,7 @@ def kkt_residual(program: Program, w: FloatArray, t: float, y: FloatArray) -> tu
     row_values = program.values(w)[1] - program.epigraph * t
     complementarity = float(np.abs(y * row_values).max(initial=0))
     height = abs(1 - float(y @ program.epigraph)) if program.epigraph.any() else 0.0
-    return max(max(sides(price)) / scale, complementarity / scale, height), price
+    return max(max(sides(price)) / scale, complementarity / scale, height)
 
 
 def worth(point: Point) -> float:
@@ -97,11 +87,9 @@ def worth(point: Point) -> float:
     return max(point.residual, point.violation)
 
 
-def point_at(program: Program, w: FloatArray, t: float, y: FloatArray, iterations: int) -> Point:
-    """Makes a point with its certificate. The height of an epigraph is set to the least that its rows allow."""
-    f, c = program.values(w)
-    if program.epigraph.any():
-        t = float(c[program.epigraph > 0].max())
-    violation = max(0.0, float((c - program.epigraph * t).max(initial=0)))
-    draft = Point(w, t, y, f + t, np.inf, violation, iterations)
-    return replace(draft, residual=kkt_residual(program, w, t, y)[0])
+def point_at(program: Program, w: FloatArray, y: FloatArray) -> Point:
+    """Makes a point with its certificate. The height of an epigraph is the least that its rows allow."""
+    rows = program.values(w)[1]
+    t = float(rows[program.epigraph > 0].max()) if program.epigraph.any() else 0.0
+    violation = max(0.0, float((rows - program.epigraph * t).max(initial=0)))
+    return Point(w, y, kkt_residual(program, w, t, y), violation)

@@ -21,15 +21,13 @@ from autoscale_exp.laws.solver.constraints import (
     check_constraints,
     check_shares,
 )
-from autoscale_exp.laws.solver.interior_point import minimise_by_interior_point
+from autoscale_exp.laws.solver.interior_point import minimise
 from autoscale_exp.laws.solver.kkt import Point, worth
 from autoscale_exp.laws.solver.mixture_program import MixtureProblem, MixtureProgram, Predictions, WorstCase, divergence
-from autoscale_exp.laws.solver.slsqp import minimise_by_slsqp
 
 KKT_TOLERANCE = 1e-6
 VIOLATION_TOLERANCE = 1e-8
 ACCURACY = 1e-9  # KKT residual to reach
-MOST_FOR_SLSQP = 100  # free domains; a step of SLSQP takes .8 s with 1,000
 NUM_STARTS = 8  # starts under a law that is not convex
 
 
@@ -125,7 +123,6 @@ class _Task(MixtureProblem):
     ) -> None:
         super().__init__(*problem)
         self.near, self.accuracy = start, accuracy
-        self.is_small = self.free.sum() <= MOST_FOR_SLSQP
         self.convex = self._is_convex() if convex is None else convex
 
     def _is_convex(self) -> bool:
@@ -152,13 +149,12 @@ class _Task(MixtureProblem):
             points.append((full, point, self._violation(full), self._value(full)))
         weights, point, violation, value = min(points, key=lambda p: (max(p[2] - VIOLATION_TOLERANCE, 0), p[3]))
         losses = self.predictions.values(weights)[0]
-        method = "SLSQP" if self.is_small else "interior point"
         active = self.constraints.describe(weights, self.budget, self.domains) + self._held(losses, point)
         return MixtureOptimum(
             tokens=int(self.budget),
             weights=weights,
             active_bounds=active,
-            method=method if num_starts == 1 else f"{method}, best of {num_starts} starts",
+            method="interior point" if num_starts == 1 else f"interior point, best of {num_starts} starts",
             objective_value=value,
             kkt_residual=point.residual,
             losses=losses,
@@ -223,19 +219,17 @@ class _Task(MixtureProblem):
 
     def _solve_from(self, start: FloatArray) -> tuple[FloatArray, Point]:
         if not self.free.any():
-            return start / start.sum(), Point(start, 0.0, np.zeros(0), 0.0, 0.0, 0.0, 0)
+            return start / start.sum(), Point(start, np.zeros(0), 0.0, 0.0)
         best: tuple[FloatArray, Point] | None = None
         for _ in range(3):
             program = MixtureProgram(self, start)
-            if self.is_small:
-                point = minimise_by_slsqp(program, start[self.free], self.accuracy)
-            else:
-                point = minimise_by_interior_point(program, start[self.free])
+            point = minimise(program, start[self.free], self.accuracy)
             weights = program.full(point.w)
             if best is None or worth(point) < worth(best[1]):
                 best = weights, point
             gradient, rows = program.derivatives(point.w)
-            # The slopes at the start set the units. If slopes here are far smaller, search again in units of these.
+            # The slopes at the start set the units. Where slopes here are far smaller, Uno ends early: search again in
+            # units of these.
             if worth(point) <= max(1e-8, self.accuracy) and np.abs(gradient + point.y @ rows).max() > 0.05:
                 break
             start = 0.9 * weights + 0.1 * start

@@ -159,11 +159,6 @@ class MixtureProgram:
             rows.append(losses)
         return gradient * self.scale, np.vstack(rows) * self.row_scale[:, None]
 
-    def parts(self, w: FloatArray) -> FloatArray:
-        """See Program."""
-        slopes = self.task.predictions.slopes(self.full(w))[1][:, self.free]
-        return slopes / np.maximum(np.abs(slopes).max(axis=1, keepdims=True), 1e-300)
-
 
 def divergence(weights: FloatArray, prior: FloatArray) -> float:
     """KL(weights || prior) in nats; the prior must be above 0 wherever the weights are."""
