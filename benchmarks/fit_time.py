@@ -10,10 +10,10 @@ import argparse
 import json
 import platform
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import scipy
 from laws import regmix
 
 from autoscale_exp.laws.decision import decide, gather_evidence
@@ -86,7 +86,7 @@ def main() -> None:
     for name, (table, num_draws) in tables.items():
         results[name] = timed(table, num_draws)
         print(name, results[name], flush=True)
-    content = {"python": platform.python_version(), "numpy": np.__version__, "scipy": scipy.__version__}
+    content = {"python": platform.python_version()} | {name: version(name) for name in ("numpy", "scipy", "unopy")}
     (HERE / "fit_time.json").write_text(json.dumps(content | {"fits": results}, indent=1) + "\n")
 
 
