@@ -182,6 +182,8 @@ def show_plan(console: Console, stages: StageList, planned: Sequence[Stage], lef
     for of_stage in filter(None, runs.values()):
         if remark := remark_on_other_designs(of_stage[0].conf, store.domains):
             console.print(remark, markup=False)
+    for other in sorted(stages.others):
+        console.print(f"'{other}' has other runs than this study asks for, so it trains its own", markup=False)
     known = store.num_bytes if stages.prepared or conf.data.max_characters else None
     console.print(f"to do: {describe(total, conf.plan, known, parallel) if left else 'nothing'}", markup=False)
     if not stages.prepared:

@@ -71,6 +71,7 @@ class StageList:
         stages: the stages built so far, in order.
         searches: by rival, the folders (relative to the study's) of the runs that its mixture is found with.
         fits: by rival, the config of its fit.
+        others: folders of the other study that have a rival's name but other runs, so that this study trains its own.
     """
 
     conf: StudyConf
@@ -81,6 +82,7 @@ class StageList:
     stages: list[Stage] = field(default_factory=list)
     searches: dict[str, list[str]] = field(default_factory=dict)
     fits: dict[str, FitConf] = field(default_factory=dict)
+    others: set[Path] = field(default_factory=set)
 
     @property
     def folder(self) -> Path:
@@ -121,16 +123,37 @@ class StageList:
 
     def _runs_of(self, rival: RivalConf) -> Path:
         """The folder of the runs that a rival is fitted to, in the other study if they are there."""
-        shared = self.conf.search and Path(self.conf.search) / (rival.search or "")
-        if shared and (rival.search is None or (shared / TABLE).exists()):
-            return shared
-        return self.folder / (rival.search or "")
+        if self.conf.search is None:
+            return self.folder / (rival.search or "")
+        if rival.search is None:
+            return Path(self.conf.search)
+        shared = Path(self.conf.search) / rival.search
+        is_there = (shared / TABLE).exists() and self._are_there([self._search(shared, rival.search, rival.design)])
+        return shared if is_there else self.folder / rival.search
+
+    def _are_there(self, commands: Sequence[Command]) -> bool:
+        """Whether the other study has all runs of some commands, as this one would train them."""
+        if not self.prepared:  # without the token store, names have to do
+            return True
+        try:
+            is_there = all(
+                run.finished for of in commands for run in runs_of(of, self.store, Path(str(self.conf.search)))
+            )
+        except UserError:  # the folder holds runs of another config
+            is_there = False
+        if not is_there:
+            self.others |= {Path(conf.output_dir) for command in commands for conf in command.configs()[:1]}
+        return is_there
+
+    def _search(self, folder: Path, name: str, design: Sequence[str]) -> Command:
+        """The command for the proxy runs of a rival in a folder."""
+        asked = [*self._of_run(folder, name, "search"), *self._filled(design)]
+        return self.sections.command("train", asked, self._of_all_runs, launched=True)
 
     def _add_search(self, name: str, design: Sequence[str]) -> None:
         """Adds the proxy runs of a rival, which other rivals may share."""
         stage, folder = f"search {name}", self.folder / name
-        asked = [*self._of_run(folder, name, "search"), *self._filled(design)]
-        command = self.sections.command("train", asked, self._of_all_runs, launched=True)
+        command = self._search(folder, name, design)
         before = next((other for other in self.stages if other.name == stage), None)
         if before is None:
             self.stages.append(Stage(stage, command, folder / TABLE))
@@ -166,22 +189,32 @@ class StageList:
         if elsewhere := self._trained_elsewhere(name):
             self.searches[name] = [str(elsewhere.resolve())]
             return
-        folder = self.folder / name
         before: list[str] = []
-        for run, overrides in rival.trainings.items():
-            asked = [*self._of_run(folder, name, None), f"run_name={run}", *self._filled(overrides)]
-            command = self.sections.command("train", asked, self._of_all_runs)
-            self.stages.append(Stage(f"train {name} {run}", command, folder / "runs" / run / RECORD, list(before)))
+        for run, command in self._trainings(name, self.folder).items():
+            result = self.folder / name / "runs" / run / RECORD
+            self.stages.append(Stage(f"train {name} {run}", command, result, list(before)))
             before.append(f"train {name} {run}")
             self.searches[name] = [name]
+
+    def _trainings(self, name: str, study: Path) -> dict[str, Command]:
+        """The commands that train a rival's runs in the folder of a study, by run."""
+        of_run = self._of_run(study / name, name, None)
+        return {
+            run: self.sections.command(
+                "train", [*of_run, f"run_name={run}", *self._filled(overrides, study)], self._of_all_runs
+            )
+            for run, overrides in self.conf.rivals[name].trainings.items()
+        }
 
     def _trained_elsewhere(self, name: str) -> Path | None:
         """The folder in the other study of the runs that a rival finds its mixture with; None if they are not there."""
         trainings = self.conf.rivals[name].trainings
         if self.conf.search is None or not trainings:
             return None
-        folder = Path(self.conf.search) / name
-        return folder if all((folder / "runs" / run / RECORD).exists() for run in trainings) else None
+        study = Path(self.conf.search)
+        recorded = all((study / name / "runs" / run / RECORD).exists() for run in trainings)
+        is_there = recorded and self._are_there(list(self._trainings(name, study).values()))
+        return study / name if is_there else None
 
     def _target_of(self, name: str) -> list[str]:
         """Overrides of a rival's target runs; empty if they need only the mixture of the rival's name."""
@@ -259,13 +292,13 @@ class StageList:
     def _of_all_runs(self) -> list[str]:
         return RUNS if self.prepared else [*RUNS, "data"]
 
-    def _filled(self, overrides: Sequence[str]) -> list[str]:
-        """A rival's overrides, with the study's values for their $names."""
+    def _filled(self, overrides: Sequence[str], study: Path | None = None) -> list[str]:
+        """A rival's overrides, with the study's values for their $names; $folder is that of `study` if one is given."""
         if not any("$" in override for override in overrides):
             return list(overrides)
         scale = min(self.scales)
         values = {
-            "folder": self.folder,
+            "folder": study or self.folder,
             "target": self.conf.token_budgets[-1],
             "scale": scale,
             "search_tokens": self.search_tokens,

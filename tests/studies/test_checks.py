@@ -4,6 +4,8 @@ from pathlib import Path
 import pytest
 
 from autoscale_exp.base.errors import UserError
+from autoscale_exp.config import TrainConf
+from autoscale_exp.data.store import TokenStore
 from autoscale_exp.laws.fewest_runs import fewest_runs
 from autoscale_exp.laws.fit_file import Diagnostics, Fit, FitObjective, write_fit
 from autoscale_exp.runs.identity import write_identity
@@ -148,54 +150,81 @@ def test_bounds_that_a_fit_would_refuse_are_refused_before_its_search(stage_list
 
 
 @pytest.fixture
-def other_search(tmp_path: Path) -> Path:
-    """The folder of another study with two proxy runs, and a swarm of one."""
-    other = tmp_path / "other"
-    for folder, budget in ((other, 320), (other, 960), (other / "swarm", 320)):
-        run = folder / "runs" / f"base_{budget}"
-        run.mkdir(parents=True)
-        write_record(run, make_record(run.name, token_budget=budget, tokens={"a": budget, "b": 0}))
-        (folder / "runs.csv").write_text("run")
+def other_study(stage_list: Callable[..., StageList], tmp_path: Path) -> StageList:
+    """Another study with all its proxy runs: its own, those of a swarm, and that of DoGE."""
+    rivals = "rivals=[uniform,fitted,regmix,doge]"
+    other = stage_list(rivals, f"output_dir={tmp_path}/other", "design.base_repeats=4")
+    for stage in other.build():
+        if stage.name.startswith(("search", "train")):
+            for run in runs_of(stage.command, other.store, other.folder):
+                finish(run.conf, other.store, run.tokens)
     return other
 
 
-def test_a_study_takes_over_the_search_of_another(stage_list: Callable[..., StageList], other_search: Path):
-    of_study = stage_list("rivals=[uniform,fitted,regmix,olmix]", f"search={other_search}")
+def finish(conf: TrainConf, store: TokenStore, tokens: int) -> None:
+    plan = plan_run(conf, store)
+    sweep = Path(conf.output_dir)
+    folder = sweep / "runs" / (plan.spec.run if conf.design.index else conf.run_name)
+    folder.mkdir(parents=True)
+    write_identity(folder, plan.identity)
+    told = {"tokens": {"a": tokens, "b": 0}, "fingerprint": plan.identity.fingerprint}
+    write_record(folder, make_record(folder.name, **told))
+    (sweep / "runs.csv").write_text("run")
+
+
+def test_a_study_takes_over_the_search_of_another(stage_list: Callable[..., StageList], other_study: StageList):
+    other = other_study.folder
+    of_study = stage_list("rivals=[uniform,fitted,regmix,olmix]", f"search={other}")
     stages = {stage.name: stage for stage in of_study.build()}
     assert [name for name in stages if name.startswith("search")] == ["search swarm_natural"]
-    assert of_study.search_tokens == 320 + 960
+    assert of_study.search_tokens == other_study.search_tokens
     fit, swarm = stages["fit fitted"], stages["fit regmix"]
-    assert f"runs={other_search}" in fit.command.overrides
+    assert f"runs={other}" in fit.command.overrides
     assert fit.result == of_study.folder / "fit" / "fit.json"
-    assert f"runs={other_search}/swarm" in swarm.command.overrides
+    assert f"runs={other}/swarm" in swarm.command.overrides
     assert swarm.result == of_study.folder / "swarm" / "lightgbm" / "fit.json"
-    assert of_study.searches == {
-        "fitted": [str(other_search)],
-        "regmix": [f"{other_search}/swarm"],
-        "olmix": ["swarm_natural"],
-    }
+    assert of_study.searches == {"fitted": [str(other)], "regmix": [f"{other}/swarm"], "olmix": ["swarm_natural"]}
+    assert not of_study.others
 
 
 def test_a_study_takes_over_the_mixture_that_another_has_trained(
-    stage_list: Callable[..., StageList], other_search: Path
+    stage_list: Callable[..., StageList], other_study: StageList
 ):
-    asked = ["rivals=[uniform,fitted,doremi]", f"search={other_search}"]
-    for run in ("reference", "proxy"):
-        assert "train doremi reference" in [stage.name for stage in stage_list(*asked).build()]
-        (other_search / "doremi" / "runs" / run).mkdir(parents=True)
-        write_record(other_search / "doremi" / "runs" / run, make_record(run))
-    of_study = stage_list(*asked)
+    other = other_study.folder
+    of_study = stage_list("rivals=[uniform,fitted,doge]", f"search={other}")
     stages = {stage.name: stage for stage in of_study.build()}
     assert not [name for name in stages if name.startswith("train")]
     assert "mixture=uniform,fitted" in stages["targets"].command.sweeps
-    found = f"mixture.path={other_search}/doremi/runs/proxy/mixture.yaml"
-    assert found in stages["targets doremi"].command.overrides
-    assert of_study.searches["doremi"] == [f"{other_search}/doremi"]
+    assert f"mixture.path={other}/doge/runs/proxy/mixture.yaml" in stages["targets doge"].command.overrides
+    assert of_study.searches["doge"] == [f"{other}/doge"]
 
 
-def test_a_search_of_another_model_is_not_taken_over(stage_list: Callable[..., StageList], other_search: Path):
-    assert first_of_search(stage_list(f"search={other_search}").conf).store == "outputs/stores/test"
-    of_study = stage_list(f"search={other_search}", "model=gpt2")
+@pytest.mark.parametrize(
+    ("rival", "changed", "stage", "folder"),
+    [
+        (
+            "regmix",
+            'rivals.regmix.design=["design=dirichlet","design.scales=[320]","mixture=natural"]',
+            "swarm",
+            "swarm",
+        ),
+        ("regmix", "model.optimizer.lr=1e-4", "swarm", "swarm"),
+        ("doge", 'rivals.doge.trainings.proxy=["token_budget=640","reweighting=doge"]', "doge proxy", "doge"),
+    ],
+)
+def test_what_another_study_has_trained_otherwise_is_trained_again(
+    stage_list: Callable[..., StageList], other_study: StageList, rival: str, changed: str, stage: str, folder: str
+):
+    of_study = stage_list(f"rivals=[uniform,fitted,{rival}]", f"search={other_study.folder}", changed)
+    stages = [planned.name for planned in of_study.build()]
+    assert f"{'train' if rival == 'doge' else 'search'} {stage}" in stages
+    assert of_study.searches[rival] == [folder]
+    assert of_study.others == {other_study.folder / folder}
+
+
+def test_a_search_of_another_model_is_not_taken_over(stage_list: Callable[..., StageList], other_study: StageList):
+    assert first_of_search(stage_list(f"search={other_study.folder}").conf).store == "outputs/stores/test"
+    of_study = stage_list(f"search={other_study.folder}", "model=gpt2")
     with pytest.raises(
         UserError, match=r"whose runs are of model 'gpt2_tiny', but model is 'gpt2'; add model=gpt2_tiny"
     ):
