@@ -282,7 +282,7 @@ def test_what_holds_is_named():
     assert "group web: 0.5" in found.active_bounds
     fewer = mixture_optimum(law, mean(law), BUDGET, bounded(law, 0.02))
     assert "d3: lower 0.02" in fewer.active_bounds
-    assert fewer.method == "interior point"
+    assert fewer.method == "Uno"
 
 
 def test_bounds_that_leave_one_mixture_give_it():
@@ -375,7 +375,7 @@ def test_a_law_that_is_not_convex_is_said_to_be_so_and_searched_from_several_sta
     found = mixture_optimum(law, mean(law), BUDGET, bounded(law))
     assert not found.convex
     assert found.num_starts > 1
-    assert found.method == f"interior point, best of {found.num_starts} starts"
+    assert found.method == f"Uno, best of {found.num_starts} starts"
     assert found.objective_value <= wave(grid_of_three() / 300).min() + 1e-9
     assert found.converged
     told = mixture_optimum(law, mean(law), BUDGET, bounded(law), convex=True)

@@ -21,13 +21,16 @@ from autoscale_exp.laws.solver.constraints import (
     check_constraints,
     check_shares,
 )
-from autoscale_exp.laws.solver.interior_point import minimise
 from autoscale_exp.laws.solver.kkt import Point, worth
 from autoscale_exp.laws.solver.mixture_program import MixtureProblem, MixtureProgram, Predictions, WorstCase, divergence
+from autoscale_exp.laws.solver.uno import minimise
 
 KKT_TOLERANCE = 1e-6
 VIOLATION_TOLERANCE = 1e-8
 ACCURACY = 1e-9  # KKT residual to reach
+# Uno's methods, one after the other while the point is not accurate enough. Each goes on from near the end of the one
+# before, in units of the slopes there. SQP needs no interior, of which no_worse_than may leave little.
+PRESETS = "ipopt", "ipopt", "filtersqp", "ipopt"
 NUM_STARTS = 8  # starts under a law that is not convex
 
 
@@ -154,7 +157,7 @@ class _Task(MixtureProblem):
             tokens=int(self.budget),
             weights=weights,
             active_bounds=active,
-            method="interior point" if num_starts == 1 else f"interior point, best of {num_starts} starts",
+            method="Uno" if num_starts == 1 else f"Uno, best of {num_starts} starts",
             objective_value=value,
             kkt_residual=point.residual,
             losses=losses,
@@ -221,15 +224,14 @@ class _Task(MixtureProblem):
         if not self.free.any():
             return start / start.sum(), Point(start, np.zeros(0), 0.0, 0.0)
         best: tuple[FloatArray, Point] | None = None
-        for _ in range(3):
+        for preset in PRESETS:
             program = MixtureProgram(self, start)
-            point = minimise(program, start[self.free], self.accuracy)
+            point = minimise(program, start[self.free], self.accuracy, preset)
             weights = program.full(point.w)
             if best is None or worth(point) < worth(best[1]):
                 best = weights, point
             gradient, rows = program.derivatives(point.w)
-            # The slopes at the start set the units. Where slopes here are far smaller, Uno ends early: search again in
-            # units of these.
+            # The slopes at the start set the units. Where slopes here are far smaller, Uno ends early.
             if worth(point) <= max(1e-8, self.accuracy) and np.abs(gradient + point.y @ rows).max() > 0.05:
                 break
             start = 0.9 * weights + 0.1 * start

@@ -1,4 +1,4 @@
-"""Minimises a program over shares by Uno's interior-point method.
+"""Minimises a program over shares with Uno, a library of interior-point and SQP methods.
 
 Source: Vanaret and Leyffer, Implementing a unified solver for nonlinearly constrained optimization, arXiv 2406.13454.
 
@@ -25,16 +25,17 @@ TIGHTER = 1e-3  # Uno's tolerance over the accuracy, as Uno does not multiply by
 FEWEST = 1e-3  # times an even share; smaller shares have the unit of this one
 
 
-def minimise(program: Program, start: FloatArray, accuracy: float) -> Point:
+def minimise(program: Program, start: FloatArray, accuracy: float, preset: str) -> Point:
     """Returns the minimum near `start`; the only one if f and the rows are convex.
 
     Args:
         program: what to minimise.
         start: (N,) strictly within limits, with the right sum. The rows need not hold there.
         accuracy: KKT residual to reach.
+        preset: ipopt, an interior-point method, or filtersqp, an SQP method.
     """
     solver = unopy.UnoSolver()
-    solver.set_preset("ipopt")
+    solver.set_preset(preset)
     for name, value in OPTIONS.items():
         solver.set_option(name, value)
     solver.set_option("dual_tolerance", TIGHTER * accuracy)
