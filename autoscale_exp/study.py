@@ -14,7 +14,7 @@ from autoscale_exp.base.job import job
 from autoscale_exp.base.labels import plural, short_duration, short_label
 from autoscale_exp.base.multirun import runs_at_a_time
 from autoscale_exp.base.ranges import LARGEST_SEED, check_range
-from autoscale_exp.config import StudyConf, TrainConf
+from autoscale_exp.config import StudyConf
 from autoscale_exp.data.manifest import MANIFEST
 from autoscale_exp.data.store import TokenStore, open_store
 from autoscale_exp.data.unprepared import unprepared_store
@@ -35,7 +35,7 @@ from autoscale_exp.studies.commands import Sections
 from autoscale_exp.studies.progress import StudyProgress
 from autoscale_exp.studies.runs import StageRun, runs_of
 from autoscale_exp.studies.stages import Stage, StageList
-from autoscale_exp.training.forecast import Forecast, Forecaster, check_plan, describe
+from autoscale_exp.training.forecast import Forecast, Forecaster, Upcoming, check_plan, describe
 from autoscale_exp.training.other_designs import remark_on_other_designs
 from autoscale_exp.training.plan import check_data_given_once
 
@@ -161,18 +161,20 @@ def show_plan(console: Console, stages: StageList, planned: Sequence[Stage], lef
     check_objective(stages, requests)
     check_ratios(stages, requests)
     runs = {stage.name: runs_of(stage.command, store, folder) for stage in planned}  # all checked before any is timed
-    check_numbers_of_runs(stages, {name: _columns(of_stage)[1] for name, of_stage in runs.items() if of_stage})
+    check_numbers_of_runs(
+        stages, {name: [run.tokens for run in of_stage] for name, of_stage in runs.items() if of_stage}
+    )
     to_do = {stage.name: [run for run in runs[stage.name] if not run.finished] for stage in left}
     parallel = runs_at_a_time(stages.sections.launcher)
-    forecaster = Forecaster(conf.plan, store, folder, measure=stages.prepared)
-    forecaster = forecaster.unless_tiny([_columns(of_stage) for of_stage in to_do.values()])
+    upcoming = {name: [Upcoming(run.conf, store, run.tokens) for run in of_stage] for name, of_stage in to_do.items()}
+    forecaster = Forecaster(conf.plan, folder, measure=stages.prepared)
+    forecaster = forecaster.unless_tiny([run for of_stage in upcoming.values() for run in of_stage])
     rows, total = [], Forecast()
     for stage in planned:
         counted = to_do.get(stage.name, runs[stage.name])
-        confs, tokens = _columns(counted)
-        cells = [str(len(confs)), short_label(sum(tokens))] if confs else ["", ""]
-        if confs and stage in left:
-            forecast = forecaster.of_runs(confs, tokens, (parallel if stage.command.launched else None) or 1)
+        cells = [str(len(counted)), short_label(sum(run.tokens for run in counted))] if counted else ["", ""]
+        if counted and stage in left:
+            forecast = forecaster.of_runs(upcoming[stage.name], (parallel if stage.command.launched else None) or 1)
             total += forecast
             cells += [f"{forecast.flops:.2g}", "" if forecast.seconds is None else short_duration(forecast.seconds)]
         rows.append([stage.name, *cells, *[""] * (4 - len(cells)), _state(stage in left, counted, runs[stage.name])])
@@ -192,10 +194,6 @@ def show_plan(console: Console, stages: StageList, planned: Sequence[Stage], lef
     console.print("the same, one by one:")
     for stage in planned:
         console.print(f"  {stage.command.text}", markup=False)
-
-
-def _columns(runs: Sequence[StageRun]) -> tuple[list[TrainConf], list[int]]:
-    return [run.conf for run in runs], [run.tokens for run in runs]
 
 
 def _state(is_left: bool, to_do: Sequence[StageRun], runs: Sequence[StageRun]) -> str:

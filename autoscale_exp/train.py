@@ -40,21 +40,20 @@ def main(conf: TrainConf) -> None:
     end_with_sweep()
     try:
         plan = plan_run(conf, store_of(conf, hydra.overrides.task))
+        run = PlannedRun(plan, folder, [], is_finished(plan, folder))
         if conf.plan.only:
-            tell([plan])
+            tell([run])
             return
-        finished = is_finished(plan, folder)
         if hydra.mode != RunMode.MULTIRUN and not any(o.startswith("design.index=") for o in hydra.overrides.task):
             tell_of_other_runs(plan.conf)
         tell_of_other_budget(conf)
-        run = PlannedRun(plan, folder, [], finished)
         watch = None if hydra.mode == RunMode.MULTIRUN else SweepWatch([run])  # a sweep has a watch of its own
         if watch and not holder(folder):
             (folder / FAILURE).unlink(missing_ok=True)  # so that any failure found later is new
         with watch if watch and is_first_process(conf) else nullcontext():
-            if not finished and is_packed(conf):
+            if not run.finished and is_packed(conf):
                 train_in_packs((plan, folder), planned_runs())
-            elif not finished:
+            elif not run.finished:
                 train_once(plan, folder)
         if watch and is_first_process(conf):
             is_design = not isinstance(conf.design, SingleConf)

@@ -15,6 +15,7 @@ from autoscale_exp.lm.size import ModelSize, size_of
 from autoscale_exp.reweighting.conf import DoremiConf
 from autoscale_exp.training.accelerators import accelerator_of, tokens_per_second
 from autoscale_exp.training.calibration import VALIDATION_WORTH, Pace, calibrated, validation_tokens
+from autoscale_exp.training.packed_trainer import is_packed
 from autoscale_exp.training.parallelism import micro_batch, num_devices
 
 PROCESS_BYTES = 0.7e9  # memory of torch and the libraries on a CPU; a CUDA context takes about as much
@@ -62,60 +63,74 @@ class Forecast:
 
 
 @dataclass(frozen=True)
+class Upcoming:
+    """A run to come.
+
+    Attributes:
+        conf: its config.
+        store: its token store.
+        tokens: tokens that it trains on.
+    """
+
+    conf: TrainConf
+    store: TokenStore
+    tokens: int
+
+    @property
+    def size(self) -> ModelSize:
+        """The size of its model."""
+        half = "16" in str(self.conf.trainer.get("precision", "32-true"))
+        return size_of(self.conf.model, self.store.vocab_size, self.store.seq_len, half=half)
+
+
+@dataclass(frozen=True)
 class Forecaster:
-    """Forecasts runs on a token store.
+    """Forecasts runs.
 
     Attributes:
         plan: the `plan` section, which says where the runs will train.
-        store: their token store.
         folder: folder of the study or sweep, which keeps what is measured.
         measure: whether this machine's pace may be measured; if not, the time is unknown.
     """
 
     plan: PlanConf
-    store: TokenStore
     folder: Path
     measure: bool = True
 
-    def of_runs(self, confs: Sequence[TrainConf], tokens: Sequence[int], parallel: int = 1) -> Forecast:
+    def of_runs(self, runs: Sequence[Upcoming], parallel: int = 1) -> Forecast:
         """Forecasts what runs will take.
 
         Args:
-            confs: (R,) configs of the runs.
-            tokens: (R,) tokens that each run trains on.
+            runs: the runs.
             parallel: runs at a time on this machine.
 
         Raises:
             UserError: a run does not fit the memory, or the `plan` section is invalid.
         """
         total = Forecast()
-        for conf, of_run in zip(confs, tokens, strict=True):
-            total += self._of_run(conf, of_run, parallel)
-        pace = self._pace(confs[0], parallel) if confs else None
+        for run in runs:
+            total += self._of_run(run, parallel)
+        pace = self._pace(runs[0], parallel) if runs else None
         if total.seconds is None or pace is None or self.plan.accelerator is not None:
             return total
-        return replace(total, seconds=total.seconds / min(parallel, len(confs)) + pace.start_seconds)
+        return replace(total, seconds=total.seconds / min(parallel, len(runs)) + pace.start_seconds)
 
-    def unless_tiny(self, runs: Sequence[tuple[Sequence[TrainConf], Sequence[int]]]) -> "Forecaster":
-        """Returns a forecaster that measures nothing if that might take longer than the runs; not with plan.only.
-
-        Args:
-            runs: for each command to come, the configs of its runs and the tokens of each.
-        """
+    def unless_tiny(self, runs: Sequence[Upcoming]) -> "Forecaster":
+        """Returns a forecaster that measures nothing if that might take longer than the runs; not with plan.only."""
         unmeasured = replace(self, measure=False)
-        flops = sum(unmeasured.of_runs(confs, tokens).flops for confs, tokens in runs)
-        fewest = FEWEST_FLOPS["gpu" if any(_on_gpu(conf) for confs, _ in runs for conf in confs) else "cpu"]
+        flops = unmeasured.of_runs(runs).flops
+        fewest = FEWEST_FLOPS["gpu" if any(_on_gpu(run.conf) for run in runs) else "cpu"]
         return self if self.plan.only or flops >= fewest else unmeasured
 
-    def _of_run(self, conf: TrainConf, tokens: int, parallel: int) -> Forecast:
-        size = self._size(conf)
+    def _of_run(self, run: Upcoming, parallel: int) -> Forecast:
+        conf, size = run.conf, run.size
         memory = self._check_memory(conf, size, parallel)
         worth = REFERENCE_WORTH if isinstance(conf.reweighting, DoremiConf) else 1.0
-        of_training = tokens * worth + conf.num_validations * validation_tokens(self.store) * VALIDATION_WORTH
-        pace = self._pace(conf, parallel)
+        of_training = run.tokens * worth + conf.num_validations * validation_tokens(run.store) * VALIDATION_WORTH
+        pace = self._pace(run, parallel)
         return Forecast(
             runs=1,
-            tokens=tokens,
+            tokens=run.tokens,
             flops=of_training * size.flops_per_token,
             seconds=None if pace is None else of_training / pace.tokens_per_second + pace.run_seconds,
             memory=memory,
@@ -123,18 +138,16 @@ class Forecaster:
             kept_bytes=MODEL_BYTES * size.params * conf.save_model,
         )
 
-    def _size(self, conf: TrainConf) -> ModelSize:
-        half = "16" in str(conf.trainer.get("precision", "32-true"))
-        return size_of(conf.model, self.store.vocab_size, self.store.seq_len, half=half)
-
-    def _pace(self, conf: TrainConf, parallel: int) -> Pace | None:
+    def _pace(self, run: Upcoming, parallel: int) -> Pace | None:
+        conf, store = run.conf, run.store
         if self.plan.accelerator is not None:
-            return Pace(tokens_per_second(accelerator_of(self.plan.accelerator), self._size(conf)))
-        least = conf.model.optimizer.batch_rows * self.store.seq_len + validation_tokens(self.store) * VALIDATION_WORTH
-        most = MOST_FLOPS["gpu" if _on_gpu(conf) else "cpu"]
-        if not self.measure or num_devices(conf) > 1 or least * self._size(conf).flops_per_token > most:
+            return Pace(tokens_per_second(accelerator_of(self.plan.accelerator), run.size))
+        if not self.measure or num_devices(conf) > 1 or is_packed(conf):  # a pack has another pace than its runs alone
             return None
-        return calibrated(conf, self.store, self.folder, parallel)
+        least = conf.model.optimizer.batch_rows * store.seq_len + validation_tokens(store) * VALIDATION_WORTH
+        if least * run.size.flops_per_token > MOST_FLOPS["gpu" if _on_gpu(conf) else "cpu"]:
+            return None
+        return calibrated(conf, store, self.folder, parallel)
 
     def _check_memory(self, conf: TrainConf, size: ModelSize, parallel: int) -> float:
         """Returns the bytes that a run takes on a device.

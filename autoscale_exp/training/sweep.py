@@ -30,7 +30,7 @@ from autoscale_exp.training.other_designs import remark_on_other_designs
 from autoscale_exp.training.packed_trainer import Planned, check_packing, is_packed
 from autoscale_exp.training.parallelism import num_devices
 from autoscale_exp.training.plan import is_finished, plan_run, store_of
-from autoscale_exp.training.plan_only import tell_sweep
+from autoscale_exp.training.plan_only import tell
 from autoscale_exp.training.watch import PlannedRun, SweepWatch
 
 _runs_told: list[Planned] = []  # in a worker: the runs that its sweep told it
@@ -67,10 +67,10 @@ class SweepCallback(Callback):
         self._folder = Path(config.hydra.sweep.dir)
         try:
             with user_errors():
-                if config.plan.only:
-                    tell_sweep(config)
-                    raise SystemExit(0)
                 runs = plan_sweep(config)
+                if config.plan.only:
+                    tell(runs, runs_at_a_time(config.hydra.launcher))
+                    raise SystemExit(0)
                 plan_runs(self._folder, {run.name: run.num_tokens for run in runs})
         except Exception:
             traceback.print_exc()

@@ -17,8 +17,11 @@ from autoscale_exp.runs.record import write_record
 from autoscale_exp.training import calibration, forecast
 from autoscale_exp.training.accelerators import ACCELERATORS, tokens_per_second
 from autoscale_exp.training.calibration import CALIBRATION, Pace, calibrated, validation_tokens
-from autoscale_exp.training.forecast import Forecast, Forecaster, check_plan, describe
-from autoscale_exp.training.plan_only import tell, tell_sweep
+from autoscale_exp.training.forecast import Forecast, Forecaster, Upcoming, check_plan, describe
+from autoscale_exp.training.plan import plan_run
+from autoscale_exp.training.plan_only import tell
+from autoscale_exp.training.sweep import plan_sweep
+from autoscale_exp.training.watch import PlannedRun
 from tests.runs.records import make_record
 
 PAPER = ["data=redpajama", "model=gpt2_large", "trainer=bf16", "micro_batch_rows=20", "token_budget=1_000_000_000"]
@@ -33,8 +36,11 @@ def compose_paper() -> Callable[..., TrainConf]:
     return composed
 
 
-def forecaster(conf: TrainConf, folder: Path, accelerator: str | None = "h200") -> Forecaster:
-    return Forecaster(PlanConf(accelerator=accelerator), unprepared_store(conf.data), folder)
+def forecast_of(
+    conf: TrainConf, folder: Path, accelerator: str | None = "h200", tokens: int = 1000, parallel: int = 1
+) -> Forecast:
+    run = Upcoming(conf, unprepared_store(conf.data), tokens)
+    return Forecaster(PlanConf(accelerator=accelerator), folder).of_runs([run], parallel)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +54,7 @@ def test_the_table_gives_back_what_was_measured(model: str, seq_len: int, measur
 
 def test_the_hours_of_a_run_are_its_tokens_by_the_rate_and_its_validation(compose_paper, tmp_path: Path):
     conf = compose_paper()
-    found = forecaster(conf, tmp_path).of_runs([conf], [1_000_000_000], parallel=4)
+    found = forecast_of(conf, tmp_path, tokens=1_000_000_000, parallel=4)
     validated = 7 * 2500 * 1024 / 3
     assert found.seconds == pytest.approx((1e9 + validated) / 57_400, rel=0.01)
     assert found.flops == pytest.approx((1e9 + validated) * 5.2e9, rel=0.01)
@@ -78,29 +84,29 @@ def test_what_does_not_fit_the_memory_is_refused_with_what_fits(
 ):
     conf = compose_paper(*overrides)
     with pytest.raises(UserError, match=message):
-        forecaster(conf, tmp_path, accelerator).of_runs([conf], [1000])
+        forecast_of(conf, tmp_path, accelerator)
 
 
 def test_devices_that_share_a_model_fit_what_one_does_not(compose_paper, tmp_path: Path):
     conf = compose_paper("model.n_layer=400", "micro_batch_rows=1", "trainer.devices=4")
     with pytest.raises(UserError, match=r"smaller model, trainer.strategy=fsdp or a device"):
-        forecaster(conf, tmp_path, "a100").of_runs([conf], [1000])
+        forecast_of(conf, tmp_path, "a100")
     conf.trainer["strategy"] = "fsdp"
-    found = forecaster(conf, tmp_path, "a100").of_runs([conf], [1000])
+    found = forecast_of(conf, tmp_path, "a100")
     assert found.memory < 80e9
 
 
 def test_runs_at_a_time_share_the_memory_of_this_machine(compose_paper, tmp_path: Path, monkeypatch):
     monkeypatch.setattr(forecast.os, "sysconf", {"SC_PHYS_PAGES": 16_000_000, "SC_PAGE_SIZE": 4096}.__getitem__)
     conf = compose_paper("trainer=default", "micro_batch_rows=1")
-    forecaster(conf, tmp_path, None).of_runs([conf], [1000], parallel=3)
+    forecast_of(conf, tmp_path, None, parallel=3)
     with pytest.raises(UserError, match=r"each of 8 runs at a time has 8.19 GB.*fewer runs at a time"):
-        forecaster(conf, tmp_path, None).of_runs([conf], [1000], parallel=8)
+        forecast_of(conf, tmp_path, None, parallel=8)
 
 
 def test_a_step_that_would_take_too_long_is_not_measured(compose_paper, tmp_path: Path):
     conf = compose_paper("trainer=default", "micro_batch_rows=1")
-    found = forecaster(conf, tmp_path, None).of_runs([conf], [1000])
+    found = forecast_of(conf, tmp_path, None)
     assert found.seconds is None
     assert "no time, as it is not measured here" in describe(found, PlanConf(), None, 1)
 
@@ -110,13 +116,12 @@ def test_the_pace_of_runs_that_are_soon_finished_is_measured_only_for_a_plan_alo
 ):
     monkeypatch.setattr(forecast, "calibrated", lambda *_: Pace(1e6))
     conf = compose_train("trainer.accelerator=cpu")
-    asked = Forecaster(PlanConf(), store, tmp_path)
 
     def told(plan: PlanConf, tokens: int) -> str:
-        asked = Forecaster(plan, store, tmp_path).unless_tiny([([conf], [tokens])])
-        return describe(asked.of_runs([conf], [tokens]), plan, None, 1)
+        runs = [Upcoming(conf, store, tokens)]
+        return describe(Forecaster(plan, tmp_path).unless_tiny(runs).of_runs(runs), plan, None, 1)
 
-    enough = round(1e12 / asked._size(conf).flops_per_token)
+    enough = round(1e12 / Upcoming(conf, store, 0).size.flops_per_token)
     assert "no time, as that of so little is measured only" in told(PlanConf(), enough // 2)
     assert "s of training on this machine" in told(PlanConf(), enough)
     assert "s of training on this machine" in told(PlanConf(only=True), enough // 2)
@@ -138,7 +143,7 @@ def test_this_machines_pace_is_measured_once_for_a_folder(
     assert pace == calibrated(conf, store, tmp_path, 1) == measured[0]
     assert len(measured) == 1
     assert pace.tokens_per_second > 0
-    found = Forecaster(PlanConf(), store, tmp_path).of_runs([conf] * 4, [16_000] * 4, parallel=2)
+    found = Forecaster(PlanConf(), tmp_path).of_runs([Upcoming(conf, store, 16_000)] * 4, parallel=2)
     a_run = (16_000 + validation_tokens(store) / 3) / pace.tokens_per_second + pace.run_seconds
     assert found.seconds == pytest.approx(2 * a_run + measured[-1].start_seconds)
     (tmp_path / CALIBRATION).write_text("[1]")
@@ -163,15 +168,49 @@ def test_a_sweep_tells_what_it_will_take(
     overrides = [*train_overrides, f"output_dir={tmp_path}", "plan.accelerator=h200", "hydra/launcher=local"]
     sweep = ["experiment=search", "design.scales=[320,960]", "design.base_repeats=0"]
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        tell_sweep(compose("train", [*sweep, *overrides], with_hydra=True))
+        tell(plan_sweep(compose("train", [*sweep, *overrides], with_hydra=True)), 1)
         assert capsys.readouterr().out.startswith("to do: 14 runs, 10.7K tokens")
         write_record(tmp_path / "runs" / "base_0.64K", make_record("base_0.64K"))
-        tell_sweep(compose("train", [*sweep, *overrides], with_hydra=True))
+        tell(plan_sweep(compose("train", [*sweep, *overrides], with_hydra=True)), 1)
         first, second, *_ = capsys.readouterr().out.splitlines()
         assert first.startswith(f"'{tmp_path}' has 1 finished run of another design (base_0.64K)")
         assert second.startswith("to do: 14 runs, 10.7K tokens")
-    tell([])
-    assert "all runs are finished" in capsys.readouterr().out
+
+
+def test_each_run_of_a_sweep_over_stores_is_told_by_its_own_store(
+    compose_train: Callable[..., TrainConf], store: TokenStore, masked_store: TokenStore, tmp_path: Path, capsys
+):
+    confs = [compose_train(), compose_train(f"store={masked_store.folder}", "model=bert_tiny")]
+    plan = PlanConf(accelerator="h200")
+    for conf in confs:
+        conf.plan = plan
+    runs = [
+        PlannedRun(plan_run(conf, of_run), tmp_path / str(number), [], finished=False)
+        for number, (conf, of_run) in enumerate(zip(confs, (store, masked_store), strict=True))
+    ]
+    alone = Forecast()
+    for run in runs:
+        upcoming = [Upcoming(run.plan.conf, run.plan.store, run.num_tokens)]
+        alone += Forecaster(plan, tmp_path).of_runs(upcoming)
+    tell(runs)
+    expected = describe(alone, plan, store.num_bytes + masked_store.num_bytes, 1)
+    assert capsys.readouterr().out == f"to do: {expected}\n"
+
+
+def test_nothing_is_to_do_for_runs_that_are_finished(
+    compose_train: Callable[..., TrainConf], store: TokenStore, tmp_path: Path, capsys
+):
+    tell([PlannedRun(plan_run(compose_train(), store), tmp_path, [], finished=True)])
+    assert capsys.readouterr().out == "nothing to do: all runs are finished\n"
+
+
+def test_the_pace_of_packs_is_not_measured(
+    compose_train: Callable[..., TrainConf], store: TokenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(forecast, "calibrated", lambda *_: Pace(1e6))
+    for trainer, is_timed in (("default", True), ("packed", False)):
+        runs = [Upcoming(compose_train(f"trainer={trainer}", "trainer.accelerator=cpu"), store, 10**9)]
+        assert (Forecaster(PlanConf(), tmp_path).of_runs(runs).seconds is not None) == is_timed
 
 
 @pytest.mark.parametrize(
