@@ -12,7 +12,7 @@ from rich.console import Console
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.job import job
 from autoscale_exp.base.labels import plural, short_duration, short_label
-from autoscale_exp.base.multirun import runs_at_a_time
+from autoscale_exp.base.multirun import is_elsewhere, runs_at_a_time
 from autoscale_exp.base.ranges import LARGEST_SEED, check_range
 from autoscale_exp.config import StudyConf
 from autoscale_exp.data.manifest import MANIFEST
@@ -37,6 +37,7 @@ from autoscale_exp.studies.runs import StageRun, runs_of
 from autoscale_exp.studies.stages import Stage, StageList
 from autoscale_exp.training.forecast import Forecast, Forecaster, Upcoming, check_plan, describe
 from autoscale_exp.training.other_designs import remark_on_other_designs
+from autoscale_exp.training.parallelism import check_devices
 from autoscale_exp.training.plan import check_data_given_once
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,8 @@ def main(conf: StudyConf) -> None:
     prepare = prepare_stage(conf)
     prepared = not progress.unfinished(prepare)
     if not prepared and not conf.plan.only:
+        if not is_elsewhere(HydraConfig.get().launcher):
+            check_devices(conf)
         console.print(f"{prepare[0].name}: {prepare[0].command.text}", markup=False)
         progress.carry_out(prepare[0])
         prepared = True
@@ -165,6 +168,9 @@ def show_plan(console: Console, stages: StageList, planned: Sequence[Stage], lef
         stages, {name: [run.tokens for run in of_stage] for name, of_stage in runs.items() if of_stage}
     )
     to_do = {stage.name: [run for run in runs[stage.name] if not run.finished] for stage in left}
+    here = [stage for stage in left if not (stage.command.launched and is_elsewhere(stages.sections.launcher))]
+    for run in [] if conf.plan.only else [run for stage in here for run in to_do[stage.name]]:
+        check_devices(run.conf)
     parallel = runs_at_a_time(stages.sections.launcher)
     upcoming = {name: [Upcoming(run.conf, store, run.tokens) for run in of_stage] for name, of_stage in to_do.items()}
     forecaster = Forecaster(conf.plan, folder, measure=stages.prepared)

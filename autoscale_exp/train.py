@@ -20,9 +20,9 @@ from autoscale_exp.runs.record import FAILURE, read_failure, write_failure
 from autoscale_exp.runs.table import refresh_run_table
 from autoscale_exp.training.claim import claimed, holder
 from autoscale_exp.training.devices import train_on_devices
-from autoscale_exp.training.packed_trainer import is_packed
+from autoscale_exp.training.packed_trainer import check_packing, is_packed
 from autoscale_exp.training.packing import train_in_packs
-from autoscale_exp.training.parallelism import is_first_process, is_started_elsewhere, num_devices
+from autoscale_exp.training.parallelism import check_devices, is_first_process, is_started_elsewhere, num_devices
 from autoscale_exp.training.plan import RunPlan, is_finished, plan_run, store_of
 from autoscale_exp.training.plan_only import tell
 from autoscale_exp.training.sweep import planned_runs
@@ -44,6 +44,9 @@ def main(conf: TrainConf) -> None:
         if conf.plan.only:
             tell([run])
             return
+        check_packing(plan.conf, plan.conf)
+        if not run.finished:
+            check_devices(conf)
         if hydra.mode != RunMode.MULTIRUN and not any(o.startswith("design.index=") for o in hydra.overrides.task):
             tell_of_other_runs(plan.conf)
         tell_of_other_budget(conf)

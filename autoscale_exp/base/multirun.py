@@ -69,6 +69,11 @@ def check_outputs(config: DictConfig) -> None:
             )
 
 
+def is_elsewhere(launcher: DictConfig) -> bool:
+    """Whether the jobs of a launcher may run on other machines than this one."""
+    return "submitit" in launcher._target_
+
+
 def runs_at_a_time(launcher: DictConfig) -> int | None:
     """How many jobs of a multirun a launcher runs at once on this machine; None if unknown.
 

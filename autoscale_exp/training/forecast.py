@@ -16,7 +16,7 @@ from autoscale_exp.reweighting.conf import DoremiConf
 from autoscale_exp.training.accelerators import accelerator_of, tokens_per_second
 from autoscale_exp.training.calibration import VALIDATION_WORTH, Pace, calibrated, validation_tokens
 from autoscale_exp.training.packed_trainer import is_packed
-from autoscale_exp.training.parallelism import micro_batch, num_devices
+from autoscale_exp.training.parallelism import lacking_device, micro_batch, num_devices
 
 PROCESS_BYTES = 0.7e9  # memory of torch and the libraries on a CPU; a CUDA context takes about as much
 RESUME_BYTES = 12  # of a parameter in a checkpoint: the weight and AdamW's two moments
@@ -145,7 +145,7 @@ class Forecaster:
         if not self.measure or num_devices(conf) > 1 or is_packed(conf):  # a pack has another pace than its runs alone
             return None
         least = conf.model.optimizer.batch_rows * store.seq_len + validation_tokens(store) * VALIDATION_WORTH
-        if least * run.size.flops_per_token > MOST_FLOPS["gpu" if _on_gpu(conf) else "cpu"]:
+        if least * run.size.flops_per_token > MOST_FLOPS["gpu" if _on_gpu(conf) else "cpu"] or lacking_device(conf):
             return None
         return calibrated(conf, store, self.folder, parallel)
 
@@ -230,7 +230,7 @@ def describe(forecast: Forecast, plan: PlanConf, store_bytes: int | None, parall
     if not forecast.runs:
         return "no runs"
     parts = [f"{plural(forecast.runs, 'run')}, {short_label(forecast.tokens)} tokens, {forecast.flops:.2g} FLOPs"]
-    if forecast.seconds is None and forecast.flops < min(FEWEST_FLOPS.values()):
+    if forecast.seconds is None and forecast.flops < min(FEWEST_FLOPS.values()) and not plan.only:
         parts.append("no time, as that of so little is measured only with plan.only=true")
     elif forecast.seconds is None:
         parts.append("no time, as it is not measured here; plan.accelerator=h200 tells that of another device")

@@ -3,12 +3,14 @@
 import os
 
 from autoscale_exp.base.errors import UserError
-from autoscale_exp.config import TrainConf
+from autoscale_exp.base.labels import plural
+from autoscale_exp.config import TrainingConf, has_gpu
 
+FP16 = ("16-mixed", "16-true")  # precisions that Lightning replaces on a CPU
 STRATEGIES = ("auto", "ddp", "fsdp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false")
 
 
-def num_devices(conf: TrainConf) -> int:
+def num_devices(conf: TrainingConf) -> int:
     """Number of devices over all nodes that the trainer section asks for.
 
     Raises:
@@ -34,19 +36,54 @@ def num_devices(conf: TrainConf) -> int:
     return count
 
 
-def is_started_elsewhere(conf: TrainConf) -> bool:
+def is_started_elsewhere(conf: TrainingConf) -> bool:
     """Whether torchrun, or srun with a task per device, has started this process as one of several of a run."""
     of_srun = int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) == num_devices(conf) > 1
     return "TORCHELASTIC_RUN_ID" in os.environ or of_srun
 
 
-def is_first_process(conf: TrainConf) -> bool:
+def is_first_process(conf: TrainingConf) -> bool:
     """Whether this is the only process of a run or the first of several, which holds the run."""
     ranks = (os.environ.get(name, "0") for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
     return num_devices(conf) == 1 or all(rank == "0" for rank in ranks)
 
 
-def check_strategy(conf: TrainConf) -> None:
+def lacking_device(conf: TrainingConf) -> str | None:
+    """What this machine lacks of the devices that a run asks for, and what to do; None if it lacks nothing.
+
+    It imports torch only for a run that cannot be trained on a CPU.
+    """
+    accelerator, precision = conf.trainer.get("accelerator", "auto"), conf.trainer.get("precision")
+    needs_gpu = accelerator in ("gpu", "cuda") or precision in FP16
+    devices = num_devices(conf) // int(conf.trainer.get("num_nodes", 1))
+    if not needs_gpu and not (devices > 1 and accelerator == "auto" and has_gpu()):
+        return None
+    import torch
+
+    if torch.backends.mps.is_available():  # a Mac's GPU
+        return None
+    count = torch.cuda.device_count()
+    if accelerator in ("gpu", "cuda") and not count:
+        return f"trainer.accelerator is '{accelerator}', but torch finds no GPU; give trainer.accelerator=cpu"
+    if precision in FP16 and (accelerator == "cpu" or not count):
+        return f"trainer.precision is '{precision}', which needs a GPU; give bf16-mixed or 32-true"
+    if 0 < count < devices and not is_started_elsewhere(conf):  # then each process may see only its own
+        asked = conf.trainer["devices"]
+        return f"trainer.devices is {asked}, but torch finds {plural(count, 'GPU')}; give {count} or fewer"
+    return None
+
+
+def check_devices(conf: TrainingConf) -> None:
+    """Checks that this machine has the devices that a run asks for.
+
+    Raises:
+        UserError: it has not.
+    """
+    if reason := lacking_device(conf):
+        raise UserError(reason)
+
+
+def check_strategy(conf: TrainingConf) -> None:
     """Checks that runs with `trainer.strategy` are known to train the same as on one device.
 
     Raises:

@@ -39,6 +39,7 @@ from autoscale_exp.training.reweighting import check_reweighting, reweighting_id
 RESUME_POINT = "resume.ckpt"
 # Keys of `data` that say where the text lay when the store was prepared, which does not matter to a run.
 WHEREABOUTS = ("store", "path", "files", "sources", "stamps", "listing")
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
 # Arguments of Lightning's Trainer that a run sets, by the key that they follow from.
 FOLLOWING = {
     "token_budget": ("max_steps", "max_epochs", "max_time", "limit_train_batches", "overfit_batches", "fast_dev_run"),
@@ -280,12 +281,15 @@ def _check_trainer(conf: TrainConf) -> None:
     """Checks that the `trainer` section has nothing that the run sets, and that what it needs is installed.
 
     Raises:
-        UserError: it has, which would not be heeded; or there is no compiler.
+        UserError: it has, which would not be heeded; or the precision is unknown, or there is no compiler.
     """
     for key, arguments in FOLLOWING.items():
         for name in (name for name in arguments if name in conf.trainer):
             remedy = f"give {key}" if key else "leave it out"
             raise UserError(f"trainer.{name} is {conf.trainer[name]}, but a run sets it itself; {remedy}")
+    precision = conf.trainer.get("precision")
+    if precision not in (None, *PRECISIONS):  # None with a plugin for it
+        raise UserError(f"trainer.precision is '{precision}'; it can be {', '.join(PRECISIONS)}")
     compiler = os.environ.get("CXX", "g++")
     if conf.trainer.get("compile") and shutil.which(compiler) is None:
         raise UserError(

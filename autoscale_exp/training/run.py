@@ -16,11 +16,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from pytorch_lightning.plugins.environments import LightningEnvironment
 from pytorch_lightning.strategies import ModelParallelStrategy
 
 from autoscale_exp.base import atomic
+from autoscale_exp.base.config_errors import describe
 from autoscale_exp.base.errors import UserError, first_line
 from autoscale_exp.base.loggers import open_logger
 from autoscale_exp.base.stopping import StopRequest
@@ -93,9 +95,8 @@ def _train(plan: RunPlan, folder: Path, request: StopRequest) -> None:
     with open_logger(logger_conf, folder, logged_run(plan, folder)) as logger:
         log = RunLog(logger, plan)
         logs = LogProgress(log, realised, curve, logs=conf.logger is not None)
-        trainer = instantiate(
-            {key: value for key, value in conf.trainer.items() if key not in OWN_KEYS},
-            **device_options(conf),
+        trainer = build_trainer(
+            conf,
             max_steps=plan.num_steps,
             max_epochs=1,
             accumulate_grad_batches=accumulation,
@@ -127,6 +128,19 @@ def _train(plan: RunPlan, folder: Path, request: StopRequest) -> None:
             write_record(folder, record)
             resume_point.path.unlink(missing_ok=True)
         log.finish(describe_plan(plan), folder)  # with the stages that reweighting has made
+
+
+def build_trainer(conf: TrainConf, **options: Any) -> Any:
+    """Builds Lightning's Trainer from the `trainer` section and the arguments that a run sets.
+
+    Raises:
+        UserError: Lightning refuses the section.
+    """
+    section = {key: value for key, value in conf.trainer.items() if key not in OWN_KEYS}
+    try:
+        return instantiate(section, **device_options(conf), **options)
+    except InstantiationException as error:
+        raise UserError(describe(error)) from error
 
 
 def _silence() -> None:

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.job import user_errors
-from autoscale_exp.base.multirun import jobs_of, runs_at_a_time
+from autoscale_exp.base.multirun import is_elsewhere, jobs_of, runs_at_a_time
 from autoscale_exp.base.stopping import SIGNALS, Stopped, handle_signals, signals_blocked, stop_at
 from autoscale_exp.config import TrainConf
 from autoscale_exp.data.store import TokenStore
@@ -28,7 +28,7 @@ from autoscale_exp.runs.table import TABLE, write_run_table
 from autoscale_exp.training.claim import SWEEP, end_workers, holder, this_process
 from autoscale_exp.training.other_designs import remark_on_other_designs
 from autoscale_exp.training.packed_trainer import Planned, check_packing, is_packed
-from autoscale_exp.training.parallelism import num_devices
+from autoscale_exp.training.parallelism import check_devices, num_devices
 from autoscale_exp.training.plan import is_finished, plan_run, store_of
 from autoscale_exp.training.plan_only import tell
 from autoscale_exp.training.watch import PlannedRun, SweepWatch
@@ -148,6 +148,7 @@ def plan_sweep(config: DictConfig) -> list[PlannedRun]:
         )
     runs: dict[str, PlannedRun] = {}
     stores: dict[str, TokenStore] = {}  # by folder, as most sweeps have one
+    trains_here = not config.plan.only and not is_elsewhere(config.hydra.launcher)
     for overrides, conf in jobs_of(config):
         assert isinstance(conf, TrainConf)
         if conf.store_folder not in stores:
@@ -159,6 +160,8 @@ def plan_sweep(config: DictConfig) -> list[PlannedRun]:
             raise UserError(f"two runs of the sweep have the name '{conf.run_name}'; set run_name so that they differ")
         runs[conf.run_name] = PlannedRun(plan, folder, overrides, is_finished(plan, folder))
         check_packing(conf, next(iter(runs.values())).plan.conf)
+        if trains_here and not runs[conf.run_name].finished:
+            check_devices(conf)
     return list(runs.values())
 
 
@@ -181,7 +184,7 @@ def check_launcher(launcher: DictConfig, conf: TrainConf) -> None:
             f"hydra.launcher.devices is {[*map(str, devices)]}, but run '{conf.run_name}' asks for {count}; name more "
             "of them (GPUs that nvidia-smi lists), lower trainer.devices, or use hydra/launcher=local"
         )
-    if conf.trainer.get("num_nodes", 1) > 1 and "submitit" not in launcher._target_:
+    if conf.trainer.get("num_nodes", 1) > 1 and not is_elsewhere(launcher):
         raise UserError(
             f"trainer.num_nodes is {conf.trainer['num_nodes']} in a sweep, whose launcher starts runs on this machine "
             "alone; use hydra/launcher=slurm, or start the runs one by one with design.index=<k> hydra.mode=RUN"

@@ -104,6 +104,15 @@ def test_runs_at_a_time_share_the_memory_of_this_machine(compose_paper, tmp_path
         forecast_of(conf, tmp_path, None, parallel=8)
 
 
+def test_the_pace_is_not_measured_without_the_gpu_that_runs_ask_for(
+    compose_train: Callable[..., TrainConf], store: TokenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(forecast, "lacking_device", lambda conf: "no GPU")
+    plan = PlanConf(only=True)
+    found = Forecaster(plan, tmp_path).of_runs([Upcoming(compose_train(), store, 1000)])
+    assert "no time, as it is not measured here" in describe(found, plan, None, 1)
+
+
 def test_a_step_that_would_take_too_long_is_not_measured(compose_paper, tmp_path: Path):
     conf = compose_paper("trainer=default", "micro_batch_rows=1")
     found = forecast_of(conf, tmp_path, None)

@@ -225,13 +225,6 @@ def test_a_run_begun_in_a_pack_is_not_finished_alone(planned, store: TokenStore,
         run.train(plan, folder)
 
 
-def test_a_gpu_that_is_not_there_is_not_replaced_by_the_cpu(planned, store, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    ((plan, _), *_) = planned(tmp_path, store)
-    with pytest.raises(UserError, match="'gpu', but torch finds no GPU; give trainer"):
-        most_runs(plan, PackedTrainer("gpu"))
-
-
 def test_more_runs_than_fit_the_device_are_refused(planned, store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     ((plan, _),) = planned(tmp_path, store, runs=RUNS[:1])
     assert most_runs(plan, CPU) == CPU_RUNS

@@ -256,6 +256,10 @@ def test_a_run_that_never_got_to_a_checkpoint_may_be_replaced(compose_train, sto
         (["+trainer.max_steps=3"], "trainer.max_steps is 3, but a run sets it itself; give token_budget"),
         (["+trainer.accumulate_grad_batches=4"], "is 4, but a run sets it itself; give micro_batch_rows"),
         (["+trainer.gradient_clip_algorithm=value"], "is value, but .* give model.optimizer.clip_norm"),
+        (
+            ["trainer.precision=bf16"],
+            "trainer.precision is 'bf16'; it can be 32-true, bf16-mixed, 16-mixed, ",
+        ),
         (["+trainer.callbacks=[a]"], r"trainer.callbacks is \['a'\], but a run sets it itself; leave it out"),
         (["design.index=1"], "design.index is 1, but the design has runs 0 to 0"),
         (

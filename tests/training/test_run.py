@@ -2,6 +2,7 @@ import errno
 import itertools
 import json
 import math
+import pickle
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ from autoscale_exp.training.callbacks import ProgressFile
 from autoscale_exp.training.pack import train_pack
 from autoscale_exp.training.packed_trainer import PackedTrainer
 from autoscale_exp.training.plan import RunPlan, is_finished, plan_run
-from autoscale_exp.training.run import train
+from autoscale_exp.training.run import build_trainer, train
 
 # In rows of 16 tokens: the mixture up to row 20, inside the third step; the first domain alone; the two others.
 STAGES = "stages=[{start: 320, weights: [1,0,0]}, {start: 800, weights: [0,.75,.25]}]"
@@ -418,6 +419,13 @@ def test_too_little_device_memory_is_an_error_that_says_what_to_lower(
     monkeypatch.setattr(CausalLanguageModel, "token_losses", full)
     with pytest.raises(UserError, match=r"8 rows at a time are too many .*20 GiB.\); lower micro_batch_rows"):
         train(plan_run(compose_train(), store), tmp_path)
+
+
+def test_a_trainer_that_lightning_refuses_is_told_in_a_line_that_passes_between_processes(compose_train):
+    with pytest.raises(UserError) as error:
+        build_trainer(compose_train("+trainer.profiler=all"))
+    line = str(pickle.loads(pickle.dumps(error.value)))
+    assert line.startswith("pytorch_lightning.trainer.trainer.Trainer does not take its section of the config: When")
 
 
 def test_an_absurd_learning_rate_leaves_no_result(compose_train, store: TokenStore, tmp_path: Path):
