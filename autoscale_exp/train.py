@@ -27,7 +27,7 @@ from autoscale_exp.training.plan import RunPlan, is_finished, plan_run, store_of
 from autoscale_exp.training.plan_only import tell
 from autoscale_exp.training.sweep import planned_runs
 from autoscale_exp.training.watch import PlannedRun, SweepWatch, what_is_kept
-from autoscale_exp.training.worker import end_with_sweep, is_worker, leave_to_sweep
+from autoscale_exp.training.worker import end_once_finished, end_with_sweep, is_worker, leave_to_sweep
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +86,7 @@ def train_once(plan: RunPlan, folder: Path) -> None:
         Exception: it failed again `retries` times, for other reasons than the config.
     """
     if not is_first_process(plan.conf):
+        end_once_finished(folder)
         train_here(plan, folder)
         return
     with claimed(folder):
@@ -93,7 +94,9 @@ def train_once(plan: RunPlan, folder: Path) -> None:
             return
         if (folder / FAILURE).exists():
             raise UserError(f"another process trained {plan.conf.run_name}, which failed: {read_failure(folder)}")
-        for retries_left in reversed(range(plan.conf.retries + 1)):
+        is_alone = num_devices(plan.conf) == 1 or not is_started_elsewhere(plan.conf)
+        retries = plan.conf.retries if is_alone else 0  # the other processes would not begin again with this one
+        for retries_left in reversed(range(retries + 1)):
             try:
                 train_here(plan, folder)
                 break

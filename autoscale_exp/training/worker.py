@@ -1,4 +1,4 @@
-"""A worker, a process that trains runs for a sweep. It ends with the sweep, and never on its own."""
+"""A process that trains for another one, and when it ends: a worker of a sweep, or one of several of a run."""
 
 import multiprocessing
 import os
@@ -8,8 +8,10 @@ import threading
 import time
 from contextlib import suppress
 from functools import cache
+from pathlib import Path
 from typing import NoReturn
 
+from autoscale_exp.runs.record import is_recorded
 from autoscale_exp.training.claim import this_command
 
 LOOK_SECONDS = 0.5
@@ -40,6 +42,21 @@ def end_with_sweep() -> None:
         while os.getppid() == sweep:
             time.sleep(LOOK_SECONDS)
         os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def end_once_finished(folder: Path) -> None:
+    """Makes this process end once the run in a folder is finished.
+
+    The processes of a run on several devices wait for each other before the first step, for half an hour. If the first
+    one finds that another command has finished the run, it never comes.
+    """
+
+    def watch() -> None:
+        while not is_recorded(folder):
+            time.sleep(LOOK_SECONDS)
+        os._exit(0)  # the first process writes the result when the others have nothing left to do
 
     threading.Thread(target=watch, daemon=True).start()
 

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,11 +19,14 @@ from safetensors.torch import load_file
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.processes import ProcessDied, WorkProcess
 from autoscale_exp.data.store import TokenStore
-from autoscale_exp.runs.record import RunRecord, read_record
+from autoscale_exp.runs.record import RunRecord, read_record, write_record
+from autoscale_exp.train import train_once
 from autoscale_exp.training import devices
+from autoscale_exp.training.claim import claimed
 from autoscale_exp.training.devices import train_on_devices
 from autoscale_exp.training.plan import plan_run
 from autoscale_exp.training.run import check_resume_point, train
+from tests.runs.records import make_record
 from tests.training.processes import LOCAL, LONG, Start, ended, wait_for
 from tests.training.test_run import STAGES
 
@@ -153,6 +157,46 @@ def test_two_machines_under_torchrun_train_as_one_device(machines, one_device, t
     assert [process.wait(timeout=300) for process in processes] == [0, 0]
     assert_equal(read_record(tmp_path / "runs" / "two"), one_device, 1e-5)
     assert json.loads((tmp_path / "runs" / "two" / "progress.json").read_text())["tokens"] > 0
+
+
+def test_under_torchrun_no_process_waits_for_a_run_that_another_command_finishes(
+    compose_train, store: TokenStore, train_overrides, tmp_path: Path
+):
+    fingerprint = plan_run(compose_train(*ROWS), store).identity.fingerprint
+    folder, out = tmp_path / "runs" / "two", tmp_path / "out.txt"
+    run = [*train_overrides, *ROWS, f"output_dir={tmp_path}", "run_name=two", "~logger", "trainer.devices=2"]
+    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=29512"]
+    with claimed(folder):
+        with out.open("w") as told:
+            command = [sys.executable, *torchrun, "-m", "autoscale_exp.train", *run]
+            process = subprocess.Popen(command, cwd=tmp_path, stdout=told)
+        while "waiting for the result" not in out.read_text():
+            assert process.poll() is None
+            time.sleep(0.1)
+        write_record(folder, replace(make_record("two"), fingerprint=fingerprint))
+    try:
+        assert process.wait(timeout=60) == 0
+    finally:
+        process.kill()
+
+
+@pytest.mark.parametrize(("elsewhere", "calls"), [(False, 3), (True, 1)])
+def test_the_first_process_of_torchrun_does_not_try_again_alone(
+    elsewhere: bool, calls: int, compose_train, store: TokenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    trained = []
+
+    def fail(*_) -> None:
+        trained.append(1)
+        raise OSError("lost")
+
+    monkeypatch.setattr("autoscale_exp.train.train_here", fail)
+    if elsewhere:
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    plan = plan_run(compose_train(*ROWS, "trainer.devices=2", "retries=2"), store)
+    with pytest.raises(OSError, match="lost"):
+        train_once(plan, tmp_path / "runs" / "run")
+    assert len(trained) == calls
 
 
 def test_a_sweep_under_torchrun_is_refused(store, train_overrides, refused, monkeypatch):
