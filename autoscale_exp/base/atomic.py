@@ -72,6 +72,18 @@ def refusals_named(path: Path) -> Iterator[None]:
         raise UserError(f"'{path}' cannot be written: {refusal(error)}; {remedy}") from None
 
 
+@contextmanager
+def full_disk_named(path: Path) -> Iterator[None]:
+    """Turns the OSError of a full disk, and no other, into a UserError as `refusals_named` does."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        with refusals_named(path):
+            raise
+
+
 def write_json(path: Path, content: Any) -> None:
     """Writes strict JSON (no NaN or infinity) as a whole file, keys in the order given; raises as `write_text`."""
     write_text(path, json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n")

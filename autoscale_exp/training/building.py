@@ -1,11 +1,15 @@
 """The parts of a run, built from its plan: the model, the reweighting, and the files that they leave."""
 
+import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import transformers
+from safetensors import SafetensorError
 
+from autoscale_exp.base import atomic
 from autoscale_exp.config import TrainConf
 from autoscale_exp.data.tokenizer import Tokenizer, vocabulary_size
 from autoscale_exp.lm.checkpoint import Checkpoint, load_model
@@ -32,10 +36,20 @@ def begin_folder(folder: Path, plan: RunPlan) -> None:
 
 
 def keep_model(folder: Path, model: Any, weights: dict[str, Any], tokenizer: Tokenizer) -> None:
-    """Writes a trained model of transformers, with `weights` by name, into the folder of its run."""
+    """Writes a trained model of transformers, with `weights` by name, into the folder of its run.
+
+    Raises:
+        UserError: the model cannot be written, or the disk is full.
+    """
     transformers.utils.logging.disable_progress_bar()  # it would break the sweep's own display for a file or two
-    model.save_pretrained(folder / "model", state_dict=weights)
-    tokenizer.save_pretrained(folder / "model")
+    with atomic.refusals_named(folder / "model"):
+        try:
+            model.save_pretrained(folder / "model", state_dict=weights)
+        except SafetensorError as error:
+            if (refused := re.search(r"\(os error (\d+)\)", str(error))) is None:
+                raise
+            raise OSError(number := int(refused[1]), os.strerror(number)) from error
+        tokenizer.save_pretrained(folder / "model")
 
 
 def build_module(plan: RunPlan, tokenizer: Tokenizer) -> LanguageModel:

@@ -1,5 +1,6 @@
 """One run of a pack: its optimiser, rows, curve, log and resume point."""
 
+import io
 import time
 import zipfile
 from collections.abc import Iterator
@@ -140,8 +141,10 @@ class PackedRun:
             "seconds": self.seconds,
         }
         path = self.folder / RESUME_POINT
+        content = io.BytesIO()  # as torch does not tell why a file cannot be written
+        torch.save(state, content)
         with atomic.refusals_named(path), atomic.replacing(path) as temporary:
-            torch.save(state, temporary)
+            temporary.write_bytes(content.getbuffer())
 
     def close(self, error: BaseException | None = None) -> None:
         """Closes the run's logger, which marks the run as failed if there is an error."""

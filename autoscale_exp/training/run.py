@@ -156,17 +156,13 @@ def _silence() -> None:
 def _refusals_told(folder: Path, micro_batch_rows: int) -> Iterator[None]:
     """Turns a full memory and a full disk into a `UserError`."""
     try:
-        yield
+        with atomic.full_disk_named(folder):
+            yield
     except torch.OutOfMemoryError as error:
         raise UserError(
             f"{micro_batch_rows} rows at a time are too many for the device's memory "
             f"({first_line(error)}); lower micro_batch_rows"
         ) from error
-    except OSError as error:
-        if error.errno not in atomic.FULL:
-            raise
-        with atomic.refusals_named(folder):
-            raise
 
 
 def device_options(conf: TrainConf) -> dict[str, Any]:
