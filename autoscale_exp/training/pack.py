@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from autoscale_exp.base import atomic
 from autoscale_exp.base.errors import DivergedError, UserError, first_line
 from autoscale_exp.base.stopping import StopRequest
 from autoscale_exp.data.datamodule import Batch
@@ -85,11 +86,12 @@ class Pack:
             for run in self.runs:
                 run.seconds += (now - last) / len(self.runs)
             last = now
-            if request.signum is not None or now - saved >= self.plan.conf.checkpoint_minutes * 60:
+            ending = request.signum is not None  # looked at once, as a signal may come while runs are saved or end
+            if ending or now - saved >= self.plan.conf.checkpoint_minutes * 60:
                 saved = now
                 self._each(PackedRun.save, [run for run in self.runs if run.step < run.plan.num_steps])
             self._end([run for run in self.runs if run.step == run.plan.num_steps])
-            if self.runs and request.signum is not None:
+            if self.runs and ending:
                 request.stop()
 
     def _build(self) -> None:
@@ -265,7 +267,7 @@ def train_pack(runs: Sequence[Planned], trainer: PackedTrainer) -> None:
     if conf.num_threads is not None:
         torch.set_num_threads(conf.num_threads)
     warnings.filterwarnings("ignore", message="grad and param do not obey the gradient layout")  # as blocks are wanted
-    with StopRequest() as request:
+    with StopRequest() as request, atomic.full_disk_named(runs[0][1].parent):
         try:
             Pack(runs, _device(trainer), trainer.precision).train(request)
         except torch.OutOfMemoryError as error:

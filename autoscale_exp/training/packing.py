@@ -1,5 +1,6 @@
 """Which runs of a sweep are packed together, and which process trains them. Imports no torch before training."""
 
+import logging
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -7,11 +8,14 @@ from pathlib import Path
 
 from hydra.utils import instantiate
 
-from autoscale_exp.base.errors import UserError
+from autoscale_exp.base.errors import UserError, first_line
+from autoscale_exp.base.labels import plural
 from autoscale_exp.runs.record import FAILURE, is_recorded, read_failure, write_failure
 from autoscale_exp.training.claim import LOOK_SECONDS, claimed_if_free
 from autoscale_exp.training.packed_trainer import Planned
 from autoscale_exp.training.plan import RunPlan, is_finished
+
+log = logging.getLogger(__name__)
 
 
 def train_in_packs(own: Planned, runs: Sequence[Planned]) -> None:
@@ -39,7 +43,7 @@ def train_in_packs(own: Planned, runs: Sequence[Planned]) -> None:
             for run in (own, *others):
                 if len(pack) == most:
                     break
-                if _is_open(run[1]) and claims.enter_context(claimed_if_free(run[1])) and _is_open(run[1]):
+                if _is_open(run[1]) and claims.enter_context(claimed_if_free(run[1])) and _is_own(run):
                     most = most or _most_runs(plan)
                     pack.append(run)
             if pack:
@@ -57,15 +61,31 @@ def _most_runs(plan: RunPlan) -> int:
 def _train(pack: Sequence[Planned]) -> None:
     from autoscale_exp.training.pack import train_pack
 
-    try:
-        train_pack(pack, instantiate(pack[0][0].conf.trainer))
-    except Exception as error:
-        for plan, folder in pack:
-            if _is_open(folder):
-                write_failure(folder, plan.conf.run_name, error)
-        raise
+    conf = pack[0][0].conf
+    for retries_left in reversed(range(conf.retries + 1)):
+        left = [run for run in pack if _is_open(run[1])]
+        try:
+            train_pack(left, instantiate(conf.trainer))
+            return
+        except Exception as error:
+            if not isinstance(error, UserError) and retries_left:
+                log.warning("%s are tried again, as they failed: %s", plural(len(left), "run"), first_line(error))
+                continue
+            for plan, folder in left:
+                if _is_open(folder):
+                    write_failure(folder, plan.conf.run_name, error)
+            raise
 
 
 def _is_open(folder: Path) -> bool:
     """Whether the run in a folder is neither finished nor failed."""
     return not is_recorded(folder) and not (folder / FAILURE).exists()
+
+
+def _is_own(run: Planned) -> bool:
+    """Whether a run that this process holds is open, and no command with another config has begun it meanwhile."""
+    plan, folder = run
+    try:
+        return _is_open(folder) and not is_finished(plan, folder)
+    except UserError:  # which the command with this run's worker tells
+        return False

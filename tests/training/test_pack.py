@@ -3,9 +3,12 @@
 import itertools
 import json
 import pickle
+import resource
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,7 @@ from safetensors.torch import load_file
 
 from autoscale_exp import train as train_job
 from autoscale_exp.base.errors import UserError
+from autoscale_exp.base.stopping import Stopped, StopRequest
 from autoscale_exp.data.store import TokenStore
 from autoscale_exp.training import run
 from autoscale_exp.training.claim import SWEEP, claimed, claimed_if_free
@@ -248,3 +252,69 @@ def test_a_pack_that_fails_marks_its_runs(planned, store, tmp_path: Path, monkey
     assert all((folder / "failed.json").exists() for _, folder in runs)
     with pytest.raises(UserError, match="run failed: UserError: 3 runs at a time"):
         train_in_packs(runs[1], runs)
+
+
+def test_a_pack_that_fails_is_tried_again_without_the_runs_that_have_ended(
+    planned, store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    runs = planned(tmp_path, store, "trainer=packed", "trainer.accelerator=cpu", "retries=1")
+    loop, packs = Pack._loop, []
+
+    def fail_once(self: Pack, request: StopRequest) -> None:
+        packs.append(len(self.runs))
+        if len(packs) == 1:
+            with interrupted_after(9):  # the second run has ended, after eight steps
+                loop(self, request)
+        loop(self, request)
+
+    monkeypatch.setattr(Pack, "_loop", fail_once)
+    train_in_packs(runs[0], runs)
+    assert packs == [3, 2]
+    assert all((folder / "result.json").exists() and not (folder / "failed.json").exists() for _, folder in runs)
+
+
+def test_a_signal_that_comes_while_a_run_ends_waits_for_the_checkpoints(
+    planned, store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    end, request = Pack._end, StopRequest()
+
+    def signalled(self: Pack, ended) -> None:
+        end(self, ended)
+        if ended:
+            request.signum = signal.SIGTERM
+
+    monkeypatch.setattr(Pack, "_end", signalled)
+    runs = planned(tmp_path, store)
+    with pytest.raises(Stopped):
+        Pack(runs, torch.device("cpu"), "32-true").train(request)
+    assert [(folder / "result.json").exists() for _, folder in runs] == [False, True, False]
+    assert [torch.load(runs[index][1] / "resume.ckpt")["step"] for index in (0, 2)] == [9, 9]
+
+
+def test_a_pack_leaves_out_a_run_that_another_config_has_begun(planned, store, tmp_path: Path):
+    own, other = planned(tmp_path, store, "trainer=packed", "trainer.accelerator=cpu", runs=RUNS[:2])
+    foreign, folder = planned(tmp_path, store, runs=[["seed=7"]])[0][0], other[1]
+    with interrupted_after(2), pytest.raises(Interrupted):
+        train_pack([(replace(foreign, conf=replace(foreign.conf, checkpoint_minutes=0)), folder)], CPU)
+    train_in_packs(own, [own, other])
+    assert (own[1] / "result.json").exists()
+    assert (folder / "resume.ckpt").exists()
+    assert not (folder / "result.json").exists()
+
+
+@pytest.fixture
+def only_small_files() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize(
+    ("minutes", "file"), [(0, "resume.ckpt"), (5, "model")], ids=["the checkpoint", "the trained model"]
+)
+@pytest.mark.parametrize("trained", [lambda run_: train_pack([run_], CPU), lambda run_: run.train(*run_)])
+def test_what_cannot_be_written_is_told_in_one_line(minutes, file, trained, planned, store, tmp_path, only_small_files):
+    (of_run,) = planned(tmp_path, store, f"checkpoint_minutes={minutes}", "~logger", runs=RUNS[:1])
+    with pytest.raises(UserError, match=rf"{file}' cannot be written: File too large; give a path that can be"):
+        trained(of_run)
