@@ -53,7 +53,9 @@ def open_logger(conf: dict[str, Any] | None, folder: Path, run: LoggedRun) -> It
         logger = instantiate(conf, save_dir=str(folder), **(asdict(run) if conf["_target_"] == WANDB else {}))
         _ = logger.experiment  # loggers other than W&B's begin their run here
     except Exception as error:
-        raise _refusal(error) or error from None
+        if refusal := _refusal(error):
+            raise refusal from None
+        raise
     status = "failed"
     try:
         yield logger

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
 
 from autoscale_exp.base.errors import UserError
-from autoscale_exp.base.job import CONF_DIR, to_typed
+from autoscale_exp.base.job import CONF_DIR, describe, to_typed
 from autoscale_exp.base.loggers import LoggedRun, open_logger
 from autoscale_exp.base.wandb_runs import log_artifact, mixture_artifact, use_artifact
 from tests.wandb_log import offline_runs
@@ -119,6 +120,12 @@ def test_an_error_of_the_logger_at_the_end_is_a_warning(tmp_path: Path, monkeypa
     with open_logger({"_target_": f"{__name__}.Spy"}, tmp_path, RUN):
         pass
     assert caplog.messages == [f"the log of {RUN.name} is not whole: the server does not answer"]
+
+
+def test_a_logger_that_does_not_take_its_section_is_told_why(tmp_path: Path):
+    with pytest.raises(HydraException) as error, open_logger(logger_conf("csv") | {"folder": 1}, tmp_path, RUN):
+        pytest.fail("the logger was opened")
+    assert "got an unexpected keyword argument 'folder'; correct that section" in describe(error.value)
 
 
 def test_without_a_logger_there_is_none(tmp_path: Path):
