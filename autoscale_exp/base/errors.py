@@ -10,7 +10,7 @@ class UserError(ValueError):
 
 
 class DivergedError(UserError):
-    """A loss is not finite, so the run, as configured, cannot go on."""
+    """A loss is not finite, or absurdly large, so the run, as configured, cannot go on."""
 
 
 def refusal(error: OSError) -> str:

@@ -1,6 +1,7 @@
 """Callbacks of a run: the validation curve, the count of tokens, the resume point and the progress file."""
 
 import math
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from autoscale_exp.lm.masking import row_keys
 from autoscale_exp.training.progress_file import RunProgress, write_progress
 
 PROGRESS_SECONDS = 1.0  # between two writes of progress.json
+LARGEST_LOSS = math.log(sys.float_info.max)  # nats per token
 
 
 def validation_steps(num_points: int, num_steps: int) -> set[int]:
@@ -46,10 +48,10 @@ def check_losses(losses: dict[str, float], tokens: int) -> None:
     """Checks a run's validation losses by domain after `tokens` tokens.
 
     Raises:
-        DivergedError: a loss is not finite.
+        DivergedError: a loss is not finite, or too large to have a perplexity.
     """
     for domain, loss in losses.items():
-        if not math.isfinite(loss):
+        if not loss < LARGEST_LOSS:
             raise DivergedError(
                 f"the validation loss of '{domain}' is {loss} after {tokens} tokens; lower the learning rate"
             )

@@ -8,6 +8,7 @@ from autoscale_exp.base.errors import DivergedError
 from autoscale_exp.data.store import TokenStore
 from autoscale_exp.lm.causal import CausalLanguageModel
 from autoscale_exp.training import callbacks
+from autoscale_exp.training.callbacks import check_losses
 from autoscale_exp.training.plan import plan_run
 from autoscale_exp.training.run import train
 
@@ -20,6 +21,12 @@ def losses_become(value: float, monkeypatch: pytest.MonkeyPatch, *, while_traini
         return losses * value if self.training == while_training and self.trainer.global_step >= 3 else losses
 
     monkeypatch.setattr(CausalLanguageModel, "token_losses", token_losses)
+
+
+def test_a_loss_without_a_perplexity_counts_as_diverged():
+    check_losses({"web": 709.0}, 16)
+    with pytest.raises(DivergedError, match=r"of 'web' is 710.0 after 16 tokens; lower the learning rate"):
+        check_losses({"web": 710.0}, 16)
 
 
 @pytest.mark.parametrize(
