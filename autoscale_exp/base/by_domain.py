@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from autoscale_exp.base.errors import UserError
+from autoscale_exp.base.labels import whole_number
 
 _PAIR = re.compile(r"""\s*("(?:[^"\\]|\\.)*"|'[^']*'|[^,]*?)\s*:\s*([^,:]*?)\s*(?:,|$)""")
 
@@ -46,7 +47,9 @@ def in_order(value: Any, domains: Sequence[str], *, key: str, others: float | No
         )
     for name, number in zip(names, numbers, strict=False):
         if isinstance(number, bool) or not isinstance(number, int | float):
-            raise UserError(f"{key} of '{name}' is {number!r}, which is no number")
+            meant = whole_number(str(number))
+            remedy = "" if meant is None else f"; a whole number is written out, as in {meant:_}"
+            raise UserError(f"{key} of '{name}' is {number!r}, which is no number{remedy}")
     return numbers
 
 

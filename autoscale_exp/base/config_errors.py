@@ -29,7 +29,7 @@ from yaml import MarkedYAMLError
 from yaml.reader import ReaderError
 
 from autoscale_exp.base.errors import first_line
-from autoscale_exp.base.labels import budget_of_label
+from autoscale_exp.base.labels import whole_number
 from autoscale_exp.base.overrides import describe_unreadable, quoted_override
 
 BROKEN_FILE = (MarkedYAMLError, ReaderError, UnicodeDecodeError)  # what is raised of a file that is no YAML
@@ -53,10 +53,13 @@ def describe(error: BaseException) -> str:
     if isinstance(error, OverrideParseException):
         return describe_unreadable(error.override, message)
     if ambiguous := re.match("Ambiguous value for argument '(.*)'$", message):
+        key, _, value = ambiguous[1].partition("=")
+        if (number := whole_number(value)) is not None:
+            return f"{message}; a whole number is written out, as in {key}={number:_}"
         quoted = quoted_override(ambiguous[1])
-        return f"{message}; {LIST}; a text is quoted, as in {quoted}"
+        return f"{message}; {LIST}; a text is quoted, as in {quoted}; hydra.mode=MULTIRUN runs the job for each"
     if re.match(".*not a ListConfig|Cannot merge DictConfig with ListConfig", message):
-        return f"{message}; {LIST}"
+        return f"{message}; {_as_list(error)}"
     if isinstance(error, MissingConfigException) and "'schema/" in message:
         return f"{message.rstrip('.')}; there are {', '.join(_schemas())}"
     if refused := re.search("Value '(.*)' of type .* could not be converted to Integer", message):
@@ -86,10 +89,16 @@ def describe(error: BaseException) -> str:
 
 def _written_out(value: str) -> str:
     """The whole number that 1e6 or 2.5M stands for, as it is typed; some other one if that is none."""
-    number = budget_of_label(value)
-    if number is None and re.fullmatch(r"\d+(\.\d+)?(e\+?\d+)?", value) and float(value).is_integer():
-        number = int(float(value))
-    return f"{number or 2_500_000:_}"
+    return f"{whole_number(value) or 2_500_000:_}"
+
+
+def _as_list(error: Any) -> str:
+    """How to type a list of the single value that an error refuses."""
+    key, value = getattr(error, "full_key", None), getattr(error, "value", None)
+    if not key or not isinstance(value, int | float | str):
+        return LIST
+    number = whole_number(str(value))
+    return f"{LIST}, as in {key}=[{value if number is None else f'{number:_}'}]"
 
 
 def _local(error: BaseException, name: str) -> Any:
@@ -131,6 +140,8 @@ def _describe_in_file(config: str, error: Any) -> str:
             return "its keys are those of the whole job, so its first line must be # @package _global_"
         schemas = [name for name, schema in _schemas_below(error.object_type) if error.key in _keys(schema)]
         return _describe_unknown_key(error) + (f"; allowed with {_line_of(schemas)}" if schemas else "")
+    if "could not be converted to Integer" in first_line(error) and (number := whole_number(str(error.value))):
+        return f"{error.full_key} is {error.value!r}; a whole number is written out, as in {number:_}"
     types = _keys(error.object_type) if is_dataclass(error.object_type) else {}
     if error.key not in types:
         reason = first_line(error).partition(". value: ")[0]

@@ -123,6 +123,8 @@ def _errors_before(begun: Callable[[], bool]) -> Iterator[None]:
             ) from None
         if begun():
             raise
+        if type(error) is ValueError and str(error).startswith("Config group override must be"):
+            raise UserError("a group takes the name of an option; for none leave it out, as in ~logger") from None
         if type(error) is ValueError and "default" in str(error):
             raise UserError(f"{error}; write a list, as in defaults: [/schema/files@_here_, _self_]") from None
         refused = error.__cause__ if isinstance(error, ValueError) else error  # logging wraps an OSError

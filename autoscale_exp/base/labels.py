@@ -18,6 +18,16 @@ def budget_of_label(label: str) -> int | None:
     return round(Decimal(match[1]) * UNITS[match[2]]) if match else None
 
 
+def whole_number(text: str) -> int | None:
+    """The whole number that people may mean by '2.5M', '10k', '1e6' or '5,000'; None if it is none of these."""
+    plain = text.replace(",", "") if re.fullmatch(r"\d{1,3}(,\d{3})+", text) else text.upper().replace("_", "")
+    match = re.fullmatch(r"(\d+\.?\d*|\.\d+)(?:E\+?(\d{1,2})|([TBMK]))?", plain)
+    if match is None:
+        return None
+    number = Decimal(match[1]) * 10 ** int(match[2] or 0) * UNITS.get(match[3], 1)
+    return int(number) if number == int(number) else None
+
+
 def short_label(num_tokens: float) -> str:
     """A number of tokens to three digits, for people, such as '600K' for 599_872 or '100M'."""
     return _label(round(float(f"{num_tokens:.3g}")), least=1)

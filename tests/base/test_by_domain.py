@@ -53,6 +53,7 @@ def test_names_that_yaml_has_read_as_something_else_are_found(domains, read):
         ("a: 1", r"k is 'a: 1'; write it as \{<domain>: <number>, ...\}"),
         ("{a 1}", r"k is '\{a 1\}'; write it as"),
         ("{a: x, b: 0}", "k of 'a' is 'x', which is no number"),
+        ("{a: 5M, b: 0}", "k of 'a' is '5M', which is no number; a whole number is written out, as in 5_000_000"),
         ({"a": 1, "b": True}, "k of 'b' is True, which is no number"),
         ([0.5, "half"], "k of 'b' is 'half', which is no number"),
         (0.5, "k is 0.5; give a list in the order of a, b, or {<domain>: <number>}"),

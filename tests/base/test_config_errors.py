@@ -39,6 +39,16 @@ MISTAKES = {
         "data.tokenizer.vocab is not known; allowed there are name, vocab_size",
     ),
     "a wrong type": ("data", DATA.replace("16", "sixteen"), "data.seq_len is 'sixteen'; it must be of type int"),
+    "a number with a unit": (
+        "data",
+        DATA.replace("seq_len: 16", "seq_len: 1K"),
+        "data.seq_len is '1K'; a whole number is written out, as in 1_000",
+    ),
+    "a number with a unit in a list": (
+        "design",
+        "defaults: [/schema/ddo@_here_, _self_]\nscales: [.5M, 1e6]\n",
+        "design.scales[0] is '.5M'; a whole number is written out, as in 500_000",
+    ),
     "a mapping": ("data", DATA.replace("16", "{a: 1}"), "data.seq_len is {'a': 1}; it must be of type int"),
     "a list for a text": ("data", f"{DATA}text_field: [a]\n", "data.text_field is ['a']; it must be of type str"),
     "a list as text": (

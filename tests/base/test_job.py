@@ -65,12 +65,49 @@ def test_a_number_with_a_unit_is_told_how_to_write_it():
 
 @pytest.mark.parametrize(
     ("typed", "written"),
-    [("25e9", "25_000_000_000"), ("1.5e+6", "1_500_000"), ("25B", "25_000_000_000"), ("2.5", "2_500_000")],
+    [
+        ("25e9", "25_000_000_000"),
+        ("1.5e+6", "1_500_000"),
+        ("25B", "25_000_000_000"),
+        ("25b", "25_000_000_000"),
+        ("10k", "10_000"),
+        (".1M", "100_000"),
+        ("2.5", "2_500_000"),
+    ],
 )
 def test_a_whole_number_is_told_as_it_is_typed(typed: str, written: str):
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"), pytest.raises(HydraException) as error:
         to_typed(compose("predict", ["law_file=a", "mixtures=b", "output=c", f"tokens={typed}"]))
     assert describe(error.value).endswith(f"; a whole number is written out, as in {written}")
+
+
+@pytest.mark.parametrize(
+    ("typed", "written"), [("10M", "[10_000_000]"), ("1e6", "[1_000_000]"), ("5", "[5]"), ("all", "[all]")]
+)
+def test_a_single_value_for_a_list_is_told_as_a_list_is_typed(typed: str, written: str):
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"), pytest.raises(HydraException) as error:
+        to_typed(compose("fit", ["runs=runs.csv", f"target_tokens={typed}"]))
+    line = "; a list is written [a,b], also one of a single value, as in target_tokens="
+    assert describe(error.value).endswith(line + written)
+
+
+@pytest.mark.parametrize(
+    ("typed", "line"),
+    [
+        (
+            "5,000",
+            "for argument 'token_budget=5,000'; a whole number is written out, as in token_budget=5_000",
+        ),
+        ("5M,10M", "; hydra.mode=MULTIRUN runs the job for each"),
+    ],
+)
+def test_a_number_with_commas_is_one_number_or_several_jobs(typed: str, line: str, refused):
+    assert line in refused("train", f"token_budget={typed}")
+
+
+def test_a_group_of_nothing_is_told_how_it_is_left_out(refused):
+    line = "a group takes the name of an option; for none leave it out, as in ~logger"
+    assert refused("train", "token_budget=1", "logger=null") == line
 
 
 def test_the_line_is_all_that_is_printed(tmp_path: Path):
