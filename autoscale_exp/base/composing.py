@@ -36,6 +36,7 @@ def compose(job: str, overrides: Sequence[str], *, with_hydra: bool = False) -> 
     lines = tuple(str(option.input_line) for option in options)
     place = str(loader.get_search_path()), os.getcwd(), JobRuntime.instance().get("name")  # which Hydra's section tells
     conf = deepcopy(_of_options(job, lines, with_hydra, place))
+    # Private: Hydra 1.3 has no public way to set overrides in a composed config, only to compose all of it anew.
     ConfigLoaderImpl._apply_overrides_to_config([override for override in parsed if override not in options], conf)
     if with_hydra:
         conf.hydra.overrides.task = [override.input_line for override in parsed if not override.is_hydra_override()]
