@@ -10,11 +10,10 @@ from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.labels import short_label
 from autoscale_exp.laws.autoscale.law import AutoscaleFit, AutoscaleLaw, seed_residuals
 from autoscale_exp.laws.fit_file import Diagnostics, Fit, FitObjective, FittedMixture, Response
+from autoscale_exp.laws.gains import INTERVAL
 from autoscale_exp.laws.optimum import Bounds
 from autoscale_exp.laws.request import Request
 from autoscale_exp.runs.table import scales_of
-
-LEVELS = (0.05, 0.95)  # a 90 % interval
 
 
 def solve_with_autoscale(law: AutoscaleLaw, request: Request) -> Fit:
@@ -87,7 +86,7 @@ def _intervals(draws: Sequence[AutoscaleLaw], bounds: Bounds, request: Request) 
             weights.append(optima)
         except UserError:
             failed += 1
-    return [np.quantile(np.array(of_entry), LEVELS, axis=0) for of_entry in zip(*weights, strict=True)], failed
+    return [np.quantile(np.array(of_entry), INTERVAL, axis=0) for of_entry in zip(*weights, strict=True)], failed
 
 
 def _seed_noise(law: AutoscaleLaw, request: Request) -> float:
