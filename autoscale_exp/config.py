@@ -1,24 +1,18 @@
 """The schemas of all jobs, and their registration with Hydra. This is the one place where config meets code.
 
-Our own sections are dataclasses, so a wrong key or type fails before a job starts. A job's schema is
-here. A section's schema is beside the code that it configures, in its package's conf.py or in the module of a design.
+Our own sections are dataclasses, so a wrong key or type fails before a job starts. A job's schema is here. A section's
+schema is beside the code that it configures, in its package's conf.py or in the module of a design.
 Third-party objects (`trainer`, `logger`) stay open and are built from their `_target_`.
 Importing this module registers the schemas and resolvers, which sweep workers rely on.
 """
 
-import os
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
-from autoscale_exp.base.errors import UserError
-from autoscale_exp.base.labels import budget_label
 from autoscale_exp.data.conf import DataConf, EnvironmentDataConf, FilesDataConf
-from autoscale_exp.data.manifest import read_manifest
 from autoscale_exp.evaluation.conf import (
     GlueTaskConf,
     HarnessTaskConf,
@@ -31,13 +25,11 @@ from autoscale_exp.laws.conf import BoundsConf, LawConf, ObjectiveConf, RequestC
 from autoscale_exp.lm.conf import MaskedModelConf, ModelConf
 from autoscale_exp.mixture.conf import MixtureConf, StageConf
 from autoscale_exp.reporting.conf import PublishedConf
+from autoscale_exp.resolvers import RESOLVERS
 from autoscale_exp.reweighting.conf import AdoConf, DogeConf, DoremiConf, ReweightingConf
-from autoscale_exp.runs.design import DesignConf, RunRequest
-from autoscale_exp.runs.designs import DESIGNS, design_runs, select_run
-from autoscale_exp.runs.record import RunRecord, read_records
+from autoscale_exp.runs.design import DesignConf
+from autoscale_exp.runs.designs import DESIGNS
 from autoscale_exp.runs.rival import RivalConf
-
-DEFAULT_LAW = "pooled_transfer"  # law=default; reports and target runs take its fit of a sweep
 
 
 @dataclass
@@ -274,105 +266,6 @@ SECTION_SCHEMAS = {
     "squad": SquadTaskConf,
     "harness": HarnessTaskConf,
     **{name: schema for name, (schema, _) in DESIGNS.items()},
-}
-
-
-def num_cpus() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _design_size(design: Any, domains: Any) -> int:
-    """How many runs a design has; design=single has one, whatever its budget."""
-    return len(design_runs(_typed(design), RunRequest(list(domains), token_budget=1, mixture="", seed=0)))
-
-
-def _run_name(design: Any, domains: Any, token_budget: int | None, mixture: str, seed: int) -> str:
-    runs = design_runs(_typed(design), RunRequest(list(domains), token_budget, mixture, seed))
-    return select_run(runs, design.index).run
-
-
-def _domains_of(store: str | None, data: Any) -> list[str]:
-    """The training domains of a token store, or those of the `data` section."""
-    if store is None:
-        return list(data.domains)
-    manifest = read_manifest(Path(store).expanduser(), "store")
-    return [domain for domain, entry in manifest.domains.items() if entry.train]
-
-
-def _first_of_search(search: str | None) -> RunRecord:
-    """A run of a search, for what all its runs share."""
-    if search is None:
-        raise UserError("search is not set; give the folder of a search, as in search=outputs/train/search")
-    return read_records(Path(search).expanduser())[0]
-
-
-def _num_parallel_runs() -> int:
-    """Runs at a time: one per CPU core, or a single one on a GPU, whose memory several would share."""
-    return 1 if has_gpu() else num_cpus()
-
-
-def has_gpu() -> bool:
-    """Whether this machine has a GPU."""
-    return Path("/proc/driver/nvidia").exists()
-
-
-def _gpus() -> list[str]:
-    """The GPUs that this process may use, as in CUDA_VISIBLE_DEVICES."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return [device for device in visible.split(",") if device]
-    return [str(index) for index, _ in enumerate(Path("/proc/driver/nvidia/gpus").glob("*"))]
-
-
-def _fit_folder(runs: str | None, law: str) -> str:
-    """The default folder of a fit: for a sweep it is beside the runs, and called fit/ or after the law."""
-    if runs is None or Path(runs).suffix == ".csv" or Path(runs).expanduser().is_file():
-        return "outputs/fit"
-    return f"{runs}/{'fit' if law == DEFAULT_LAW else law}"
-
-
-def _folder_for(output_dir: str, key: str, source: str | None) -> str:
-    """The folder of a job's results, if its source is there. A job that cannot begin leaves no folder behind."""
-    if source is not None and not Path(source).expanduser().exists():
-        raise UserError(f"{key} is '{source}', which does not exist")
-    return os.path.expanduser(output_dir)
-
-
-def _mixture_of_search(search: str | None, fit: str, token_budget: int | None) -> str:
-    """The mixture file that a fit of a search wrote for a token budget."""
-    if token_budget is None:
-        raise UserError("token_budget is not set; a mixture that a fit finds needs search=<folder> token_budget=...")
-    return _in_search(search, f"{fit}/mixtures/{budget_label(token_budget)}.yaml")
-
-
-def _in_search(search: str | None, path: str) -> str:
-    """A file in the folder of a search."""
-    if search is None:
-        raise UserError("search is not set; a mixture that a search finds needs search=<folder> token_budget=...")
-    return f"{search}/{path}"
-
-
-def _typed(section: Any) -> Any:
-    return OmegaConf.to_object(section)
-
-
-RESOLVERS: dict[str, Callable[..., Any]] = {
-    "at_home": os.path.expanduser,
-    "in_search": _in_search,
-    "mixture_of_search": _mixture_of_search,
-    "design_size": _design_size,
-    "domains_of": _domains_of,
-    "fit_folder": _fit_folder,
-    "folder_for": _folder_for,
-    "folder_if_there": lambda folder: folder if Path(folder).expanduser().is_dir() else None,
-    "gpus": _gpus,
-    "folder_name": lambda *paths: Path(next((path for path in paths if path), "")).name,
-    "num_parallel_runs": _num_parallel_runs,
-    "store_of_search": lambda search: _first_of_search(search).store,
-    "name_of_search": lambda search: _first_of_search(search).experiment,
-    "num_cpus": num_cpus,
-    "run_name": _run_name,
 }
 
 

@@ -11,7 +11,8 @@ from hydra.utils import instantiate
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.help import is_experiment_of
 from autoscale_exp.base.job import CONF_DIR, to_typed
-from autoscale_exp.config import DEFAULT_LAW, TrainConf
+from autoscale_exp.config import TrainConf
+from autoscale_exp.resolvers import DEFAULT_LAW
 from autoscale_exp.runs.proposal import Proposal, write_proposals
 from autoscale_exp.runs.record import write_record
 from autoscale_exp.training.run import OWN_KEYS

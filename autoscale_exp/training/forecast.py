@@ -8,8 +8,9 @@ from pathlib import Path
 
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.labels import plural, short_duration, short_label
+from autoscale_exp.base.machine import has_gpu
 from autoscale_exp.base.ranges import check_range
-from autoscale_exp.config import PlanConf, TrainConf, has_gpu
+from autoscale_exp.config import PlanConf, TrainConf
 from autoscale_exp.data.store import TokenStore
 from autoscale_exp.lm.size import ModelSize, size_of
 from autoscale_exp.reweighting.conf import DoremiConf

@@ -4,7 +4,8 @@ import os
 
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.labels import plural
-from autoscale_exp.config import TrainingConf, has_gpu
+from autoscale_exp.base.machine import has_gpu
+from autoscale_exp.config import TrainingConf
 
 FP16 = ("16-mixed", "16-true")  # precisions that Lightning replaces on a CPU
 STRATEGIES = ("auto", "ddp", "fsdp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false")
