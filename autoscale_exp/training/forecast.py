@@ -182,8 +182,8 @@ class Forecaster:
         """The device of a run, in words, and the memory that the run may use there, in bytes."""
         if self.plan.accelerator is not None:
             return f"one {self.plan.accelerator}", accelerator_of(self.plan.accelerator).memory
-        if _on_gpu(conf):
-            return "the GPU", _gpu_memory() / parallel
+        if _on_gpu(conf) and (of_gpu := _gpu_memory()):
+            return "the GPU", of_gpu / parallel
         of_all = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         return f"each of {parallel} runs at a time" if parallel > 1 else "this machine", of_all / parallel
 
@@ -196,7 +196,7 @@ def _on_gpu(conf: TrainConf) -> bool:
 def _gpu_memory() -> int:
     import torch
 
-    return torch.cuda.get_device_properties(0).total_memory
+    return torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else 0  # of a torch for CPUs
 
 
 def _gigabytes(size: float) -> str:

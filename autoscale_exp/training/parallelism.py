@@ -23,7 +23,7 @@ def num_devices(conf: TrainingConf) -> int:
     if devices in ("auto", -1, "-1"):
         import torch
 
-        devices = max(1, torch.cuda.device_count())
+        devices = 1 if conf.trainer.get("accelerator") == "cpu" else max(1, torch.cuda.device_count())
     nodes = conf.trainer.get("num_nodes", 1)
     try:
         count = int(devices if not isinstance(devices, list) else len(devices)) * int(nodes)

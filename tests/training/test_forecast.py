@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from hydra import initialize_config_dir
 
 from autoscale_exp.base.composing import compose
@@ -111,6 +112,14 @@ def test_the_pace_is_not_measured_without_the_gpu_that_runs_ask_for(
     plan = PlanConf(only=True)
     found = Forecaster(plan, tmp_path).of_runs([Upcoming(compose_train(), store, 1000)])
     assert "no time, as it is not measured here" in describe(found, plan, None, 1)
+
+
+def test_a_gpu_that_torch_cannot_use_does_not_count(compose_paper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(forecast, "has_gpu", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    forecast._gpu_memory.cache_clear()
+    with pytest.raises(UserError, match="but this machine has"):
+        forecast_of(compose_paper("trainer=default", "micro_batch_rows=1", "model.n_layer=40000"), tmp_path, None)
 
 
 def test_a_step_that_would_take_too_long_is_not_measured(compose_paper, tmp_path: Path):

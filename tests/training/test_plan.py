@@ -333,6 +333,13 @@ def test_devices_are_counted_over_nodes(trainer, expected, compose_train):
     assert num_devices(replace(compose_train(), trainer=trainer)) == expected
 
 
+@pytest.mark.parametrize(("accelerator", "expected"), [("auto", 8), ("cpu", 1)])
+def test_all_devices_are_the_gpus_unless_runs_are_on_the_cpu(accelerator, expected, compose_train, monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 8)
+    conf = compose_train("trainer.devices=auto", f"trainer.accelerator={accelerator}")
+    assert num_devices(conf) == expected
+
+
 @pytest.mark.parametrize("trainer", ["devices=x", "devices=0", "devices=[]", "devices=-3", "num_nodes=0"])
 def test_devices_that_are_no_number_of_at_least_one_are_refused(trainer, compose_train):
     key, _, value = trainer.partition("=")
