@@ -45,11 +45,16 @@ def is_packed(conf: TrainConf) -> bool:
 
 
 def check_packing(conf: TrainConf, other: TrainConf) -> None:
-    """Checks that a run can be trained in a pack, together with another run of its sweep.
+    """Checks that a run, if it is to be packed, can be trained in a pack with another run of its sweep.
 
     Raises:
         UserError: it cannot; the message says why.
     """
+    if is_packed(conf) != is_packed(other):
+        raise UserError(
+            f"runs '{other.run_name}' and '{conf.run_name}' have different trainers, one of which packs; give each "
+            "trainer a sweep of its own"
+        )
     if not is_packed(conf):
         return
     trainer: PackedTrainer = instantiate(conf.trainer)

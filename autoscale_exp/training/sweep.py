@@ -159,7 +159,13 @@ def plan_sweep(config: DictConfig) -> list[PlannedRun]:
         if conf.run_name in runs:
             raise UserError(f"two runs of the sweep have the name '{conf.run_name}'; set run_name so that they differ")
         runs[conf.run_name] = PlannedRun(plan, folder, overrides, is_finished(plan, folder))
-        check_packing(conf, next(iter(runs.values())).plan.conf)
+        first = next(iter(runs.values())).plan.conf
+        if conf.output_dir != first.output_dir:
+            raise UserError(
+                f"runs '{first.run_name}' and '{conf.run_name}' have different folders ('{first.output_dir}' and "
+                f"'{conf.output_dir}'), but a sweep has one; give output_dir and name one value each"
+            )
+        check_packing(conf, first)
         if trains_here and not runs[conf.run_name].finished:
             check_devices(conf)
     return list(runs.values())

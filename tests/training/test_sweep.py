@@ -175,6 +175,14 @@ def test_an_error_that_is_not_the_users_keeps_its_traceback(start: Start, tmp_pa
         ),
         (["trainer.devices=2", "trainer.strategy=deepspeed"], "trainer.strategy is 'deepspeed', with which runs"),
         (["mixture=custom", "mixture.weights=[0.5,0.6,0.1]"], "mixture.weights sum to 1.2, not to 1"),
+        (
+            ["name=a,b", "output_dir=out/${name}", "run_name=${name}_${seed}"],
+            "runs 'a_0' and 'b_0' have different folders ('out/a' and 'out/b'), but a sweep has one; give output_dir",
+        ),
+        (
+            ["trainer=packed,default", "run_name=${trainer._target_}_${seed}"],
+            "runs 'autoscale_exp.training.packed_trainer.PackedTrainer_0' and 'pytorch_lightning.Trainer_0' have",
+        ),
         (["run_name=same"], "two runs of the sweep have the name 'same'; set run_name so that they differ"),
     ],
 )
