@@ -16,6 +16,7 @@ from autoscale_exp.reporting.next_steps import after_run, tell_next
 from autoscale_exp.runs.design import RunRequest
 from autoscale_exp.runs.designs import design_runs
 from autoscale_exp.runs.designs.single import SingleConf
+from autoscale_exp.runs.identity import IDENTITY
 from autoscale_exp.runs.record import FAILURE, read_failure, write_failure
 from autoscale_exp.runs.table import refresh_run_table
 from autoscale_exp.training.claim import claimed, holder
@@ -76,6 +77,8 @@ def main(conf: TrainConf) -> None:
             log.exception("%s failed", conf.run_name)
         elif not (folder / FAILURE).exists():  # the sweep reports failures
             log.error("%s failed: %s", conf.run_name, error)
+            if not (folder / IDENTITY).exists():  # else it may be the folder of another run
+                write_failure(folder, conf.run_name, error)
 
 
 def train_once(plan: RunPlan, folder: Path) -> None:

@@ -3,9 +3,12 @@ import sys
 import pytest
 import torch
 
+from autoscale_exp import train as train_job
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.training import parallelism
+from autoscale_exp.training.claim import SWEEP
 from autoscale_exp.training.parallelism import check_devices, lacking_device
+from autoscale_exp.training.watch import SweepWatch
 
 NO_GPU = "trainer.accelerator is 'gpu', but torch finds no GPU; give trainer.accelerator=cpu"
 NO_FP16 = "trainer.precision is '16-mixed', which needs a GPU; give bf16-mixed or 32-true"
@@ -75,6 +78,24 @@ def test_a_gpu_that_is_not_there_is_told_before_anything_starts(
     asked = [f"trainer={trainer}", "trainer.accelerator=gpu", f"hydra.mode={mode}"]
     assert refused("train", *train_overrides, "output_dir=out", *asked) == NO_GPU
     assert not list(tmp_path.glob("out/runs/*/identity.json"))
+
+
+def test_a_sweep_says_why_a_run_cannot_begin_where_its_launcher_has_put_it(
+    store, train_overrides, tmp_path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def refuse(_) -> None:
+        raise UserError(NO_GPU)
+
+    monkeypatch.setattr(train_job, "check_devices", refuse)
+    monkeypatch.setattr(SweepWatch, "current", None)
+    monkeypatch.setenv(SWEEP, "0")
+    sweep = [f"output_dir={tmp_path}", "seed=0,1", "hydra.mode=MULTIRUN"]
+    monkeypatch.setattr(sys, "argv", ["train", *train_overrides, *sweep])
+    with pytest.raises(SystemExit) as end:
+        train_job.main()
+    assert end.value.code == 1
+    told = capsys.readouterr().out
+    assert all(f"uniform_1.472K_seed{seed} failed: UserError: {NO_GPU}\n" in told for seed in (0, 1))
 
 
 def test_a_study_without_its_gpu_ends_before_anything_starts(gpus, store, refused, tmp_path):
