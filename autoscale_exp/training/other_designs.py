@@ -1,6 +1,6 @@
 """Finished runs in the folder of a search that its design does not have."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from autoscale_exp.base.labels import plural
@@ -14,12 +14,13 @@ from autoscale_exp.runs.record import is_recorded
 ADDED = SingleConf, OptimalConf  # designs whose runs are meant to join others
 
 
-def remark_on_other_designs(conf: TrainConf, domains: Sequence[str]) -> str | None:
+def remark_on_other_designs(conf: TrainConf, domains: Sequence[str], runs: Iterable[str] = ()) -> str | None:
     """Tells of finished runs in a search's folder that its design does not have, since fits read the whole folder.
 
     Args:
         conf: the config of any run of the search.
         domains: training domains of its token store.
+        runs: names of the search's own runs, which may have others than their design gives them.
 
     Returns:
         A sentence; None if there are no such runs, or if the design is one of runs that are added to others.
@@ -27,7 +28,7 @@ def remark_on_other_designs(conf: TrainConf, domains: Sequence[str]) -> str | No
     if isinstance(conf.design, ADDED):
         return None
     sweep = Path(conf.output_dir)
-    own = {
+    own = {*runs} | {
         run.run
         for run in design_runs(conf.design, RunRequest(domains, conf.token_budget, conf.mixture_name, conf.seed))
     }

@@ -21,7 +21,8 @@ def tell(runs: Sequence[PlannedRun], parallel: int | None = 1) -> None:
     """
     console, first = open_console(), runs[0].plan
     check_plan(first.conf.plan)
-    if len(runs) > 1 and (remark := remark_on_other_designs(first.conf, first.store.domains)):
+    names = [run.name for run in runs]
+    if len(runs) > 1 and (remark := remark_on_other_designs(first.conf, first.store.domains, names)):
         console.print(remark, markup=False)
     upcoming = [Upcoming(run.plan.conf, run.plan.store, run.num_tokens) for run in runs if not run.finished]
     if not upcoming:

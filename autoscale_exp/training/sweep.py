@@ -83,7 +83,7 @@ class SweepCallback(Callback):
         self._watch = SweepWatch(runs, fail_fast=config.fail_fast)
         self._watching.enter_context(self._watch)
         first = runs[0].plan
-        if remark := remark_on_other_designs(first.conf, first.store.domains):
+        if remark := remark_on_other_designs(first.conf, first.store.domains, [run.name for run in runs]):
             self._watch.say(remark)
         atexit.register(self._watching.close)  # a sweep that is stopped gives the terminal its cursor back
         handle_signals(self._stop)

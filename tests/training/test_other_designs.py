@@ -43,6 +43,13 @@ def test_the_same_design_or_a_larger_one_is_nothing_to_tell_of(
     assert remark_on_other_designs(compose_train(*overrides, f"output_dir={trained}"), DOMAINS) is None
 
 
+def test_runs_of_the_search_itself_may_have_names_of_their_own(trained: Path, compose_train: Callable[..., TrainConf]):
+    write_record(trained / "runs" / "mine", make_record("mine"))
+    conf = compose_train(*SMALL, f"output_dir={trained}")
+    assert remark_on_other_designs(conf, DOMAINS, ["mine"]) is None
+    assert "1 finished run of another design (mine)" in str(remark_on_other_designs(conf, DOMAINS))
+
+
 def test_proposed_runs_join_those_of_a_search(trained: Path, compose_train: Callable[..., TrainConf]):
     conf = compose_train("design=optimal", "design.path=next.csv", f"output_dir={trained}")
     assert remark_on_other_designs(conf, DOMAINS) is None
