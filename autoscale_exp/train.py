@@ -1,7 +1,7 @@
 """The `train` job: a single run, or one of a design; in a multirun, all of a design."""
 
 import logging
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -78,7 +78,8 @@ def main(conf: TrainConf) -> None:
         elif not (folder / FAILURE).exists():  # the sweep reports failures
             log.error("%s failed: %s", conf.run_name, error)
             if not (folder / IDENTITY).exists():  # else it may be the folder of another run
-                write_failure(folder, conf.run_name, error)
+                with suppress(UserError):  # the disk is full
+                    write_failure(folder, conf.run_name, error)
 
 
 def train_once(plan: RunPlan, folder: Path) -> None:

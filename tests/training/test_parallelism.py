@@ -80,13 +80,16 @@ def test_a_gpu_that_is_not_there_is_told_before_anything_starts(
     assert not list(tmp_path.glob("out/runs/*/identity.json"))
 
 
+@pytest.mark.parametrize("is_full", [False, True])
 def test_a_sweep_says_why_a_run_cannot_begin_where_its_launcher_has_put_it(
-    store, train_overrides, tmp_path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    is_full: bool, store, train_overrides, tmp_path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     def refuse(_) -> None:
         raise UserError(NO_GPU)
 
     monkeypatch.setattr(train_job, "check_devices", refuse)
+    if is_full:
+        monkeypatch.setattr(train_job, "write_failure", lambda *_: refuse(None))
     monkeypatch.setattr(SweepWatch, "current", None)
     monkeypatch.setenv(SWEEP, "0")
     sweep = [f"output_dir={tmp_path}", "seed=0,1", "hydra.mode=MULTIRUN"]
@@ -95,7 +98,8 @@ def test_a_sweep_says_why_a_run_cannot_begin_where_its_launcher_has_put_it(
         train_job.main()
     assert end.value.code == 1
     told = capsys.readouterr().out
-    assert all(f"uniform_1.472K_seed{seed} failed: UserError: {NO_GPU}\n" in told for seed in (0, 1))
+    reason = "it wrote no result" if is_full else f"UserError: {NO_GPU}"
+    assert all(f"uniform_1.472K_seed{seed} failed: {reason}\n" in told for seed in (0, 1))
 
 
 def test_a_study_without_its_gpu_ends_before_anything_starts(gpus, store, refused, tmp_path):
