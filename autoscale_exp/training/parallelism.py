@@ -7,7 +7,7 @@ from autoscale_exp.base.labels import plural
 from autoscale_exp.base.machine import has_gpu
 from autoscale_exp.config import TrainingConf
 
-FP16 = ("16-mixed", "16-true")  # precisions that Lightning replaces on a CPU
+FP16 = ("16-mixed", "16-true")  # for GPUs; on a CPU Lightning takes bfloat16 for the first, and the second overflows
 STRATEGIES = ("auto", "ddp", "fsdp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false")
 
 
