@@ -127,7 +127,9 @@ class Forecaster:
         conf, size = run.conf, run.size
         memory = self._check_memory(conf, size, parallel)
         worth = REFERENCE_WORTH if isinstance(conf.reweighting, DoremiConf) else 1.0
-        of_training = run.tokens * worth + conf.num_validations * validation_tokens(run.store) * VALIDATION_WORTH
+        steps = -(-run.tokens // (conf.model.optimizer.batch_rows * run.store.seq_len))
+        validations = min(conf.num_validations, steps)
+        of_training = run.tokens * worth + validations * validation_tokens(run.store) * VALIDATION_WORTH
         pace = self._pace(run, parallel)
         return Forecast(
             runs=1,

@@ -105,6 +105,17 @@ def test_runs_at_a_time_share_the_memory_of_this_machine(compose_paper, tmp_path
         forecast_of(conf, tmp_path, None, parallel=8)
 
 
+def test_a_run_is_validated_after_no_more_steps_than_it_has(
+    compose_train: Callable[..., TrainConf], store: TokenStore, tmp_path: Path
+):
+    def flops(num_validations: int) -> float:
+        conf = compose_train(f"num_validations={num_validations}")
+        run = Upcoming(conf, store, 16 * 92)  # 12 steps
+        return Forecaster(PlanConf(), tmp_path, measure=False).of_runs([run]).flops
+
+    assert flops(11) < flops(12) == flops(40)
+
+
 def test_the_pace_is_not_measured_without_the_gpu_that_runs_ask_for(
     compose_train: Callable[..., TrainConf], store: TokenStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
