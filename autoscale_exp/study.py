@@ -56,7 +56,7 @@ def main(conf: StudyConf) -> None:
     if not prepared and not conf.plan.only:
         if not is_elsewhere(HydraConfig.get().launcher):
             check_devices(conf)
-        console.print(f"{prepare[0].name}: {prepare[0].command.text}", markup=False)
+        console.print(f"{prepare[0].name}: {prepare[0].command.text}")
         progress.carry_out(prepare[0])
         prepared = True
     store = store_of(conf) if prepared else unprepared_store(conf.data)
@@ -189,17 +189,17 @@ def show_plan(console: Console, stages: StageList, planned: Sequence[Stage], lef
     print_table(console, title, ["stage", "runs", "tokens", "FLOPs", "time", ""], rows)
     for of_stage in filter(None, runs.values()):
         if remark := remark_on_other_designs(of_stage[0].conf, store.domains):
-            console.print(remark, markup=False)
+            console.print(remark)
     for other in sorted(stages.others):
-        console.print(f"'{other}' has other runs than this study asks for, so it trains its own", markup=False)
+        console.print(f"'{other}' has other runs than this study asks for, so it trains its own")
     known = store.num_bytes if stages.prepared or conf.data.max_characters else None
-    console.print(f"to do: {describe(total, conf.plan, known, parallel) if left else 'nothing'}", markup=False)
+    console.print(f"to do: {describe(total, conf.plan, known, parallel) if left else 'nothing'}")
     if not stages.prepared:
-        console.print(f"first the token store: {planned[0].command.text}", markup=False)
+        console.print(f"first the token store: {planned[0].command.text}")
         return
     console.print("the same, one by one:")
     for stage in planned:
-        console.print(f"  {stage.command.text}", markup=False)
+        console.print(f"  {stage.command.text}")
 
 
 def _state(is_left: bool, to_do: Sequence[StageRun], runs: Sequence[StageRun]) -> str:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -13,9 +14,13 @@ from autoscale_exp.reporting.verdicts import objective_label
 
 
 def open_console() -> Console:
-    """Opens a console for tables, with the width of the terminal, or without a limit for a file or a pipe."""
-    console = Console(highlight=False, soft_wrap=True)
-    return console if console.is_terminal or "COLUMNS" in os.environ else Console(highlight=False, width=10_000)
+    """Opens a console for tables, with the width of the terminal, or without a limit for a file or a pipe.
+
+    It prints text as it is: rich would take what stands in brackets, as in `web[en]`, for its markup.
+    """
+    plain: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False}
+    console = Console(**plain, soft_wrap=True)
+    return console if console.is_terminal or "COLUMNS" in os.environ else Console(**plain, width=10_000)
 
 
 def print_table(console: Console, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -64,7 +69,7 @@ def show_fit(fit: Fit) -> None:
         _show_other_metric(console, fit, entry)
     for tested in [fit.diagnostics.backtest, *fit.diagnostics.further_backtests]:
         if tested is not None:
-            console.print(backtest_text(fit, tested), markup=False)
+            console.print(backtest_text(fit, tested))
     for note in fit.diagnostics.notes:
         console.print(f"note: {note}")
 
@@ -104,7 +109,7 @@ def _show_next_runs(console: Console, entry: FittedMixture) -> None:
         size = f" and {short_label(run.params)} parameters" if run.params and len(sizes) > 1 else ""
         amounts = ", ".join(f"{domain} {short_label(tokens)}" for domain, tokens in run.domain_tokens.items())
         console.print(f"  {run.run}, {total} tokens{size}, explains {percent(run.explained, 0)} of the gain's variance")
-        console.print(f"    {run.command or f'seed {run.seed}, tokens: {amounts}'}", markup=False)
+        console.print(f"    {run.command or f'seed {run.seed}, tokens: {amounts}'}")
 
 
 def show_downstream(downstream: DownstreamTable, mixtures: list[str]) -> None:

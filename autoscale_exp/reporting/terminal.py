@@ -55,13 +55,13 @@ def show(
         downstream: scores by task and mixture; may be empty.
     """
     console, base, differences = open_console(), mixtures[reference], compare(mixtures, reference)
-    console.print(summary["answer"], markup=False)
+    console.print(summary["answer"])
     _show_mixtures(console, summary, fit, mixtures, differences, savings)
     shares = [[n, *(percent(m.records[0].requested_weights[d]) for d in fit.domains)] for n, m in mixtures.items()]
     print_table(console, "domain weights, shares of the tokens", ["mixture", *fit.domains], shares)
     if len(differences) <= MOST_SENTENCES:
         for sentence in worth_saying(mixtures, differences, base, savings):
-            console.print(sentence, markup=False)
+            console.print(sentence)
     main = [p for p in found if p.quantity in ("objective", "gain")]
     _show_predictions(console, main, float(base.final.mean()))
     if downstream:
@@ -119,4 +119,4 @@ def _show_predictions(console: Console, main: Sequence[Prediction], level: float
         rows.append([f"{p.mixture} {p.quantity}", predicted, expected, trained, p.outcome])
     title = "predicted by the fit, and trained; 90 % intervals"
     print_table(console, title, ["mixture", "predicted", "with the runs' noise", "trained", "prediction"], rows)
-    console.print(summary_of(main), markup=False)
+    console.print(summary_of(main))

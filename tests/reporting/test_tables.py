@@ -40,6 +40,18 @@ def test_a_fit_of_many_scales_is_shown_whole(capsys, monkeypatch):
     assert all(f"scale {k + 1}K" in out for k in range(9))
 
 
+def test_names_in_brackets_are_printed_as_they_are(capsys):
+    names = {"a": "web[en]", "b": "code:bug:"}
+    entry = fitted(1000)
+    entry = replace(entry, weights={names[d]: weight for d, weight in entry.weights.items()}, interval=None)
+    entry = replace(entry, active_bounds=["web[en] at most 0.3"])
+    diagnostics = replace(FIT.diagnostics, notes=["fit with bounds.upper={web[en]: 0.5}"], backtest=None)
+    show_fit(replace(FIT, domains=list(names.values()), scales=[entry], targets=[], diagnostics=diagnostics))
+    out = capsys.readouterr().out
+    assert out.count("web[en]") == 3
+    assert "code:bug:" in out
+
+
 def test_a_back_test_has_its_unit_and_its_share():
     tested = Backtest("largest budget", 40, 5, level_error=-0.5, difference_error=0.05, difference_spread=0.1)
     scales = [replace(fitted(40), objective_value=2.5)]
