@@ -218,7 +218,7 @@ class DashboardConf:
     """The `dashboard` job: a study's workspace and report at W&B."""
 
     sweep: str = MISSING  # folder of the study or sweep
-    fit: str = MISSING  # folder of its fit, if there is one
+    fit: str | None = None  # folder of its fit; null: none
     output: str = MISSING  # JSON file to write offline, with what W&B would get
     project: str = "autoscale_exp"  # project at W&B
     entity: str | None = None  # user or team at W&B

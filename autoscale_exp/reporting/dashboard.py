@@ -3,7 +3,7 @@
 Both use what runs, fits and reports log; see `training.run_log` and `reporting.tracking`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +11,26 @@ import wandb_workspaces.reports.v2 as wr
 import wandb_workspaces.workspaces as ws
 from wandb_workspaces import expr
 
+from autoscale_exp.base.labels import percent
 from autoscale_exp.base.wandb_runs import X_AXIS
 from autoscale_exp.laws.fit_file import Fit
-from autoscale_exp.runs.record import RunRecord
+
+MOST_RUNS = 100  # lines in a panel of the workspace; W&B's own limit is ten
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The findings of the study's report.
+
+    Attributes:
+        answer: the answer in a sentence.
+        target_tokens: token budget of the target runs that it compares.
+        mixtures: their mixtures, the reference first.
+    """
+
+    answer: str
+    target_tokens: int
+    mixtures: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -21,36 +38,28 @@ class Study:
     """The study that the pages are about.
 
     Attributes:
-        group: the group of its runs at W&B.
+        name: name of the study.
+        groups: the groups of its runs at W&B.
         domains: (K,) training domains.
         validation_domains: (V,) validation domains.
         fit: the fit of its search; None without one.
-        answer: the answer of its report, in a sentence; None without one.
-        compared: mixtures that its report compares with the reference.
+        comparison: the findings of its report; None without one.
     """
 
-    group: str
+    name: str
+    groups: Sequence[str]
     domains: Sequence[str]
     validation_domains: Sequence[str]
     fit: Fit | None = None
-    answer: str | None = None
-    compared: Sequence[str] = ()
-
-    @staticmethod
-    def of(record: RunRecord, group: str, fit: Fit | None, summary: Mapping[str, Any] | None) -> "Study":
-        """The study of a finished run; `summary` is the content of its summary.json."""
-        domains, validation_domains = list(record.tokens), list(record.losses)
-        if summary is None:
-            return Study(group, domains, validation_domains, fit)
-        differences = next(value for key, value in summary.items() if key.startswith("difference_vs_"))
-        return Study(group, domains, validation_domains, fit, summary["answer"], list(differences))
+    comparison: Comparison | None = None
 
 
 def workspace(study: Study, entity: str, project: str) -> ws.Workspace:
     """Makes a workspace with sections for validation, mixture, scale, responses, comparison and throughput."""
+    objective, *losses = curves(study, max_runs_to_show=MOST_RUNS)
     panels = {
-        "Objective": curves(study)[:1],
-        "Validation losses": curves(study)[1:],
+        "Objective": [objective],
+        "Validation losses": losses,
         "Mixture": [mixture_as_trained(study)],
         "Mixture against scale": [mixture_against_scale(study)],
         "Response curves": responses(study),
@@ -64,20 +73,21 @@ def workspace(study: Study, entity: str, project: str) -> ws.Workspace:
     return ws.Workspace(
         entity=entity,
         project=project,
-        name=study.group,
+        name=study.name,
         sections=sections,
         settings=ws.WorkspaceSettings(x_axis=X_AXIS),
-        runset_settings=ws.RunsetSettings(filters=[expr.Metric("Group") == study.group]),
+        runset_settings=ws.RunsetSettings(filters=[in_groups(study)]),
     )
 
 
 def report(study: Study, entity: str, project: str) -> wr.Report:
     """Makes a report: the answer, the mixture against scale, response curves, the comparison and the speed-up."""
-    search, targets = runs_of(study, "search"), runs_of(study, "target")
-    fits, reports = runs_of(study, "fit"), runs_of(study, "report")
+    search, fits, reports = (runs_of(study, kind) for kind in ("search", "fit", "report"))
+    of_target = [expr.Config("token_budget") == study.comparison.target_tokens] if study.comparison else []
+    targets = runs_of(study, "target", *of_target)
     blocks: list[Any] = [wr.TableOfContents()]
-    if study.answer:
-        blocks.append(wr.P(study.answer))
+    if study.comparison:
+        blocks.append(wr.P(study.comparison.answer))
     blocks += [wr.H1("Mixture against scale"), *([wr.MarkdownBlock(mixture_table(study.fit))] if study.fit else [])]
     blocks.append(wr.PanelGrid(runsets=[fits], panels=[mixture_against_scale(study)]))
     blocks += [
@@ -85,13 +95,14 @@ def report(study: Study, entity: str, project: str) -> wr.Report:
         wr.P("How the objective of the proxy runs follows the tokens of each domain."),
         wr.PanelGrid(runsets=[search], panels=responses(study)),
         wr.H1("Comparison"),
-        wr.PanelGrid(runsets=[targets], panels=[*curves(study), final_objectives()]),
+        wr.PanelGrid(runsets=[targets], panels=curves(study, groupby=wr.Config("mixture_name"))),
+        wr.PanelGrid(runsets=[reports], panels=[final_objectives(study)]),
         wr.H1("Speed-up"),
         wr.P("Tokens of the reference's target run that each mixture saves, as shares."),
         wr.PanelGrid(runsets=[reports], panels=[saved_tokens(study), comparison_table()]),
     ]
     return wr.Report(
-        entity=entity, project=project, title=f"Data mixture of {study.group}", blocks=blocks, width="fluid"
+        entity=entity, project=project, title=f"Data mixture of {study.name}", blocks=blocks, width="fluid"
     )
 
 
@@ -100,16 +111,21 @@ def as_json(page: ws.Workspace | wr.Report) -> dict[str, Any]:
     return page._to_model().model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
-def runs_of(study: Study, job_type: str) -> wr.Runset:
-    """The study's runs of a job type."""
-    return wr.Runset(name=job_type, filters=[expr.Metric("Group") == study.group, expr.Metric("JobType") == job_type])
+def in_groups(study: Study) -> Any:
+    """The filter for the study's runs."""
+    return expr.Metric("Group").isin(list(study.groups))
 
 
-def curves(study: Study) -> list[wr.LinePlot]:
-    """The objective and each validation loss against tokens, a line per mixture."""
+def runs_of(study: Study, job_type: str, *filters: Any) -> wr.Runset:
+    """The study's runs of a job type that pass further filters."""
+    return wr.Runset(name=job_type, filters=[in_groups(study), expr.Metric("JobType") == job_type, *filters])
+
+
+def curves(study: Study, **options: Any) -> list[wr.LinePlot]:
+    """The objective and each validation loss against tokens, a line per run unless `options` group them."""
     titles = {"val/objective": "Objective"} | {f"val/loss/{d}": f"Loss of {d}" for d in study.validation_domains}
     return [
-        wr.LinePlot(title=title, x=X_AXIS, y=[metric], log_x=True, title_x="tokens", groupby=wr.Config("mixture_name"))
+        wr.LinePlot(title=title, x=X_AXIS, y=[metric], log_x=True, title_x="tokens", **options)
         for metric, title in titles.items()
     ]
 
@@ -140,17 +156,19 @@ def responses(study: Study) -> list[wr.ScatterPlot]:
 
 def comparison(study: Study) -> list[Any]:
     """Final objectives by mixture, the tokens that each saves, and the table of both."""
-    return [final_objectives(), saved_tokens(study), comparison_table()]
+    return [final_objectives(study), saved_tokens(study), comparison_table()]
 
 
-def final_objectives() -> wr.BarPlot:
-    """The objective at the end, over the runs of each mixture."""
-    return wr.BarPlot(title="Final objective", metrics=["val/objective"], groupby=wr.Config("mixture_name"))
+def final_objectives(study: Study) -> wr.BarPlot:
+    """The objective at the end of the target runs of each mixture, as a report logs it."""
+    mixtures = study.comparison.mixtures if study.comparison else []
+    return wr.BarPlot(title="Final objective", metrics=[f"final/{name}" for name in mixtures])
 
 
 def saved_tokens(study: Study) -> wr.BarPlot:
     """The tokens that each mixture saves."""
-    return wr.BarPlot(title="Tokens saved", metrics=[f"saved_tokens/{name}" for name in study.compared])
+    compared = study.comparison.mixtures[1:] if study.comparison else []
+    return wr.BarPlot(title="Tokens saved", metrics=[f"saved_tokens/{name}" for name in compared])
 
 
 def comparison_table() -> wr.WeavePanelSummaryTable:
@@ -166,10 +184,5 @@ def shares(study: Study) -> list[str]:
 def mixture_table(fit: Fit) -> str:
     """The mixtures of a fit as a Markdown table."""
     rows = [["tokens", *fit.domains], ["---"] * (1 + len(fit.domains))]
-    rows += [[f"{m.tokens:,}", *percentages(m.weights)] for m in (*fit.scales, *fit.targets)]
+    rows += [[f"{m.tokens:,}", *(percent(m.weights[d]) for d in fit.domains)] for m in (*fit.scales, *fit.targets)]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
-def percentages(weights: Mapping[str, float]) -> list[str]:
-    """Weights in percent, for people."""
-    return [f"{100 * weight:.1f} %" for weight in weights.values()]
