@@ -6,6 +6,7 @@ under a name that follows from the file, and W&B sees that another job made it, 
 
 import logging
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -108,8 +109,12 @@ def use_artifact(logger: Any, name: str, kind: str, files: Sequence[Path]) -> No
 
 
 def mixture_artifact(path: Path) -> str:
-    """The name of the artifact of a mixture file; it depends on its content, not on where it lies."""
-    return f"mixture-{path.stem}-{file_sha256(path)[:8]}"
+    """The name of the artifact of a mixture file; it depends on its content, not on where it lies.
+
+    W&B takes up to 128 letters, digits and `_.-`, so others become `_`, and a longer name of the file is cut.
+    """
+    stem = re.sub(r"[^A-Za-z0-9_.-]", "_", path.stem)[:100]
+    return f"mixture-{stem}-{file_sha256(path)[:8]}"
 
 
 def _artifact(name: str, kind: str, files: Sequence[Path]) -> Any:

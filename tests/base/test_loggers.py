@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException
+from hydra.errors import HydraException, InstantiationException
 
+from autoscale_exp.base.config_errors import describe
 from autoscale_exp.base.errors import UserError
-from autoscale_exp.base.job import CONF_DIR, describe, to_typed
+from autoscale_exp.base.job import CONF_DIR, to_typed
 from autoscale_exp.base.loggers import LoggedRun, open_logger
 from autoscale_exp.base.wandb_runs import log_artifact, mixture_artifact, use_artifact
 from tests.wandb_log import offline_runs
@@ -64,6 +65,16 @@ def test_a_file_is_the_same_artifact_where_it_was_made_and_where_it_is_used(wand
     copies = list(tmp_path.glob("*/wandb/offline-run-*/artifacts/staging/*"))
     assert len(copies) == 2  # beside the run, and not in the home folder
     assert "WANDB_DATA_DIR" not in os.environ
+
+
+@pytest.mark.parametrize("name", ["my mix (1)", "größe", "m" * 150])
+def test_a_mixture_file_of_any_name_can_be_logged(name, wandb_conf, tmp_path: Path):
+    path = tmp_path / f"{name}.yaml"
+    path.write_text("domains: [a]\nweights: [1]\n")
+    with open_logger(wandb_conf, tmp_path, RUN) as logger:
+        use_artifact(logger, mixture_artifact(path), "mixture", [path])
+    (logged,) = offline_runs(tmp_path)
+    assert list(logged.used.values()) == [[path.name]]
 
 
 def test_wandb_is_quiet_and_is_told_neither_key_nor_machine(
@@ -146,6 +157,16 @@ def test_what_wandb_refuses_is_told_with_the_ways_out(module, monkeypatch: pytes
         open_logger({"_target_": f"{__name__}.Unusable"}, tmp_path, RUN),
     ):
         pytest.fail("the logger was opened")
+
+
+def test_a_logger_that_cannot_be_made_is_told_by_its_target(tmp_path: Path):
+    for section, message in [
+        ({"_target_": "no.such.Logger"}, "_target_ is 'no.such.Logger', which cannot be found"),
+        ({"_target_": f"{__name__}.Spy", "name": "x"}, f"{__name__}.Spy does not take its section of the config: "),
+    ]:
+        with pytest.raises(InstantiationException) as caught, open_logger(section, tmp_path, RUN):
+            pytest.fail("the logger was opened")
+        assert describe(caught.value).startswith(message)
 
 
 def test_without_tensorboard_its_logger_is_refused_with_the_ways_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
