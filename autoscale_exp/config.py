@@ -124,7 +124,7 @@ class FitConf(RequestConf):
     law: LawConf = MISSING
     objectives: list[str] = field(default_factory=list)  # more objectives, each into <output_dir>/<objective>/
     next_models: list[str] = field(default_factory=list)  # models of proposed runs; empty: those of the runs
-    logger: dict[str, Any] | None = None  # a Lightning logger; null: none
+    logger: dict[str, Any] = field(default_factory=dict)  # a Lightning logger; empty: none
 
 
 @dataclass
@@ -196,7 +196,7 @@ class EvaluateConf(SubjectConf):
 
     task: TaskConf = MISSING
     num_threads: int | None = None  # CPU threads; null: torch's choice
-    logger: dict[str, Any] | None = None  # a Lightning logger; null: none
+    logger: dict[str, Any] = field(default_factory=dict)  # a Lightning logger; empty: none
 
 
 @dataclass
@@ -210,7 +210,7 @@ class ReportConf:
     targets: str = MISSING  # folder of the target runs
     reference: str = "uniform"  # the mixture that the others are compared with
     published: PublishedConf | None = None  # a published study whose numbers are also shown; null: none
-    logger: dict[str, Any] | None = None  # a Lightning logger; null: none
+    logger: dict[str, Any] = field(default_factory=dict)  # a Lightning logger; empty: none
 
 
 @dataclass

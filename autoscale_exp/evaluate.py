@@ -66,12 +66,12 @@ def plan(conf: EvaluateConf, subject: Subject) -> list[Evaluation]:
 
 def logged_run(subject: Subject) -> LoggedRun:
     """How the evaluation of a model is called where it is logged: further tasks go on in the same run."""
-    model = subject.checkpoint
+    folder = subject.checkpoint.folder.resolve()  # it may be given relative to any folder
     if subject.run is None:
-        name, group = model.folder.name, "evaluation"
+        name, group = folder.name, "evaluation"
     else:
-        name, group = subject.run.run, group_of(model.folder.parent.parent.parent, subject.run.experiment)
-    return LoggedRun(name, group, "evaluation", logged_id(model.sha256, group, "evaluation"))
+        name, group = subject.run.run, group_of(folder.parents[2], subject.run.experiment)
+    return LoggedRun(name, group, "evaluation", logged_id(subject.checkpoint.sha256, group, "evaluation"))
 
 
 def use_run(logger: Any, subject: Subject) -> None:

@@ -87,6 +87,14 @@ def describe(error: BaseException) -> str:
     return message
 
 
+def describe_no_option(error: BaseException) -> str:
+    """The message for a value, such as null, that names no option of a group."""
+    override = _local(error, "override")
+    group = override.key_or_group
+    options = _local(error, "repo").get_group_options(group)
+    return f"{override.input_line} names no option; there are {', '.join(options)}, and ~{group} leaves it out"
+
+
 def _written_out(value: str) -> str:
     """The whole number that 1e6 or 2.5M stands for, as it is typed; some other one if that is none."""
     return f"{whole_number(value) or 2_500_000:_}"

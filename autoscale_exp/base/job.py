@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from autoscale_exp.base.atomic import FULL
-from autoscale_exp.base.config_errors import BROKEN_FILE, describe, unknown_key, without_schema
+from autoscale_exp.base.config_errors import BROKEN_FILE, describe, describe_no_option, unknown_key, without_schema
 from autoscale_exp.base.errors import UserError, first_line, refusal
 from autoscale_exp.base.help import asked_for_help, describe_job
 from autoscale_exp.base.overrides import readable
@@ -123,8 +123,8 @@ def _errors_before(begun: Callable[[], bool]) -> Iterator[None]:
             ) from None
         if begun():
             raise
-        if type(error) is ValueError and str(error).startswith("Config group override must be"):
-            raise UserError("a group takes the name of an option; for none leave it out, as in ~logger") from None
+        if str(error).startswith("Config group override must be"):
+            raise UserError(describe_no_option(error)) from None
         if type(error) is ValueError and "default" in str(error):
             raise UserError(f"{error}; write a list, as in defaults: [/schema/files@_here_, _self_]") from None
         refused = error.__cause__ if isinstance(error, ValueError) else error  # logging wraps an OSError

@@ -184,3 +184,9 @@ def test_a_job_whose_config_cannot_be_read_ends_in_one_line(group, text, message
     line = refused(JOBS.get(group, "train"), f"--config-dir={conf}", f"{group}=mine")
     assert message in line
     assert ("is no YAML" in line) == line.startswith(f"'{conf / group / 'mine.yaml'}'")
+
+
+@pytest.mark.parametrize("value", ["null", "3", "true"])
+def test_a_value_that_names_no_option_of_a_group_is_told_with_those_there_are(value, refused):
+    line = refused("report", "search=somewhere", f"logger={value}")
+    assert line == f"logger={value} names no option; there are csv, tensorboard, wandb, and ~logger leaves it out"

@@ -1,5 +1,7 @@
 import csv
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,10 @@ import pytest
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.evaluate import log_results, logged_run, main
 from autoscale_exp.evaluation.fine_tuning import find_device
-from autoscale_exp.evaluation.subject import find_subject
+from autoscale_exp.evaluation.subject import Subject, find_subject
+from autoscale_exp.lm.checkpoint import open_checkpoint
+from autoscale_exp.runs.record import write_record
+from tests.runs.records import make_record
 
 from .conftest import compose_evaluate, write_jsonl
 
@@ -59,6 +64,23 @@ def test_a_logged_evaluation_is_named_like_the_model_and_goes_on_with_further_ta
     assert (run.name, run.group, run.job_type) == (bert_folder.name, "evaluation", "evaluation")
     assert run == logged_run(find_subject(conf))
     log_results(conf, find_subject(conf), {"squad": {"mean": {"f1": 0.5}}})
+
+
+@pytest.mark.parametrize("given", ["targets/runs/one", "../one", "."])
+def test_an_evaluation_is_in_the_group_of_its_study_wherever_it_is_run(given, bert_folder, tmp_path: Path, monkeypatch):
+    record = make_record("one", experiment="targets")
+    write_record(tmp_path / "runs" / "base", replace(record, experiment="search"))
+    folder = tmp_path / "targets" / "runs" / "one"
+    shutil.copytree(bert_folder, folder / "model")
+    monkeypatch.chdir(tmp_path if given.startswith("targets") else folder)
+    subject = Subject(open_checkpoint(Path(given) / "model", "run"), Path("x"), record, None, None, "cpu")
+    assert logged_run(subject).group == "search"
+
+
+def test_any_logger_can_be_given_to_a_job_that_has_none_by_default():
+    conf = compose_evaluate("run=x", "++logger={_target_: my.Logger, name: mine}")
+    assert conf.logger == {"_target_": "my.Logger", "name": "mine"}
+    assert compose_evaluate("run=x").logger == {}
 
 
 def test_a_device_that_torch_does_not_have_is_refused_with_its_reason():
