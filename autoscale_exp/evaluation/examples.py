@@ -52,11 +52,16 @@ class DataSource:
             f"'{self.folder}' has no {split}.jsonl or {split}.parquet (there is {found or 'nothing'}); put it there"
         )
 
-    def load(self, split: str, columns: Sequence[str]) -> datasets.Dataset:
+    def load(self, split: str, texts: Sequence[str], others: Sequence[str]) -> datasets.Dataset:
         """Loads the examples of a split, with only these columns.
 
+        Args:
+            split: name of the split.
+            texts: columns of texts.
+            others: further columns.
+
         Raises:
-            UserError: they cannot be loaded, there is none, or a column is missing.
+            UserError: they cannot be loaded, there is none, a column is missing, or an example has no text.
         """
         if self.folder is None:
             where, arguments = f"{self.identity([])}, split {split}", (self.path, self.config)
@@ -73,10 +78,17 @@ class DataSource:
         except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
             remedy = "; without a network give datasets_dir=<folder>" if self.folder is None else ""
             raise UserError(f"{where} cannot be read: {first_line(error)}{remedy}") from None
+        columns = [*texts, *others]
         missing = [column for column in columns if column not in examples.column_names]
         if missing:
             raise UserError(
                 f"{where} has no column '{missing[0]}'; needed are {', '.join(columns)}, there are "
                 f"{', '.join(examples.column_names)}"
             )
-        return examples.select_columns(list(columns))
+        for column in texts:
+            number = next((k for k, text in enumerate(examples[column][:]) if not isinstance(text, str)), None)
+            if number is not None:
+                raise UserError(
+                    f"{where}, example {number + 1}: {column} is {examples[number][column]!r}; give each example a text"
+                )
+        return examples.select_columns(columns)

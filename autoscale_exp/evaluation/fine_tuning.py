@@ -17,6 +17,7 @@ from autoscale_exp.evaluation.subject import Subject
 from autoscale_exp.lm.checkpoint import load_model, load_tokenizer
 
 NEW_LAYERS = ("classifier.", "qa_outputs.", "bert.pooler.")  # layers that masked-language modelling does not train
+LEAST_LENGTH = 5  # two texts of a token each, with BERT's three special tokens
 Encoded = dict[str, list[Any]]  # columns of a tokenized data set
 
 
@@ -42,7 +43,8 @@ def check_fine_tuning(conf: FineTuningConf, subject: Subject) -> Tokenizer:
         raise UserError(f"task.seeds is {conf.seeds}; give different seeds, at least one")
     check_range({f"task.seeds[{index}]": seed for index, seed in enumerate(conf.seeds)}, 0, LARGEST_SEED)
     check_range({"task.weight_decay": conf.weight_decay}, 0)
-    for key in ("epochs", "batch_size", "lr", "max_length"):
+    check_range({"task.max_length": conf.max_length}, LEAST_LENGTH)  # a tokenizer does not cut to less
+    for key in ("epochs", "batch_size", "lr"):
         if not 0 < getattr(conf, key) < math.inf:
             raise UserError(f"task.{key} is {getattr(conf, key)}; it must be positive and finite")
     if not 0 <= conf.warmup_fraction < 1:

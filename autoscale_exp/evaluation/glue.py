@@ -1,5 +1,6 @@
 """GLUE (Wang et al., 2019): fine-tuning on each of nine tasks, scored on its validation examples."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +40,12 @@ class GlueTask:
     def headline(self) -> list[str]:
         """Names of the metrics that a report shows."""
         return [self.metrics[0] + suffix for suffix, _ in self.validation]
+
+    def has_label(self, label: Any) -> bool:
+        """Whether a label is one of the task's: a class or, for regression, any finite number."""
+        if self.num_labels > 1:
+            return label in range(self.num_labels)
+        return isinstance(label, int | float) and math.isfinite(label)
 
 
 TASKS = {
@@ -121,13 +128,12 @@ def load_examples(source: DataSource, split: str, task: GlueTask) -> datasets.Da
     Raises:
         UserError: see `DataSource.load`; or a label is not one of the task's.
     """
-    examples = source.load(split, (*task.columns, "label"))
-    labels = set(examples["label"])
-    if task.num_labels > 1 and (wrong := labels - set(range(task.num_labels))):
+    examples = source.load(split, task.columns, ["label"])
+    if wrong := [label for label in examples["label"][:] if not task.has_label(label)]:
         where = source.folder or source.identity([])
+        allowed = "a finite number" if task.num_labels == 1 else f"one of 0 to {task.num_labels - 1}"
         raise UserError(
-            f"{where}, split {split}: label {min(wrong, key=str)!r} is not one of 0 to {task.num_labels - 1}; "
-            "give GLUE's labelled examples"
+            f"{where}, split {split}: label {min(wrong, key=str)!r} is not {allowed}; give GLUE's labelled examples"
         )
     return examples
 

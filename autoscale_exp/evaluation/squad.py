@@ -22,7 +22,6 @@ from autoscale_exp.evaluation.metrics import answer_f1, exact_match
 from autoscale_exp.evaluation.subject import Subject
 
 HUB_PATH = "rajpurkar/squad"
-COLUMNS = ("id", "context", "question", "answers")
 SPLITS = ("train", "validation")
 
 
@@ -76,14 +75,26 @@ def load_examples(source: DataSource, split: str) -> datasets.Dataset:
     """Loads the examples of a split, and checks that all have an answer.
 
     Raises:
-        UserError: see `DataSource.load`; or a question has no answer, as in SQuAD v2.
+        UserError: see `DataSource.load`; or a question has no answer, as in SQuAD v2, or answers of another form.
     """
-    examples = source.load(split, COLUMNS)
+    examples = source.load(split, ("context", "question"), ("id", "answers"))
     for name, answers in zip(examples["id"], examples["answers"], strict=True):
-        if not answers["text"]:
+        if not _are_answers(answers):
             where = source.folder or source.identity([])
-            raise UserError(f"{where}, split {split}: question '{name}' has no answer; give the examples of SQuAD v1.1")
+            raise UserError(
+                f"{where}, split {split}: question '{name}' has no answer like {{'text': ['Rome'], 'answer_start': "
+                f"[12]}}, but {answers!r}; give the examples of SQuAD v1.1"
+            )
     return examples
+
+
+def _are_answers(answers: Any) -> bool:
+    """Whether these are texts, at least one, each with the place where it starts."""
+    if not isinstance(answers, dict):
+        return False
+    texts, starts = (answers.get(key) or [] for key in ("text", "answer_start"))
+    pairs = len(texts) == len(starts) > 0
+    return pairs and all(isinstance(t, str) and isinstance(s, int) for t, s in zip(texts, starts, strict=True))
 
 
 @dataclass(frozen=True)

@@ -119,6 +119,7 @@ def test_wrong_requests_are_errors_before_training(bert_folder, make_gpt2, tmp_p
     for overrides, message in {
         ("task.tasks=[sst5]",): r"task.tasks is \['sst5'\]; GLUE has cola, sst2, mrpc",
         ("task.tasks=[sst2]", "task.max_length=49"): "has only 48 positions; give task.max_length=48 or less",
+        ("task.tasks=[sst2]", "task.max_length=4"): "task.max_length is 4; it must be at least 5",
         ("task.tasks=[sst2]", "task.seeds=[]"): r"task.seeds is \[\]; give different seeds, at least one",
         ("task.tasks=[sst2]", "task.epochs=0"): "task.epochs is 0; it must be positive",
         ("task.tasks=[sst2]", "task.lr=nan"): "task.lr is nan; it must be positive and finite",
@@ -143,6 +144,18 @@ def test_validation_labels_are_checked_before_the_model_is_fine_tuned(bert_folde
     monkeypatch.setattr("autoscale_exp.evaluation.glue.FineTuned", None)
     with pytest.raises(UserError, match="split validation: label 2 is not one of 0 to 1"):
         evaluation.measure(0)
+
+
+@pytest.mark.parametrize(
+    ("name", "label", "allowed"),
+    [("rte", None, "one of 0 to 1"), ("rte", "1", "one of 0 to 1"), ("stsb", None, "a finite"), ("stsb", "high", "a")],
+)
+def test_a_label_of_another_kind_is_an_error(name, label, allowed, bert_folder, tmp_path: Path):
+    write_task(tmp_path, name, 4)
+    rows = [{"sentence1": "film", "sentence2": "plot", "label": label}]
+    write_jsonl(tmp_path / "glue" / name / "train.jsonl", rows)
+    with pytest.raises(UserError, match=f"split train: label {label!r} is not {allowed}"):
+        planned(bert_folder, tmp_path, f"task.tasks=[{name}]")
 
 
 def test_a_fine_tuning_that_diverges_is_not_scored(bert_folder, tmp_path: Path):

@@ -129,10 +129,10 @@ def test_wrong_requests_are_errors_before_training(bert_folder, make_gpt2, tmp_p
     without = {**examples(1)[0], "answers": {"text": [], "answer_start": []}}
     write_jsonl(unanswered / "squad" / "validation.jsonl", [*examples(1), {**without, "id": "x7"}])
     for overrides, message in {
-        (f"datasets_dir={unanswered}",): "split validation: question 'x7' has no answer; give the examples of SQuAD",
+        (f"datasets_dir={unanswered}",): "split validation: question 'x7' has no answer like",
         (f"checkpoint={make_gpt2(64)}",): "is a causal gpt2 model, but task=squad fine-tunes masked",
         ("task.n_best=0",): "task.n_best is 0; it must be at least 1",
-        (f"datasets_dir={bare}",): "has no column 'answers'; needed are id, context, question, answers",
+        (f"datasets_dir={bare}",): "has no column 'answers'; needed are context, question, id, answers",
         ("task.max_length=99",): "has only 48 positions",
     }.items():
         with pytest.raises(UserError, match=message):
@@ -141,6 +141,19 @@ def test_wrong_requests_are_errors_before_training(bert_folder, make_gpt2, tmp_p
         ValueError, match=r"a question of 5 tokens leaves 3 for its paragraph, less than task.stride, 4"
     ):
         planned(bert_folder, tmp_path, "task.max_length=11").measure(0)
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [None, "rome", {"text": ["rome"]}, {"text": ["rome"], "answer_start": [None]}, {"text": [], "answer_start": []}],
+)
+def test_answers_of_another_form_are_an_error_before_training(answers, bert_folder, tmp_path: Path):
+    for split in ("train", "validation"):
+        write_jsonl(tmp_path / "squad" / f"{split}.jsonl", [{**examples(1)[0], "answers": answers}])
+    with pytest.raises(
+        UserError, match=r"split train: question '0' has no answer like .*, but .*; give the examples of"
+    ):
+        planned(bert_folder, tmp_path)
 
 
 @pytest.mark.parametrize(
