@@ -164,6 +164,7 @@ def _load_task(name: str, files: dict[str, str] | None, manager: Any) -> Any:
 def _harness_model(subject: Subject, batch_size: int) -> Any:
     """The harness's wrapper of the model, which also counts the requests that it cuts to the model's positions."""
     from lm_eval.models.huggingface import HFLM
+    from lm_eval.models.utils import normalize_gen_kwargs
     from transformers import AutoModelForCausalLM
 
     from autoscale_exp.evaluation.fine_tuning import find_device
@@ -181,6 +182,18 @@ def _harness_model(subject: Subject, batch_size: int) -> Any:
             # The last token is only predicted, so one more than the model has positions fits.
             self.truncated_requests += sum(len(c) + len(a) > self.max_length + 1 for _, c, a in requests)
             return super()._loglikelihood_tokens(requests, *arguments, **options)
+
+        def generate_until(self, requests: list[Any], *arguments: Any, **options: Any) -> Any:
+            for context, asked in (request.args for request in requests):
+                length = normalize_gen_kwargs(asked, self.max_gen_toks)["max_gen_toks"]
+                room = self.max_length - length
+                if room < 1:
+                    raise UserError(
+                        f"this task generates answers of {length} tokens, but '{subject.checkpoint.folder}' has "
+                        f"{self.max_length} positions; leave it out"
+                    )
+                self.truncated_requests += len(self.tok_encode(context)) > room
+            return super().generate_until(requests, *arguments, **options)
 
     model = load_model(subject.checkpoint, AutoModelForCausalLM).to(find_device(subject.device)).eval()
     return CountingModel(pretrained=model, tokenizer=load_tokenizer(subject.checkpoint), batch_size=batch_size)

@@ -130,13 +130,26 @@ def test_an_answer_that_the_model_cannot_hold_is_an_error(local, make_gpt2):
         evaluation.measure(None)
 
 
-@pytest.mark.slow
-def test_a_task_with_filters_of_generated_text_is_recorded(local, make_gpt2, tmp_path: Path):
+def generating(checkpoint: Path, folder: Path):
+    """The evaluation of a task whose answers are generated, with 256 tokens at most."""
     rows = [{"question": f"{n} plus 4?", "answer": f"It is so. #### {n + 4}"} for n in range(2)]
     for split in ("train", "test"):
-        write_jsonl(tmp_path / "gsm8k" / f"{split}.jsonl", rows)
-    where = [f"checkpoint={make_gpt2(400)}", f"output_dir={tmp_path}", f"datasets_dir={tmp_path}"]
+        write_jsonl(folder / "gsm8k" / f"{split}.jsonl", rows)
+    where = [f"checkpoint={checkpoint}", f"output_dir={folder}", f"datasets_dir={folder}"]
     (evaluation,) = planned(*where, "task.tasks=[gsm8k]", "task.num_fewshot=0")
-    entry = carry_out(evaluation, tmp_path / "evaluation.json")
+    return evaluation
+
+
+@pytest.mark.slow
+def test_a_task_with_filters_of_generated_text_is_recorded(local, make_gpt2, tmp_path: Path):
+    entry = carry_out(generating(make_gpt2(400), tmp_path), tmp_path / "evaluation.json")
     assert entry["headline"] == {"exact_match.strict-match": True}
     assert set(entry["mean"]) == {"exact_match.strict-match", "exact_match.flexible-extract"}
+    assert entry["values"][0]["truncated_requests"] == 0
+
+
+@pytest.mark.slow
+def test_prompts_are_cut_to_leave_room_for_a_generated_answer_if_there_is_any(local, make_gpt2, tmp_path: Path):
+    assert generating(make_gpt2(258), tmp_path).measure(None)["truncated_requests"] == 2
+    with pytest.raises(UserError, match=r"generates answers of 256 tokens, but .* has 256 positions; leave it out"):
+        generating(make_gpt2(256), tmp_path).measure(None)
