@@ -1,5 +1,6 @@
 """A published study's numbers beside those of this study, for a report."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -142,13 +143,14 @@ def _savings(
 
 
 def _scores(published: PublishedConf, downstream: DownstreamTable) -> tuple[list[str], list[list[str]]]:
-    """A row per task: the gain of the method over uniform, in the task's mean or else its first score."""
+    """A row per task: the gain of the method over uniform in the task's mean, or else in its first score."""
     rows = []
     for task, gain in published.scores.items():
-        named = sorted((name for name in downstream if name.startswith(task)), key=lambda name: "mean of" not in name)
-        found = downstream[named[0]] if named else {}
+        named = [name for name in downstream if re.match(rf"{re.escape(task)}\b", name)]
+        name = next((name for name in named if "mean of" in name), named[0] if named else "")
+        own, base = (downstream.get(name, {}).get(mixture) for mixture in (METHOD, "uniform"))
         here = "not evaluated"
-        if METHOD in found and "uniform" in found:
-            here = signed(found[METHOD].mean / found["uniform"].mean - 1)
+        if own and base and own.values and base.values:
+            here = f"{signed(own.mean / base.mean - 1)} ({name})" if base.mean > 0 else f"not known ({name})"
         rows.append([task, signed(gain), here])
     return ["task", "published", "here"], rows

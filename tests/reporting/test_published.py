@@ -86,9 +86,31 @@ def test_savings_and_scores_stand_beside_the_published_ones():
         ["against best baseline", "+28 %", "+20 % (natural)"],
     ]
     assert found.tables["Scores against uniform"][1] == [
-        ["glue", "+8.7 %", "+10.0 %"],
+        ["glue", "+8.7 %", "+10.0 % (glue, mean of 2 tasks)"],
         ["squad", "+5.9 %", "not evaluated"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("scores", "here"),
+    [
+        ({"glue/cola mcc": (0.0, 0.1)}, "not known (glue/cola mcc)"),
+        ({"glue/rte accuracy": (0.5, 0.6)}, "+20.0 % (glue/rte accuracy)"),
+        ({"glue/rte accuracy": (0.5, 0.6), "glue, mean of 2 tasks": (None, 0.6)}, "not evaluated"),
+        ({"gluey accuracy": (0.5, 0.6)}, "not evaluated"),
+    ],
+)
+def test_a_gain_that_cannot_be_told_is_not_and_the_score_is_named(scores, here):
+    numbers = PublishedConf("a paper", "a model", 1000, ["a", "b"], scores={"glue": 0.087})
+    downstream = {
+        task: {
+            name: Score([] if value is None else [value], False)
+            for name, value in zip(("uniform", "autoscale"), pair, strict=True)
+        }
+        for task, pair in scores.items()
+    }
+    found = beside(numbers, None, group_by_budget([*records()], OBJECTIVE), Searches({}, {}), OBJECTIVE, downstream)
+    assert found.tables["Scores against uniform"][1] == [["glue", "+8.7 %", here]]
 
 
 def test_numbers_of_another_scale_are_said_to_be_so_and_all_are_on_the_page():
