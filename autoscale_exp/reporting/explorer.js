@@ -14,10 +14,11 @@ function make(tag, attributes, ...children) {
   return made;
 }
 
-// A number for people, such as "1.8M", as by base/labels.py.
+// A number for people to three digits, such as "1.8M".
 function short(count) {
-  const [unit, letter] = [[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e3, "K"]].find(([u]) => count >= u) ?? [1, ""];
-  return `${Number((count / unit).toPrecision(3))}${letter}`;
+  const rounded = Number(count.toPrecision(3));
+  const [unit, letter] = [[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e3, "K"]].find(([u]) => rounded >= u) ?? [1, ""];
+  return `${Number((rounded / unit).toPrecision(3))}${letter}`;
 }
 const share = (x) => `${(100 * x).toFixed(1)} %`;
 const signed = (x) => `${x >= 0 ? "+" : "−"}${Math.abs(100 * x).toFixed(1)} %`;
@@ -134,8 +135,8 @@ class Page {
   }
 
   draw() {
+    if (this.shares.length === 2) return this.draw_line();
     const [i, j] = [Number(element("x-axis").value), Number(element("y-axis").value)];
-    const two = this.shares.length === 2;
     element("map-note").textContent = i === j ? "Choose two different domains." : "";
     if (i === j) return;
     const of_uniform = this.expected(this.uniform).values, level = summary(of_uniform).median;
@@ -144,7 +145,7 @@ class Page {
     const gain = [], low = [], width = [];
     for (const y of ticks) {
       const row = ticks.map((x) => {
-        if (x + y > 1 + 1e-9 || (two && Math.abs(x + y - 1) > 1e-9)) return null;
+        if (x + y > 1 + 1e-9) return null;
         return summary(this.gains(this.expected(this.on_plane(i, j, x, y)).values, of_uniform));
       });
       gain.push(row.map((at) => at && (100 * at.median) / level));
@@ -153,8 +154,8 @@ class Page {
     }
     const z = shown === "gain" ? gain : width;
     const known = z.flat().filter((value) => value !== null);
-    // White means no gain, wherever the scale ends.
-    const best = Math.max(...known, 0.1), [least, most] = shown === "gain" ? [-3 * best, best] : [0, 5 * Math.min(...known)];
+    // White means no gain, wherever the scale ends. That of the uncertainty, which is 0 at uniform, has its median in the middle.
+    const best = Math.max(...known, 0.1), [least, most] = shown === "gain" ? [-3 * best, best] : [0, 2 * summary(known).median];
     const middle = -least / (most - least);
     const two_sided = [[0, "#b35806"], [middle / 2, "#f1a340"], [middle, "#f7f7f7"], [(1 + middle) / 2, "#998ec3"], [1, "#542788"]];
     const surface = {
@@ -169,24 +170,51 @@ class Page {
       contours: { type: "constraint", operation: ">", value: 0, coloring: "none" }, fillcolor: "rgba(0,0,0,0)", line: { color: "#1b1b1b", width: 2 },
       name: "surely better inside", showlegend: true,
     };
-    const points = ["uniform", "optimum", "unconstrained", "rival"].map((kind) => this.points(this.marks.filter((mark) => mark.kind === kind), kind, i, j));
-    points.push(this.points([{ name: "this mixture", weights: this.shares }], "yours", i, j));
-    const layout = {
-      margin: { l: 52, r: 8, t: 8, b: 100 }, hovermode: "closest", legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 },
+    const points = this.points((weights) => [weights[i], weights[j]], "%{text}: %{x:.1%}, %{y:.1%}<extra></extra>");
+    this.plot([surface, ...(low.flat().some((value) => value > 0) ? [sure] : []), ...points], {
       xaxis: { title: { text: this.law.domains[i] }, tickformat: ".0%", range: [-0.02, 1.02], constrain: "domain" },
       yaxis: { title: { text: this.law.domains[j] }, tickformat: ".0%", range: [-0.02, 1.02], scaleanchor: "x", constrain: "domain" },
-      font: { family: "system-ui, sans-serif", size: 12 },
-    };
-    Plotly.react("map", [surface, ...(low.flat().some((value) => value > 0) ? [sure] : []), ...points], layout, { displayModeBar: false, responsive: true });
+    });
   }
 
-  points(marks, kind, i, j) {
-    return {
-      type: "scatter", mode: "markers", name: { yours: "this mixture", unconstrained: "without bounds", rival: "other mixtures" }[kind] ?? kind, showlegend: marks.length > 0,
-      x: marks.map((mark) => mark.weights[i]), y: marks.map((mark) => mark.weights[j]), text: marks.map((mark) => mark.name),
-      marker: { color: COLOURS[kind], symbol: SYMBOLS[kind], size: kind === "yours" ? 17 : 11, line: { color: kind === "yours" ? COLOURS.yours : "#ffffff", width: kind === "yours" ? 3 : 1 } },
-      hovertemplate: "%{text}: %{x:.1%}, %{y:.1%}<extra></extra>",
+  // The gain at each share of the first of two domains, in the place of the map.
+  draw_line() {
+    const of_uniform = this.expected(this.uniform).values, level = summary(of_uniform).median;
+    const percent = (value) => (100 * value) / level;
+    const at = (shares) => summary(this.gains(this.expected(shares).values, of_uniform));
+    const ticks = [...Array(STEPS + 1).keys()].map((t) => t / STEPS), gains = ticks.map((x) => at([x, 1 - x]));
+    const line = (values, style) => ({ type: "scatter", mode: "lines", x: ticks, y: values.map(percent), hoverinfo: "skip", ...style });
+    const [lows, highs] = [0, 1].map((end) => gains.map((gain) => (gain.interval ?? [gain.median, gain.median])[end]));
+    const inner = (values) => values.slice(STEPS / 14, -STEPS / 14).map(percent); // a domain alone is far below all others
+    const traces = [line(gains.map((gain) => gain.median), { name: "gain over uniform", line: { color: "#1b1b1b", width: 2 } })];
+    if (gains[0].interval) {
+      const band = { name: "90 % interval", fill: "tonexty", fillcolor: "rgba(0,114,178,.2)", line: { width: 0 } };
+      traces.unshift(line(lows, { showlegend: false, line: { width: 0 } }), line(highs, band));
+    }
+    const points = this.points((weights) => [weights[0], percent(at(weights).median)], "%{text}: %{x:.1%}, %{y:.2f} %<extra></extra>");
+    this.plot([...traces, ...points], {
+      xaxis: { title: { text: `share of ${this.law.domains[0]}` }, tickformat: ".0%", range: [-0.02, 1.02] },
+      yaxis: { title: { text: "gain over uniform" }, ticksuffix: " %", range: [Math.min(...inner(lows)), Math.max(...inner(highs), 0.1)] },
+    });
+  }
+
+  plot(traces, axes) {
+    const layout = {
+      margin: { l: 52, r: 8, t: 8, b: 100 }, hovermode: "closest", legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 },
+      ...axes, font: { family: "system-ui, sans-serif", size: 12 },
     };
+    Plotly.react("map", traces, layout, { displayModeBar: false, responsive: true });
+  }
+
+  // The marks by kind, then this mixture; `place` finds x and y of weights.
+  points(place, hovertemplate) {
+    const kinds = ["uniform", "optimum", "unconstrained", "rival"].map((kind) => [kind, this.marks.filter((mark) => mark.kind === kind)]);
+    return [...kinds, ["yours", [{ name: "this mixture", weights: this.shares }]]].map(([kind, marks]) => ({
+      type: "scatter", mode: "markers", name: { yours: "this mixture", unconstrained: "without bounds", rival: "other mixtures" }[kind] ?? kind, showlegend: marks.length > 0,
+      x: marks.map((mark) => place(mark.weights)[0]), y: marks.map((mark) => place(mark.weights)[1]), text: marks.map((mark) => mark.name),
+      marker: { color: COLOURS[kind], symbol: SYMBOLS[kind], size: kind === "yours" ? 17 : 11, line: { color: kind === "yours" ? COLOURS.yours : "#ffffff", width: kind === "yours" ? 3 : 1 } },
+      hovertemplate,
+    }));
   }
 }
 

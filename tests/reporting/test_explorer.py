@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from autoscale_exp.base.labels import short_label, signed
 from autoscale_exp.laws.fit_file import read_fit, write_fit
 from autoscale_exp.laws.law import fit_law
 from autoscale_exp.laws.law_file import read_law, write_law
@@ -175,6 +176,41 @@ def test_a_fit_without_intervals_has_a_page_without_them(browser, tmp_path):
     assert float(text(page, "gain")) > 0
     assert text(page, "gain-interval") == text(page, "probability") == ""
     assert page.locator("#shown option").all_inner_texts() == ["gain over uniform"]
+    page.close()
+
+
+def test_half_of_the_map_of_uncertainty_is_in_the_lower_half_of_its_colours(page):
+    """Although the interval is a point at uniform, and very wide where domains are missing."""
+    page.locator("#shown").select_option("width")
+    page.get_by_role("button", name="uniform").click()
+    z, most = page.evaluate("(({ z, zmax }) => [z.flat().filter((at) => at !== null), zmax])(element('map').data[0])")
+    assert min(z) == pytest.approx(0, abs=most / 10)
+    assert np.median(z) == pytest.approx(most / 2)
+
+
+def test_numbers_of_tokens_are_those_of_the_other_pages(page):
+    for count in (1234, 999_499, 999_700, 12_345_678, 2e9):
+        assert page.evaluate(f"short({count})") == short_label(count)
+
+
+def test_two_domains_have_a_line_in_the_place_of_the_map(browser, tmp_path):
+    table, names = runs(None), NAMES[:2]
+    two = replace(table, domains=names, domain_tokens=table.domain_tokens[:, :2])
+    objective = make_objective("news", "loss", {HELD_OUT: 1.0}, [*NAMES, HELD_OUT])
+    constraints = Constraints(make_bounds(0.0, 1.0, names))
+    fit, law = solve("pooled_transfer", two, Request([6_000_000], objective, constraints, num_next_runs=0))
+    assert write_explorer(tmp_path, fit, law)
+    page = browser.new_page()
+    page.goto(f"file://{tmp_path / EXPLORER}")
+    page.wait_for_selector("body[data-ready=yes]")
+    low, high, median, *_ = page.evaluate("element('map').data")
+    assert not page.locator(".axes").is_visible()
+    for x in (0.25, 0.75):
+        of_law = [law.predict(np.array([share, 1 - share]) * 6e6)[3] for share in (x, 0.5)]
+        at = median["x"].index(x)
+        assert median["y"][at] == pytest.approx(100 * (1 - of_law[0] / of_law[1]), abs=1)
+        page.evaluate(f"Object.assign(explorer, {{shares: [{x}, {1 - x}]}}).show()")
+        assert text(page, "relative-interval") == " to ".join(signed(-line["y"][at] / 100) for line in (high, low))
     page.close()
 
 
