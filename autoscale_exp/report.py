@@ -49,8 +49,7 @@ def main(conf: ReportConf) -> None:
     differences = compare(mixtures, conf.reference)
     savings = savings_of(budgets, conf.reference, searches)
     trained = {record.run for mixture in mixtures.values() for record in mixture.records}
-    evaluated = [run for run in read_evaluated_runs(Path(conf.targets)) if run.run in trained]
-    downstream = downstream_table(evaluated)
+    downstream = downstream_table(read_evaluated_runs(Path(conf.targets), trained))
     objective = objective_of_fit(fit, conf.fit)
     found = predictions(fit, Path(conf.fit), mixtures, differences, objective)
     brute = brute_force(searches, mixtures, conf.reference, objective)
@@ -62,7 +61,6 @@ def main(conf: ReportConf) -> None:
     atomic.write_json(folder / "summary.json", summary)
     shown = ""
     if conf.published is not None:
-        objective = objective_of_fit(fit, conf.fit)
         numbers = beside(conf.published, autoscale, budgets, searches, objective, downstream)
         shown = render_published(conf.published, numbers, autoscale)
     explorer = EXPLORER if write_explorer(folder, fit, law_of(Path(conf.fit)), summary["requested_weights"]) else None

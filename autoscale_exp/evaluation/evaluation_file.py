@@ -26,6 +26,7 @@ from autoscale_exp.base.versioned import differing_keys
 log = logging.getLogger(__name__)
 
 EVALUATION = "evaluation.json"
+KEYS = {"settings", "headline", "values", "mean"}  # that others read of an entry
 
 
 @dataclass(frozen=True)
@@ -73,9 +74,13 @@ def read_evaluation(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        return json.loads(path.read_text(encoding="utf-8"))["tasks"]
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"'{path}' is damaged; delete it") from None
+        tasks: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))["tasks"]
+        damaged = any(KEYS - entry.keys() for entry in tasks.values())
+    except (ValueError, KeyError, TypeError, AttributeError):
+        damaged = True
+    if damaged:
+        raise UserError(f"'{path}' is damaged; delete it")
+    return tasks
 
 
 def missing_seeds(evaluation: Evaluation, path: Path) -> list[int | None]:

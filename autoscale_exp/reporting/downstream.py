@@ -1,6 +1,6 @@
 """Downstream scores of target runs, by task and mixture, and which differences exceed the noise."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -66,17 +66,15 @@ class Score:
 Table = dict[str, dict[str, Score]]
 
 
-def read_evaluated_runs(folder: Path) -> list[EvaluatedRun]:
-    """Reads the runs under `folder` that have an evaluation.json, sorted by folder.
+def read_evaluated_runs(folder: Path, names: Collection[str]) -> list[EvaluatedRun]:
+    """Reads the runs of these names under `folder` that have an evaluation.json, sorted by folder.
 
     Raises:
         UserError: two runs were evaluated on a task with different settings, and cannot be compared.
     """
-    runs = []
-    for path in sorted(folder.glob(f"runs/*/{EVALUATION}")):
-        if is_recorded(path.parent):
-            record = read_record(path.parent)
-            runs.append(EvaluatedRun(record.run, record.mixture, read_evaluation(path)))
+    paths = [path for path in sorted(folder.glob(f"runs/*/{EVALUATION}")) if is_recorded(path.parent)]
+    records = {path: read_record(path.parent) for path in paths}
+    runs = [EvaluatedRun(r.run, r.mixture, read_evaluation(path)) for path, r in records.items() if r.run in names]
     first: dict[str, tuple[str, Any]] = {}
     for run in runs:
         for task, entry in run.tasks.items():

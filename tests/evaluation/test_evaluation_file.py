@@ -88,8 +88,9 @@ def test_a_metric_that_is_not_finite_is_not_written(tmp_path: Path):
     assert not path.exists()
 
 
-def test_a_damaged_file_is_an_error(tmp_path: Path):
-    (tmp_path / "evaluation.json").write_text('{"tasks": {')
+@pytest.mark.parametrize("content", ['{"tasks": {', "[]", '{"tasks": []}', '{"tasks": {"squad": {"values": []}}}'])
+def test_a_damaged_file_is_an_error(content, tmp_path: Path):
+    (tmp_path / "evaluation.json").write_text(content)
     with pytest.raises(UserError, match="is damaged; delete it"):
         missing_seeds(evaluation(), tmp_path / "evaluation.json")
 

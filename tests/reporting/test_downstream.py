@@ -132,4 +132,5 @@ def test_runs_evaluated_with_different_settings_are_not_compared(tmp_path: Path)
         tasks = {"tasks": {"squad": entry([(0, 0.5)], weights=name, epochs=epochs)}}
         (folder / "evaluation.json").write_text(json.dumps(tasks))
     with pytest.raises(UserError, match=r"squad was measured of run 'a' .* of run 'b' \(epochs: 3, not 4\)"):
-        read_evaluated_runs(tmp_path)
+        read_evaluated_runs(tmp_path, ["a", "b"])
+    assert [run.run for run in read_evaluated_runs(tmp_path, ["b", "c"])] == ["b"]  # the only one to be reported
