@@ -40,11 +40,14 @@ def open_logger(conf: dict[str, Any] | None, folder: Path, run: LoggedRun) -> It
     An error inside marks the run as failed. An error of the logger on closing is only a warning.
 
     Raises:
-        UserError: W&B cannot be used as it is set up, for example without a login, or a package is missing.
+        UserError: the section names no class, W&B cannot be used as it is set up, for example without a login, or a
+            package is missing.
     """
     if not conf:
         yield None
         return
+    if "_target_" not in conf:
+        raise UserError("logger has no _target_; give the name of a class, or choose logger=csv, tensorboard or wandb")
     from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
     # The process that opens a logger logs, whichever of Slurm's tasks it is.

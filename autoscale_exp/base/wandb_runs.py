@@ -63,7 +63,7 @@ def open_wandb(
         id=id,
         tags=tags,
         resume=None if id is None else "allow",
-        mode="offline" if offline and os.environ.get("WANDB_MODE") != "disabled" else None,
+        mode="disabled" if os.environ.get("WANDB_MODE") == "disabled" else "offline" if offline else None,
         reinit="create_new",
         settings=wandb.Settings(
             silent=True,
@@ -82,8 +82,8 @@ def open_wandb(
 
 
 def wandb_run(logger: Any) -> Any:
-    """The W&B run of a logger; None for other loggers."""
-    return logger.experiment if isinstance(logger, WandbLogger) else None
+    """The W&B run of a logger; None for other loggers, and with WANDB_MODE=disabled."""
+    return logger.experiment if isinstance(logger, WandbLogger) and not logger.experiment.disabled else None
 
 
 def log_artifact(logger: Any, name: str, kind: str, files: Sequence[Path]) -> None:

@@ -11,7 +11,7 @@ from autoscale_exp.base.config_errors import describe
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.job import CONF_DIR, to_typed
 from autoscale_exp.base.loggers import LoggedRun, open_logger
-from autoscale_exp.base.wandb_runs import log_artifact, mixture_artifact, use_artifact
+from autoscale_exp.base.wandb_runs import log_artifact, log_pictures, log_table, mixture_artifact, use_artifact
 from tests.wandb_log import offline_runs
 
 RUN = LoggedRun("proxy", "sweep", "search", "abc123")
@@ -75,6 +75,18 @@ def test_a_mixture_file_of_any_name_can_be_logged(name, wandb_conf, tmp_path: Pa
         use_artifact(logger, mixture_artifact(path), "mixture", [path])
     (logged,) = offline_runs(tmp_path)
     assert list(logged.used.values()) == [[path.name]]
+
+
+def test_a_disabled_run_takes_files_tables_and_pictures_and_keeps_none(wandb_conf, tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    path = tmp_path / "25B.yaml"
+    path.write_text("domains: [a]\nweights: [1]\n")
+    with open_logger(wandb_conf, tmp_path, RUN) as logger:
+        use_artifact(logger, mixture_artifact(path), "mixture", [path])
+        log_artifact(logger, "law", "law", [path])
+        log_table(logger, "table", ["a"], [[1]])
+        log_pictures(logger, [tmp_path / "no.png"])
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_wandb_is_quiet_and_is_told_neither_key_nor_machine(
@@ -155,6 +167,14 @@ def test_what_wandb_refuses_is_told_with_the_ways_out(module, monkeypatch: pytes
     with (
         pytest.raises(UserError, match=f"logger=wandb cannot be used: No API key configured.; {remedy}"),
         open_logger({"_target_": f"{__name__}.Unusable"}, tmp_path, RUN),
+    ):
+        pytest.fail("the logger was opened")
+
+
+def test_a_section_without_a_class_is_refused(tmp_path: Path):
+    with (
+        pytest.raises(UserError, match="logger has no _target_; give the name of a class, or choose logger=csv"),
+        open_logger({"name": "mine"}, tmp_path, RUN),
     ):
         pytest.fail("the logger was opened")
 
