@@ -5,6 +5,7 @@ Letters in shapes: B rows, T tokens per row, W tokens per window.
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ import transformers
 
 from autoscale_exp.base.errors import UserError
 from autoscale_exp.base.ranges import check_range
+from autoscale_exp.data.manifest import MANIFEST
 from autoscale_exp.data.store import TokenStore, open_store
 from autoscale_exp.evaluation.conf import PerplexityTaskConf
 from autoscale_exp.evaluation.evaluation_file import Evaluation
@@ -33,7 +35,7 @@ def plan_perplexity(conf: PerplexityTaskConf, subject: Subject) -> list[Evaluati
     """
     checkpoint = subject.checkpoint
     store = _open(conf, subject)
-    checkpoint.require_store(store, "run" if subject.run else "checkpoint")
+    checkpoint.require_store(store, "run" if subject.run else "checkpoint", "task.store")
     _check(conf, checkpoint, store)
     section = model_conf(subject)
     settings: dict[str, Any] = {"store": store.fingerprint, "stride": conf.stride}
@@ -88,11 +90,15 @@ def _open(conf: PerplexityTaskConf, subject: Subject) -> TokenStore:
         return open_store(conf.store, "task.store")
     if subject.run is None or subject.identity is None:
         raise UserError("task.store is not set, and no run says which; give the token store to read validation rows of")
-    store = open_store(subject.run.store)
+    remedy = "give task.store=<its folder>"
+    if not (Path(subject.run.store) / MANIFEST).is_file():  # it may be relative to where the run was trained
+        raise UserError(
+            f"run '{subject.run.run}' was trained on the store '{subject.run.store}', which is not there; {remedy}"
+        )
+    store = open_store(subject.run.store, "task.store")
     if store.fingerprint != subject.identity.store:
         raise UserError(
-            f"the store '{store.folder}' is no longer the one that run '{subject.run.run}' was trained on; give "
-            "task.store=<its folder>"
+            f"the store '{store.folder}' is no longer the one that run '{subject.run.run}' was trained on; {remedy}"
         )
     return store
 

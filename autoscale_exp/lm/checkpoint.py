@@ -73,8 +73,13 @@ class Checkpoint:
         """
         return tokenizer_fingerprint(self.folder)
 
-    def require_store(self, store: TokenStore, key: str) -> None:
+    def require_store(self, store: TokenStore, key: str, store_key: str = "data.store") -> None:
         """Checks that the model can read a store's rows.
+
+        Args:
+            store: the store.
+            key: key of the config that names the model, for messages.
+            store_key: key of the config that names the store, for messages.
 
         Raises:
             UserError: the tokenizers differ, or the vocabulary is too small.
@@ -82,7 +87,7 @@ class Checkpoint:
         if self.tokenizer != tokenizer_fingerprint(store.folder / "tokenizer"):
             raise UserError(
                 f"{key} is '{self.folder}', whose tokenizer is not the one of the store '{store.folder}'; prepare a "
-                f"store with data.tokenizer.name={self.folder} and set data.store to it"
+                f"store with data.tokenizer.name={self.folder} and set {store_key} to it"
             )
         if self.vocab_size < store.vocab_size:
             raise UserError(

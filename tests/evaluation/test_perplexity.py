@@ -94,7 +94,11 @@ def test_what_cannot_be_read_is_an_error(make_gpt2, bert_folder, store: TokenSto
         (long, output, of_store, "task.batch_rows=0"): "task.batch_rows is 0; it must be at least 1",
         (long, output): "task.store is not set",
         (long, of_store): "output_dir is not set",
-        (f"checkpoint={bert_folder}", output, of_store): "whose tokenizer is not the one of the store",
+        (
+            f"checkpoint={bert_folder}",
+            output,
+            of_store,
+        ): "whose tokenizer is not the one of the store .* and set task.store to it",
         (long, output, of_store, f"datasets_dir={tmp_path}"): "task=perplexity reads a token store",
         (of_store,): "give either run=.* or checkpoint=",
         (long, f"run={tmp_path}"): "one of the two",
@@ -130,4 +134,7 @@ def test_a_store_that_was_replaced_since_the_run_is_not_evaluated_on(make_gpt2, 
     run, identity = SimpleNamespace(run="base", store=store.folder), SimpleNamespace(store="another")
     subject = replace(find_subject(conf), run=run, identity=identity)
     with pytest.raises(UserError, match=r"is no longer the one that run 'base' was trained on; give task.store="):
+        plan(conf, subject)
+    subject = replace(subject, run=SimpleNamespace(run="base", store="elsewhere"))
+    with pytest.raises(UserError, match=r"trained on the store 'elsewhere', which is not there; give task.store="):
         plan(conf, subject)
