@@ -113,6 +113,7 @@ def _compared(
         "reference": reference,
         "first": base.records[0],
         "num_target_runs": sum(len(mixture.records) for mixture in mixtures.values()),
+        "seeds_differ": any(record.tokens != m.records[0].tokens for m in mixtures.values() for record in m.records),
         "mean_losses": {name: _mean_losses(mixture) for name, mixture in mixtures.items()},
         "differences": differences,
         "interval": lambda difference: signed_interval(difference.interval, difference.base),

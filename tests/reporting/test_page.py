@@ -198,3 +198,10 @@ def test_unequal_weights_of_an_objective_are_shown():
     assert objective_weights(objective) == "a 20 %, b 80 %"
     assert objective_label(replace(objective, weights={"a": 0.5, "b": 0.5})) == "mean perplexity"
     assert objective_weights(replace(objective, aggregate="worst")) == ""
+
+
+def test_tokens_that_differ_between_seeds_are_said_to_be_of_the_first():
+    targets = [*seeds("uniform", [4, 3, 2.5, 2.0], 0, 0.2), *seeds("ours", [3, 2.2, 1.8, 1.9], 0.1, 0.0)]
+    assert "exactly these; epochs" in rendered(*targets)
+    targets[-1] = replace(targets[-1], tokens={"a": 1, "b": 399})
+    assert "exactly these, in the run of the first seed; epochs" in rendered(*targets)
