@@ -23,11 +23,11 @@ def tell(runs: Sequence[PlannedRun], parallel: int | None = 1) -> None:
     check_plan(first.conf.plan)
     names = [run.name for run in runs]
     if len(runs) > 1 and (remark := remark_on_other_designs(first.conf, first.store.domains, names)):
-        console.print(remark, markup=False)
+        console.print(remark)
     upcoming = [Upcoming(run.plan.conf, run.plan.store, run.num_tokens) for run in runs if not run.finished]
     if not upcoming:
         console.print("nothing to do: all runs are finished")
         return
     forecast = Forecaster(first.conf.plan, Path(first.conf.output_dir)).of_runs(upcoming, parallel or 1)
     store_bytes = sum({run.store.folder: run.store.num_bytes for run in upcoming}.values())
-    console.print(f"to do: {describe(forecast, first.conf.plan, store_bytes, parallel)}", markup=False)
+    console.print(f"to do: {describe(forecast, first.conf.plan, store_bytes, parallel)}")

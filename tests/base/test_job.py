@@ -105,11 +105,6 @@ def test_a_number_with_commas_is_one_number_or_several_jobs(typed: str, line: st
     assert line in refused("train", f"token_budget={typed}")
 
 
-def test_a_group_of_nothing_is_told_how_it_is_left_out(refused):
-    line = "a group takes the name of an option; for none leave it out, as in ~logger"
-    assert refused("train", "token_budget=1", "logger=null") == line
-
-
 def test_the_line_is_all_that_is_printed(tmp_path: Path):
     command = [sys.executable, "-m", "autoscale_exp.fit", "runs=runs.csv", "law=best"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)

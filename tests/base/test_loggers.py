@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException, InstantiationException
+from hydra.errors import InstantiationException
 
 from autoscale_exp.base.config_errors import describe
 from autoscale_exp.base.errors import UserError
@@ -143,12 +143,6 @@ def test_an_error_of_the_logger_at_the_end_is_a_warning(tmp_path: Path, monkeypa
     with open_logger({"_target_": f"{__name__}.Spy"}, tmp_path, RUN):
         pass
     assert caplog.messages == [f"the log of {RUN.name} is not whole: the server does not answer"]
-
-
-def test_a_logger_that_does_not_take_its_section_is_told_why(tmp_path: Path):
-    with pytest.raises(HydraException) as error, open_logger(logger_conf("csv") | {"folder": 1}, tmp_path, RUN):
-        pytest.fail("the logger was opened")
-    assert "got an unexpected keyword argument 'folder'; correct that section" in describe(error.value)
 
 
 def test_without_a_logger_there_is_none(tmp_path: Path):
