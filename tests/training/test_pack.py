@@ -27,6 +27,7 @@ from autoscale_exp.training.packing import train_in_packs
 from autoscale_exp.training.plan import RunPlan, plan_run
 from autoscale_exp.training.sweep import SweepCallback
 from autoscale_exp.training.watch import SweepWatch
+from tests.raised_errors import NOTES
 
 CPU = PackedTrainer(accelerator="cpu")
 OF_THE_CLOCK = {"seconds", "tokens_per_second", "finished"}
@@ -303,7 +304,8 @@ def test_a_pack_leaves_out_a_run_that_another_config_has_begun(planned, store, t
 
 
 @pytest.fixture
-def only_small_files() -> Iterator[None]:
+def only_small_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv(NOTES, str(tmp_path / "notes"))  # those of the whole suite are a large file
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
     yield
