@@ -191,10 +191,11 @@ class Page {
       const band = { name: "90 % interval", fill: "tonexty", fillcolor: "rgba(0,114,178,.2)", line: { width: 0 } };
       traces.unshift(line(lows, { showlegend: false, line: { width: 0 } }), line(highs, band));
     }
+    const least = Math.min(...inner(lows)), most = Math.max(...inner(highs), 0.1);
     const points = this.points((weights) => [weights[0], percent(at(weights).median)], "%{text}: %{x:.1%}, %{y:.2f} %<extra></extra>");
     this.plot([...traces, ...points], {
       xaxis: { title: { text: `share of ${this.law.domains[0]}` }, tickformat: ".0%", range: [-0.02, 1.02] },
-      yaxis: { title: { text: "gain over uniform" }, ticksuffix: " %", range: [Math.min(...inner(lows)), Math.max(...inner(highs), 0.1)] },
+      yaxis: { title: { text: "gain over uniform", standoff: 8 }, ticksuffix: " %", range: [least, most + (most - least) / 20], automargin: true },
     });
   }
 
