@@ -1,5 +1,7 @@
 import itertools
 import re
+import signal
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 
@@ -9,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoscale_exp.base.errors import UserError
+from autoscale_exp.base.stopping import Stopped
 from autoscale_exp.laws.objective import Objective
 from autoscale_exp.laws.optimum import Bounds, make_bounds, power_law_optimum
 from autoscale_exp.laws.solver.constraints import Constraints, GroupCap, check_constraints
@@ -383,25 +386,32 @@ def test_a_law_that_is_not_convex_is_said_to_be_so_and_searched_from_several_sta
 
 
 @dataclass(frozen=True)
-class Broken(Transfer):
-    """A law whose slopes are lost after a few calls."""
+class Interrupted(Transfer):
+    """A law with something that happens in a later call of its slopes."""
 
-    error: type[BaseException] = ValueError
+    happens: Callable[[], None] = lambda: None
     calls: list[None] = field(default_factory=list)
 
     def slopes(self, tokens):
         self.calls.append(None)
-        if len(self.calls) > 5:
-            raise self.error("lost")
+        if len(self.calls) == 5:
+            self.happens()
         return super().slopes(tokens)
 
 
-@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_what_a_law_raises_within_the_search_ends_it(error):
-    law = Broken(LAW3.transfer, LAW3.exponent, error=error)
-    with pytest.raises(error, match="lost") as raised:
+def test_what_a_law_raises_within_the_search_ends_it():
+    law = Interrupted(LAW3.transfer, LAW3.exponent, happens=lambda: {}["lost"])
+    with pytest.raises(KeyError, match="lost") as raised:
         mixture_optimum(law, mean(law), BUDGET, bounded(law), convex=True)
-    assert raised.traceback[-1].name == "slopes"
+    assert raised.traceback[-2].name == "slopes"
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_within_the_search_ends_it_and_no_later_one(signum):
+    law = Interrupted(LAW3.transfer, LAW3.exponent, happens=lambda: signal.raise_signal(signum))
+    with pytest.raises(Stopped, match=str(128 + signum)):
+        mixture_optimum(law, mean(law), BUDGET, bounded(law), convex=True)
+    assert mixture_optimum(law, mean(law), BUDGET, bounded(law), convex=True).converged
 
 
 def test_a_linear_law_ends_in_a_corner():

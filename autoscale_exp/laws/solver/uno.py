@@ -5,6 +5,7 @@ Source: Vanaret and Leyffer, Implementing a unified solver for nonlinearly const
 N shares, M rows, H heights of an epigraph: 1 or 0.
 """
 
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import unopy
 
 from autoscale_exp.base.arrays import FloatArray
+from autoscale_exp.base.stopping import StopRequest
 from autoscale_exp.laws.solver.kkt import Point, Program, point_at
 
 OPTIONS = {
@@ -33,6 +35,9 @@ def minimise(program: Program, start: FloatArray, accuracy: float, preset: str) 
         start: (N,) strictly within limits, with the right sum. The rows need not hold there.
         accuracy: KKT residual to reach.
         preset: ipopt, an interior-point method, or filtersqp, an SQP method.
+
+    Raises:
+        Stopped: a signal came meanwhile.
     """
     solver = unopy.UnoSolver()
     solver.set_preset(preset)
@@ -40,7 +45,10 @@ def minimise(program: Program, start: FloatArray, accuracy: float, preset: str) 
         solver.set_option(name, value)
     solver.set_option("dual_tolerance", TIGHTER * accuracy)
     callbacks = _Callbacks(program, start)
-    found = solver.optimize(callbacks.model(start))
+    with StopRequest() as request:  # Uno would go on after what a signal raises in a callback
+        found = solver.optimize(callbacks.model(start))
+        if found.optimization_status == unopy.OptimizationStatus.USER_INTERRUPTION:
+            request.signum = signal.SIGINT  # for which Uno has a handler of its own
     if callbacks.error:
         raise callbacks.error
     w = callbacks.shares(np.array(found.primal_solution))
@@ -62,7 +70,7 @@ class _Callbacks:
         self.program = program
         self.num_heights = int(program.epigraph.any())
         self.unit = np.sqrt(np.maximum(start, FEWEST / len(start)))
-        self.error: BaseException | None = None
+        self.error: Exception | None = None
         self._x: FloatArray | None = None
         self._derivatives: tuple[FloatArray, FloatArray] | None = None
 
@@ -86,7 +94,7 @@ class _Callbacks:
         def guarded(*arguments: Any) -> Any:
             try:
                 return callback(*arguments)
-            except BaseException as error:
+            except Exception as error:
                 self.error = error
                 raise
 
