@@ -29,8 +29,10 @@ KKT_TOLERANCE = 1e-6
 VIOLATION_TOLERANCE = 1e-8
 ACCURACY = 1e-9  # KKT residual to reach
 # Uno's methods, one after the other while the point is not accurate enough. Each goes on from near the end of the one
-# before, in units of the slopes there. SQP needs no interior, of which no_worse_than may leave little.
+# before, in units of the slopes there. no_worse_than may leave no interior, so then SQP comes first, unless domains are
+# so many that it is slow.
 PRESETS = "ipopt", "ipopt", "filtersqp", "ipopt"
+MOST_FOR_SQP = 100
 NUM_STARTS = 8  # starts under a law that is not convex
 
 
@@ -224,7 +226,8 @@ class _Task(MixtureProblem):
         if not self.free.any():
             return start / start.sum(), Point(start, np.zeros(0), 0.0, 0.0)
         best: tuple[FloatArray, Point] | None = None
-        for preset in PRESETS:
+        needs_no_interior = self.limits is not None and self.free.sum() <= MOST_FOR_SQP
+        for preset in ("filtersqp", *PRESETS) if needs_no_interior else PRESETS:
             program = MixtureProgram(self, start)
             point = minimise(program, start[self.free], self.accuracy, preset)
             weights = program.full(point.w)
