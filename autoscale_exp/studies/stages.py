@@ -72,6 +72,7 @@ class StageList:
         searches: by rival, the folders (relative to the study's) of the runs that its mixture is found with.
         fits: by rival, the config of its fit.
         others: folders of the other study that have a rival's name but other runs, so that this study trains its own.
+        compared: by commands, whether the other study has all their runs; to plan them takes time.
     """
 
     conf: StudyConf
@@ -83,6 +84,7 @@ class StageList:
     searches: dict[str, list[str]] = field(default_factory=dict)
     fits: dict[str, FitConf] = field(default_factory=dict)
     others: set[Path] = field(default_factory=set)
+    compared: dict[tuple[str, ...], bool] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -128,22 +130,25 @@ class StageList:
         if rival.search is None:
             return Path(self.conf.search)
         shared = Path(self.conf.search) / rival.search
-        is_there = (shared / TABLE).exists() and self._are_there([self._search(shared, rival.search, rival.design)])
+        is_there = (shared / TABLE).exists() and self._has(shared, [self._search(shared, rival.search, rival.design)])
         return shared if is_there else self.folder / rival.search
 
-    def _are_there(self, commands: Sequence[Command]) -> bool:
-        """Whether the other study has all runs of some commands, as this one would train them."""
+    def _has(self, shared: Path, commands: Sequence[Command]) -> bool:
+        """Whether a folder of the other study has all runs of some commands, as this one would train them."""
         if not self.prepared:  # without the token store, names have to do
             return True
+        asked = tuple(command.text for command in commands)
+        if asked not in self.compared:
+            self.compared[asked] = self._are_finished(commands)
+        if not self.compared[asked]:
+            self.others.add(shared)
+        return self.compared[asked]
+
+    def _are_finished(self, commands: Sequence[Command]) -> bool:
         try:
-            is_there = all(
-                run.finished for of in commands for run in runs_of(of, self.store, Path(str(self.conf.search)))
-            )
-        except UserError:  # the folder holds runs of another config
-            is_there = False
-        if not is_there:
-            self.others |= {Path(conf.output_dir) for command in commands for conf in command.configs()[:1]}
-        return is_there
+            return all(run.finished for of in commands for run in runs_of(of, self.store, Path(str(self.conf.search))))
+        except UserError:  # a folder holds a run of another config
+            return False
 
     def _search(self, folder: Path, name: str, design: Sequence[str]) -> Command:
         """The command for the proxy runs of a rival in a folder."""
@@ -213,7 +218,7 @@ class StageList:
             return None
         study = Path(self.conf.search)
         recorded = all((study / name / "runs" / run / RECORD).exists() for run in trainings)
-        is_there = recorded and self._are_there(list(self._trainings(name, study).values()))
+        is_there = recorded and self._has(study / name, list(self._trainings(name, study).values()))
         return study / name if is_there else None
 
     def _target_of(self, name: str) -> list[str]:
